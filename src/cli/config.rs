@@ -1,0 +1,133 @@
+//! `config`: the merged configuration with the origin of each value, or the list of keys.
+
+use figment::value::Value;
+
+use super::exit::{Exit, Failure};
+use super::flags::ConfigFlags;
+use super::report::{self, Output};
+use crate::config::schema::{self, Key, Kind};
+use crate::config::{Merged, Settings};
+
+/// Show the merged configuration and where each value came from
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigArgs {
+    /// List every key with its type, default, flag and variable instead
+    #[arg(long)]
+    keys: bool,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    if args.keys {
+        return report::line(list(args.output).trim_end());
+    }
+    let merged = args.flags.merge()?;
+    let text = match args.output {
+        Output::Text => text(&merged),
+        Output::Json => json(&merged),
+    };
+    report::line(text.trim_end())?;
+    // Shown first, judged after: what is wrong is easier to see beside the values.
+    Settings::from_merged(&merged).map(drop).map_err(|error| Failure::new(Exit::Config, error))
+}
+
+fn list(output: Output) -> String {
+    match output {
+        Output::Json => {
+            let keys: Vec<_> = schema::KEYS
+                .iter()
+                .map(|key| {
+                    serde_json::json!({
+                        "key": key.path, "type": key.kind.expected(), "default": key.default,
+                        "flag": format!("--{}", key.flag()), "variable": key.variable(), "help": key.help,
+                    })
+                })
+                .collect();
+            serde_json::to_string_pretty(&keys).unwrap_or_default()
+        }
+        Output::Text => schema::KEYS.iter().map(describe).collect(),
+    }
+}
+
+fn describe(key: &Key) -> String {
+    let default = if key.default.is_empty() { "none" } else { key.default };
+    format!(
+        "{}\n    {}\n    {}; default: {default}\n    --{}, {}\n",
+        key.path,
+        key.help,
+        key.kind.expected(),
+        key.flag(),
+        key.variable()
+    )
+}
+
+/// No key holds a secret, only its place; so nothing is left out here.
+fn text(merged: &Merged) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for key in schema::KEYS {
+        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        if table != section {
+            text.push_str(&format!("{}[{table}]\n", if section.is_empty() { "" } else { "\n" }));
+            section = table;
+        }
+        match (merged.value(key.path), merged.origin(key.path)) {
+            (Some(value), origin) => {
+                let origin = origin.unwrap_or_else(|| "unknown".into());
+                text.push_str(&format!("{name} = {}  # {origin}\n", toml_value(&value)));
+            }
+            (None, _) if key.default.is_empty() => text.push_str(&format!("# {name} is not set\n")),
+            (None, _) => text.push_str(&format!("# {name} = {}  # default\n", shown_default(key))),
+        }
+    }
+    if let Some(Value::Array(_, entries)) = merged.value(schema::DECRYPT_ONLY) {
+        for entry in &entries {
+            text.push_str(&format!("\n[[decrypt_only]]  # {}\n", merged.origin(schema::DECRYPT_ONLY).unwrap_or_default()));
+            tables(entry, "decrypt_only", &mut text);
+        }
+    }
+    text
+}
+
+fn tables(value: &Value, path: &str, text: &mut String) {
+    let Some(dict) = value.as_dict() else { return };
+    for (name, value) in dict.iter().filter(|(_, value)| value.as_dict().is_none()) {
+        text.push_str(&format!("{name} = {}\n", toml_value(value)));
+    }
+    for (name, value) in dict.iter().filter(|(_, value)| value.as_dict().is_some()) {
+        let path = format!("{path}.{name}");
+        text.push_str(&format!("[{path}]\n"));
+        tables(value, &path, text);
+    }
+}
+
+fn toml_value(value: &Value) -> String {
+    toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn shown_default(key: &Key) -> String {
+    match key.kind {
+        Kind::Integer | Kind::Boolean => key.default.to_owned(),
+        _ => format!("{:?}", key.default),
+    }
+}
+
+fn json(merged: &Merged) -> String {
+    let values: serde_json::Map<_, _> = schema::KEYS
+        .iter()
+        .filter_map(|key| {
+            let value = serde_json::to_value(merged.value(key.path)?).ok()?;
+            Some((key.path.to_owned(), serde_json::json!({ "value": value, "origin": merged.origin(key.path) })))
+        })
+        .chain(merged.value(schema::DECRYPT_ONLY).and_then(|value| {
+            let value = serde_json::to_value(value).ok()?;
+            let origin = merged.origin(schema::DECRYPT_ONLY);
+            Some((schema::DECRYPT_ONLY.to_owned(), serde_json::json!({ "value": value, "origin": origin })))
+        }))
+        .collect();
+    serde_json::to_string_pretty(&values).unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! `dev`: the whole plugin on this machine with keys in a file, to try it out and to develop against.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::exit::{Exit, Failure};
+use super::report::{self, Output};
+use super::serve::{Signals, failure};
+use super::{client, probe, runtime};
+use crate::config::Settings;
+use crate::embedded::Keyring;
+use crate::proto::StatusRequest;
+use crate::supervisor::{Agent, AgentError};
+use crate::telemetry;
+
+/// Time for a call to our own socket.
+const CALL: Duration = Duration::from_secs(3);
+/// How long a rotation is waited for in a running agent.
+const ROTATION: Duration = Duration::from_secs(10);
+/// The admin address, when it is free.
+const ADMIN: &str = "127.0.0.1:8690";
+
+/// Try it out with keys in a local file: for development only
+#[derive(Debug, clap::Args)]
+#[command(after_help = "DEVELOPMENT ONLY: whoever reads the keyring file has the keys.")]
+pub(super) struct DevArgs {
+    /// Add a key version to the keyring of a running `dev`, and wait until Status shows it
+    #[arg(long)]
+    rotate: bool,
+    /// Directory of the keyring and the socket [default: kms-plugin in the user's state directory]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Address of the admin API [default: 127.0.0.1:8690, or a free port when it is taken]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
+    let directory = match &args.directory {
+        Some(directory) => std::path::absolute(directory).map_err(|error| Failure::new(Exit::Usage, error))?,
+        None => state_directory()?,
+    };
+    make_private(&directory)?;
+    let keyring = directory.join("dev-keyring.json");
+    if args.rotate {
+        return runtime()?.block_on(rotate(&directory.join("kms.sock"), &keyring, args.output));
+    }
+    let wanted = args.admin.or_else(|| ADMIN.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let mut settings = Settings::development(&directory, keyring.clone(), wanted);
+    telemetry::init(&settings.log);
+    runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let agent = match Agent::start(&settings).await {
+            // The usual port is taken: a trial takes any other. A port that was asked for is not replaced.
+            Err(AgentError::Admin { .. }) if args.admin.is_none() => {
+                settings.server.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+                Agent::start(&settings).await
+            }
+            started => started,
+        };
+        let agent = agent.map_err(failure)?;
+        show(&agent, &settings, &keyring, args.output).await?;
+        signals.run(agent).await
+    })
+}
+
+/// Waits for the first good state, probes through the socket, and tells what there is.
+async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output) -> Result<(), Failure> {
+    let mut snapshot = agent.snapshot();
+    let ready = snapshot.wait_for(|snapshot| snapshot.proven);
+    if tokio::time::timeout(settings.health.ready_timeout, ready).await.is_err() {
+        let line = snapshot.borrow().line(crate::clock::BootTime::now());
+        return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {line}")));
+    }
+    let socket = &settings.server.socket;
+    let mut kms = client::kms(socket, CALL).await?;
+    let trip = probe::first_round_trip(&mut kms).await;
+    let trip = trip.map_err(|error| Failure::message(Exit::Unavailable, format!("the self-test failed: {error}")))?;
+    let admin = agent.admin().map(|address| address.to_string()).unwrap_or_default();
+    match output {
+        Output::Json => {
+            let told = serde_json::json!({
+                "socket": socket, "admin": admin, "keyring": keyring, "key_id": trip.key_id, "self_test": "ok",
+            });
+            report::line(&told.to_string())
+        }
+        Output::Text => report::line(&format!(
+            "DEVELOPMENT ONLY: the keys lie in {keyring}; whoever reads that file has them.
+
+self-test  ok: Status, Encrypt of 32 random bytes to {bytes} bytes, and Decrypt gave them back
+key_id     {key_id}
+socket     {socket}
+admin      http://{admin}/healthz
+
+Try, in another terminal:
+  kms-plugin probe --socket {socket} --count 1000
+  kms-plugin dev --rotate
+  curl http://{admin}/healthz?verbose
+
+EncryptionConfiguration for kube-apiserver (--encryption-provider-config):
+
+{config}
+Ctrl-C ends it; the keyring stays.",
+            keyring = keyring.display(),
+            bytes = trip.ciphertext,
+            key_id = trip.key_id,
+            socket = socket.display(),
+            config = encryption_configuration(socket),
+        )),
+    }
+}
+
+/// What an administrator pastes: new writes are wrapped by us, old plain values stay readable.
+fn encryption_configuration(socket: &Path) -> String {
+    format!(
+        "apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+  - resources: [secrets]
+    providers:
+      - kms:
+          apiVersion: v2
+          name: kms-plugin
+          endpoint: unix://{}
+          timeout: 3s
+      - identity: {{}}
+",
+        socket.display()
+    )
+}
+
+/// Adds a version, and when an agent runs, waits until its Status shows the new key_id.
+async fn rotate(socket: &Path, keyring: &Path, output: Output) -> Result<(), Failure> {
+    let key_id = async || -> Option<String> {
+        let mut kms = client::kms(socket, CALL).await.ok()?;
+        Some(kms.status(StatusRequest {}).await.ok()?.into_inner().key_id)
+    };
+    let before = key_id().await;
+    let version = Keyring::rotate(keyring).map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    let started = Instant::now();
+    let mut after = before.clone();
+    while before.is_some() && after == before {
+        if started.elapsed() > ROTATION {
+            let message = format!("the keyring has version {version}, but Status did not show it within {ROTATION:?}");
+            return Err(Failure::message(Exit::Unavailable, message));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        after = key_id().await.or(after);
+    }
+    match (output, after) {
+        (Output::Json, after) => {
+            report::line(&serde_json::json!({ "version": version, "running": before.is_some(), "key_id": after }).to_string())
+        }
+        (Output::Text, Some(after)) => {
+            let seconds = started.elapsed().as_secs_f64();
+            report::line(&format!("version {version} was added; Status shows key_id {after} after {seconds:.1} s"))
+        }
+        (Output::Text, None) => report::line(&format!("version {version} was added; no agent runs on {}", socket.display())),
+    }
+}
+
+/// `$XDG_STATE_HOME/kms-plugin`, by default `~/.local/state/kms-plugin`.
+fn state_directory() -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    base.map(|base| base.join("kms-plugin")).ok_or_else(|| {
+        Failure::message(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set; name a directory with --directory")
+    })
+}
+
+/// Makes the directory, for this user alone.
+fn make_private(directory: &Path) -> Result<(), Failure> {
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)));
+    made.map_err(|error| {
+        let error = anyhow::Error::new(error).context(format!("the directory {} cannot be used", directory.display()));
+        Failure::new(Exit::Unavailable, error)
+    })
+}

@@ -1,0 +1,106 @@
+//! A flag for every configuration key, made from the schema, and the layers that a command merges.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
+
+use super::exit::{Exit, Failure};
+use crate::config::schema::{self, Kind};
+use crate::config::{DEFAULT_FILE, Merged, Sources};
+
+/// The prefix of our variables.
+const PREFIX: &str = "KMS_PLUGIN_";
+/// Variables with our prefix that are not configuration: the file's place, the tests' own, and what the
+/// kubelet sets for a Service that happens to be called kms-plugin.
+const NOT_KEYS: [&str; 4] =
+    ["KMS_PLUGIN_CONFIG", "KMS_PLUGIN_TESTS_", "KMS_PLUGIN_SERVICE_", "KMS_PLUGIN_PORT"];
+
+/// `--config` and one flag a key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConfigFlags {
+    file: Option<PathBuf>,
+    values: Vec<(String, String)>,
+}
+
+impl ConfigFlags {
+    /// The merged configuration: file, `config.d`, environment, flags.
+    pub(super) fn merge(&self) -> Result<Merged, Failure> {
+        let named = self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from));
+        let sources = Sources {
+            required: named.is_some(),
+            file: Some(named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))),
+            environment: environment()?,
+            flags: self.values.clone(),
+        };
+        Merged::load(&sources).map_err(|error| Failure::new(Exit::Config, error))
+    }
+}
+
+fn environment() -> Result<Vec<(String, String)>, Failure> {
+    let ours = |(name, value): (OsString, OsString)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
+        (!NOT_KEYS.iter().any(|other| name.starts_with(other))).then_some((name, value))
+    };
+    std::env::vars_os()
+        .filter_map(ours)
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(Failure::message(Exit::Config, format!("{name}: the value is not UTF-8"))),
+        })
+        .collect()
+}
+
+impl Args for ConfigFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let file = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help(format!("Configuration file; config.d/*.toml beside it is read, too [default: {DEFAULT_FILE}]"));
+        schema::KEYS.iter().fold(command.arg(file), |command, key| command.arg(flag(key)))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+fn flag(key: &schema::Key) -> Arg {
+    let help = match key.default {
+        "" => key.help.to_owned(),
+        default => format!("{} [default: {default}]", key.help),
+    };
+    let section = key.path.rsplit_once('.').map_or("", |(section, _)| section);
+    let arg = Arg::new(key.path).long(key.flag()).help(help).help_heading(format!("[{section}]"));
+    match key.kind {
+        Kind::Boolean => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("true|false")
+            .action(ArgAction::Set),
+        Kind::TextList | Kind::IntegerList => arg.value_name("A,B").action(ArgAction::Append),
+        Kind::Duration => arg.value_name("TIME").action(ArgAction::Set),
+        Kind::Integer => arg.value_name("N").action(ArgAction::Set).allow_negative_numbers(true),
+        Kind::Text => arg.value_name("TEXT").action(ArgAction::Set),
+    }
+}
+
+impl FromArgMatches for ConfigFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |key: &schema::Key| {
+            let values = matches.get_many::<String>(key.path)?;
+            Some((key.path.to_owned(), values.cloned().collect::<Vec<_>>().join(",")))
+        };
+        Ok(Self {
+            file: matches.get_one::<PathBuf>("config").cloned(),
+            values: schema::KEYS.iter().filter_map(given).collect(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

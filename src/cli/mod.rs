@@ -1,0 +1,76 @@
+//! The command line: one file a subcommand. The only place that writes to stdout and knows exit codes.
+
+mod accept_key;
+mod client;
+mod config;
+mod dev;
+mod exit;
+mod flags;
+mod probe;
+mod report;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Failure};
+use flags::ConfigFlags;
+
+/// A Kubernetes KMS v2 plugin: wraps DEK seeds with a Transit key in HashiCorp Vault or OpenBao.
+#[derive(Debug, Parser)]
+#[command(name = "kms-plugin", version, about, max_term_width = 110, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
+                        Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ConfigFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve KMS v2 on the socket (the default command)
+    Serve(ConfigFlags),
+    /// Try it out with keys in a local file: for development only
+    Dev(dev::DevArgs),
+    /// Call a KMS v2 plugin as kube-apiserver does, and time it
+    Probe(probe::ProbeArgs),
+    /// Show the merged configuration and where each value came from
+    Config(config::ConfigArgs),
+    /// Accept that the key was replaced or rolled back: what was written under the old one is given up
+    AcceptKey(accept_key::AcceptKeyArgs),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _closed = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(flags) => serve::run(&flags),
+        Command::Dev(args) => dev::run(&args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::AcceptKey(args) => accept_key::run(&args),
+    };
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => failure.tell().into(),
+    }
+}
+
+/// The runtime: few threads, whatever the size of the machine. The work is waiting.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, 4))
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Internal, error))
+}

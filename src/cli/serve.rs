@@ -1,0 +1,77 @@
+//! `serve`: the agent, until a signal ends it.
+
+use std::future::Future;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::exit::{Exit, Failure};
+use super::flags::ConfigFlags;
+use super::runtime;
+use crate::config::Settings;
+use crate::supervisor::{Agent, AgentError};
+use crate::{process, telemetry};
+
+pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
+    let settings = Settings::from_merged(&flags.merge()?).map_err(|error| Failure::new(Exit::Config, error))?;
+    telemetry::init(&settings.log);
+    process::harden();
+    runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let agent = Agent::start(&settings).await.map_err(failure)?;
+        tracing::info!(
+            "kms-plugin {} serves on {}",
+            env!("CARGO_PKG_VERSION"),
+            settings.server.socket.display()
+        );
+        signals.run(agent).await
+    })
+}
+
+/// The failure of an agent, with the exit code that says whose it is.
+pub(super) fn failure(error: AgentError) -> Failure {
+    let exit = match &error {
+        AgentError::Tls(_) | AgentError::RuntimeDir { .. } => Exit::Config,
+        AgentError::Socket(_) | AgentError::Keyring(_) | AgentError::Admin { .. } => Exit::Unavailable,
+        AgentError::Task { .. } | AgentError::Drain(_) | AgentError::Aborted => Exit::Internal,
+    };
+    Failure::new(exit, error)
+}
+
+/// SIGTERM and SIGINT: the first drains, the second aborts.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::new(Exit::Internal, error));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Runs the agent until the signals end it.
+    pub(super) async fn run(&mut self, agent: Agent) -> Result<(), Failure> {
+        let mut second = Self::new()?;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let first = async {
+            self.next().await;
+            let _running = stop.send(());
+        };
+        // Counts from the first signal on: both listeners see every signal.
+        let abort = async {
+            let _first = stopped.await;
+            second.next().await;
+            second.next().await;
+        };
+        agent.run(first, abort).await.map_err(failure)
+    }
+
+    fn next(&mut self) -> impl Future<Output = ()> {
+        async {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
+    }
+}

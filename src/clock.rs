@@ -1,0 +1,107 @@
+//! Time, as the rest of the project may use it: a caller's deadline, and the clock since boot.
+//!
+//! Must not know what the time is used for. Wall-clock time is for people and file formats only: an
+//! administrator who sets the clock must not end a grace or a lease.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
+
+/// The instant by which a caller wants its answer. Every external call takes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// A deadline `timeout` from now.
+    pub fn after(timeout: Duration) -> Self {
+        Self(Instant::now() + timeout)
+    }
+
+    /// The time that is left; zero when it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether nothing is left.
+    pub fn expired(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// The earlier of this deadline and `timeout` from now: one attempt's share of a call.
+    pub fn at_most(self, timeout: Duration) -> Self {
+        self.min(Self::after(timeout))
+    }
+
+    /// The instant, for `tokio::time::timeout_at`.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+/// Time since the machine booted, suspend included (`CLOCK_BOOTTIME`, see clock_gettime(2)).
+///
+/// It survives a restart of the process and cannot be set, which is why the grace of an outage is
+/// counted on it; together with [`boot_id`] it is meaningful in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(pub Duration);
+
+impl BootTime {
+    /// Reads the clock.
+    pub fn now() -> Self {
+        // CLOCK_BOOTTIME exists since Linux 2.6.39 and has no other failure mode.
+        let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+        Self(time)
+    }
+
+    /// The time from `earlier` to `self`; zero when `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This time plus `duration`, at most the largest representable time.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+
+    /// The same moment on the wall clock, for people.
+    pub fn wall(self) -> SystemTime {
+        SystemTime::now().checked_sub(Self::now().since(self)).unwrap_or(UNIX_EPOCH)
+    }
+}
+
+/// The kernel's random id of this boot, or `None` where `/proc` does not show it (random(4)).
+pub fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// Seconds since 1970 on the wall clock, for file formats and for people.
+pub fn unix_seconds() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_shrinks_with_time_and_never_below_zero() {
+        let deadline = Deadline::after(Duration::from_secs(3));
+        assert_eq!(deadline.at_most(Duration::from_secs(1)).remaining(), Duration::from_secs(1));
+        assert_eq!(deadline.at_most(Duration::from_secs(9)).remaining(), Duration::from_secs(3));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(deadline.expired());
+        assert_eq!(deadline.remaining(), Duration::ZERO);
+    }
+
+    #[test]
+    fn boot_time_goes_forward_and_saturates() {
+        let now = BootTime::now();
+        assert!(now > BootTime::default());
+        assert_eq!(now.since(now.plus(Duration::from_secs(1))), Duration::ZERO);
+        assert_eq!(BootTime(Duration::MAX).plus(Duration::from_secs(1)), BootTime(Duration::MAX));
+    }
+}

@@ -1,0 +1,16 @@
+//! Configuration: `raw` reads and merges what was written, `settings` is what the agent works with.
+//!
+//! The only place that reads configuration. Must not know what the settings are used for.
+
+pub mod raw;
+pub mod schema;
+pub mod secret;
+pub mod settings;
+mod validate;
+pub mod vault;
+
+pub use raw::{ConfigError, Merged, Problem, Sources};
+pub use settings::Settings;
+
+/// The main configuration file, where no other is named.
+pub const DEFAULT_FILE: &str = "/etc/kms-plugin/config.toml";

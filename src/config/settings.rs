@@ -1,0 +1,324 @@
+//! The settings of the agent, validated and typed. What is in here can be used without a further check.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::raw::{ConfigError, Merged, Problem};
+use super::validate::Validator;
+use super::vault::{RawVault, Vault};
+
+/// Everything that the agent is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The socket, the admin API, the bounds.
+    pub server: Server,
+    /// The key service that wraps.
+    pub primary: KeyService,
+    /// Further key services that only unwrap, by name.
+    pub decrypt_only: Vec<(String, KeyService)>,
+    /// Health and grace.
+    pub health: Health,
+    /// Logging.
+    pub log: Log,
+}
+
+/// One key service with its key.
+#[derive(Clone, Debug)]
+pub enum KeyService {
+    /// Transit in Vault or OpenBao.
+    Vault(Box<Vault>),
+    /// The keyring in a file, for development.
+    Embedded(PathBuf),
+}
+
+impl KeyService {
+    /// The epoch of its key_ids.
+    pub fn key_id_epoch(&self) -> u32 {
+        match self {
+            Self::Vault(vault) => vault.transit.key_id_epoch,
+            Self::Embedded(_) => 0,
+        }
+    }
+
+    /// The creation time that an administrator expects of the newest version.
+    pub fn expect_created(&self) -> Option<i64> {
+        match self {
+            Self::Vault(vault) => vault.transit.expect_created,
+            Self::Embedded(_) => None,
+        }
+    }
+
+    /// Whether data of other Transit plugins is decrypted.
+    pub fn accept_foreign_ciphertext(&self) -> bool {
+        match self {
+            Self::Vault(vault) => vault.transit.accept_foreign_ciphertext,
+            Self::Embedded(_) => false,
+        }
+    }
+}
+
+/// The socket and its bounds.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where the KMS socket is: absolute, at most 100 bytes.
+    pub socket: PathBuf,
+    /// Where the admin API listens; `None` is off.
+    pub admin: Option<SocketAddr>,
+    /// Directory of the admin socket and of the saved identity.
+    pub runtime_dir: PathBuf,
+    /// Who may call.
+    pub allowed_uids: Vec<u32>,
+    /// Encrypt and Decrypt calls at once.
+    pub max_in_flight: usize,
+    /// Longest time for one call.
+    pub call_timeout: Duration,
+    /// How long a stop waits for calls under way.
+    pub drain_timeout: Duration,
+}
+
+/// How long an outage is ridden out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// For this long; zero is not at all.
+    For(Duration),
+    /// For as long as it takes.
+    Unlimited,
+}
+
+/// Health and its intervals.
+#[derive(Clone, Copy, Debug)]
+pub struct Health {
+    /// How long Status stays ok without the key service.
+    pub outage_grace: Grace,
+    /// How long readiness waits for the first good round trip.
+    pub ready_timeout: Duration,
+    /// How often the key's versions are read.
+    pub key_check_interval: Duration,
+    /// How often a round trip is tried.
+    pub probe_interval: Duration,
+    /// Whether a sealed service counts as a refusal.
+    pub sealed_is_denied: bool,
+}
+
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// The journal when stderr leads there, else stderr.
+    Auto,
+    /// The journal.
+    Journal,
+    /// Lines on stderr.
+    Stderr,
+}
+
+/// Logging.
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    /// The most detailed level that is logged.
+    pub level: tracing::Level,
+    /// Where it goes.
+    pub target: LogTarget,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Raw {
+    server: RawServer,
+    vault: RawVault,
+    health: RawHealth,
+    log: RawLog,
+    decrypt_only: Vec<RawDecryptOnly>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawServer {
+    socket: Option<String>,
+    admin: Option<String>,
+    insecure_admin_beyond_loopback: bool,
+    runtime_dir: Option<PathBuf>,
+    allowed_uids: Option<Vec<i64>>,
+    max_in_flight: Option<i64>,
+    call_timeout: Option<String>,
+    drain_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawHealth {
+    outage_grace: Option<String>,
+    ready_timeout: Option<String>,
+    key_check_interval: Option<String>,
+    probe_interval: Option<String>,
+    sealed: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawLog {
+    level: Option<String>,
+    target: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawDecryptOnly {
+    name: Option<String>,
+    vault: RawVault,
+}
+
+impl Settings {
+    /// Validates a merged configuration for `serve`. Every problem is told, not only the first.
+    pub fn from_merged(merged: &Merged) -> Result<Self, ConfigError> {
+        let raw: Raw = merged.extract()?;
+        let mut check = Validator::new(merged);
+        let primary = raw.vault.clone().validate(&mut check, "vault");
+        let mut decrypt_only = Vec::new();
+        for (index, entry) in raw.decrypt_only.into_iter().enumerate() {
+            let prefix = format!("decrypt_only[{index}].vault");
+            let Some(name) = entry.name.filter(|name| !name.is_empty()) else {
+                check.problem("decrypt_only", format!("entry {index} needs a name, for the logs"));
+                continue;
+            };
+            if let Some(raw) = entry.vault.inherit(&raw.vault, &mut check, &prefix)
+                && let Some(vault) = raw.validate(&mut check, &prefix)
+            {
+                decrypt_only.push((name, KeyService::Vault(Box::new(vault))));
+            }
+        }
+        let settings = Self {
+            server: server(raw.server, &mut check),
+            // Without a valid [vault] there is a problem to tell, and this value is not used.
+            primary: primary
+                .map_or_else(|| KeyService::Embedded(PathBuf::new()), |vault| KeyService::Vault(Box::new(vault))),
+            decrypt_only,
+            health: health(&raw.health, &mut check),
+            log: log(&raw.log, &mut check),
+        };
+        check.finish(settings)
+    }
+
+    /// The settings of `dev`: an embedded keyring, quick intervals, everything below `directory`.
+    pub fn development(directory: &std::path::Path, keyring: PathBuf, admin: SocketAddr) -> Self {
+        Self {
+            server: Server {
+                socket: directory.join("kms.sock"),
+                admin: Some(admin),
+                runtime_dir: directory.to_path_buf(),
+                allowed_uids: own_uids(),
+                max_in_flight: 256,
+                call_timeout: Duration::from_secs(10),
+                drain_timeout: Duration::from_secs(2),
+            },
+            primary: KeyService::Embedded(keyring),
+            decrypt_only: Vec::new(),
+            health: Health {
+                outage_grace: Grace::For(Duration::from_secs(60)),
+                ready_timeout: Duration::from_secs(5),
+                key_check_interval: Duration::from_secs(1),
+                probe_interval: Duration::from_secs(5),
+                sealed_is_denied: false,
+            },
+            log: Log { level: tracing::Level::INFO, target: LogTarget::Stderr },
+        }
+    }
+}
+
+fn own_uids() -> Vec<u32> {
+    let mut uids = vec![0, nix::unistd::geteuid().as_raw()];
+    uids.dedup();
+    uids
+}
+
+fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
+    let admin = raw.admin.unwrap_or_else(|| "127.0.0.1:8690".into());
+    let admin = match admin.as_str() {
+        "" => None,
+        text => match text.parse::<SocketAddr>() {
+            Ok(address) => {
+                if !address.ip().is_loopback() && !raw.insecure_admin_beyond_loopback {
+                    check.problem(
+                        "server.admin",
+                        format!("{address} is reached by other machines, without TLS; use 127.0.0.1, or set server.insecure_admin_beyond_loopback = true"),
+                    );
+                }
+                Some(address)
+            }
+            Err(_) => {
+                check.problem("server.admin", format!("{text:?} is not an address with a port, such as 127.0.0.1:8690"));
+                None
+            }
+        },
+    };
+    let uids = raw.allowed_uids.map(|uids| {
+        uids.into_iter()
+            .filter_map(|uid| match u32::try_from(uid) {
+                Ok(uid) => Some(uid),
+                Err(_) => {
+                    check.problem("server.allowed_uids", format!("{uid} is not a user id"));
+                    None
+                }
+            })
+            .collect()
+    });
+    Server {
+        socket: check.socket_path(raw.socket.as_deref().unwrap_or("/run/kmsplugin/kms.sock")),
+        admin,
+        runtime_dir: raw.runtime_dir.unwrap_or_else(|| {
+            std::env::var_os("RUNTIME_DIRECTORY")
+                .map_or_else(|| PathBuf::from("/run/kms-plugin"), PathBuf::from)
+        }),
+        allowed_uids: uids.unwrap_or_else(own_uids),
+        max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),
+        call_timeout: check.duration("server.call_timeout", raw.call_timeout.as_deref(), "10s", "100ms", "5m"),
+        drain_timeout: check.duration("server.drain_timeout", raw.drain_timeout.as_deref(), "10s", "0s", "5m"),
+    }
+}
+
+fn health(raw: &RawHealth, check: &mut Validator<'_>) -> Health {
+    let grace = match raw.outage_grace.as_deref() {
+        Some("unlimited") => Grace::Unlimited,
+        other => Grace::For(check.duration("health.outage_grace", other, "1h", "0s", "365d")),
+    };
+    let sealed = check.choice("health.sealed", raw.sealed.as_deref(), "outage", &["outage", "denied"]);
+    Health {
+        outage_grace: grace,
+        ready_timeout: check.duration("health.ready_timeout", raw.ready_timeout.as_deref(), "30s", "0s", "10m"),
+        key_check_interval: check.duration(
+            "health.key_check_interval",
+            raw.key_check_interval.as_deref(),
+            "60s",
+            "100ms",
+            "1h",
+        ),
+        probe_interval: check.duration("health.probe_interval", raw.probe_interval.as_deref(), "90s", "100ms", "1h"),
+        sealed_is_denied: sealed == "denied",
+    }
+}
+
+fn log(raw: &RawLog, check: &mut Validator<'_>) -> Log {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    let level = check.choice("log.level", raw.level.as_deref(), "info", &levels);
+    let target = check.choice("log.target", raw.target.as_deref(), "auto", &["auto", "journal", "stderr"]);
+    Log {
+        level: level.parse().unwrap_or(tracing::Level::INFO),
+        target: match target.as_str() {
+            "journal" => LogTarget::Journal,
+            "stderr" => LogTarget::Stderr,
+            _ => LogTarget::Auto,
+        },
+    }
+}
+
+impl Problem {
+    /// A problem of a key, placed where its value came from.
+    pub(super) fn of_key(merged: &Merged, key: &str, message: String) -> Self {
+        match merged.origin(key) {
+            Some(origin) => Self::new(origin, format!("{key}: {message}")),
+            None => Self::new(key, message),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Checks that several sections share: durations, counts, choices, paths. Collects every problem.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::raw::{ConfigError, Merged, Problem};
+
+/// Longest socket path, in bytes. The kernel takes 107 (unix(7)); a socket is bound under a temporary
+/// name that is 7 bytes longer.
+const MAX_SOCKET_PATH: usize = 100;
+
+/// Collects what is wrong, so that one edit mends it all.
+pub(super) struct Validator<'a> {
+    merged: &'a Merged,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Validator<'a> {
+    pub(super) fn new(merged: &'a Merged) -> Self {
+        Self { merged, problems: Vec::new() }
+    }
+
+    /// Notes a problem of `key`, with the place of its value.
+    pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push(Problem::of_key(self.merged, key, message.into()));
+    }
+
+    /// The settings, when nothing was wrong.
+    pub(super) fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(settings) } else { Err(ConfigError { problems: self.problems }) }
+    }
+
+    /// A duration within bounds; `default`, `least` and `most` are in the same notation.
+    pub(super) fn duration(
+        &mut self,
+        key: &str,
+        text: Option<&str>,
+        default: &str,
+        least: &str,
+        most: &str,
+    ) -> Duration {
+        let parse = |text: &str| match text.trim() {
+            "0" => Ok(Duration::ZERO),
+            text => humantime::parse_duration(text),
+        };
+        let (low, high) = (parse(least).unwrap_or_default(), parse(most).unwrap_or(Duration::MAX));
+        match parse(text.unwrap_or(default)) {
+            Ok(duration) if (low..=high).contains(&duration) => duration,
+            Ok(_) => {
+                self.problem(key, format!("must be between {least} and {most}"));
+                low
+            }
+            Err(error) => {
+                self.problem(key, format!("must be a time with its unit, such as 90s or 1h: {error}"));
+                low
+            }
+        }
+    }
+
+    /// A count within bounds.
+    pub(super) fn count(
+        &mut self,
+        key: &str,
+        number: Option<i64>,
+        default: usize,
+        range: RangeInclusive<usize>,
+    ) -> usize {
+        let Some(number) = number else { return default };
+        match usize::try_from(number) {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                self.problem(key, format!("must be between {} and {}", range.start(), range.end()));
+                default
+            }
+        }
+    }
+
+    /// One of several words.
+    pub(super) fn choice(&mut self, key: &str, text: Option<&str>, default: &str, words: &[&str]) -> String {
+        let text = text.unwrap_or(default);
+        if words.contains(&text) {
+            return text.to_owned();
+        }
+        self.problem(key, format!("{text:?} is not one of {}", words.join(", ")));
+        default.to_owned()
+    }
+
+    /// The path of the KMS socket, with or without `unix://`.
+    pub(super) fn socket_path(&mut self, text: &str) -> PathBuf {
+        let key = "server.socket";
+        let path = text.strip_prefix("unix://").unwrap_or(text);
+        if path.trim_start_matches('/').starts_with('@') || path.starts_with('@') {
+            self.problem(
+                key,
+                "an abstract socket (@name) has no owner and no mode: any process could call it; use a path",
+            );
+        } else if !path.starts_with('/') {
+            self.problem(key, format!("{text:?} is not an absolute path"));
+        } else if path.len() > MAX_SOCKET_PATH {
+            self.problem(
+                key,
+                format!("the path has {} bytes; the kernel's limit for sockets leaves {MAX_SOCKET_PATH}", path.len()),
+            );
+        }
+        PathBuf::from(path)
+    }
+}

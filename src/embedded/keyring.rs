@@ -1,0 +1,280 @@
+//! The file: versions of an AES-256 key, 0600, replaced atomically, locked while it is changed.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::clock::unix_seconds;
+
+/// Largest keyring file, in bytes: some thousands of versions.
+const MAX_FILE: u64 = 1024 * 1024;
+/// The only format so far.
+const FORMAT: u32 = 1;
+/// Bytes of a key.
+pub(super) const KEY_BYTES: usize = 32;
+
+/// What a keyring file holds, decoded.
+#[derive(Clone)]
+pub struct Keyring {
+    /// A random name: two keyrings never share a key_id.
+    pub id: String,
+    /// Every version with its key.
+    pub(super) versions: BTreeMap<u32, Version>,
+}
+
+#[derive(Clone)]
+pub(super) struct Version {
+    pub(super) created: i64,
+    pub(super) key: Zeroizing<[u8; KEY_BYTES]>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileForm {
+    warning: String,
+    format: u32,
+    id: String,
+    versions: BTreeMap<u32, VersionForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VersionForm {
+    created: i64,
+    key: Zeroizing<String>,
+}
+
+/// Why a keyring cannot be used. The file is never changed after such an error.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The system refused.
+    #[error("the keyring {path} cannot be {action}: {cause}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// The content is not a keyring.
+    #[error(
+        "the keyring {path} is damaged: {what}; restore it from a copy, or move it away to begin anew (data under its keys is then lost)"
+    )]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Others can read the keys.
+    #[error("the keyring {path} is open to other users (mode {mode:04o}); chmod 0600 {path}")]
+    Exposed {
+        /// Which file.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+impl Keyring {
+    /// Reads the keyring at `path`, making one with a first version when there is no file.
+    pub fn open(path: &Path) -> Result<Self, KeyringError> {
+        match Self::read(path) {
+            Err(KeyringError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                let _lock = lock(path)?;
+                // Somebody else may have been faster.
+                if path.exists() {
+                    return Self::read(path);
+                }
+                let mut id = [0; 8];
+                random(path, &mut id)?;
+                let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                let mut keyring = Self { id, versions: BTreeMap::new() };
+                keyring.add_version(path)?;
+                keyring.write(path)?;
+                Ok(keyring)
+            }
+            result => result,
+        }
+    }
+
+    /// Adds a version to the keyring at `path`; returns its number.
+    pub fn rotate(path: &Path) -> Result<u32, KeyringError> {
+        let _lock = lock(path)?;
+        let mut keyring = Self::read(path)?;
+        let version = keyring.add_version(path)?;
+        keyring.write(path)?;
+        Ok(version)
+    }
+
+    /// Reads the keyring at `path`.
+    pub fn read(path: &Path) -> Result<Self, KeyringError> {
+        let damaged = |what: String| KeyringError::Damaged { path: path.display().to_string(), what };
+        let file = File::open(path).map_err(io_error(path, "opened"))?;
+        let metadata = file.metadata().map_err(io_error(path, "read"))?;
+        if metadata.mode() & 0o077 != 0 {
+            let mode = metadata.mode() & 0o7777;
+            return Err(KeyringError::Exposed { path: path.display().to_string(), mode });
+        }
+        if metadata.len() > MAX_FILE {
+            return Err(damaged("it is larger than 1 MiB".into()));
+        }
+        let mut text = Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
+        file.take(MAX_FILE).read_to_string(&mut text).map_err(io_error(path, "read"))?;
+        // The parser's message may quote the file: only the place is told.
+        let form: FileForm = serde_json::from_str(&text)
+            .map_err(|error| damaged(format!("it is cut off or not a keyring (line {})", error.line())))?;
+        if form.format != FORMAT {
+            return Err(damaged(format!("it has format {}, this build knows {FORMAT}", form.format)));
+        }
+        let mut versions = BTreeMap::new();
+        for (number, version) in form.versions {
+            let mut key = Zeroizing::new([0; KEY_BYTES]);
+            match STANDARD.decode(version.key.as_bytes()).map(Zeroizing::new) {
+                Ok(bytes) if bytes.len() == KEY_BYTES => key.copy_from_slice(&bytes),
+                _ => return Err(damaged(format!("the key of version {number} is not {KEY_BYTES} bytes in base64"))),
+            }
+            versions.insert(number, Version { created: version.created, key });
+        }
+        if versions.is_empty() || versions.contains_key(&0) {
+            return Err(damaged("it has no usable version".into()));
+        }
+        Ok(Self { id: form.id, versions })
+    }
+
+    fn add_version(&mut self, path: &Path) -> Result<u32, KeyringError> {
+        let next = self.versions.keys().next_back().map_or(1, |latest| latest.saturating_add(1));
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        random(path, &mut *key)?;
+        self.versions.insert(next, Version { created: unix_seconds(), key });
+        Ok(next)
+    }
+
+    /// Replaces the file: a crash at any moment leaves the old one or the new one, whole.
+    fn write(&self, path: &Path) -> Result<(), KeyringError> {
+        let form = FileForm {
+            warning: "DEVELOPMENT ONLY: whoever reads this file has the keys".into(),
+            format: FORMAT,
+            id: self.id.clone(),
+            versions: self
+                .versions
+                .iter()
+                .map(|(number, version)| {
+                    let key = Zeroizing::new(STANDARD.encode(version.key.as_slice()));
+                    (*number, VersionForm { created: version.created, key })
+                })
+                .collect(),
+        };
+        let mut text = Zeroizing::new(Vec::with_capacity(512 + 160 * form.versions.len()));
+        serde_json::to_writer_pretty(&mut *text, &form)
+            .map_err(|cause| KeyringError::Io { path: path.display().to_string(), action: "written", cause: cause.into() })?;
+        let temporary = path.with_extension("tmp");
+        let write = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, path)?;
+            File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        };
+        write().map_err(io_error(path, "written"))
+    }
+}
+
+fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> KeyringError {
+    move |cause| KeyringError::Io { path: path.display().to_string(), action, cause }
+}
+
+fn random(path: &Path, bytes: &mut [u8]) -> Result<(), KeyringError> {
+    rand::fill(bytes).map_err(|_| KeyringError::Io {
+        path: path.display().to_string(),
+        action: "extended",
+        cause: io::Error::other("the system gives no random bytes"),
+    })
+}
+
+/// Held while the file is changed, so that two rotations do not lose one another's version.
+fn lock(path: &Path) -> Result<Flock<File>, KeyringError> {
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(io_error(path, "made"))?;
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.with_extension("lock"))
+        .map_err(io_error(path, "locked"))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, cause)| io_error(path, "locked")(cause.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_new_keyring_is_private_and_grows_by_rotation() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/dev-keyring.json");
+        let first = Keyring::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(Keyring::rotate(&path).unwrap(), 2);
+        let second = Keyring::open(&path).unwrap();
+        assert_eq!(first.id, second.id);
+        assert_eq!(second.versions.keys().copied().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(*first.versions[&1].key, *second.versions[&1].key);
+        assert_ne!(*second.versions[&1].key, *second.versions[&2].key);
+    }
+
+    #[test]
+    fn a_keyring_cut_in_half_is_told_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dev-keyring.json");
+        Keyring::open(&path).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for length in [0, 1, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = Keyring::open(&path).err().unwrap().to_string();
+            assert!(error.contains("damaged") && error.contains("restore"), "{error}");
+            assert!(Keyring::rotate(&path).is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), &whole[..length], "a damaged file is never replaced");
+        }
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_of_a_write_leaves_the_old_keyring() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dev-keyring.json");
+        let keyring = Keyring::open(&path).unwrap();
+        // What a crash between the write and the rename leaves behind: half of a temporary file.
+        std::fs::write(path.with_extension("tmp"), b"{\"warning\": \"DEV").unwrap();
+        assert_eq!(Keyring::open(&path).unwrap().id, keyring.id);
+        assert_eq!(Keyring::rotate(&path).unwrap(), 2, "the leftover is overwritten, not trusted");
+    }
+
+    #[test]
+    fn a_keyring_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dev-keyring.json");
+        Keyring::open(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Keyring::open(&path).err().unwrap().to_string();
+        assert!(error.contains("0644") && error.contains("chmod 0600"), "{error}");
+    }
+}

@@ -1,0 +1,10 @@
+//! The admin API: /healthz, /livez, /readyz, /status, and on the private socket /accept-key.
+//!
+//! Renders the snapshot and nothing else: a probe costs the key service no call. Must not know KMS.
+
+mod render;
+mod routes;
+mod server;
+
+pub use routes::{AcceptRequest, public_router, router};
+pub use server::{serve_tcp, serve_unix};

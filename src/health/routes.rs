@@ -1,0 +1,90 @@
+//! The endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::render;
+use crate::clock::BootTime;
+use crate::snapshot::{Phase, Snapshot};
+
+/// An administrator's wish to accept a changed key; answered with the new state or why not.
+pub type AcceptRequest = oneshot::Sender<Result<String, String>>;
+
+/// How long an answer to an administrator may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+type Snapshots = watch::Receiver<Arc<Snapshot>>;
+
+/// What the loopback address serves: nothing that changes anything.
+pub fn public_router(snapshot: Snapshots) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .with_state(snapshot)
+}
+
+/// What the private socket serves: the same, and what only root may do.
+pub fn router(snapshot: Snapshots, accept: mpsc::Sender<AcceptRequest>) -> Router {
+    let private = Router::new().route("/accept-key", post(accept_key)).with_state(accept);
+    public_router(snapshot).merge(private)
+}
+
+/// Whether everything behind the socket works: the key service, our login, the key.
+async fn healthz(State(snapshot): State<Snapshots>, query: RawQuery, headers: HeaderMap) -> Response {
+    let snapshot = snapshot.borrow().clone();
+    let good = snapshot.phase == Phase::Ready;
+    answer(&snapshot, "healthz", good, &query, &headers)
+}
+
+/// Whether an Encrypt would work now.
+async fn readyz(State(snapshot): State<Snapshots>, query: RawQuery, headers: HeaderMap) -> Response {
+    let snapshot = snapshot.borrow().clone();
+    let good = snapshot.can_wrap();
+    answer(&snapshot, "readyz", good, &query, &headers)
+}
+
+/// Whether the process lives. Never looks at the key service: restarting us would not bring it back.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn status(State(snapshot): State<Snapshots>) -> Response {
+    let snapshot = snapshot.borrow().clone();
+    Json(render::status(&snapshot)).into_response()
+}
+
+fn answer(snapshot: &Snapshot, endpoint: &str, good: bool, query: &RawQuery, headers: &HeaderMap) -> Response {
+    let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|accepts| accepts.contains("application/json")) {
+        return (code, Json(render::status(snapshot))).into_response();
+    }
+    let wants = |pair: &str| pair == "verbose" || pair.starts_with("verbose=");
+    if query.0.as_deref().is_some_and(|query| query.split('&').any(wants)) {
+        return (code, render::verbose(snapshot, endpoint, good)).into_response();
+    }
+    if good { (code, "ok\n".to_owned()).into_response() } else { (code, snapshot.line(BootTime::now()) + "\n").into_response() }
+}
+
+async fn accept_key(State(accept): State<mpsc::Sender<AcceptRequest>>) -> Response {
+    let (sender, answer) = oneshot::channel();
+    let asked = async {
+        accept.send(sender).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Some(Ok(line))) => (StatusCode::OK, line + "\n").into_response(),
+        Ok(Some(Err(why))) => (StatusCode::CONFLICT, why + "\n").into_response(),
+        Ok(None) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping or busy\n").into_response(),
+    }
+}

@@ -1,0 +1,16 @@
+//! The KMS v2 service: limits, key_ids, deadlines, and gRPC codes.
+//!
+//! Knows backends and the snapshot; must not know Vault, HTTP, or who keeps the snapshot true.
+
+pub mod connection;
+pub mod key_id;
+mod limits;
+pub mod refresh;
+pub mod routes;
+mod service;
+mod status;
+
+pub use connection::{Connection, Incoming};
+pub use refresh::{Refresh, RefreshRequests};
+pub use routes::Routes;
+pub use service::{KmsService, MAX_MESSAGE};

@@ -1,0 +1,49 @@
+//! Which key service unwraps a ciphertext: decided by its key_id, else by its form.
+
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::kms::key_id;
+use crate::snapshot::Snapshot;
+
+/// The key services by place: the primary, then the `decrypt_only` ones in the snapshot's order.
+pub struct Routes {
+    /// The one that wraps.
+    pub primary: Arc<dyn Backend>,
+    /// Those that only unwrap.
+    pub decrypt_only: Vec<Arc<dyn Backend>>,
+    /// Whether the primary also unwraps what another plugin wrote with its key.
+    pub accept_foreign: bool,
+}
+
+/// Where a ciphertext goes.
+pub enum Route<'a> {
+    /// To this service, under this version of its key.
+    Known(&'a Arc<dyn Backend>, u32),
+    /// One of our ids, of a key or version that is not known.
+    Unknown,
+    /// Another plugin's id on a ciphertext of the primary's form.
+    Foreign(&'a Arc<dyn Backend>),
+    /// Neither our id nor a form that the primary reads.
+    Unreadable,
+}
+
+impl Routes {
+    /// Finds the way of a ciphertext.
+    pub fn find(&self, snapshot: &Snapshot, key_id: &str, ciphertext: &[u8]) -> Route<'_> {
+        let services = std::iter::once((&self.primary, &snapshot.primary))
+            .chain(self.decrypt_only.iter().zip(&snapshot.decrypt_only));
+        for (backend, state) in services {
+            if let Some(version) = state.key.as_ref().and_then(|key| key.ids.get(key_id)) {
+                return Route::Known(backend, *version);
+            }
+        }
+        if key_id.starts_with(key_id::PREFIX) {
+            Route::Unknown
+        } else if self.primary.ciphertext_version(ciphertext).is_some() {
+            Route::Foreign(&self.primary)
+        } else {
+            Route::Unreadable
+        }
+    }
+}

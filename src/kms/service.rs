@@ -1,0 +1,336 @@
+//! Status, Encrypt and Decrypt. Status is answered from memory; the other two make one call each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tonic::{Code, Request, Response, Status, async_trait};
+use zeroize::Zeroizing;
+
+use super::connection::Connection;
+use super::refresh::{Refresh, Refreshed};
+use super::routes::{Route, Routes};
+use super::{limits, status};
+use crate::backend::{Backend, BackendError, ErrorKind};
+use crate::clock::{BootTime, Deadline};
+use crate::proto::key_management_service_server::KeyManagementService;
+use crate::proto::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
+};
+use crate::snapshot::{KnownKey, Phase, Snapshot};
+use crate::telemetry::fold::Fold;
+
+/// Largest message that is read, in bytes: what the contract allows, and some room.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+/// The part of a caller's time that is kept for the way back.
+const MARGIN: Duration = Duration::from_millis(50);
+/// How many different failures are folded at a time.
+const FOLDED: usize = 64;
+
+/// The service, shared by all connections.
+pub struct KmsService {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    routes: Arc<Routes>,
+    refresh: Arc<Refresh>,
+    allowed_uids: Vec<u32>,
+    in_flight: Semaphore,
+    max_in_flight: usize,
+    longest: Duration,
+    failures: Fold,
+}
+
+impl KmsService {
+    /// A service that renders `snapshot` and calls `routes`.
+    pub fn new(
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        routes: Arc<Routes>,
+        refresh: Arc<Refresh>,
+        server: &crate::config::settings::Server,
+    ) -> Self {
+        Self {
+            snapshot,
+            routes,
+            refresh,
+            allowed_uids: server.allowed_uids.clone(),
+            in_flight: Semaphore::new(server.max_in_flight),
+            max_in_flight: server.max_in_flight,
+            longest: server.call_timeout,
+            failures: Fold::new(FOLDED),
+        }
+    }
+
+    fn now(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// The connection of a call, when its peer may call.
+    fn peer<T>(&self, request: &Request<T>) -> Result<Connection, Status> {
+        let connection = request.extensions().get::<Connection>().cloned();
+        let Some(connection) = connection else {
+            return Err(Status::internal("the connection is not known; report this as a bug"));
+        };
+        match connection.uid {
+            Some(uid) if self.allowed_uids.contains(&uid) => Ok(connection),
+            uid => {
+                let shown = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+                Err(status::told(
+                    Code::PermissionDenied,
+                    &format!("user id {shown} may not call this socket"),
+                    "run the caller as root, or add its uid to server.allowed_uids",
+                ))
+            }
+        }
+    }
+
+    /// The caller's deadline, less what the answer needs; never longer than the configured limit.
+    fn deadline<T>(&self, request: &Request<T>) -> Deadline {
+        let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
+        let timeout = header.and_then(parse_timeout).unwrap_or(self.longest).min(self.longest);
+        Deadline::after(timeout.saturating_sub(MARGIN.min(timeout / 10)))
+    }
+
+    async fn wrap(&self, request: Request<EncryptRequest>) -> Result<EncryptResponse, Status> {
+        let connection = self.peer(&request)?;
+        let deadline = self.deadline(&request);
+        let mut message = request.into_inner();
+        let plaintext = Zeroizing::new(std::mem::take(&mut message.plaintext));
+        limits::encrypt(&plaintext, &message.uid)?;
+        let _permit = self.permit()?;
+        let snapshot = self.now();
+        let Some(key) = &snapshot.primary.key else { return Err(not_started(&snapshot)) };
+        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_mismatch()) {
+            return Err(status::of_reason(Code::FailedPrecondition, reason));
+        }
+        let (version, key_id) = pinned(key, &connection);
+        let wrapped = self.routes.primary.wrap(version, &plaintext, deadline).await;
+        let ciphertext = match wrapped {
+            Ok(ciphertext) => ciphertext,
+            Err(error) => {
+                if error.kind() == ErrorKind::VersionAhead {
+                    // Rolled back, or a lagging replica: the next read of the key tells.
+                    let _seen = self.refresh.now(deadline).await;
+                }
+                return Err(status::of_backend(&error));
+            }
+        };
+        limits::ciphertext(&ciphertext).map_err(Status::invalid_argument)?;
+        tracing::debug!(
+            KMS_OPERATION = "encrypt",
+            KMS_UID = message.uid,
+            KMS_KEY_ID = &*key_id,
+            "wrapped a DEK seed"
+        );
+        Ok(EncryptResponse { ciphertext, key_id: key_id.to_string(), annotations: Default::default() })
+    }
+
+    async fn unwrap(&self, request: Request<DecryptRequest>) -> Result<DecryptResponse, Status> {
+        self.peer(&request)?;
+        let deadline = self.deadline(&request);
+        let message = request.into_inner();
+        limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
+        let _permit = self.permit()?;
+        let snapshot = self.now();
+        let backend = match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+            Route::Unknown => {
+                let refreshed = self.refresh.of_unknown(&message.key_id, deadline).await;
+                let snapshot = self.now();
+                match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+                    Route::Known(backend, version) => check_version(backend, version, &message.ciphertext)?,
+                    _ => return Err(self.unknown(&message, &snapshot, refreshed)),
+                }
+            }
+            Route::Known(backend, version) => check_version(backend, version, &message.ciphertext)?,
+            Route::Foreign(backend) if self.routes.accept_foreign => {
+                if self.refresh.remember(&message.key_id) {
+                    tracing::info!(
+                        KMS_UID = message.uid,
+                        KMS_KEY_ID = message.key_id,
+                        "unwrapping data that another plugin wrote with the same key"
+                    );
+                }
+                backend
+            }
+            Route::Foreign(_) | Route::Unreadable => {
+                return Err(status::told(
+                    Code::FailedPrecondition,
+                    "the key_id is of another plugin, and the ciphertext cannot be read here",
+                    "if it was written with the same Transit key, set vault.transit.accept_foreign_ciphertext = true; else add its key as [[decrypt_only]]",
+                ));
+            }
+        };
+        let unwrapped = backend.unwrap(&message.ciphertext, deadline).await;
+        let mut plaintext = unwrapped.map_err(|error| status::of_backend(&error))?;
+        tracing::debug!(
+            KMS_OPERATION = "decrypt",
+            KMS_UID = message.uid,
+            KMS_KEY_ID = message.key_id,
+            "unwrapped a DEK seed"
+        );
+        Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
+    }
+
+    fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
+        self.in_flight.try_acquire().map_err(|_| {
+            status::told(
+                Code::ResourceExhausted,
+                &format!("{} calls are under way, the limit", self.max_in_flight),
+                "look why the key service is slow; server.max_in_flight is the limit",
+            )
+        })
+    }
+
+    /// One of our ids that even a fresh read of the keys does not know.
+    fn unknown(&self, message: &DecryptRequest, snapshot: &Snapshot, refreshed: Refreshed) -> Status {
+        if refreshed == Refreshed::NoTime {
+            return match (&snapshot.primary.key, &snapshot.reason) {
+                (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
+                _ => status::of_backend(&BackendError::deadline("reading the key's versions for an unknown key_id")),
+            };
+        }
+        if snapshot.phase != Phase::Ready && !snapshot.can_wrap() {
+            // The read may have failed: unknown is not the same as gone.
+            if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
+                return status::of_reason(Code::Unavailable, reason);
+            }
+        }
+        self.refresh.remember(&message.key_id);
+        let version = self.routes.primary.ciphertext_version(&message.ciphertext);
+        let disabled = snapshot.primary.key.as_ref().filter(|key| version.is_some_and(|version| version < key.min_decryption));
+        match (disabled, version) {
+            (Some(key), Some(version)) => status::told(
+                Code::FailedPrecondition,
+                &format!(
+                    "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version is switched off",
+                    key.scope, key.min_decryption
+                ),
+                &format!(
+                    "lower it to {version} (vault write {}/keys/{}/config min_decryption_version={version}), write all data anew, then raise it again",
+                    key.scope.mount, key.scope.key
+                ),
+            ),
+            _ => status::told(
+                Code::FailedPrecondition,
+                &format!("no configured key has the key_id {}", message.key_id.chars().take(64).collect::<String>()),
+                "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
+            ),
+        }
+    }
+
+    /// Logs a failed call: the first of its kind at once, repetitions folded.
+    fn failed(&self, operation: &'static str, uid: &str, key_id: &str, status: Status) -> Status {
+        let label = format!("{operation} {:?}", status.code());
+        if let Some(times) = self.failures.admit(&label) {
+            tracing::warn!(
+                KMS_OPERATION = operation,
+                KMS_UID = uid,
+                KMS_KEY_ID = key_id,
+                times,
+                "{operation} failed ({:?}): {}",
+                status.code(),
+                status.message()
+            );
+        }
+        status
+    }
+}
+
+/// The version and id to wrap with: what Status announced on this connection, while it may still wrap.
+fn pinned(key: &KnownKey, connection: &Connection) -> (u32, Arc<str>) {
+    let announced = connection.announced().and_then(|key_id| {
+        let version = *key.ids.get(&*key_id)?;
+        (version >= key.min_encryption && version >= key.min_decryption).then_some((version, key_id))
+    });
+    announced.unwrap_or_else(|| (key.version, key.key_id.clone()))
+}
+
+/// A key_id of one version on a ciphertext of another was put together by mistake or malice.
+fn check_version<'a>(
+    backend: &'a Arc<dyn Backend>,
+    version: u32,
+    ciphertext: &[u8],
+) -> Result<&'a Arc<dyn Backend>, Status> {
+    match backend.ciphertext_version(ciphertext) {
+        Some(found) if found == version => Ok(backend),
+        Some(found) => Err(Status::invalid_argument(format!(
+            "the key_id names version {version} of the key, the ciphertext was made by version {found}: they do not belong together"
+        ))),
+        None => Err(Status::invalid_argument(
+            "the ciphertext is not in the form of the key that its key_id names: it is damaged, or of another plugin",
+        )),
+    }
+}
+
+fn not_started(snapshot: &Snapshot) -> Status {
+    match &snapshot.reason {
+        Some(reason) => status::of_reason(Code::Unavailable, reason),
+        None => Status::unavailable("the key is not known yet"),
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2).
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[async_trait]
+impl KeyManagementService for Arc<KmsService> {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let connection = self.peer(&request)?;
+        let snapshot = self.now();
+        let key = snapshot.primary.key.as_ref().filter(|_| snapshot.phase != Phase::Starting);
+        let Some(key) = key else { return Err(not_started(&snapshot)) };
+        let healthz = match (&snapshot.reason, snapshot.ok) {
+            (_, true) | (None, false) => "ok".to_owned(),
+            (Some(reason), false) if reason.kind.is_outage() => snapshot.line(BootTime::now()),
+            // Only an error lets writes end at the API server: a Status with a key_id extends them.
+            (Some(reason), false) => return Err(status::of_reason(Code::FailedPrecondition, reason)),
+        };
+        connection.announce(&key.key_id);
+        let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());
+        Ok(Response::new(StatusResponse { version, healthz, key_id }))
+    }
+
+    async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
+        let uid = request.get_ref().uid.clone();
+        let wrapped = self.wrap(request).await;
+        wrapped.map(Response::new).map_err(|status| self.failed("encrypt", &uid, "", status))
+    }
+
+    async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
+        let uid = request.get_ref().uid.clone();
+        let key_id: String = request.get_ref().key_id.chars().take(64).collect();
+        let unwrapped = self.unwrap(request).await;
+        unwrapped.map(Response::new).map_err(|status| self.failed("decrypt", &uid, &key_id, status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_in_every_unit_and_nothing_else() {
+        assert_eq!(parse_timeout("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(parse_timeout("2999m"), Some(Duration::from_millis(2999)));
+        assert_eq!(parse_timeout("100u"), Some(Duration::from_micros(100)));
+        assert_eq!(parse_timeout("5n"), Some(Duration::from_nanos(5)));
+        assert_eq!(parse_timeout("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(parse_timeout("1M"), Some(Duration::from_secs(60)));
+        for bad in ["", "S", "3", "3s", "-3S", "123456789S", "3é", "3.5S"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Errors as gRPC codes: kube-apiserver logs code and message, and an administrator reads them there.
+
+use tonic::{Code, Status};
+
+use crate::backend::{BackendError, ErrorKind};
+use crate::snapshot::Reason;
+
+/// Longest message, in characters: it travels in a header.
+const MAX_MESSAGE: usize = 900;
+
+/// The code for a kind of failure.
+fn code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Unreachable
+        | ErrorKind::Sealed
+        | ErrorKind::Throttled
+        | ErrorKind::CredentialsUnreadable => Code::Unavailable,
+        ErrorKind::Deadline => Code::DeadlineExceeded,
+        ErrorKind::Denied | ErrorKind::CredentialsRefused => Code::PermissionDenied,
+        ErrorKind::NotFound | ErrorKind::VersionGone | ErrorKind::VersionAhead | ErrorKind::KeyUnusable => {
+            Code::FailedPrecondition
+        }
+        ErrorKind::BadCiphertext => Code::InvalidArgument,
+        ErrorKind::Internal => Code::Internal,
+    }
+}
+
+/// A failure of a key service, with its remedy.
+pub(super) fn of_backend(error: &BackendError) -> Status {
+    told(code(error.kind()), &error.to_string(), error.remedy())
+}
+
+/// A reason why the agent itself does not serve.
+pub(super) fn of_reason(code: Code, reason: &Reason) -> Status {
+    told(code, &reason.text, &reason.remedy)
+}
+
+/// `text`, and what to do, within the limit.
+pub(super) fn told(code: Code, text: &str, remedy: &str) -> Status {
+    let message = format!("{text}; remedy: {remedy}");
+    Status::new(code, message.chars().take(MAX_MESSAGE).collect::<String>())
+}

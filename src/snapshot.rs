@@ -1,0 +1,211 @@
+//! The one value that every face renders: KMS Status, /healthz, /readyz, the STATUS line, `status`.
+//!
+//! Immutable once published. Must not know who renders it, nor hold anything secret.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::backend::{AddressState, KeyScope, KeyVersions, TokenState};
+use crate::clock::BootTime;
+
+/// Where the agent is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// No key identity is known yet.
+    Starting,
+    /// Everything works.
+    Ready,
+    /// Something is wrong and is ridden out.
+    Degraded,
+    /// Something is wrong that is not, or no longer, ridden out.
+    Failed,
+    /// The process ends.
+    Stopping,
+}
+
+impl Phase {
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Why the agent is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonKind {
+    /// The first contact is not made yet.
+    NoContact,
+    /// The key service is away.
+    Unreachable,
+    /// The key service is sealed.
+    Sealed,
+    /// The key service refuses us.
+    Denied,
+    /// Our credentials are wrong.
+    CredentialsRefused,
+    /// Our credentials cannot be read.
+    CredentialsUnreadable,
+    /// The key is gone.
+    KeyMissing,
+    /// The key cannot serve this purpose.
+    KeyUnusable,
+    /// The key was deleted and made again.
+    KeyReplaced,
+    /// The key is older than it was.
+    KeyRolledBack,
+    /// The key's versions cannot be read, while wrapping works.
+    KeyUnreadable,
+}
+
+impl ReasonKind {
+    /// The stable name: a log field and a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoContact => "no_contact",
+            Self::Unreachable => "unreachable",
+            Self::Sealed => "sealed",
+            Self::Denied => "denied",
+            Self::CredentialsRefused => "credentials_refused",
+            Self::CredentialsUnreadable => "credentials_unreadable",
+            Self::KeyMissing => "key_missing",
+            Self::KeyUnusable => "key_unusable",
+            Self::KeyReplaced => "key_replaced",
+            Self::KeyRolledBack => "key_rolled_back",
+            Self::KeyUnreadable => "key_unreadable",
+        }
+    }
+
+    /// Whether the key is another one than we know: nothing is written under it until it is accepted.
+    pub fn is_mismatch(self) -> bool {
+        matches!(self, Self::KeyReplaced | Self::KeyRolledBack)
+    }
+
+    /// Whether the service is away, rather than refusing.
+    pub fn is_outage(self) -> bool {
+        matches!(self, Self::NoContact | Self::Unreachable | Self::Sealed | Self::CredentialsUnreadable)
+    }
+}
+
+/// What is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// The kind.
+    pub kind: ReasonKind,
+    /// What happened, to what.
+    pub text: String,
+    /// What an operator should do.
+    pub remedy: String,
+}
+
+/// A key as this agent knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KnownKey {
+    /// Where it lives.
+    pub scope: KeyScope,
+    /// The id that Status announces.
+    pub key_id: Arc<str>,
+    /// The version that wraps.
+    pub version: u32,
+    /// When that version was made, in seconds since 1970.
+    pub created: i64,
+    /// The lowest version that may still wrap; 0 when only the latest is meant.
+    pub min_encryption: u32,
+    /// The lowest version that may still unwrap.
+    pub min_decryption: u32,
+    /// Every version ever seen, also those that the service no longer shows.
+    pub versions: KeyVersions,
+    /// What should be changed about the key.
+    pub warnings: Vec<String>,
+    /// The version of each acceptable key_id.
+    #[serde(skip)]
+    pub ids: Arc<HashMap<String, u32>>,
+}
+
+/// One key service: the primary, or one that only unwraps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceState {
+    /// `primary`, or the name of the `decrypt_only` entry.
+    pub name: String,
+    /// The key, once known.
+    pub key: Option<KnownKey>,
+    /// Our token there.
+    pub token: Option<TokenState>,
+    /// Its addresses.
+    pub addresses: Vec<AddressState>,
+    /// What its last check found wrong.
+    pub problem: Option<String>,
+}
+
+/// The state of the agent at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where the agent is in its life.
+    pub phase: Phase,
+    /// Since when.
+    pub since: BootTime,
+    /// Why it is not ready.
+    pub reason: Option<Reason>,
+    /// Until when a degraded agent still answers ok; `None` without an end.
+    pub until: Option<BootTime>,
+    /// The last good answer of the primary key service.
+    pub last_contact: Option<BootTime>,
+    /// Whether Status answers `ok`: ready, or degraded within its grace.
+    pub ok: bool,
+    /// Whether a round trip has worked since the start.
+    pub proven: bool,
+    /// The key service that wraps.
+    pub primary: ServiceState,
+    /// Those that only unwrap.
+    pub decrypt_only: Vec<ServiceState>,
+}
+
+impl Snapshot {
+    /// Whether an Encrypt would work now, as far as the last check tells.
+    pub fn can_wrap(&self) -> bool {
+        self.phase == Phase::Ready
+            || (self.phase == Phase::Degraded
+                && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
+    }
+
+    /// One line: the state, since when, why and what to do. The same for every face.
+    pub fn line(&self, now: BootTime) -> String {
+        let mut line = self.phase.name().to_owned();
+        if let Some(key) = &self.primary.key {
+            line.push_str(&format!(": {} version {}", key.scope, key.version));
+        }
+        line.push_str(&format!(", since {}", ago(now.since(self.since))));
+        if let Some(reason) = &self.reason {
+            line.push_str(&format!("; {}", reason.text));
+            if self.phase == Phase::Degraded && reason.kind.is_outage() {
+                match self.until {
+                    Some(until) => line.push_str(&format!("; serving for {} more", ago(until.since(now)))),
+                    None => line.push_str("; serving without a limit"),
+                }
+            }
+            line.push_str(&format!("; remedy: {}", reason.remedy));
+        }
+        line
+    }
+}
+
+/// A duration in its two largest units, for people.
+pub fn ago(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}

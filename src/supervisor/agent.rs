@@ -1,0 +1,354 @@
+//! The agent: binds what it serves on, starts its tasks, and ends when one of them does or it is told to.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tonic::transport::Server;
+
+use super::dispatcher;
+use super::identity::IdentityFile;
+use super::observer::Observer;
+use super::phase::{Event, Rules, State};
+use super::publisher::{DecryptOnly, Message, Place, Publisher};
+use crate::backend::Backend;
+use crate::clock::BootTime;
+use crate::config::Settings;
+use crate::config::settings::KeyService;
+use crate::embedded::{EmbeddedBackend, KeyringError};
+use crate::health::{self, AcceptRequest};
+use crate::kms::{Incoming, KmsService, MAX_MESSAGE, Refresh, Routes};
+use crate::proto::key_management_service_server::KeyManagementServiceServer;
+use crate::snapshot::Snapshot;
+use crate::socket::{BoundSocket, SocketError};
+use crate::systemd::notify;
+use crate::vault::{TlsError, TransitBackend};
+
+/// Events that may wait for the publisher.
+const MAX_EVENTS: usize = 64;
+/// Streams that one connection may have open at once.
+const MAX_STREAMS: u32 = 256;
+/// Name of the admin socket in the runtime directory.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+/// Why the agent cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// TLS to the key service.
+    #[error("TLS to the key service cannot be set up: {0}")]
+    Tls(#[from] TlsError),
+    /// The embedded keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The admin address.
+    #[error("the admin address {address} cannot be bound: {cause}; is another agent running? Choose another with server.admin")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// The runtime directory.
+    #[error("the runtime directory {path} cannot be used: {cause}; under systemd, RuntimeDirectory=kms-plugin makes it")]
+    RuntimeDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// A task ended that must not.
+    #[error("the task {task} ended: {cause}")]
+    Task {
+        /// Which.
+        task: &'static str,
+        /// Why.
+        cause: String,
+    },
+    /// Stopping took longer than allowed.
+    #[error("calls under way did not end within {0:?}; they were cut off")]
+    Drain(Duration),
+    /// A second signal came.
+    #[error("a second signal came while draining; calls under way were cut off")]
+    Aborted,
+}
+
+/// A running agent.
+pub struct Agent {
+    tasks: JoinSet<(&'static str, Result<(), String>)>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    messages: mpsc::Sender<Message>,
+    stop: watch::Sender<bool>,
+    drain_timeout: Duration,
+    ready_timeout: Duration,
+    admin: Option<SocketAddr>,
+    _socket: BoundSocket,
+    _admin_socket: BoundSocket,
+}
+
+impl Agent {
+    /// Binds everything, then starts the tasks. When this returns, the socket is served; whether the key
+    /// service is reached shows in the snapshot.
+    ///
+    /// # Errors
+    /// When something cannot be bound, or TLS or the keyring cannot be set up. Nothing is left behind.
+    pub async fn start(settings: &Settings) -> Result<Self, AgentError> {
+        let server = &settings.server;
+        let runtime_dir = |cause| AgentError::RuntimeDir { path: server.runtime_dir.clone(), cause };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&server.runtime_dir)
+            .map_err(runtime_dir)?;
+        let primary = backend(&settings.primary)?;
+        let decrypt_only = settings
+            .decrypt_only
+            .iter()
+            .map(|(name, service)| {
+                let epoch = service.key_id_epoch();
+                Ok(DecryptOnly { name: name.clone(), epoch, backend: backend(service)?, key: None, problem: None })
+            })
+            .collect::<Result<Vec<_>, AgentError>>()?;
+
+        let socket = BoundSocket::bind(&server.socket)?;
+        let admin_socket = BoundSocket::bind(&server.runtime_dir.join(ADMIN_SOCKET))?;
+        let (admin_listener, admin) = match server.admin {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                let listener = bound.map_err(|cause| AgentError::Admin { address, cause })?;
+                let local = listener.local_addr().ok();
+                (Some(listener), local)
+            }
+            None => (None, None),
+        };
+        let kms_listener = socket.listener().and_then(UnixListener::from_std).map_err(runtime_dir)?;
+        let private_admin = admin_socket.listener().and_then(UnixListener::from_std).map_err(runtime_dir)?;
+
+        let identity = IdentityFile::in_directory(&server.runtime_dir);
+        let rules = Rules {
+            scope: primary.scope().clone(),
+            epoch: settings.primary.key_id_epoch(),
+            grace: settings.health.outage_grace,
+            sealed_is_denied: settings.health.sealed_is_denied,
+            expect_created: settings.primary.expect_created(),
+        };
+        let saved = identity.load(&rules.scope, rules.epoch);
+        let routes = Arc::new(Routes {
+            primary: primary.clone(),
+            decrypt_only: decrypt_only.iter().map(|other| other.backend.clone()).collect(),
+            accept_foreign: settings.primary.accept_foreign_ciphertext(),
+        });
+        let state = State::new(rules, saved, BootTime::now());
+        let (snapshot_sender, snapshot) = watch::channel(Arc::new(Snapshot {
+            phase: state.phase,
+            since: state.since,
+            reason: state.reason.clone(),
+            until: state.until,
+            last_contact: state.last_contact,
+            ok: state.ok,
+            proven: state.proven,
+            primary: crate::snapshot::ServiceState { name: "primary".into(), key: state.key.clone(), token: None, addresses: Vec::new(), problem: None },
+            decrypt_only: Vec::new(),
+        }));
+        let publisher = Publisher { state, primary, decrypt_only, identity, snapshot: snapshot_sender };
+        publisher.snapshot.send_replace(Arc::new(publisher.render()));
+
+        let (messages, inbox) = mpsc::channel(MAX_EVENTS);
+        let (stop, stopping) = watch::channel(false);
+        let mut agent = Self {
+            tasks: JoinSet::new(),
+            snapshot,
+            messages,
+            stop,
+            drain_timeout: server.drain_timeout,
+            ready_timeout: settings.health.ready_timeout,
+            admin,
+            _socket: socket,
+            _admin_socket: admin_socket,
+        };
+        let (refresh, requests) = Refresh::channel();
+        let observers = agent.watch(&routes, settings);
+        agent.spawn("refresh", async move {
+            dispatcher::run(requests, observers).await;
+            Ok(())
+        });
+        agent.spawn("state", async move {
+            publisher.run(inbox).await;
+            Ok(())
+        });
+        agent.serve_kms(kms_listener, routes, refresh, settings, stopping.clone());
+        let accept = agent.accept_requests();
+        let router = health::router(agent.snapshot.clone(), accept.clone());
+        agent.spawn("admin socket", health::serve_unix(private_admin, router, stopping.clone()));
+        if let Some(listener) = admin_listener {
+            let router = health::public_router(agent.snapshot.clone());
+            agent.spawn("admin address", health::serve_tcp(listener, router, stopping));
+        }
+        Ok(agent)
+    }
+
+    fn spawn(
+        &mut self,
+        task: &'static str,
+        work: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move { (task, work.await) });
+    }
+
+    /// Starts an observer and the upkeep of each key service; returns where to ask them for a read.
+    fn watch(&mut self, routes: &Routes, settings: &Settings) -> Vec<mpsc::Sender<tokio::sync::oneshot::Sender<()>>> {
+        let others = routes.decrypt_only.iter().enumerate().map(|(number, backend)| (Place::DecryptOnly(number), backend));
+        let services: Vec<_> = std::iter::once((Place::Primary, &routes.primary))
+            .chain(others)
+            .map(|(place, backend)| (place, backend.clone()))
+            .collect();
+        let mut asking = Vec::new();
+        for (place, backend) in services {
+            let (ask, requests) = mpsc::channel(4);
+            asking.push(ask);
+            let upkeep = backend.clone();
+            self.spawn("token upkeep", async move {
+                upkeep.maintain().await;
+                Ok(())
+            });
+            let observer =
+                Observer { place, backend, health: settings.health, messages: self.messages.clone(), requests };
+            self.spawn("observer", async move {
+                observer.run().await;
+                Ok(())
+            });
+        }
+        asking
+    }
+
+    fn serve_kms(
+        &mut self,
+        listener: UnixListener,
+        routes: Arc<Routes>,
+        refresh: Refresh,
+        settings: &Settings,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let service = KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server);
+        let service = KeyManagementServiceServer::new(Arc::new(service)).max_decoding_message_size(MAX_MESSAGE);
+        let incoming = Incoming::new(Arc::new(listener), Arc::new(AtomicU64::new(0)));
+        let serving = Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, async move {
+                let _stopped = stopping.wait_for(|stop| *stop).await;
+            });
+        self.spawn("kms server", async move { serving.await.map_err(|error| error.to_string()) });
+    }
+
+    /// Requests of an administrator to accept a changed key, answered once the snapshot is new.
+    fn accept_requests(&mut self) -> mpsc::Sender<AcceptRequest> {
+        let (sender, mut requests) = mpsc::channel::<AcceptRequest>(1);
+        let (messages, snapshot) = (self.messages.clone(), self.snapshot.clone());
+        self.spawn("accept-key", async move {
+            while let Some(answer) = requests.recv().await {
+                let mismatch = |snapshot: &Snapshot| snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch());
+                let result = if mismatch(&snapshot.borrow()) {
+                    let (done, published) = tokio::sync::oneshot::channel();
+                    let message = Message { place: Place::Primary, event: Event::Accept, done: Some(done) };
+                    let sent = messages.send(message).await.is_ok() && published.await.is_ok();
+                    if sent { Ok(snapshot.borrow().line(BootTime::now())) } else { Err("the agent is stopping".to_owned()) }
+                } else {
+                    Err("nothing is to be accepted: the key is the one that the agent knows".to_owned())
+                };
+                let _gone = answer.send(result);
+            }
+            Ok(())
+        });
+        sender
+    }
+
+    /// The snapshot, to follow.
+    pub fn snapshot(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    /// Where the admin API listens; with port 0 configured, the port that was chosen.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Serves until `stop` completes, then drains; `abort` cuts that short. The first task that ends by
+    /// itself ends the agent.
+    ///
+    /// # Errors
+    /// The task that ended and why, or that draining was cut off.
+    pub async fn run(
+        mut self,
+        stop: impl Future<Output = ()>,
+        abort: impl Future<Output = ()>,
+    ) -> Result<(), AgentError> {
+        let mut snapshot = self.snapshot.clone();
+        let ready_timeout = self.ready_timeout;
+        // READY must not wait for the key service for ever: the kubelet is started after us.
+        self.spawn("readiness", async move {
+            let proven = snapshot.wait_for(|snapshot| snapshot.proven);
+            let _in_time = tokio::time::timeout(ready_timeout, proven).await.is_ok();
+            let line = snapshot.borrow().line(BootTime::now());
+            notify::ready(&line);
+            std::future::pending().await
+        });
+        tokio::select! {
+            () = stop => {}
+            ended = self.tasks.join_next() => return Err(cause_of(ended)),
+        }
+        self.drain(abort).await
+    }
+
+    async fn drain(mut self, abort: impl Future<Output = ()>) -> Result<(), AgentError> {
+        notify::stopping();
+        let stopping = Message { place: Place::Primary, event: Event::Stop, done: None };
+        let _full = self.messages.try_send(stopping);
+        tracing::info!("stopping: waiting up to {:?} for calls under way", self.drain_timeout);
+        self.stop.send_replace(true);
+        let servers = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if matches!(ended, Ok(("kms server", _))) {
+                    return;
+                }
+            }
+        };
+        let drained = tokio::select! {
+            drained = tokio::time::timeout(self.drain_timeout, servers) => {
+                drained.map_err(|_| AgentError::Drain(self.drain_timeout))
+            }
+            () = abort => Err(AgentError::Aborted),
+        };
+        self.tasks.shutdown().await;
+        drained
+    }
+}
+
+fn backend(service: &KeyService) -> Result<Arc<dyn Backend>, AgentError> {
+    Ok(match service {
+        KeyService::Vault(vault) => Arc::new(TransitBackend::new(vault)?),
+        KeyService::Embedded(path) => Arc::new(EmbeddedBackend::open(path.clone())?),
+    })
+}
+
+fn cause_of(
+    ended: Option<Result<(&'static str, Result<(), String>), tokio::task::JoinError>>,
+) -> AgentError {
+    match ended {
+        Some(Ok((task, result))) => {
+            AgentError::Task { task, cause: result.err().unwrap_or_else(|| "without an error".into()) }
+        }
+        Some(Err(error)) => AgentError::Task { task: "unknown", cause: error.to_string() },
+        None => AgentError::Task { task: "all", cause: "nothing is left to run".into() },
+    }
+}

@@ -1,0 +1,145 @@
+//! The last good identity of the key, in the runtime directory: a restart forgets nothing.
+//!
+//! Nothing in it is secret. It holds what a later run compares the key with, and since when the outage
+//! that it may wake up in has lasted.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{KeyDescription, KeyScope, KeyVersions};
+use crate::clock::{BootTime, boot_id};
+use crate::kms::key_id;
+use crate::snapshot::KnownKey;
+
+/// The only format so far.
+const FORMAT: u32 = 1;
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(super) struct IdentityFile {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    format: u32,
+    boot_id: Option<String>,
+    scope: KeyScope,
+    latest: u32,
+    min_encryption: u32,
+    min_decryption: u32,
+    versions: KeyVersions,
+    /// Milliseconds on CLOCK_BOOTTIME.
+    last_contact: Option<u64>,
+}
+
+impl IdentityFile {
+    pub(super) fn in_directory(directory: &Path) -> Self {
+        Self { path: directory.join("identity.json") }
+    }
+
+    /// What an earlier run saved for this key. A file that cannot be read is told and left out: an
+    /// agent that does not start would be worse than one that has forgotten.
+    pub(super) fn load(&self, scope: &KeyScope, epoch: u32) -> Option<(KnownKey, Option<BootTime>)> {
+        let text = match fs::metadata(&self.path).and_then(|metadata| match metadata.len() {
+            0..=MAX_FILE => fs::read(&self.path),
+            _ => Err(io::Error::other("it is larger than 1 MiB")),
+        }) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!("the saved identity {} cannot be read: {error}; starting without it", self.path.display());
+                return None;
+            }
+        };
+        let saved: Saved = match serde_json::from_slice(&text) {
+            Ok(saved) => saved,
+            Err(error) => {
+                tracing::warn!("the saved identity {} is damaged: {error}; starting without it", self.path.display());
+                return None;
+            }
+        };
+        if saved.format != FORMAT || saved.scope != *scope {
+            return None;
+        }
+        let same_boot = saved.boot_id.is_some() && saved.boot_id == boot_id();
+        let last_contact = saved.last_contact.filter(|_| same_boot).map(|millis| BootTime(Duration::from_millis(millis)));
+        let description = KeyDescription {
+            latest: saved.latest,
+            min_encryption: saved.min_encryption,
+            min_decryption: saved.min_decryption,
+            versions: saved.versions.clone(),
+            warnings: Vec::new(),
+            cluster_id: None,
+        };
+        let known = key_id::known_key(scope, &description, &saved.versions, epoch)?;
+        // A time in the future is another boot's, whatever the id says.
+        Some((known, last_contact.filter(|contact| *contact <= BootTime::now())))
+    }
+
+    /// Replaces the file, whole or not at all.
+    pub(super) fn save(&self, key: &KnownKey, last_contact: Option<BootTime>) -> io::Result<()> {
+        let saved = Saved {
+            format: FORMAT,
+            boot_id: boot_id(),
+            scope: key.scope.clone(),
+            latest: key.version,
+            min_encryption: key.min_encryption,
+            min_decryption: key.min_decryption,
+            versions: key.versions.clone(),
+            last_contact: last_contact.and_then(|contact| u64::try_from(contact.0.as_millis()).ok()),
+        };
+        let temporary = self.path.with_extension("tmp");
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(&saved)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &self.path)
+    }
+
+    /// Forgets what was saved: the next start takes the key as it is.
+    pub fn forget(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded_for_the_same_key_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = IdentityFile::in_directory(directory.path());
+        let scope = KeyScope { namespace: "admin".into(), mount: "transit".into(), key: "k".into() };
+        assert!(file.load(&scope, 0).is_none());
+        let versions = KeyVersions::from([(1, 10), (2, 20)]);
+        let description = KeyDescription {
+            latest: 2,
+            min_encryption: 0,
+            min_decryption: 1,
+            versions: versions.clone(),
+            warnings: Vec::new(),
+            cluster_id: None,
+        };
+        let key = key_id::known_key(&scope, &description, &versions, 0).unwrap();
+        let contact = BootTime(Duration::from_millis(BootTime::now().0.as_millis() as u64));
+        file.save(&key, Some(contact)).unwrap();
+        let (loaded, last) = file.load(&scope, 0).unwrap();
+        assert_eq!((loaded.key_id, loaded.versions, last), (key.key_id.clone(), versions, Some(contact)));
+        let other = KeyScope { key: "other".into(), ..scope.clone() };
+        assert!(file.load(&other, 0).is_none());
+        let future = contact.plus(Duration::from_secs(3600));
+        file.save(&key, Some(future)).unwrap();
+        assert_eq!(file.load(&scope, 0).unwrap().1, None, "a time in the future is not of this boot");
+        fs::write(&file.path, "{\"format\": 1, ").unwrap();
+        assert!(file.load(&scope, 0).is_none());
+    }
+}

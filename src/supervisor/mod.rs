@@ -1,0 +1,12 @@
+//! Keeps the agent alive and its state true: the tasks, the phases, the saved identity.
+//!
+//! Only this floor spawns long-lived tasks. Must not know the command line.
+
+mod agent;
+mod dispatcher;
+mod identity;
+mod observer;
+pub mod phase;
+mod publisher;
+
+pub use agent::{ADMIN_SOCKET, Agent, AgentError};

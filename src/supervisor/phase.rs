@@ -1,0 +1,327 @@
+//! The phases as a pure state machine: what was seen and when decides what the agent says of itself.
+//!
+//! Must not know time, tasks or I/O: they come in as events and `now`, and go out as effects.
+//!
+//! ```text
+//! Starting ──first good round trip──▶ Ready ◀──────────────┐
+//!    │                                 │ fault             │ good round trip
+//!    │ confirmed denial                ▼                   │
+//!    └──────────▶ Failed ◀──grace over, denial── Degraded ─┤
+//!                   └──────────────────────────────────────┘
+//! ```
+
+use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyScope, KeyVersions};
+use crate::clock::BootTime;
+use crate::config::settings::Grace;
+use crate::kms::key_id;
+use crate::snapshot::{KnownKey, Phase, Reason, ReasonKind};
+
+/// How often running a lower version must be seen before it is believed: one replica may lag.
+const LAGS_BELIEVED: u32 = 3;
+
+/// What never changes during a run.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The key's place.
+    pub scope: KeyScope,
+    /// The epoch of our key_ids.
+    pub epoch: u32,
+    /// How long an outage is ridden out.
+    pub grace: Grace,
+    /// Whether a sealed service counts as a refusal.
+    pub sealed_is_denied: bool,
+    /// The creation time that an administrator accepts for the newest version.
+    pub expect_created: Option<i64>,
+}
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The key's versions were read.
+    Described(KeyDescription),
+    /// They could not be read.
+    DescribeFailed(BackendError),
+    /// A round trip gave the same bytes back.
+    RoundTrip,
+    /// It did not. `confirmed`: asked twice, at every address, after a fresh login.
+    RoundTripFailed {
+        /// Why.
+        error: BackendError,
+        /// Whether a refusal is beyond doubt.
+        confirmed: bool,
+    },
+    /// An administrator accepts the key as it is now.
+    Accept,
+    /// Time passed.
+    Tick,
+    /// The process ends.
+    Stop,
+}
+
+/// What the owner of the state does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Write the identity down: it, or the time of the last contact, changed.
+    SaveIdentity,
+    /// Read the key's versions again soon: what was read may be a lagging replica's.
+    ReadAgainSoon,
+}
+
+/// The agent's state.
+#[derive(Clone, Debug)]
+pub struct State {
+    rules: Rules,
+    /// The phase.
+    pub phase: Phase,
+    /// Since when.
+    pub since: BootTime,
+    /// Why it is not ready.
+    pub reason: Option<Reason>,
+    /// Until when a degraded agent answers ok.
+    pub until: Option<BootTime>,
+    /// The last good answer of the key service.
+    pub last_contact: Option<BootTime>,
+    /// Whether Status answers ok; a stopping agent keeps its last answer.
+    pub ok: bool,
+    /// Whether a round trip has worked since the start.
+    pub proven: bool,
+    /// The key.
+    pub key: Option<KnownKey>,
+    lags: u32,
+    mismatch: Option<(Reason, KeyDescription)>,
+    describe_fault: Option<BackendError>,
+    wrap_fault: Option<(BackendError, bool)>,
+}
+
+impl State {
+    /// The state of a start: with what an earlier run saved, or with nothing.
+    pub fn new(rules: Rules, saved: Option<(KnownKey, Option<BootTime>)>, now: BootTime) -> Self {
+        let (key, last_contact) = match saved {
+            Some((key, last_contact)) => (Some(key), last_contact),
+            None => (None, None),
+        };
+        let mut state = Self {
+            rules,
+            phase: Phase::Starting,
+            since: now,
+            reason: None,
+            until: None,
+            last_contact,
+            ok: false,
+            proven: false,
+            key,
+            lags: 0,
+            mismatch: None,
+            describe_fault: None,
+            wrap_fault: None,
+        };
+        state.settle(now);
+        state
+    }
+
+    /// Whether the key is another one than we know.
+    pub fn has_mismatch(&self) -> bool {
+        self.mismatch.is_some()
+    }
+
+    fn learn(&mut self, description: &KeyDescription, versions: &KeyVersions) {
+        self.key = key_id::known_key(&self.rules.scope, description, versions, self.rules.epoch);
+        self.mismatch = None;
+        self.lags = 0;
+    }
+
+    fn described(&mut self, description: KeyDescription, effects: &mut Vec<Effect>) {
+        self.describe_fault = None;
+        let Some(known) = &self.key else {
+            let versions = description.versions.clone();
+            return self.learn(&description, &versions);
+        };
+        let newest = description.versions.get(&description.latest).copied();
+        let differs = |(version, created): (&u32, &i64)| known.versions.get(version).is_some_and(|known| known != created);
+        if let Some((version, created)) = description.versions.iter().find(|pair| differs(*pair)) {
+            if self.rules.expect_created.is_some() && newest == self.rules.expect_created {
+                let versions = description.versions.clone();
+                return self.learn(&description, &versions);
+            }
+            let before = known.versions.get(version).copied().unwrap_or_default();
+            let reason = Reason {
+                kind: ReasonKind::KeyReplaced,
+                text: format!(
+                    "{} is another key than before: version {version} was made at {created}, not at {before} (unix seconds); nothing is written under it",
+                    known.scope
+                ),
+                remedy: "restore the old key from a backup; if the data under it is given up, kms-plugin accept-key".into(),
+            };
+            self.mismatch = Some((reason, description));
+        } else if description.latest < known.version {
+            self.lags += 1;
+            if self.lags < LAGS_BELIEVED && self.mismatch.is_none() {
+                effects.push(Effect::ReadAgainSoon);
+                return;
+            }
+            let reason = Reason {
+                kind: ReasonKind::KeyRolledBack,
+                text: format!(
+                    "{} is at version {} and was at version {}: the key service was restored from before a rotation; nothing is written under it",
+                    known.scope, description.latest, known.version
+                ),
+                remedy: "restore a newer state of the key service; if what was written since the rotation is given up, kms-plugin accept-key".into(),
+            };
+            self.mismatch = Some((reason, description));
+        } else {
+            let mut versions = known.versions.clone();
+            versions.extend(&description.versions);
+            self.learn(&description, &versions);
+        }
+    }
+
+    fn accept(&mut self) {
+        if let Some((_, description)) = self.mismatch.take() {
+            let versions = description.versions.clone();
+            self.learn(&description, &versions);
+        }
+    }
+
+    /// Derives phase, reason and deadline from what was seen; keeps `since` while the phase stays.
+    fn settle(&mut self, now: BootTime) {
+        let (phase, reason, until) = self.judge(now);
+        if phase != self.phase {
+            self.phase = phase;
+            self.since = now;
+        }
+        self.reason = reason;
+        self.until = until;
+        if phase != Phase::Stopping {
+            self.ok = self.key.is_some() && matches!(phase, Phase::Ready | Phase::Degraded);
+        }
+    }
+
+    fn judge(&self, now: BootTime) -> (Phase, Option<Reason>, Option<BootTime>) {
+        if self.phase == Phase::Stopping {
+            return (Phase::Stopping, self.reason.clone(), self.until);
+        }
+        if let Some((reason, _)) = &self.mismatch {
+            return (Phase::Failed, Some(reason.clone()), None);
+        }
+        if let Some((error, confirmed)) = &self.wrap_fault {
+            return self.judge_fault(error, *confirmed, now);
+        }
+        match (&self.describe_fault, self.proven, &self.key) {
+            (None, true, Some(_)) => (Phase::Ready, None, None),
+            (Some(error), true, Some(_)) if !self.is_outage(error) => {
+                let reason = Reason {
+                    kind: ReasonKind::KeyUnreadable,
+                    text: format!("the key's versions cannot be read, so a rotation is not seen; wrapping works: {error}"),
+                    remedy: error.remedy().to_owned(),
+                };
+                (Phase::Degraded, Some(reason), None)
+            }
+            (Some(error), ..) => self.judge_fault(error, false, now),
+            (None, ..) => self.outage(no_contact(&self.rules.scope), now),
+        }
+    }
+
+    fn judge_fault(
+        &self,
+        error: &BackendError,
+        confirmed: bool,
+        now: BootTime,
+    ) -> (Phase, Option<Reason>, Option<BootTime>) {
+        if self.is_outage(error) {
+            return self.outage(reason_of(error), now);
+        }
+        // A read that says "not found" explains a refusal better than the refusal itself.
+        let missing = self.describe_fault.as_ref().filter(|fault| fault.kind() == ErrorKind::NotFound);
+        let reason = reason_of(missing.unwrap_or(error));
+        let ridden_out = !confirmed && error.kind() != ErrorKind::Sealed;
+        match (ridden_out, self.last_contact) {
+            (true, Some(_)) => (Phase::Degraded, Some(reason), None),
+            (true, None) => (Phase::Starting, Some(reason), None),
+            (false, _) => (Phase::Failed, Some(reason), None),
+        }
+    }
+
+    /// Degraded until the grace is over, counted from the last contact; without one, still starting.
+    fn outage(&self, reason: Reason, now: BootTime) -> (Phase, Option<Reason>, Option<BootTime>) {
+        let (Some(contact), Some(_)) = (self.last_contact, &self.key) else {
+            return (Phase::Starting, Some(reason), None);
+        };
+        let until = match self.rules.grace {
+            Grace::Unlimited => None,
+            Grace::For(grace) => Some(contact.plus(grace)),
+        };
+        match until {
+            Some(until) if now >= until => (Phase::Failed, Some(reason), Some(until)),
+            until => (Phase::Degraded, Some(reason), until),
+        }
+    }
+
+    fn is_outage(&self, error: &BackendError) -> bool {
+        match error.kind() {
+            ErrorKind::Sealed => !self.rules.sealed_is_denied,
+            ErrorKind::CredentialsUnreadable => true,
+            kind => kind.is_outage(),
+        }
+    }
+}
+
+/// The state after `event`, and what to do about it.
+pub fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec<Effect>) {
+    let mut effects = Vec::new();
+    match event {
+        Event::Described(description) => {
+            let before = state.key.clone();
+            state.described(description, &mut effects);
+            state.last_contact = Some(now);
+            if state.key != before || state.proven {
+                effects.push(Effect::SaveIdentity);
+            }
+        }
+        Event::DescribeFailed(error) => state.describe_fault = Some(error),
+        Event::RoundTrip => {
+            state.wrap_fault = None;
+            state.last_contact = Some(now);
+            state.proven = true;
+            effects.push(Effect::SaveIdentity);
+        }
+        Event::RoundTripFailed { error, confirmed } => state.wrap_fault = Some((error, confirmed)),
+        Event::Accept => {
+            state.accept();
+            effects.push(Effect::SaveIdentity);
+        }
+        Event::Tick => {}
+        Event::Stop => {
+            state.phase = Phase::Stopping;
+            state.since = now;
+        }
+    }
+    state.settle(now);
+    (state, effects)
+}
+
+fn no_contact(scope: &KeyScope) -> Reason {
+    Reason {
+        kind: ReasonKind::NoContact,
+        text: format!("no contact with {scope} since the start"),
+        remedy: "wait for the first contact; if it stays away, look at the log".into(),
+    }
+}
+
+fn reason_of(error: &BackendError) -> Reason {
+    let kind = match error.kind() {
+        ErrorKind::Unreachable | ErrorKind::Throttled | ErrorKind::Deadline | ErrorKind::Internal => ReasonKind::Unreachable,
+        ErrorKind::Sealed => ReasonKind::Sealed,
+        ErrorKind::Denied => ReasonKind::Denied,
+        ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,
+        ErrorKind::CredentialsUnreadable => ReasonKind::CredentialsUnreadable,
+        ErrorKind::NotFound => ReasonKind::KeyMissing,
+        ErrorKind::VersionGone | ErrorKind::VersionAhead | ErrorKind::BadCiphertext | ErrorKind::KeyUnusable => {
+            ReasonKind::KeyUnusable
+        }
+    };
+    Reason { kind, text: error.to_string(), remedy: error.remedy().to_owned() }
+}
+
+#[cfg(test)]
+#[path = "phase_tests.rs"]
+mod tests;

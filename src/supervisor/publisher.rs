@@ -1,0 +1,204 @@
+//! Owns the state, publishes the snapshot, and tells systemd and the log of each change. The only
+//! writer: whoever renders the snapshot says the same as all others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::identity::IdentityFile;
+use super::phase::{Effect, Event, State, step};
+use crate::backend::{Backend, KeyVersions};
+use crate::clock::BootTime;
+use crate::kms::key_id;
+use crate::snapshot::{KnownKey, Phase, ServiceState, Snapshot};
+use crate::systemd::notify;
+
+/// How often time alone is looked at: the grace ends, addresses change.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Which key service an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The one that wraps.
+    Primary,
+    /// One that only unwraps, by its number.
+    DecryptOnly(usize),
+}
+
+/// An event on its way to the state.
+pub(super) struct Message {
+    pub place: Place,
+    pub event: Event,
+    /// Answered when the snapshot is published: whether a read should be repeated soon.
+    pub done: Option<oneshot::Sender<bool>>,
+}
+
+/// A key service that only unwraps, as the publisher keeps it.
+pub(super) struct DecryptOnly {
+    pub name: String,
+    pub epoch: u32,
+    pub backend: Arc<dyn Backend>,
+    pub key: Option<KnownKey>,
+    pub problem: Option<String>,
+}
+
+/// The owner of the state.
+pub(super) struct Publisher {
+    pub state: State,
+    pub primary: Arc<dyn Backend>,
+    pub decrypt_only: Vec<DecryptOnly>,
+    pub identity: IdentityFile,
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Publisher {
+    /// Takes events until nobody can send any more.
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                _ = ticks.tick() => {
+                    self.apply(Event::Tick);
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let again = match message.place {
+            Place::Primary => self.apply(message.event),
+            Place::DecryptOnly(number) => {
+                self.observe(number, message.event);
+                false
+            }
+        };
+        self.publish();
+        if let Some(done) = message.done {
+            let _gone = done.send(again);
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> bool {
+        let before = self.state.key.clone();
+        let (state, effects) = step(self.state.clone(), event, BootTime::now());
+        self.state = state;
+        if self.state.key != before {
+            tell_key(before.as_ref(), self.state.key.as_ref());
+        }
+        if effects.contains(&Effect::SaveIdentity)
+            && let Some(key) = self.state.key.as_ref().filter(|_| !self.state.has_mismatch())
+            && let Err(error) = self.identity.save(key, self.state.last_contact)
+        {
+            tracing::warn!("the key's identity cannot be saved: {error}; a restart in an outage would start without it");
+        }
+        effects.contains(&Effect::ReadAgainSoon)
+    }
+
+    fn observe(&mut self, number: usize, event: Event) {
+        let Some(service) = self.decrypt_only.get_mut(number) else { return };
+        match event {
+            Event::Described(description) => {
+                let mut versions: KeyVersions = service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default();
+                versions.extend(&description.versions);
+                service.key = key_id::known_key(service.backend.scope(), &description, &versions, service.epoch);
+                if service.problem.take().is_some() {
+                    tracing::info!("decrypt_only {:?} is reached again", service.name);
+                }
+            }
+            Event::DescribeFailed(error) => {
+                let problem = error.to_string();
+                if service.problem.is_none() {
+                    tracing::warn!(
+                        KMS_REASON = error.kind().name(),
+                        remedy = error.remedy(),
+                        "decrypt_only {:?}: {problem}",
+                        service.name
+                    );
+                }
+                service.problem = Some(problem);
+            }
+            _ => {}
+        }
+    }
+
+    /// The snapshot of the state as it is.
+    pub(super) fn render(&self) -> Snapshot {
+        let service = |name: &str, key: &Option<KnownKey>, backend: &Arc<dyn Backend>, problem: Option<String>| ServiceState {
+            name: name.to_owned(),
+            key: key.clone(),
+            token: backend.token(),
+            addresses: backend.addresses(),
+            problem,
+        };
+        let problem = self.state.reason.as_ref().map(|reason| reason.text.clone());
+        Snapshot {
+            phase: self.state.phase,
+            since: self.state.since,
+            reason: self.state.reason.clone(),
+            until: self.state.until,
+            last_contact: self.state.last_contact,
+            ok: self.state.ok,
+            proven: self.state.proven,
+            primary: service("primary", &self.state.key, &self.primary, problem),
+            decrypt_only: self
+                .decrypt_only
+                .iter()
+                .map(|other| service(&other.name, &other.key, &other.backend, other.problem.clone()))
+                .collect(),
+        }
+    }
+
+    fn publish(&self) {
+        let snapshot = self.render();
+        self.snapshot.send_if_modified(|current| {
+            if **current == snapshot {
+                return false;
+            }
+            tell_phase(current, &snapshot);
+            *current = Arc::new(snapshot);
+            true
+        });
+    }
+}
+
+fn tell_key(before: Option<&KnownKey>, now: Option<&KnownKey>) {
+    let Some(key) = now else { return };
+    if before.is_none_or(|before| before.key_id != key.key_id) {
+        tracing::info!(
+            KMS_KEY_ID = &*key.key_id,
+            "the key in use is {} version {}, key_id {}",
+            key.scope,
+            key.version,
+            key.key_id
+        );
+    }
+    for warning in &key.warnings {
+        if before.is_none_or(|before| !before.warnings.contains(warning)) {
+            tracing::warn!("{}: {warning}", key.scope);
+        }
+    }
+}
+
+/// One line a change, at the priority of the new state.
+fn tell_phase(before: &Snapshot, now: &Snapshot) {
+    let kind = |snapshot: &Snapshot| snapshot.reason.as_ref().map(|reason| reason.kind);
+    if (before.phase, kind(before)) == (now.phase, kind(now)) {
+        return;
+    }
+    let line = now.line(BootTime::now());
+    notify::status(&line);
+    let reason = kind(now).map_or("none", |kind| kind.name());
+    match now.phase {
+        Phase::Failed => tracing::error!(KMS_REASON = reason, "{line}"),
+        Phase::Degraded => tracing::warn!(KMS_REASON = reason, "{line}"),
+        _ => tracing::info!(KMS_REASON = reason, "{line}"),
+    }
+}

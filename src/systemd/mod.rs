@@ -1,0 +1,4 @@
+//! The only place that speaks to systemd. Must not know Vault, KMS or health.
+
+pub mod credentials;
+pub mod notify;

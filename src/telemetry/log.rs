@@ -1,0 +1,51 @@
+//! Where log lines go, decided once at the start.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::settings::{Log, LogTarget};
+
+/// Sets up logging for the process. A second call changes nothing.
+pub fn init(log: &Log) {
+    // Libraries log what they carry at their lower levels: only our own lines go below `warn`.
+    let level = LevelFilter::from_level(log.level);
+    let filter = Targets::new()
+        .with_target("kms_plugin", level)
+        .with_default(level.min(LevelFilter::WARN));
+    let journal = match log.target {
+        LogTarget::Journal => true,
+        LogTarget::Stderr => false,
+        LogTarget::Auto => stderr_is_the_journal(),
+    };
+    if journal && let Ok(layer) = tracing_journald::layer() {
+        let layer = layer
+            .with_syslog_identifier("kms-plugin".into())
+            // Fields are named KMS_… where they are made; a prefix would come on top.
+            .with_field_prefix(None)
+            .with_priority_mappings(PriorityMappings {
+                error: Priority::Error,
+                warn: Priority::Warning,
+                info: Priority::Informational,
+                debug: Priority::Debug,
+                trace: Priority::Debug,
+            });
+        let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+        return;
+    }
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+    let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+}
+
+/// Compares `$JOURNAL_STREAM` with stderr, as systemd.exec(5) advises: the variable alone is inherited
+/// by children whose stderr leads elsewhere.
+fn stderr_is_the_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    stream == format!("{}:{}", stderr.dev(), stderr.ino())
+}

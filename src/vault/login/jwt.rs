@@ -1,0 +1,46 @@
+//! `jwt` and `kubernetes`: a JWT from a file, and a role. The two differ in their mount only.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use super::{Credentials, LoginMethod, body};
+use crate::backend::BackendError;
+use crate::clock::Deadline;
+use crate::config::secret::SecretSource;
+use crate::vault::client::Client;
+
+pub(super) struct Jwt {
+    pub(super) name: &'static str,
+    pub(super) mount: String,
+    pub(super) role: Option<String>,
+    pub(super) source: SecretSource,
+}
+
+#[async_trait]
+impl LoginMethod for Jwt {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
+        let jwt = self.source.read()?;
+        let body = match &self.role {
+            Some(role) => body(&[("jwt", jwt.expose()), ("role", role)])?,
+            None => body(&[("jwt", jwt.expose())])?,
+        };
+        Ok(Credentials::Login {
+            path: format!("auth/{}/login", self.mount),
+            body,
+            fingerprint: jwt.fingerprint(),
+        })
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.path().into_iter().collect()
+    }
+
+    fn remedy(&self) -> String {
+        "check vault.auth.role, the JWT's audience and expiry, and what the role binds".into()
+    }
+}

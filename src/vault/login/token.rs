@@ -1,0 +1,34 @@
+//! `token`: a token made by somebody else, in a file.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use super::{Credentials, LoginMethod};
+use crate::backend::BackendError;
+use crate::clock::Deadline;
+use crate::config::secret::SecretSource;
+use crate::vault::client::Client;
+
+pub(super) struct TokenFile {
+    pub(super) source: SecretSource,
+}
+
+#[async_trait]
+impl LoginMethod for TokenFile {
+    fn name(&self) -> &'static str {
+        "token"
+    }
+
+    async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
+        Ok(Credentials::Token(self.source.read()?))
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.path().into_iter().collect()
+    }
+
+    fn remedy(&self) -> String {
+        "make a new token (vault token create -policy=… -period=24h) and write it into the token file; it is taken up within seconds. A method that logs in by itself, such as approle, does not need this".into()
+    }
+}

@@ -1,0 +1,44 @@
+//! `userpass`: a user name and a password from a file.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use super::{Credentials, LoginMethod, body};
+use crate::backend::BackendError;
+use crate::clock::Deadline;
+use crate::config::secret::SecretSource;
+use crate::vault::client::Client;
+
+pub(super) struct Userpass {
+    pub(super) mount: String,
+    pub(super) username: String,
+    pub(super) password: SecretSource,
+}
+
+#[async_trait]
+impl LoginMethod for Userpass {
+    fn name(&self) -> &'static str {
+        "userpass"
+    }
+
+    async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
+        let password = self.password.read()?;
+        Ok(Credentials::Login {
+            path: format!("auth/{}/login/{}", self.mount, self.username),
+            body: body(&[("password", password.expose())])?,
+            fingerprint: password.fingerprint(),
+        })
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.password.path().into_iter().collect()
+    }
+
+    fn remedy(&self) -> String {
+        format!(
+            "check the user name {:?}, its password file and vault.auth.mount; after several wrong passwords the user is locked for some minutes",
+            self.username
+        )
+    }
+}

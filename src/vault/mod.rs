@@ -1,0 +1,16 @@
+//! Transit in HashiCorp Vault or OpenBao, as a `Backend`.
+//!
+//! Must not know gRPC, Kubernetes, or who asks. `client` talks HTTP to one of several addresses,
+//! `session` keeps a token, `login` says how each method logs in, `transit` wraps and unwraps.
+
+mod address;
+mod client;
+mod error;
+mod login;
+mod session;
+mod tls;
+mod token;
+mod transit;
+
+pub use tls::TlsError;
+pub use transit::TransitBackend;

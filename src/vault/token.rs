@@ -1,0 +1,138 @@
+//! The life of a token, as pure functions of time: when to renew, when to log in again.
+//!
+//! Must not know HTTP, files or clocks; the session supplies them. Rules after Vault's token
+//! documentation: a TTL of 0 is no expiry; near its maximum a renewal grants less than was asked.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::secret::Secret;
+
+/// A token's lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    /// When the lease began: the time before the request that granted it.
+    pub granted: Instant,
+    /// How long it lasts; `None` when it does not end.
+    pub ttl: Option<Duration>,
+    /// The longest lease that this token had, to see when renewals stop growing.
+    pub longest: Duration,
+    /// Whether it may be renewed, as far as is known.
+    pub renewable: bool,
+}
+
+/// What to do about a lease next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: it does not end.
+    Keep,
+    /// Renew at this time.
+    Renew(Instant),
+    /// Log in again at this time, while the token still serves.
+    Login(Instant),
+}
+
+impl Lease {
+    /// A lease of a fresh login.
+    pub(super) fn new(granted: Instant, ttl: Option<Duration>, renewable: bool) -> Self {
+        Self { granted, ttl, longest: ttl.unwrap_or_default(), renewable }
+    }
+
+    /// The lease after a renewal.
+    pub(super) fn renewed(&self, granted: Instant, ttl: Option<Duration>, renewable: bool) -> Self {
+        Self { granted, ttl, longest: self.longest.max(ttl.unwrap_or_default()), renewable }
+    }
+
+    /// The same lease, known not to be renewable.
+    pub(super) fn unrenewable(&self) -> Self {
+        Self { renewable: false, ..self.clone() }
+    }
+
+    /// When it ends.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.ttl.map(|ttl| self.granted + ttl)
+    }
+
+    /// Whether renewals no longer grant what the token once had: its maximum lifetime is near.
+    fn shrinks(&self) -> bool {
+        self.ttl.is_some_and(|ttl| ttl < self.longest.mul_f64(0.75))
+    }
+
+    /// What comes next. `jitter` in `0.0..1.0` spreads the nodes over a thirtieth of the lease.
+    pub(super) fn next(&self, jitter: f64) -> Next {
+        let Some(ttl) = self.ttl else { return Next::Keep };
+        let at = self.granted + ttl.mul_f64(2.0 / 3.0 + jitter / 30.0);
+        if self.renewable && !self.shrinks() {
+            Next::Renew(at)
+        } else if self.shrinks() {
+            // Every renewal from here on grants less: the time to change is now.
+            Next::Login(self.granted)
+        } else {
+            Next::Login(at)
+        }
+    }
+
+    /// Whether so little is left that renewing is no longer worth a try: a tenth of the lease.
+    pub(super) fn nearly_over(&self, now: Instant) -> bool {
+        self.end().is_some_and(|end| end.saturating_duration_since(now) < self.longest.div_f64(10.0))
+    }
+}
+
+/// A token in use.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub secret: Secret,
+    /// Counts logins, so that a refusal can be matched with the token that was refused.
+    pub generation: u64,
+    pub lease: Lease,
+    /// How many uses the server allows; 0 is no limit.
+    pub num_uses: u64,
+    /// The replication state of the login (Vault Enterprise).
+    pub index: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewable_token_is_renewed_at_two_thirds() {
+        let now = Instant::now();
+        let lease = Lease::new(now, Some(HOUR), true);
+        assert_eq!(lease.next(0.0), Next::Renew(now + HOUR.mul_f64(2.0 / 3.0)));
+        let Next::Renew(latest) = lease.next(0.999) else { panic!("renewable") };
+        assert!(latest > now + HOUR * 2 / 3 && latest < now + HOUR * 3 / 4, "{latest:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn near_its_maximum_lifetime_a_token_is_replaced_at_once() {
+        let now = Instant::now();
+        let lease = Lease::new(now, Some(HOUR), true);
+        let whole = lease.renewed(now + HOUR / 2, Some(HOUR), true);
+        assert!(matches!(whole.next(0.0), Next::Renew(_)));
+        let short = whole.renewed(now + HOUR, Some(HOUR / 2), true);
+        assert_eq!(short.next(0.5), Next::Login(now + HOUR));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_without_renewal_are_replaced_before_their_end() {
+        let now = Instant::now();
+        let batch = Lease::new(now, Some(HOUR), false);
+        assert_eq!(batch.next(0.0), Next::Login(now + HOUR.mul_f64(2.0 / 3.0)));
+        let forbidden = Lease::new(now, Some(HOUR), true).unrenewable();
+        assert!(matches!(forbidden.next(0.0), Next::Login(_)));
+        assert!(!forbidden.nearly_over(now + HOUR * 8 / 10));
+        assert!(forbidden.nearly_over(now + HOUR * 95 / 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_without_expiry_is_kept() {
+        let lease = Lease::new(Instant::now(), None, false);
+        assert_eq!(lease.next(0.3), Next::Keep);
+        assert_eq!(lease.end(), None);
+        assert!(!lease.nearly_over(Instant::now() + HOUR * 1000));
+    }
+}
