@@ -107,10 +107,7 @@ impl ErrorKind {
 
     /// Whether the service is away, rather than refusing.
     pub fn is_outage(self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal
-        )
+        matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal)
     }
 
     /// Whether another address may answer better.
@@ -131,11 +128,7 @@ pub struct BackendError {
 
 impl BackendError {
     /// An error of `kind`: what happened to what, and what to do about it.
-    pub fn new(
-        kind: ErrorKind,
-        message: impl Into<String>,
-        remedy: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<String>, remedy: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), remedy: remedy.into(), retry_after: None }
     }
 
@@ -214,19 +207,12 @@ pub trait Backend: Send + Sync + 'static {
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, BackendError>;
 
     /// Wraps `plaintext` with exactly `version` of the key.
-    async fn wrap(
-        &self,
-        version: u32,
-        plaintext: &[u8],
-        deadline: Deadline,
-    ) -> Result<Vec<u8>, BackendError>;
+    async fn wrap(&self, version: u32, plaintext: &[u8], deadline: Deadline)
+    -> Result<Vec<u8>, BackendError>;
 
     /// Unwraps a ciphertext of any version of the key.
-    async fn unwrap(
-        &self,
-        ciphertext: &[u8],
-        deadline: Deadline,
-    ) -> Result<Zeroizing<Vec<u8>>, BackendError>;
+    async fn unwrap(&self, ciphertext: &[u8], deadline: Deadline)
+    -> Result<Zeroizing<Vec<u8>>, BackendError>;
 
     /// Asks every address whether it lets us wrap with `version`. `Ok` when one does; a refusal only
     /// when every address that can be reached refuses.

@@ -12,7 +12,8 @@ pub fn harden() {
     if let Err(error) = prctl::set_dumpable(false) {
         tracing::warn!("the process cannot be made undumpable: {error}");
     }
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }

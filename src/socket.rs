@@ -22,10 +22,14 @@ const MODE: u32 = 0o600;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another process answers on it.
-    #[error("{0}: another process serves on this socket; stop it first (systemctl stop kms-plugin.socket kms-plugin.service, or fuser {0})")]
+    #[error(
+        "{0}: another process serves on this socket; stop it first (systemctl stop kms-plugin.socket kms-plugin.service, or fuser {0})"
+    )]
     InUse(PathBuf),
     /// Something else is at the path.
-    #[error("{path}: a {kind} is in the place of the socket; it is left alone. Move it away, or change server.socket")]
+    #[error(
+        "{path}: a {kind} is in the place of the socket; it is left alone. Move it away, or change server.socket"
+    )]
     NotASocket {
         /// The path.
         path: PathBuf,
@@ -69,8 +73,13 @@ impl BoundSocket {
         }
         refuse_if_taken(path)?;
         let temporary = temporary_name(path);
-        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
-            .map_err(|errno| error("made")(errno.into()))?;
+        let fd = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )
+        .map_err(|errno| error("made")(errno.into()))?;
         let address = UnixAddr::new(&temporary).map_err(|errno| error("named")(errno.into()))?;
         bind(fd.as_raw_fd(), &address).map_err(|errno| error("bound")(errno.into()))?;
         // Bound, but not listening yet: nobody can connect before the mode is right.
@@ -97,8 +106,7 @@ impl BoundSocket {
 
     /// Whether the path still shows our socket: false when it was deleted or replaced.
     pub fn in_place(&self) -> bool {
-        fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
+        fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
     }
 }
 
@@ -134,7 +142,9 @@ fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
             Ok(())
         }
         // A full backlog is a live server, too.
-        Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Err(SocketError::InUse(path.to_path_buf())),
+        Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+            Err(SocketError::InUse(path.to_path_buf()))
+        }
         Err(cause) => Err(SocketError::Io { path: path.to_path_buf(), action: "probed", cause }),
     }
 }

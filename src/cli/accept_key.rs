@@ -12,9 +12,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Accept that the key was replaced or rolled back
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The agent refuses to write under a key that is not the one it knew. Restoring the old key \
+#[command(
+    after_help = "The agent refuses to write under a key that is not the one it knew. Restoring the old key \
                         heals that by itself. Accepting the new one gives up whatever was written under the old \
-                        one and cannot be read any more.")]
+                        one and cannot be read any more."
+)]
 pub(super) struct AcceptKeyArgs {
     /// Runtime directory of the agent (server.runtime_dir)
     #[arg(long, value_name = "DIR", default_value = "/run/kms-plugin")]
@@ -26,7 +28,10 @@ pub(super) fn run(args: &AcceptKeyArgs) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let asked = client::admin(&socket, hyper::Method::POST, "/accept-key", TIMEOUT).await;
         let (status, text) = asked.map_err(|error| {
-            let message = format!("no agent answers on {}; is kms-plugin.service active, and are you root?", socket.display());
+            let message = format!(
+                "no agent answers on {}; is kms-plugin.service active, and are you root?",
+                socket.display()
+            );
             Failure::new(Exit::Unavailable, error.context(message))
         })?;
         match status {

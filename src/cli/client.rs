@@ -33,7 +33,8 @@ pub(super) async fn kms(path: &Path, timeout: Duration) -> Result<KmsClient, Fai
         async move { UnixStream::connect(target).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://localhost").timeout(timeout).connect_timeout(timeout);
-    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| unreachable(error.into()))?;
+    let channel =
+        endpoint.connect_with_connector(connector).await.map_err(|error| unreachable(error.into()))?;
     Ok(KmsClient::new(channel))
 }
 

@@ -86,7 +86,10 @@ fn text(merged: &Merged) -> String {
     }
     if let Some(Value::Array(_, entries)) = merged.value(schema::DECRYPT_ONLY) {
         for entry in &entries {
-            text.push_str(&format!("\n[[decrypt_only]]  # {}\n", merged.origin(schema::DECRYPT_ONLY).unwrap_or_default()));
+            text.push_str(&format!(
+                "\n[[decrypt_only]]  # {}\n",
+                merged.origin(schema::DECRYPT_ONLY).unwrap_or_default()
+            ));
             tables(entry, "decrypt_only", &mut text);
         }
     }
@@ -121,7 +124,10 @@ fn json(merged: &Merged) -> String {
         .iter()
         .filter_map(|key| {
             let value = serde_json::to_value(merged.value(key.path)?).ok()?;
-            Some((key.path.to_owned(), serde_json::json!({ "value": value, "origin": merged.origin(key.path) })))
+            Some((
+                key.path.to_owned(),
+                serde_json::json!({ "value": value, "origin": merged.origin(key.path) }),
+            ))
         })
         .chain(merged.value(schema::DECRYPT_ONLY).and_then(|value| {
             let value = serde_json::to_value(value).ok()?;

@@ -42,7 +42,9 @@ pub(super) struct DevArgs {
 
 pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     let directory = match &args.directory {
-        Some(directory) => std::path::absolute(directory).map_err(|error| Failure::new(Exit::Usage, error))?,
+        Some(directory) => {
+            std::path::absolute(directory).map_err(|error| Failure::new(Exit::Usage, error))?
+        }
         None => state_directory()?,
     };
     make_private(&directory)?;
@@ -50,7 +52,8 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     if args.rotate {
         return runtime()?.block_on(rotate(&directory.join("kms.sock"), &keyring, args.output));
     }
-    let wanted = args.admin.or_else(|| ADMIN.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let wanted =
+        args.admin.or_else(|| ADMIN.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let mut settings = Settings::development(&directory, keyring.clone(), wanted);
     telemetry::init(&settings.log);
     runtime()?.block_on(async {
@@ -80,7 +83,8 @@ async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output
     let socket = &settings.server.socket;
     let mut kms = client::kms(socket, CALL).await?;
     let trip = probe::first_round_trip(&mut kms).await;
-    let trip = trip.map_err(|error| Failure::message(Exit::Unavailable, format!("the self-test failed: {error}")))?;
+    let trip =
+        trip.map_err(|error| Failure::message(Exit::Unavailable, format!("the self-test failed: {error}")))?;
     let admin = agent.admin().map(|address| address.to_string()).unwrap_or_default();
     match output {
         Output::Json => {
@@ -98,8 +102,8 @@ socket     {socket}
 admin      http://{admin}/healthz
 
 Try, in another terminal:
-  kms-plugin probe --socket {socket} --count 1000
-  kms-plugin dev --rotate
+  {program} probe --socket {socket} --count 1000
+  {program} dev --rotate --directory {directory}
   curl http://{admin}/healthz?verbose
 
 EncryptionConfiguration for kube-apiserver (--encryption-provider-config):
@@ -107,6 +111,8 @@ EncryptionConfiguration for kube-apiserver (--encryption-provider-config):
 {config}
 Ctrl-C ends it; the keyring stays.",
             keyring = keyring.display(),
+            program = std::env::args().next().unwrap_or_else(|| "kms-plugin".into()),
+            directory = settings.server.runtime_dir.display(),
             bytes = trip.ciphertext,
             key_id = trip.key_id,
             socket = socket.display(),
@@ -146,21 +152,27 @@ async fn rotate(socket: &Path, keyring: &Path, output: Output) -> Result<(), Fai
     let mut after = before.clone();
     while before.is_some() && after == before {
         if started.elapsed() > ROTATION {
-            let message = format!("the keyring has version {version}, but Status did not show it within {ROTATION:?}");
+            let message =
+                format!("the keyring has version {version}, but Status did not show it within {ROTATION:?}");
             return Err(Failure::message(Exit::Unavailable, message));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
         after = key_id().await.or(after);
     }
     match (output, after) {
-        (Output::Json, after) => {
-            report::line(&serde_json::json!({ "version": version, "running": before.is_some(), "key_id": after }).to_string())
-        }
+        (Output::Json, after) => report::line(
+            &serde_json::json!({ "version": version, "running": before.is_some(), "key_id": after })
+                .to_string(),
+        ),
         (Output::Text, Some(after)) => {
             let seconds = started.elapsed().as_secs_f64();
-            report::line(&format!("version {version} was added; Status shows key_id {after} after {seconds:.1} s"))
+            report::line(&format!(
+                "version {version} was added; Status shows key_id {after} after {seconds:.1} s"
+            ))
         }
-        (Output::Text, None) => report::line(&format!("version {version} was added; no agent runs on {}", socket.display())),
+        (Output::Text, None) => {
+            report::line(&format!("version {version} was added; no agent runs on {}", socket.display()))
+        }
     }
 }
 
@@ -169,7 +181,10 @@ fn state_directory() -> Result<PathBuf, Failure> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     base.map(|base| base.join("kms-plugin")).ok_or_else(|| {
-        Failure::message(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set; name a directory with --directory")
+        Failure::message(
+            Exit::Usage,
+            "neither XDG_STATE_HOME nor HOME is set; name a directory with --directory",
+        )
     })
 }
 
@@ -181,7 +196,8 @@ fn make_private(directory: &Path) -> Result<(), Failure> {
         .create(directory)
         .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)));
     made.map_err(|error| {
-        let error = anyhow::Error::new(error).context(format!("the directory {} cannot be used", directory.display()));
+        let error = anyhow::Error::new(error)
+            .context(format!("the directory {} cannot be used", directory.display()));
         Failure::new(Exit::Unavailable, error)
     })
 }

@@ -46,7 +46,10 @@ impl Failure {
                 if tracing::enabled!(tracing::Level::ERROR) {
                     tracing::error!("{}{line}", if depth == 0 { "" } else { "caused by: " });
                 } else {
-                    super::report::error_line(&format!("{}{line}", if depth == 0 { "error: " } else { "caused by: " }));
+                    super::report::error_line(&format!(
+                        "{}{line}",
+                        if depth == 0 { "error: " } else { "caused by: " }
+                    ));
                 }
             }
         }

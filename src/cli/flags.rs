@@ -57,7 +57,9 @@ impl Args for ConfigFlags {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help(format!("Configuration file; config.d/*.toml beside it is read, too [default: {DEFAULT_FILE}]"));
+            .help(format!(
+                "Configuration file; config.d/*.toml beside it is read, too [default: {DEFAULT_FILE}]"
+            ));
         schema::KEYS.iter().fold(command.arg(file), |command, key| command.arg(flag(key)))
     }
 

@@ -19,8 +19,10 @@ const MAX_COUNT: u64 = 1_000_000;
 
 /// Call a KMS v2 plugin as kube-apiserver does, and time it
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Each round trip is an Encrypt of 32 random bytes and a Decrypt that must give them back.\n\
-                        Works with any KMS v2 plugin. Exit code 0 only when every answer was right.")]
+#[command(
+    after_help = "Each round trip is an Encrypt of 32 random bytes and a Decrypt that must give them back.\n\
+                        Works with any KMS v2 plugin. Exit code 0 only when every answer was right."
+)]
 pub(super) struct ProbeArgs {
     /// Socket of the plugin; unix:// is accepted in front
     #[arg(long, value_name = "PATH", default_value = "/run/kmsplugin/kms.sock")]
@@ -78,5 +80,6 @@ fn progress(count: u64) -> ProgressBar {
         false => ProgressDrawTarget::hidden(),
     };
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} round trips, {per_sec}, {eta} left");
-    ProgressBar::with_draw_target(Some(count), target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::with_draw_target(Some(count), target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

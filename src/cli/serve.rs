@@ -1,7 +1,5 @@
 //! `serve`: the agent, until a signal ends it.
 
-use std::future::Future;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
@@ -12,7 +10,8 @@ use crate::supervisor::{Agent, AgentError};
 use crate::{process, telemetry};
 
 pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
-    let settings = Settings::from_merged(&flags.merge()?).map_err(|error| Failure::new(Exit::Config, error))?;
+    let settings =
+        Settings::from_merged(&flags.merge()?).map_err(|error| Failure::new(Exit::Config, error))?;
     telemetry::init(&settings.log);
     process::harden();
     runtime()?.block_on(async {
@@ -66,12 +65,10 @@ impl Signals {
         agent.run(first, abort).await.map_err(failure)
     }
 
-    fn next(&mut self) -> impl Future<Output = ()> {
-        async {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

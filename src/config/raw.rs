@@ -168,12 +168,14 @@ fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
     let mut text = String::new();
     let opened = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
     if let Err(error) = opened {
-        let message = format!("the file cannot be read: {error}; check that it exists and its owner and mode");
+        let message =
+            format!("the file cannot be read: {error}; check that it exists and its owner and mode");
         problems.push(Problem::new(place, message));
         return None;
     }
     if text.len() as u64 > MAX_FILE {
-        problems.push(Problem::new(place, "the file is larger than 1 MiB; it is no configuration of this agent"));
+        problems
+            .push(Problem::new(place, "the file is larger than 1 MiB; it is no configuration of this agent"));
         return None;
     }
     match DeTable::parse(&text) {
@@ -284,7 +286,9 @@ fn fits(kind: Kind, value: &DeValue<'_>) -> bool {
     };
     match kind {
         Kind::Text | Kind::Duration => matches!(value, DeValue::String(_)),
-        Kind::Integer => matches!(value, DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_ok()),
+        Kind::Integer => {
+            matches!(value, DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_ok())
+        }
         Kind::Boolean => matches!(value, DeValue::Boolean(_)),
         Kind::TextList => all(value, Kind::Text),
         Kind::IntegerList => all(value, Kind::Integer),
@@ -330,7 +334,8 @@ fn add_text(figment: &mut Figment, key: &Key, text: &str, origin: String, proble
         problems.push(Problem::new(origin, format!("{} must be {expected}", key.path)));
         return;
     };
-    let dict = key.path.rsplit('.').fold(value, |inner, name| Value::from(Dict::from([(name.to_owned(), inner)])));
+    let dict =
+        key.path.rsplit('.').fold(value, |inner, name| Value::from(Dict::from([(name.to_owned(), inner)])));
     if let Value::Dict(_, dict) = dict {
         *figment = std::mem::take(figment).merge(Layer { name: origin, dict });
     }

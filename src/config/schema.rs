@@ -177,9 +177,11 @@ pub fn nearest(path: &str) -> Option<&'static str> {
         .chain(tables)
         .map(|known| {
             let whole = strsim::jaro_winkler(path, known);
-            // A right name in the wrong table counts as near, too.
+            // A right name in the wrong table counts as near, too; a path that only lacks its first
+            // tables is the nearest of all.
             let name = strsim::jaro_winkler(&last(path), &last(known)) * 0.99;
-            (known, whole.max(name))
+            let tail = known.strip_suffix(path).is_some_and(|head| head.ends_with('.'));
+            (known, if tail { 1.0 } else { whole.max(name) })
         })
         .max_by(|a, b| a.1.total_cmp(&b.1))?;
     (best.1 > 0.8).then_some(best.0)

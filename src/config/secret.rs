@@ -69,7 +69,9 @@ impl SecretSource {
 
     fn credential_path(&self, name: &str) -> Result<PathBuf, SecretError> {
         credentials::path(name).ok_or_else(|| SecretError {
-            message: format!("the systemd credential {name:?} was not passed: $CREDENTIALS_DIRECTORY is not set"),
+            message: format!(
+                "the systemd credential {name:?} was not passed: $CREDENTIALS_DIRECTORY is not set"
+            ),
             remedy: format!("add LoadCredential={name}:/path to kms-plugin.service and restart it"),
         })
     }
@@ -130,7 +132,10 @@ fn read(path: &Path, allow_world_readable: bool) -> Result<Secret, SecretError> 
     }
     let secret = text.trim();
     if secret.is_empty() {
-        return Err(error(format!("the secret file {shown} is empty"), format!("write the secret into {shown}")));
+        return Err(error(
+            format!("the secret file {shown} is empty"),
+            format!("write the secret into {shown}"),
+        ));
     }
     if secret.chars().any(char::is_control) {
         return Err(error(

@@ -192,8 +192,10 @@ impl Settings {
         let settings = Self {
             server: server(raw.server, &mut check),
             // Without a valid [vault] there is a problem to tell, and this value is not used.
-            primary: primary
-                .map_or_else(|| KeyService::Embedded(PathBuf::new()), |vault| KeyService::Vault(Box::new(vault))),
+            primary: primary.map_or_else(
+                || KeyService::Embedded(PathBuf::new()),
+                |vault| KeyService::Vault(Box::new(vault)),
+            ),
             decrypt_only,
             health: health(&raw.health, &mut check),
             log: log(&raw.log, &mut check),
@@ -248,7 +250,10 @@ fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
                 Some(address)
             }
             Err(_) => {
-                check.problem("server.admin", format!("{text:?} is not an address with a port, such as 127.0.0.1:8690"));
+                check.problem(
+                    "server.admin",
+                    format!("{text:?} is not an address with a port, such as 127.0.0.1:8690"),
+                );
                 None
             }
         },
@@ -273,8 +278,20 @@ fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
         }),
         allowed_uids: uids.unwrap_or_else(own_uids),
         max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),
-        call_timeout: check.duration("server.call_timeout", raw.call_timeout.as_deref(), "10s", "100ms", "5m"),
-        drain_timeout: check.duration("server.drain_timeout", raw.drain_timeout.as_deref(), "10s", "0s", "5m"),
+        call_timeout: check.duration(
+            "server.call_timeout",
+            raw.call_timeout.as_deref(),
+            "10s",
+            "100ms",
+            "5m",
+        ),
+        drain_timeout: check.duration(
+            "server.drain_timeout",
+            raw.drain_timeout.as_deref(),
+            "10s",
+            "0s",
+            "5m",
+        ),
     }
 }
 
@@ -286,7 +303,13 @@ fn health(raw: &RawHealth, check: &mut Validator<'_>) -> Health {
     let sealed = check.choice("health.sealed", raw.sealed.as_deref(), "outage", &["outage", "denied"]);
     Health {
         outage_grace: grace,
-        ready_timeout: check.duration("health.ready_timeout", raw.ready_timeout.as_deref(), "30s", "0s", "10m"),
+        ready_timeout: check.duration(
+            "health.ready_timeout",
+            raw.ready_timeout.as_deref(),
+            "30s",
+            "0s",
+            "10m",
+        ),
         key_check_interval: check.duration(
             "health.key_check_interval",
             raw.key_check_interval.as_deref(),
@@ -294,7 +317,13 @@ fn health(raw: &RawHealth, check: &mut Validator<'_>) -> Health {
             "100ms",
             "1h",
         ),
-        probe_interval: check.duration("health.probe_interval", raw.probe_interval.as_deref(), "90s", "100ms", "1h"),
+        probe_interval: check.duration(
+            "health.probe_interval",
+            raw.probe_interval.as_deref(),
+            "90s",
+            "100ms",
+            "1h",
+        ),
         sealed_is_denied: sealed == "denied",
     }
 }

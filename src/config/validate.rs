@@ -100,7 +100,10 @@ impl<'a> Validator<'a> {
         } else if path.len() > MAX_SOCKET_PATH {
             self.problem(
                 key,
-                format!("the path has {} bytes; the kernel's limit for sockets leaves {MAX_SOCKET_PATH}", path.len()),
+                format!(
+                    "the path has {} bytes; the kernel's limit for sockets leaves {MAX_SOCKET_PATH}",
+                    path.len()
+                ),
             );
         }
         PathBuf::from(path)

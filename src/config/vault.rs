@@ -236,11 +236,17 @@ impl RawTransit {
         let key_path = format!("{prefix}.transit.key");
         let key = match self.key.as_deref().map(str::trim) {
             None | Some("") => {
-                check.problem(&key_path, "the name of the Transit key is missing; it must exist in Vault already");
+                check.problem(
+                    &key_path,
+                    "the name of the Transit key is missing; it must exist in Vault already",
+                );
                 return None;
             }
             Some(key) if !plain_segment(key) => {
-                check.problem(&key_path, format!("{key:?} is not the name of a Transit key: letters, digits, '.', '_', '-'"));
+                check.problem(
+                    &key_path,
+                    format!("{key:?} is not the name of a Transit key: letters, digits, '.', '_', '-'"),
+                );
                 return None;
             }
             Some(key) => key.to_owned(),
@@ -250,7 +256,10 @@ impl RawTransit {
             check.problem(&format!("{prefix}.transit.mount"), format!("{mount:?} is not a mount path"));
         }
         if !(0..=MAX_EPOCH).contains(&self.key_id_epoch) {
-            check.problem(&format!("{prefix}.transit.key_id_epoch"), format!("must be between 0 and {MAX_EPOCH}"));
+            check.problem(
+                &format!("{prefix}.transit.key_id_epoch"),
+                format!("must be between 0 and {MAX_EPOCH}"),
+            );
         }
         Some(Transit {
             mount,
@@ -266,14 +275,19 @@ impl RawAuth {
     fn validate(self, check: &mut Validator<'_>, prefix: &str, has_client_cert: bool) -> Option<Auth> {
         let key = |name: &str| format!("{prefix}.auth.{name}");
         let Some(name) = self.method.clone() else {
-            check.problem(&key("method"), "the login method is missing: token, approle, userpass, cert, jwt or kubernetes");
+            check.problem(
+                &key("method"),
+                "the login method is missing: token, approle, userpass, cert, jwt or kubernetes",
+            );
             return None;
         };
         let method = match name.as_str() {
             "token" => Method::Token(self.secret(check, &key("token_file"), self.token_file.as_deref())?),
             "approle" => {
                 let role_id = match (&self.role_id, &self.role_id_file) {
-                    (Some(role_id), None) if !role_id.trim().is_empty() => RoleId::Literal(role_id.trim().to_owned()),
+                    (Some(role_id), None) if !role_id.trim().is_empty() => {
+                        RoleId::Literal(role_id.trim().to_owned())
+                    }
                     (None, Some(file)) => RoleId::File(file.clone()),
                     _ => {
                         check.problem(&key("role_id"), "approle needs either role_id or role_id_file");
@@ -293,7 +307,10 @@ impl RawAuth {
             }
             "cert" if has_client_cert => Method::Cert { role: self.role.clone() },
             "cert" => {
-                check.problem(&key("method"), format!("cert needs {prefix}.client_cert_file and {prefix}.client_key_file"));
+                check.problem(
+                    &key("method"),
+                    format!("cert needs {prefix}.client_cert_file and {prefix}.client_key_file"),
+                );
                 return None;
             }
             "jwt" => Method::Jwt { role: self.role.clone(), jwt: self.jwt(check, &key("jwt_file"), None)? },
@@ -350,7 +367,10 @@ impl RawAuth {
 
 fn addresses(key: &str, texts: Vec<String>, plain_http: bool, check: &mut Validator<'_>) -> Vec<Url> {
     if texts.is_empty() {
-        check.problem(key, "no address of Vault or OpenBao is given, such as [\"https://vault.example:8200\"]");
+        check.problem(
+            key,
+            "no address of Vault or OpenBao is given, such as [\"https://vault.example:8200\"]",
+        );
     }
     if texts.len() > MAX_ADDRESSES {
         check.problem(key, format!("{} addresses are given, at most {MAX_ADDRESSES} are tried", texts.len()));
@@ -384,7 +404,9 @@ fn address(text: &str, plain_http: bool) -> Result<Url, String> {
         return Err("must end after the port; mounts and namespaces have keys of their own".into());
     }
     if url.scheme() == "http" && !plain_http && !is_loopback(&url) {
-        return Err("is plain HTTP beyond loopback: anyone in the way would read every DEK seed; use https://".into());
+        return Err(
+            "is plain HTTP beyond loopback: anyone in the way would read every DEK seed; use https://".into(),
+        );
     }
     Ok(url)
 }

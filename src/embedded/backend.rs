@@ -39,7 +39,11 @@ impl EmbeddedBackend {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.0 != modified {
             let keyring = Keyring::read(&self.path).map_err(|error| {
-                BackendError::new(ErrorKind::KeyUnusable, error.to_string(), "restore the keyring from a copy")
+                BackendError::new(
+                    ErrorKind::KeyUnusable,
+                    error.to_string(),
+                    "restore the keyring from a copy",
+                )
             })?;
             if keyring.id != self.scope.key {
                 return Err(BackendError::new(
@@ -117,7 +121,11 @@ impl Backend for EmbeddedBackend {
         Ok(format!("{PREFIX}{version}:{}", STANDARD.encode(sealed)).into_bytes())
     }
 
-    async fn unwrap(&self, ciphertext: &[u8], _deadline: Deadline) -> Result<Zeroizing<Vec<u8>>, BackendError> {
+    async fn unwrap(
+        &self,
+        ciphertext: &[u8],
+        _deadline: Deadline,
+    ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
         let version = self.ciphertext_version(ciphertext).ok_or_else(bad_ciphertext)?;
         let text = std::str::from_utf8(ciphertext).map_err(|_| bad_ciphertext())?;
         let encoded = text.rsplit(':').next().unwrap_or_default();
@@ -128,7 +136,8 @@ impl Backend for EmbeddedBackend {
         let mut data = Zeroizing::new(sealed.split_off(NONCE_LEN));
         let nonce = Nonce::try_assume_unique_for_key(&sealed).map_err(|_| bad_ciphertext())?;
         let cipher = self.cipher(version)?;
-        let length = cipher.open_in_place(nonce, Aad::empty(), &mut data).map_err(|_| bad_ciphertext())?.len();
+        let length =
+            cipher.open_in_place(nonce, Aad::empty(), &mut data).map_err(|_| bad_ciphertext())?.len();
         data.truncate(length);
         Ok(data)
     }

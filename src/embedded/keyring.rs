@@ -129,7 +129,8 @@ impl Keyring {
         if metadata.len() > MAX_FILE {
             return Err(damaged("it is larger than 1 MiB".into()));
         }
-        let mut text = Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
+        let mut text =
+            Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
         file.take(MAX_FILE).read_to_string(&mut text).map_err(io_error(path, "read"))?;
         // The parser's message may quote the file: only the place is told.
         let form: FileForm = serde_json::from_str(&text)
@@ -142,7 +143,11 @@ impl Keyring {
             let mut key = Zeroizing::new([0; KEY_BYTES]);
             match STANDARD.decode(version.key.as_bytes()).map(Zeroizing::new) {
                 Ok(bytes) if bytes.len() == KEY_BYTES => key.copy_from_slice(&bytes),
-                _ => return Err(damaged(format!("the key of version {number} is not {KEY_BYTES} bytes in base64"))),
+                _ => {
+                    return Err(damaged(format!(
+                        "the key of version {number} is not {KEY_BYTES} bytes in base64"
+                    )));
+                }
             }
             versions.insert(number, Version { created: version.created, key });
         }
@@ -176,8 +181,11 @@ impl Keyring {
                 .collect(),
         };
         let mut text = Zeroizing::new(Vec::with_capacity(512 + 160 * form.versions.len()));
-        serde_json::to_writer_pretty(&mut *text, &form)
-            .map_err(|cause| KeyringError::Io { path: path.display().to_string(), action: "written", cause: cause.into() })?;
+        serde_json::to_writer_pretty(&mut *text, &form).map_err(|cause| KeyringError::Io {
+            path: path.display().to_string(),
+            action: "written",
+            cause: cause.into(),
+        })?;
         let temporary = path.with_extension("tmp");
         let write = || -> io::Result<()> {
             let mut file =

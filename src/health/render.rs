@@ -56,21 +56,29 @@ impl Check {
 pub(super) fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let reason = snapshot.reason.as_ref().filter(|_| snapshot.phase != Phase::Ready);
     let when = |holds: fn(&Reason) -> bool| {
-        reason.filter(|reason| holds(reason)).map(|reason| format!("{}; remedy: {}", reason.text, reason.remedy))
+        reason
+            .filter(|reason| holds(reason))
+            .map(|reason| format!("{}; remedy: {}", reason.text, reason.remedy))
     };
     use crate::snapshot::ReasonKind as Kind;
     let mut checks = vec![
         Check { name: "vault".into(), failure: when(|reason| reason.kind.is_outage()) },
         Check {
             name: "auth".into(),
-            failure: when(|reason| matches!(reason.kind, Kind::Denied | Kind::CredentialsRefused | Kind::CredentialsUnreadable)),
+            failure: when(|reason| {
+                matches!(reason.kind, Kind::Denied | Kind::CredentialsRefused | Kind::CredentialsUnreadable)
+            }),
         },
         Check {
             name: "key".into(),
             failure: when(|reason| {
                 matches!(
                     reason.kind,
-                    Kind::KeyMissing | Kind::KeyUnusable | Kind::KeyReplaced | Kind::KeyRolledBack | Kind::KeyUnreadable
+                    Kind::KeyMissing
+                        | Kind::KeyUnusable
+                        | Kind::KeyReplaced
+                        | Kind::KeyRolledBack
+                        | Kind::KeyUnreadable
                 )
             }),
         },

@@ -63,7 +63,13 @@ async fn status(State(snapshot): State<Snapshots>) -> Response {
     Json(render::status(&snapshot)).into_response()
 }
 
-fn answer(snapshot: &Snapshot, endpoint: &str, good: bool, query: &RawQuery, headers: &HeaderMap) -> Response {
+fn answer(
+    snapshot: &Snapshot,
+    endpoint: &str,
+    good: bool,
+    query: &RawQuery,
+    headers: &HeaderMap,
+) -> Response {
     let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if accepts.is_some_and(|accepts| accepts.contains("application/json")) {
@@ -73,7 +79,11 @@ fn answer(snapshot: &Snapshot, endpoint: &str, good: bool, query: &RawQuery, hea
     if query.0.as_deref().is_some_and(|query| query.split('&').any(wants)) {
         return (code, render::verbose(snapshot, endpoint, good)).into_response();
     }
-    if good { (code, "ok\n".to_owned()).into_response() } else { (code, snapshot.line(BootTime::now()) + "\n").into_response() }
+    if good {
+        (code, "ok\n".to_owned()).into_response()
+    } else {
+        (code, snapshot.line(BootTime::now()) + "\n").into_response()
+    }
 }
 
 async fn accept_key(State(accept): State<mpsc::Sender<AcceptRequest>>) -> Response {
@@ -85,6 +95,8 @@ async fn accept_key(State(accept): State<mpsc::Sender<AcceptRequest>>) -> Respon
     match tokio::time::timeout(ANSWER, asked).await {
         Ok(Some(Ok(line))) => (StatusCode::OK, line + "\n").into_response(),
         Ok(Some(Err(why))) => (StatusCode::CONFLICT, why + "\n").into_response(),
-        Ok(None) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping or busy\n").into_response(),
+        Ok(None) | Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping or busy\n").into_response()
+        }
     }
 }

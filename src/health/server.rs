@@ -25,12 +25,20 @@ const CONNECTION: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Serves `router` on TCP until `stopping`.
-pub async fn serve_tcp(listener: TcpListener, router: Router, stopping: watch::Receiver<bool>) -> Result<(), String> {
+pub async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
     serve(listener, router, stopping).await
 }
 
 /// Serves `router` on a unix socket until `stopping`.
-pub async fn serve_unix(listener: UnixListener, router: Router, stopping: watch::Receiver<bool>) -> Result<(), String> {
+pub async fn serve_unix(
+    listener: UnixListener,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
     serve(listener, router, stopping).await
 }
 

@@ -57,7 +57,11 @@ impl Connected for KmsStream {
 }
 
 impl AsyncRead for KmsStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -123,7 +127,9 @@ impl Stream for Incoming {
                 Err(error) => {
                     let delay = self.backoff.next_delay();
                     if self.failures.fetch_add(1, Ordering::Relaxed) == 0 {
-                        tracing::error!("accepting a connection failed: {error}; pausing {delay:?}. Look at the limit of open files");
+                        tracing::error!(
+                            "accepting a connection failed: {error}; pausing {delay:?}. Look at the limit of open files"
+                        );
                     }
                     self.pause = Some(Box::pin(tokio::time::sleep(delay)));
                 }

@@ -79,10 +79,22 @@ mod tests {
         let id = |namespace, mount, key, version, created, epoch| {
             derive(&scope(namespace, mount, key), version, created, epoch)
         };
-        assert_eq!(id("", "transit", "kms-key", 1, 1_700_000_000, 0), "v1.QeTxbHHjBpwm7K9MuCx3-cMH28AKRCzwI1IDzRXiU3c");
-        assert_eq!(id("admin", "transit", "kms-key", 1, 1_700_000_000, 0), "v1.TGhMEe-eF5G_9trbFeB4wHuDWorCP27OTAcZJmiHqq0");
-        assert_eq!(id("", "transit", "kms-key", 2, 1_700_000_001, 0), "v1.him1q7mS5RYSOD0OnBLGKkiOOrbHwyjognsOb6wNngA");
-        assert_eq!(id("", "transit", "kms-key", 1, 1_700_000_000, 1), "v1.mku9J7MRm23o87C9pPiN61ZO9yWuu-beQ-VZjz-H4F0");
+        assert_eq!(
+            id("", "transit", "kms-key", 1, 1_700_000_000, 0),
+            "v1.QeTxbHHjBpwm7K9MuCx3-cMH28AKRCzwI1IDzRXiU3c"
+        );
+        assert_eq!(
+            id("admin", "transit", "kms-key", 1, 1_700_000_000, 0),
+            "v1.TGhMEe-eF5G_9trbFeB4wHuDWorCP27OTAcZJmiHqq0"
+        );
+        assert_eq!(
+            id("", "transit", "kms-key", 2, 1_700_000_001, 0),
+            "v1.him1q7mS5RYSOD0OnBLGKkiOOrbHwyjognsOb6wNngA"
+        );
+        assert_eq!(
+            id("", "transit", "kms-key", 1, 1_700_000_000, 1),
+            "v1.mku9J7MRm23o87C9pPiN61ZO9yWuu-beQ-VZjz-H4F0"
+        );
     }
 
     #[test]

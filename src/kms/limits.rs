@@ -27,7 +27,9 @@ pub(super) fn encrypt(plaintext: &[u8], uid: &str) -> Result<(), Status> {
     match plaintext.len() {
         0 => Err(invalid("the plaintext is empty: there is no DEK seed to wrap".into())),
         1..=MAX_PLAINTEXT => Ok(()),
-        length => Err(invalid(format!("the plaintext has {length} bytes, a DEK seed has at most {MAX_PLAINTEXT}"))),
+        length => {
+            Err(invalid(format!("the plaintext has {length} bytes, a DEK seed has at most {MAX_PLAINTEXT}")))
+        }
     }
 }
 
@@ -41,7 +43,11 @@ pub(super) fn decrypt(
     self::uid(uid)?;
     self::ciphertext(ciphertext).map_err(invalid)?;
     match key_id.len() {
-        0 => return Err(invalid("the key_id is empty: it cannot be told which key made the ciphertext".into())),
+        0 => {
+            return Err(invalid(
+                "the key_id is empty: it cannot be told which key made the ciphertext".into(),
+            ));
+        }
         1..=MAX_KEY_ID => {}
         length => return Err(invalid(format!("the key_id has {length} bytes, the limit is {MAX_KEY_ID}"))),
     }
@@ -120,7 +126,8 @@ mod tests {
             assert!(is_qualified(good), "{good}");
         }
         let long = format!("{}.com", "a".repeat(64));
-        for bad in ["", "a", "local", "A.b", "a..b", ".a.b", "-a.b", "a-.b", "a_b.c", "a.b/c", long.as_str()] {
+        for bad in ["", "a", "local", "A.b", "a..b", ".a.b", "-a.b", "a-.b", "a_b.c", "a.b/c", long.as_str()]
+        {
             assert!(!is_qualified(bad), "{bad}");
         }
     }

@@ -184,7 +184,9 @@ impl KmsService {
         if refreshed == Refreshed::NoTime {
             return match (&snapshot.primary.key, &snapshot.reason) {
                 (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
-                _ => status::of_backend(&BackendError::deadline("reading the key's versions for an unknown key_id")),
+                _ => status::of_backend(&BackendError::deadline(
+                    "reading the key's versions for an unknown key_id",
+                )),
             };
         }
         if snapshot.phase != Phase::Ready && !snapshot.can_wrap() {
@@ -195,7 +197,11 @@ impl KmsService {
         }
         self.refresh.remember(&message.key_id);
         let version = self.routes.primary.ciphertext_version(&message.ciphertext);
-        let disabled = snapshot.primary.key.as_ref().filter(|key| version.is_some_and(|version| version < key.min_decryption));
+        let disabled = snapshot
+            .primary
+            .key
+            .as_ref()
+            .filter(|key| version.is_some_and(|version| version < key.min_decryption));
         match (disabled, version) {
             (Some(key), Some(version)) => status::told(
                 Code::FailedPrecondition,
@@ -210,7 +216,10 @@ impl KmsService {
             ),
             _ => status::told(
                 Code::FailedPrecondition,
-                &format!("no configured key has the key_id {}", message.key_id.chars().take(64).collect::<String>()),
+                &format!(
+                    "no configured key has the key_id {}",
+                    message.key_id.chars().take(64).collect::<String>()
+                ),
                 "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
             ),
         }

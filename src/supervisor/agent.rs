@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tonic::transport::Server;
 
 use super::dispatcher;
@@ -52,7 +52,9 @@ pub enum AgentError {
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// The admin address.
-    #[error("the admin address {address} cannot be bound: {cause}; is another agent running? Choose another with server.admin")]
+    #[error(
+        "the admin address {address} cannot be bound: {cause}; is another agent running? Choose another with server.admin"
+    )]
     Admin {
         /// The address.
         address: SocketAddr,
@@ -60,7 +62,9 @@ pub enum AgentError {
         cause: io::Error,
     },
     /// The runtime directory.
-    #[error("the runtime directory {path} cannot be used: {cause}; under systemd, RuntimeDirectory=kms-plugin makes it")]
+    #[error(
+        "the runtime directory {path} cannot be used: {cause}; under systemd, RuntimeDirectory=kms-plugin makes it"
+    )]
     RuntimeDir {
         /// The directory.
         path: PathBuf,
@@ -83,9 +87,12 @@ pub enum AgentError {
     Aborted,
 }
 
+/// A task's name and how it ended.
+type Ended = (&'static str, Result<(), String>);
+
 /// A running agent.
 pub struct Agent {
-    tasks: JoinSet<(&'static str, Result<(), String>)>,
+    tasks: JoinSet<Ended>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     messages: mpsc::Sender<Message>,
     stop: watch::Sender<bool>,
@@ -116,7 +123,13 @@ impl Agent {
             .iter()
             .map(|(name, service)| {
                 let epoch = service.key_id_epoch();
-                Ok(DecryptOnly { name: name.clone(), epoch, backend: backend(service)?, key: None, problem: None })
+                Ok(DecryptOnly {
+                    name: name.clone(),
+                    epoch,
+                    backend: backend(service)?,
+                    key: None,
+                    problem: None,
+                })
             })
             .collect::<Result<Vec<_>, AgentError>>()?;
 
@@ -149,19 +162,8 @@ impl Agent {
             accept_foreign: settings.primary.accept_foreign_ciphertext(),
         });
         let state = State::new(rules, saved, BootTime::now());
-        let (snapshot_sender, snapshot) = watch::channel(Arc::new(Snapshot {
-            phase: state.phase,
-            since: state.since,
-            reason: state.reason.clone(),
-            until: state.until,
-            last_contact: state.last_contact,
-            ok: state.ok,
-            proven: state.proven,
-            primary: crate::snapshot::ServiceState { name: "primary".into(), key: state.key.clone(), token: None, addresses: Vec::new(), problem: None },
-            decrypt_only: Vec::new(),
-        }));
-        let publisher = Publisher { state, primary, decrypt_only, identity, snapshot: snapshot_sender };
-        publisher.snapshot.send_replace(Arc::new(publisher.render()));
+        let publisher = Publisher { state, primary, decrypt_only, identity };
+        let (snapshot_sender, snapshot) = watch::channel(Arc::new(publisher.render()));
 
         let (messages, inbox) = mpsc::channel(MAX_EVENTS);
         let (stop, stopping) = watch::channel(false);
@@ -183,7 +185,7 @@ impl Agent {
             Ok(())
         });
         agent.spawn("state", async move {
-            publisher.run(inbox).await;
+            publisher.run(inbox, snapshot_sender).await;
             Ok(())
         });
         agent.serve_kms(kms_listener, routes, refresh, settings, stopping.clone());
@@ -197,17 +199,21 @@ impl Agent {
         Ok(agent)
     }
 
-    fn spawn(
-        &mut self,
-        task: &'static str,
-        work: impl Future<Output = Result<(), String>> + Send + 'static,
-    ) {
+    fn spawn(&mut self, task: &'static str, work: impl Future<Output = Result<(), String>> + Send + 'static) {
         self.tasks.spawn(async move { (task, work.await) });
     }
 
     /// Starts an observer and the upkeep of each key service; returns where to ask them for a read.
-    fn watch(&mut self, routes: &Routes, settings: &Settings) -> Vec<mpsc::Sender<tokio::sync::oneshot::Sender<()>>> {
-        let others = routes.decrypt_only.iter().enumerate().map(|(number, backend)| (Place::DecryptOnly(number), backend));
+    fn watch(
+        &mut self,
+        routes: &Routes,
+        settings: &Settings,
+    ) -> Vec<mpsc::Sender<tokio::sync::oneshot::Sender<()>>> {
+        let others = routes
+            .decrypt_only
+            .iter()
+            .enumerate()
+            .map(|(number, backend)| (Place::DecryptOnly(number), backend));
         let services: Vec<_> = std::iter::once((Place::Primary, &routes.primary))
             .chain(others)
             .map(|(place, backend)| (place, backend.clone()))
@@ -221,8 +227,13 @@ impl Agent {
                 upkeep.maintain().await;
                 Ok(())
             });
-            let observer =
-                Observer { place, backend, health: settings.health, messages: self.messages.clone(), requests };
+            let observer = Observer {
+                place,
+                backend,
+                health: settings.health,
+                messages: self.messages.clone(),
+                requests,
+            };
             self.spawn("observer", async move {
                 observer.run().await;
                 Ok(())
@@ -240,7 +251,8 @@ impl Agent {
         mut stopping: watch::Receiver<bool>,
     ) {
         let service = KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server);
-        let service = KeyManagementServiceServer::new(Arc::new(service)).max_decoding_message_size(MAX_MESSAGE);
+        let service =
+            KeyManagementServiceServer::new(Arc::new(service)).max_decoding_message_size(MAX_MESSAGE);
         let incoming = Incoming::new(Arc::new(listener), Arc::new(AtomicU64::new(0)));
         let serving = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
@@ -257,12 +269,18 @@ impl Agent {
         let (messages, snapshot) = (self.messages.clone(), self.snapshot.clone());
         self.spawn("accept-key", async move {
             while let Some(answer) = requests.recv().await {
-                let mismatch = |snapshot: &Snapshot| snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch());
+                let mismatch = |snapshot: &Snapshot| {
+                    snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch())
+                };
                 let result = if mismatch(&snapshot.borrow()) {
                     let (done, published) = tokio::sync::oneshot::channel();
                     let message = Message { place: Place::Primary, event: Event::Accept, done: Some(done) };
                     let sent = messages.send(message).await.is_ok() && published.await.is_ok();
-                    if sent { Ok(snapshot.borrow().line(BootTime::now())) } else { Err("the agent is stopping".to_owned()) }
+                    if sent {
+                        Ok(snapshot.borrow().line(BootTime::now()))
+                    } else {
+                        Err("the agent is stopping".to_owned())
+                    }
                 } else {
                     Err("nothing is to be accepted: the key is the one that the agent knows".to_owned())
                 };
@@ -341,9 +359,7 @@ fn backend(service: &KeyService) -> Result<Arc<dyn Backend>, AgentError> {
     })
 }
 
-fn cause_of(
-    ended: Option<Result<(&'static str, Result<(), String>), tokio::task::JoinError>>,
-) -> AgentError {
+fn cause_of(ended: Option<Result<Ended, JoinError>>) -> AgentError {
     match ended {
         Some(Ok((task, result))) => {
             AgentError::Task { task, cause: result.err().unwrap_or_else(|| "without an error".into()) }

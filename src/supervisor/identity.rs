@@ -55,14 +55,20 @@ impl IdentityFile {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!("the saved identity {} cannot be read: {error}; starting without it", self.path.display());
+                tracing::warn!(
+                    "the saved identity {} cannot be read: {error}; starting without it",
+                    self.path.display()
+                );
                 return None;
             }
         };
         let saved: Saved = match serde_json::from_slice(&text) {
             Ok(saved) => saved,
             Err(error) => {
-                tracing::warn!("the saved identity {} is damaged: {error}; starting without it", self.path.display());
+                tracing::warn!(
+                    "the saved identity {} is damaged: {error}; starting without it",
+                    self.path.display()
+                );
                 return None;
             }
         };
@@ -70,7 +76,8 @@ impl IdentityFile {
             return None;
         }
         let same_boot = saved.boot_id.is_some() && saved.boot_id == boot_id();
-        let last_contact = saved.last_contact.filter(|_| same_boot).map(|millis| BootTime(Duration::from_millis(millis)));
+        let last_contact =
+            saved.last_contact.filter(|_| same_boot).map(|millis| BootTime(Duration::from_millis(millis)));
         let description = KeyDescription {
             latest: saved.latest,
             min_encryption: saved.min_encryption,
@@ -102,11 +109,6 @@ impl IdentityFile {
         file.write_all(&serde_json::to_vec_pretty(&saved)?)?;
         file.sync_all()?;
         fs::rename(&temporary, &self.path)
-    }
-
-    /// Forgets what was saved: the next start takes the key as it is.
-    pub fn forget(&self) -> io::Result<()> {
-        fs::remove_file(&self.path)
     }
 }
 

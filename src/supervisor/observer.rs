@@ -76,7 +76,8 @@ impl Observer {
     }
 
     async fn check(&self, watch: &mut Watch) {
-        let away = matches!(watch.fault, Some(ErrorKind::Unreachable | ErrorKind::Sealed | ErrorKind::Deadline));
+        let away =
+            matches!(watch.fault, Some(ErrorKind::Unreachable | ErrorKind::Sealed | ErrorKind::Deadline));
         if away && let Err(error) = self.backend.reachable(Deadline::after(LOOK)).await {
             self.trip_failed(watch, error, false).await;
             let next = Instant::now() + spread(LOOK_EVERY);
@@ -203,7 +204,8 @@ impl Observer {
     }
 
     async fn round_trip(&self, version: u32) -> Result<(), BackendError> {
-        let internal = |text: &'static str| BackendError::new(ErrorKind::Internal, text, "report this as a bug");
+        let internal =
+            |text: &'static str| BackendError::new(ErrorKind::Internal, text, "report this as a bug");
         let mut seed = Zeroizing::new([0; 32]);
         rand::fill(&mut *seed).map_err(|_| internal("the system gives no random bytes"))?;
         let deadline = Deadline::after(CALL);

@@ -87,6 +87,8 @@ pub struct State {
     pub proven: bool,
     /// The key.
     pub key: Option<KnownKey>,
+    /// Whether an earlier run's identity and last contact were taken over.
+    resumed: bool,
     lags: u32,
     mismatch: Option<(Reason, KeyDescription)>,
     describe_fault: Option<BackendError>,
@@ -109,6 +111,7 @@ impl State {
             last_contact,
             ok: false,
             proven: false,
+            resumed: key.is_some() && last_contact.is_some(),
             key,
             lags: 0,
             mismatch: None,
@@ -137,7 +140,9 @@ impl State {
             return self.learn(&description, &versions);
         };
         let newest = description.versions.get(&description.latest).copied();
-        let differs = |(version, created): (&u32, &i64)| known.versions.get(version).is_some_and(|known| known != created);
+        let differs = |(version, created): (&u32, &i64)| {
+            known.versions.get(version).is_some_and(|known| known != created)
+        };
         if let Some((version, created)) = description.versions.iter().find(|pair| differs(*pair)) {
             if self.rules.expect_created.is_some() && newest == self.rules.expect_created {
                 let versions = description.versions.clone();
@@ -211,7 +216,9 @@ impl State {
             (Some(error), true, Some(_)) if !self.is_outage(error) => {
                 let reason = Reason {
                     kind: ReasonKind::KeyUnreadable,
-                    text: format!("the key's versions cannot be read, so a rotation is not seen; wrapping works: {error}"),
+                    text: format!(
+                        "the key's versions cannot be read, so a rotation is not seen; wrapping works: {error}"
+                    ),
                     remedy: error.remedy().to_owned(),
                 };
                 (Phase::Degraded, Some(reason), None)
@@ -234,18 +241,18 @@ impl State {
         let missing = self.describe_fault.as_ref().filter(|fault| fault.kind() == ErrorKind::NotFound);
         let reason = reason_of(missing.unwrap_or(error));
         let ridden_out = !confirmed && error.kind() != ErrorKind::Sealed;
-        match (ridden_out, self.last_contact) {
-            (true, Some(_)) => (Phase::Degraded, Some(reason), None),
-            (true, None) => (Phase::Starting, Some(reason), None),
+        match (ridden_out, self.proven || self.resumed) {
+            (true, true) => (Phase::Degraded, Some(reason), None),
+            (true, false) => (Phase::Starting, Some(reason), None),
             (false, _) => (Phase::Failed, Some(reason), None),
         }
     }
 
-    /// Degraded until the grace is over, counted from the last contact; without one, still starting.
+    /// Degraded until the grace is over, counted from the last contact. What never worked, neither in
+    /// this run nor in the one before, is still starting.
     fn outage(&self, reason: Reason, now: BootTime) -> (Phase, Option<Reason>, Option<BootTime>) {
-        let (Some(contact), Some(_)) = (self.last_contact, &self.key) else {
-            return (Phase::Starting, Some(reason), None);
-        };
+        let contact = self.last_contact.filter(|_| self.key.is_some() && (self.proven || self.resumed));
+        let Some(contact) = contact else { return (Phase::Starting, Some(reason), None) };
         let until = match self.rules.grace {
             Grace::Unlimited => None,
             Grace::For(grace) => Some(contact.plus(grace)),
@@ -309,15 +316,18 @@ fn no_contact(scope: &KeyScope) -> Reason {
 
 fn reason_of(error: &BackendError) -> Reason {
     let kind = match error.kind() {
-        ErrorKind::Unreachable | ErrorKind::Throttled | ErrorKind::Deadline | ErrorKind::Internal => ReasonKind::Unreachable,
+        ErrorKind::Unreachable | ErrorKind::Throttled | ErrorKind::Deadline | ErrorKind::Internal => {
+            ReasonKind::Unreachable
+        }
         ErrorKind::Sealed => ReasonKind::Sealed,
         ErrorKind::Denied => ReasonKind::Denied,
         ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,
         ErrorKind::CredentialsUnreadable => ReasonKind::CredentialsUnreadable,
         ErrorKind::NotFound => ReasonKind::KeyMissing,
-        ErrorKind::VersionGone | ErrorKind::VersionAhead | ErrorKind::BadCiphertext | ErrorKind::KeyUnusable => {
-            ReasonKind::KeyUnusable
-        }
+        ErrorKind::VersionGone
+        | ErrorKind::VersionAhead
+        | ErrorKind::BadCiphertext
+        | ErrorKind::KeyUnusable => ReasonKind::KeyUnusable,
     };
     Reason { kind, text: error.to_string(), remedy: error.remedy().to_owned() }
 }

@@ -65,7 +65,10 @@ fn an_outage_is_ridden_out_from_the_last_contact_and_then_fails() {
     let state = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
     assert_eq!((state.phase, state.until), (Phase::Degraded, Some(at(100 + 3600))));
     let state = run(state, vec![failed(ErrorKind::Sealed, false), Event::Tick], at(3699));
-    assert_eq!((state.phase, kind(&state), state.since), (Phase::Degraded, Some(ReasonKind::Sealed), at(200)));
+    assert_eq!(
+        (state.phase, kind(&state), state.since),
+        (Phase::Degraded, Some(ReasonKind::Sealed), at(200))
+    );
     let state = run(state, vec![Event::Tick], at(3700));
     assert_eq!((state.phase, state.since), (Phase::Failed, at(3700)));
     assert!(state.reason.as_ref().unwrap().kind.is_outage(), "Status answers a text, not an error");

@@ -50,29 +50,32 @@ pub(super) struct Publisher {
     pub primary: Arc<dyn Backend>,
     pub decrypt_only: Vec<DecryptOnly>,
     pub identity: IdentityFile,
-    pub snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
 impl Publisher {
     /// Takes events until nobody can send any more.
-    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+    pub(super) async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        published: watch::Sender<Arc<Snapshot>>,
+    ) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
-                    Some(message) => self.take(message),
+                    Some(message) => self.take(message, &published),
                     None => return,
                 },
                 _ = ticks.tick() => {
                     self.apply(Event::Tick);
-                    self.publish();
+                    self.publish(&published);
                 }
             }
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, message: Message, published: &watch::Sender<Arc<Snapshot>>) {
         let again = match message.place {
             Place::Primary => self.apply(message.event),
             Place::DecryptOnly(number) => {
@@ -80,7 +83,7 @@ impl Publisher {
                 false
             }
         };
-        self.publish();
+        self.publish(published);
         if let Some(done) = message.done {
             let _gone = done.send(again);
         }
@@ -97,7 +100,9 @@ impl Publisher {
             && let Some(key) = self.state.key.as_ref().filter(|_| !self.state.has_mismatch())
             && let Err(error) = self.identity.save(key, self.state.last_contact)
         {
-            tracing::warn!("the key's identity cannot be saved: {error}; a restart in an outage would start without it");
+            tracing::warn!(
+                "the key's identity cannot be saved: {error}; a restart in an outage would start without it"
+            );
         }
         effects.contains(&Effect::ReadAgainSoon)
     }
@@ -106,9 +111,11 @@ impl Publisher {
         let Some(service) = self.decrypt_only.get_mut(number) else { return };
         match event {
             Event::Described(description) => {
-                let mut versions: KeyVersions = service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default();
+                let mut versions: KeyVersions =
+                    service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default();
                 versions.extend(&description.versions);
-                service.key = key_id::known_key(service.backend.scope(), &description, &versions, service.epoch);
+                service.key =
+                    key_id::known_key(service.backend.scope(), &description, &versions, service.epoch);
                 if service.problem.take().is_some() {
                     tracing::info!("decrypt_only {:?} is reached again", service.name);
                 }
@@ -131,7 +138,10 @@ impl Publisher {
 
     /// The snapshot of the state as it is.
     pub(super) fn render(&self) -> Snapshot {
-        let service = |name: &str, key: &Option<KnownKey>, backend: &Arc<dyn Backend>, problem: Option<String>| ServiceState {
+        let service = |name: &str,
+                       key: &Option<KnownKey>,
+                       backend: &Arc<dyn Backend>,
+                       problem: Option<String>| ServiceState {
             name: name.to_owned(),
             key: key.clone(),
             token: backend.token(),
@@ -156,9 +166,9 @@ impl Publisher {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&self, published: &watch::Sender<Arc<Snapshot>>) {
         let snapshot = self.render();
-        self.snapshot.send_if_modified(|current| {
+        published.send_if_modified(|current| {
             if **current == snapshot {
                 return false;
             }

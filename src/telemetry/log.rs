@@ -14,9 +14,7 @@ use crate::config::settings::{Log, LogTarget};
 pub fn init(log: &Log) {
     // Libraries log what they carry at their lower levels: only our own lines go below `warn`.
     let level = LevelFilter::from_level(log.level);
-    let filter = Targets::new()
-        .with_target("kms_plugin", level)
-        .with_default(level.min(LevelFilter::WARN));
+    let filter = Targets::new().with_target("kms_plugin", level).with_default(level.min(LevelFilter::WARN));
     let journal = match log.target {
         LogTarget::Journal => true,
         LogTarget::Stderr => false,
@@ -38,7 +36,8 @@ pub fn init(log: &Log) {
         return;
     }
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+    let layer =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
     let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
 }
 

@@ -99,9 +99,13 @@ impl Client {
                 let left = u32::try_from(count - tried).unwrap_or(1).max(1);
                 let share = (deadline.remaining() / left).max(MIN_SHARE);
                 match self.once(index, request, deadline.at_most(share)).await {
-                    Err(CallError::Failed(error)) if !error.kind().may_fail_over() => return Err(error.into()),
+                    Err(CallError::Failed(error)) if !error.kind().may_fail_over() => {
+                        return Err(error.into());
+                    }
                     Err(CallError::Failed(error)) if !deadline.expired() => last = Some(error),
-                    Err(CallError::Failed(error)) => return Err(in_time(last.unwrap_or(error), request).into()),
+                    Err(CallError::Failed(error)) => {
+                        return Err(in_time(last.unwrap_or(error), request).into());
+                    }
                     done => return done,
                 }
             }
@@ -139,7 +143,12 @@ impl Client {
                 Exchange::Answer(answer) => Ok(answer),
                 Exchange::Redirect(_) => {
                     let message = "the configured addresses redirect to each other".to_owned();
-                    Err(BackendError::new(ErrorKind::Unreachable, message, "wait for the cluster to elect a leader").into())
+                    Err(BackendError::new(
+                        ErrorKind::Unreachable,
+                        message,
+                        "wait for the cluster to elect a leader",
+                    )
+                    .into())
                 }
             },
         }
@@ -220,14 +229,21 @@ impl Client {
     }
 
     async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, BackendError> {
-        let request =
-            Request { method: Method::GET, path: HEALTH, namespace: "", token: None, index: None, body: None };
+        let request = Request {
+            method: Method::GET,
+            path: HEALTH,
+            namespace: "",
+            token: None,
+            index: None,
+            body: None,
+        };
         let answer = match self.once(index, &request, deadline).await {
             Ok(answer) => answer,
             Err(CallError::Failed(error)) => return Err(error),
             Err(CallError::Refused(refusal)) => return Err(refusal.of_transit("reading sys/health", HEALTH)),
         };
-        let health: SysHealth = serde_json::from_slice(&answer.body).map_err(|_| not_vault(self.name(index)))?;
+        let health: SysHealth =
+            serde_json::from_slice(&answer.body).map_err(|_| not_vault(self.name(index)))?;
         if health.sealed || !health.initialized {
             let message = format!("{} is sealed or not initialised", self.name(index));
             return Err(BackendError::new(ErrorKind::Sealed, message, "unseal it: vault operator unseal"));
@@ -243,7 +259,10 @@ impl Client {
         if let Some(address) = self.addresses.get(index) {
             address.set_foreign(foreign);
             if foreign {
-                address.failed(&format!("{} belongs to another cluster than the key's; it is left out", address.name));
+                address.failed(&format!(
+                    "{} belongs to another cluster than the key's; it is left out",
+                    address.name
+                ));
             }
         }
         foreign
@@ -307,12 +326,16 @@ struct Head {
 
 impl Head {
     fn of(response: &Response) -> Self {
-        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
         let status = response.status();
         Self {
             status: status.as_u16(),
             location: text(LOCATION.as_str()).filter(|_| status.is_redirection()),
-            retry_after: text(RETRY_AFTER.as_str()).and_then(|text| text.parse().ok()).map(Duration::from_secs),
+            retry_after: text(RETRY_AFTER.as_str())
+                .and_then(|text| text.parse().ok())
+                .map(Duration::from_secs),
             index: text("x-vault-index"),
         }
     }
@@ -358,7 +381,8 @@ fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, B
 
 async fn read(mut response: Response, address: &Address) -> Result<Zeroizing<Vec<u8>>, BackendError> {
     // Sized once: growing would leave copies of a plaintext behind that nobody zeroizes.
-    let expected = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
+    let expected =
+        response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));
     while let Some(chunk) = response.chunk().await.map_err(|cause| error::transport(&address.name, &cause))? {
         if body.len() + chunk.len() > MAX_ANSWER {

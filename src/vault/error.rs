@@ -84,10 +84,13 @@ pub(super) fn server_text(body: &[u8]) -> Option<String> {
 
 /// A status that says the server is away or busy, not that it refuses. `text` is its own words.
 pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<BackendError> {
-    let unreachable = |message: String, remedy: &'static str| BackendError::new(ErrorKind::Unreachable, message, remedy);
+    let unreachable =
+        |message: String, remedy: &'static str| BackendError::new(ErrorKind::Unreachable, message, remedy);
     match (status, text) {
         (400, None) => Some(unreachable(
-            format!("{address} answered 400 and not in Vault's form: it may speak only HTTPS, or not be Vault"),
+            format!(
+                "{address} answered 400 and not in Vault's form: it may speak only HTTPS, or not be Vault"
+            ),
             "check the scheme (https://) and the port in vault.addresses",
         )),
         (472, _) => Some(unreachable(
@@ -95,7 +98,9 @@ pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<Bac
             "name the addresses of the primary cluster in vault.addresses",
         )),
         (_, None) if status >= 300 => Some(unreachable(
-            format!("{address} answered {status} and not in Vault's form: a proxy or another server is in the way"),
+            format!(
+                "{address} answered {status} and not in Vault's form: a proxy or another server is in the way"
+            ),
             "check vault.addresses and what stands between this node and Vault",
         )),
         (503, Some(text)) if text.contains("sealed") => Some(BackendError::new(
@@ -153,7 +158,10 @@ pub(super) fn transport(address: &str, cause: &reqwest::Error) -> BackendError {
     } else if text.contains("failed to lookup") || text.contains("dns error") {
         (format!("the name in {address} is not known to DNS"), "check vault.addresses and this node's DNS")
     } else {
-        (format!("{address} cannot be reached: {text}"), "check that Vault runs and that this node may reach it")
+        (
+            format!("{address} cannot be reached: {text}"),
+            "check that Vault runs and that this node may reach it",
+        )
     };
     BackendError::new(ErrorKind::Unreachable, message, remedy)
 }
@@ -217,7 +225,8 @@ mod tests {
 
     #[test]
     fn a_servers_text_is_bounded_and_on_one_line() {
-        let body = serde_json::json!({ "errors": ["1 error occurred:\n\t* permission denied\n\n"] }).to_string();
+        let body =
+            serde_json::json!({ "errors": ["1 error occurred:\n\t* permission denied\n\n"] }).to_string();
         assert_eq!(server_text(body.as_bytes()).as_deref(), Some("1 error occurred:  * permission denied"));
         let long = serde_json::json!({ "errors": ["é".repeat(4000)] }).to_string();
         assert_eq!(server_text(long.as_bytes()).map(|text| text.chars().count()), Some(301));

@@ -144,7 +144,8 @@ impl Session {
         if let Some(newer) = self.newer(Some(token.generation)) {
             return Ok(Some(newer));
         }
-        let kept = |(generation, at): (u64, Instant)| generation == token.generation && at.elapsed() < VALID_KEPT;
+        let kept =
+            |(generation, at): (u64, Instant)| generation == token.generation && at.elapsed() < VALID_KEPT;
         if flight.valid.is_some_and(kept) {
             return Ok(None);
         }
@@ -187,7 +188,10 @@ impl Session {
         {
             return Err(error.clone());
         }
-        if tokio::time::timeout_at(deadline.instant(), tokio::time::sleep_until(flight.not_before)).await.is_err() {
+        if tokio::time::timeout_at(deadline.instant(), tokio::time::sleep_until(flight.not_before))
+            .await
+            .is_err()
+        {
             return Err(BackendError::deadline("waiting for the next login: the last tokens died at once"));
         }
         let result = self.attempt(flight, deadline).await;
@@ -249,7 +253,9 @@ impl Session {
     /// Refuses credentials that the server has refused and that did not change since.
     fn rested(&self, flight: &Flight, fingerprint: Fingerprint) -> Result<(), BackendError> {
         match &flight.refused {
-            Some((refused, until, error)) if *refused == fingerprint && *until > Instant::now() => Err(error.clone()),
+            Some((refused, until, error)) if *refused == fingerprint && *until > Instant::now() => {
+                Err(error.clone())
+            }
             _ => Ok(()),
         }
     }
@@ -288,7 +294,12 @@ impl Session {
     }
 
     /// Takes over a token made by somebody else, and learns its lease where it may ask.
-    async fn adopt(&self, secret: Secret, granted: Instant, deadline: Deadline) -> Result<Token, BackendError> {
+    async fn adopt(
+        &self,
+        secret: Secret,
+        granted: Instant,
+        deadline: Deadline,
+    ) -> Result<Token, BackendError> {
         let lookup = self.lookup(&secret, deadline).await?;
         let Some(lookup) = lookup else {
             return Err(BackendError::new(
@@ -359,7 +370,11 @@ impl Session {
             };
             // One plan for one lease: drawing the jitter anew in each turn would let it drift.
             let plan = match due {
-                Some((generation, granted, at)) if (generation, granted) == (token.generation, token.lease.granted) => at,
+                Some((generation, granted, at))
+                    if (generation, granted) == (token.generation, token.lease.granted) =>
+                {
+                    at
+                }
                 _ => self.plan(&token),
             };
             due = Some((token.generation, token.lease.granted, plan));
@@ -374,12 +389,14 @@ impl Session {
                 tracing::info!("a credential file changed; logging in with it");
                 seen = stamps;
             }
-            let used_up = token.num_uses > 0 && self.uses.load(Ordering::Relaxed) >= (token.num_uses * 4 / 5).max(1);
+            let used_up =
+                token.num_uses > 0 && self.uses.load(Ordering::Relaxed) >= (token.num_uses * 4 / 5).max(1);
             if !changed && !used_up && Instant::now() < plan {
                 continue;
             }
             let deadline = Deadline::after(BACKGROUND);
-            let renew = matches!(token.lease.next(0.0), Next::Renew(_)) && !token.lease.nearly_over(Instant::now());
+            let renew =
+                matches!(token.lease.next(0.0), Next::Renew(_)) && !token.lease.nearly_over(Instant::now());
             let result = if renew && !changed && !used_up {
                 self.renew(&token, deadline).await
             } else {
@@ -388,9 +405,14 @@ impl Session {
             match result {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
-                    tracing::warn!(KMS_REASON = error.kind().name(), remedy = error.remedy(), "the token was not refreshed: {error}");
+                    tracing::warn!(
+                        KMS_REASON = error.kind().name(),
+                        remedy = error.remedy(),
+                        "the token was not refreshed: {error}"
+                    );
                     self.set_problem(Some(error.to_string()));
-                    due = Some((token.generation, token.lease.granted, Instant::now() + backoff.next_delay()));
+                    due =
+                        Some((token.generation, token.lease.granted, Instant::now() + backoff.next_delay()));
                 }
             }
         }

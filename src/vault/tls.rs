@@ -59,7 +59,10 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
         Some(path) => {
             for certificate in certificates(path)? {
                 roots.add(certificate).map_err(|cause| {
-                    error(format!("the CA file {} holds a certificate that cannot be a root: {cause}", path.display()))
+                    error(format!(
+                        "the CA file {} holds a certificate that cannot be a root: {cause}",
+                        path.display()
+                    ))
                 })?;
             }
         }

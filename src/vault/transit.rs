@@ -97,11 +97,7 @@ impl TransitBackend {
         Ok(Self {
             client,
             session,
-            scope: KeyScope {
-                namespace: vault.namespace.clone(),
-                mount: mount.clone(),
-                key: key.clone(),
-            },
+            scope: KeyScope { namespace: vault.namespace.clone(), mount: mount.clone(), key: key.clone() },
             encrypt: format!("{mount}/encrypt/{key}"),
             decrypt: format!("{mount}/decrypt/{key}"),
             keys: format!("{mount}/keys/{key}"),
@@ -138,11 +134,12 @@ impl TransitBackend {
         let mut logged_in = false;
         // Each turn either returns, leaves an address out, or uses up the one login.
         loop {
-            let refusal = match self.client.call(&self.request(method.clone(), path, &token, body), deadline).await {
-                Ok(answer) => return Ok(answer),
-                Err(CallError::Failed(error)) => return Err(error),
-                Err(CallError::Refused(refusal)) => refusal,
-            };
+            let refusal =
+                match self.client.call(&self.request(method.clone(), path, &token, body), deadline).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(CallError::Failed(error)) => return Err(error),
+                    Err(CallError::Refused(refusal)) => refusal,
+                };
             if refusal.status != 403 {
                 return self.elsewhere(refusal, what, method, path, &token, body, deadline).await;
             }
@@ -237,7 +234,10 @@ impl KeyData {
             return unusable(format!("{path} has type {}, which cannot encrypt", self.key_type), aead);
         }
         if !AEAD_TYPES.contains(&self.key_type.as_str()) {
-            return unusable(format!("{path} has type {}, which does not authenticate what it encrypts", self.key_type), aead);
+            return unusable(
+                format!("{path} has type {}, which does not authenticate what it encrypts", self.key_type),
+                aead,
+            );
         }
         if self.derived {
             return unusable(format!("{path} is derived: it needs a context with every call"), aead);
@@ -312,7 +312,11 @@ impl Backend for TransitBackend {
         Ok(data.ciphertext.into_owned().into_bytes())
     }
 
-    async fn unwrap(&self, ciphertext: &[u8], deadline: Deadline) -> Result<Zeroizing<Vec<u8>>, BackendError> {
+    async fn unwrap(
+        &self,
+        ciphertext: &[u8],
+        deadline: Deadline,
+    ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
         let foreign = || {
             BackendError::new(
                 ErrorKind::BadCiphertext,

@@ -31,13 +31,19 @@ pub(super) async fn status(client: &mut KmsClient, report: &mut Report) {
             let answer = answer.into_inner();
             report.status_time = started.elapsed();
             if answer.version != "v2" {
-                report.wrong(format!("Status answers version {:?}, kube-apiserver wants \"v2\"", answer.version));
+                report.wrong(format!(
+                    "Status answers version {:?}, kube-apiserver wants \"v2\"",
+                    answer.version
+                ));
             }
             if answer.healthz != "ok" {
                 report.wrong(format!("Status is not ok: {}", answer.healthz));
             }
             if answer.key_id.is_empty() || answer.key_id.len() > MAX_BYTES {
-                report.wrong(format!("the key_id has {} bytes, it must have 1 to {MAX_BYTES}", answer.key_id.len()));
+                report.wrong(format!(
+                    "the key_id has {} bytes, it must have 1 to {MAX_BYTES}",
+                    answer.key_id.len()
+                ));
             }
             report.version = answer.version;
             report.healthz = answer.healthz;
@@ -110,7 +116,10 @@ async fn round_trip(client: &mut KmsClient, number: u64) -> Result<RoundTrip, St
         return Err("Encrypt gave the plaintext back: nothing is encrypted".into());
     }
     if wrapped.ciphertext.is_empty() || wrapped.ciphertext.len() > MAX_BYTES {
-        return Err(format!("the ciphertext has {} bytes, it must have 1 to {MAX_BYTES}", wrapped.ciphertext.len()));
+        return Err(format!(
+            "the ciphertext has {} bytes, it must have 1 to {MAX_BYTES}",
+            wrapped.ciphertext.len()
+        ));
     }
     let (key_id, ciphertext) = (wrapped.key_id.clone(), wrapped.ciphertext.len());
     let request = DecryptRequest {

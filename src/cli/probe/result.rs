@@ -84,7 +84,10 @@ impl Report {
         let mut text = format!("socket   {}\n", self.socket.display());
         if !self.version.is_empty() {
             let time = millis(self.status_time);
-            text.push_str(&format!("status   {} {} in {time:.3} ms\nkey_id   {}\n", self.version, self.healthz, self.key_id));
+            text.push_str(&format!(
+                "status   {} {} in {time:.3} ms\nkey_id   {}\n",
+                self.version, self.healthz, self.key_id
+            ));
         }
         let done = self.samples.encrypt.len();
         text.push_str(&format!("trips    {done} of {} good, {} at once", self.requested, self.concurrency));

@@ -54,7 +54,12 @@ impl AppRole {
 
     /// Looks up what the wrapping token was made for, and opens it only if that is a secret-id of
     /// this mount: anything else may have been put there by somebody who already opened the real one.
-    async fn unwrap(&self, wrapping: Secret, client: &Client, deadline: Deadline) -> Result<Secret, BackendError> {
+    async fn unwrap(
+        &self,
+        wrapping: Secret,
+        client: &Client,
+        deadline: Deadline,
+    ) -> Result<Secret, BackendError> {
         let fingerprint = wrapping.fingerprint();
         let kept = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, secret)) = kept.filter(|(of, _)| *of == fingerprint) {
@@ -68,7 +73,10 @@ impl AppRole {
         if !path.contains(&expected) || !path.ends_with("/secret-id") {
             return Err(BackendError::new(
                 ErrorKind::CredentialsRefused,
-                format!("the wrapping token was not made for a secret-id of {}: it was made by {path}", self.mount),
+                format!(
+                    "the wrapping token was not made for a secret-id of {}: it was made by {path}",
+                    self.mount
+                ),
                 "treat this as an attack until proven otherwise: revoke the secret-id, then deliver a new wrapped one",
             ));
         }
@@ -87,7 +95,8 @@ impl AppRole {
         client: &Client,
         deadline: Deadline,
     ) -> Result<Answer, BackendError> {
-        let request = Request { method: Method::POST, path, namespace: &self.namespace, token, index: None, body };
+        let request =
+            Request { method: Method::POST, path, namespace: &self.namespace, token, index: None, body };
         client.call(&request, deadline).await.map_err(|error| match error {
             CallError::Failed(error) => error,
             CallError::Refused(refusal) => refusal.of_login(

@@ -42,7 +42,11 @@ impl LoginMethod for Cert {
             Some(role) => body(&[("name", role)])?,
             None => body(&[])?,
         };
-        Ok(Credentials::Login { path: format!("auth/{}/login", self.mount), body, fingerprint: self.fingerprint()? })
+        Ok(Credentials::Login {
+            path: format!("auth/{}/login", self.mount),
+            body,
+            fingerprint: self.fingerprint()?,
+        })
     }
 
     fn files(&self) -> Vec<PathBuf> {

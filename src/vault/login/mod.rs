@@ -79,7 +79,11 @@ fn body(fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, BackendError> {
     let mut body = Zeroizing::new(Vec::with_capacity(size));
     let object: std::collections::BTreeMap<_, _> = fields.iter().copied().collect();
     serde_json::to_writer(&mut *body, &object).map_err(|_| {
-        BackendError::new(ErrorKind::Internal, "the login request cannot be written as JSON", "report this as a bug")
+        BackendError::new(
+            ErrorKind::Internal,
+            "the login request cannot be written as JSON",
+            "report this as a bug",
+        )
     })?;
     Ok(body)
 }

@@ -1,0 +1,236 @@
+//! Login by every method, and what happens when credentials are wrong or change.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+
+use crate::support::agent::{Agent, QUICK, QUIET};
+use crate::support::bao::{Bao, KEY, policy, write_secret};
+use crate::support::fake;
+use crate::support::jwt::Signer;
+use crate::support::kms::SEED;
+use crate::support::pki::Pki;
+
+/// `[vault]` with another login.
+fn config(bao: &Bao, auth: &str) -> String {
+    format!("[vault]\naddresses = [{:?}]\n[vault.transit]\nkey = {KEY:?}\n[vault.auth]\n{auth}", bao.address)
+}
+
+#[tokio::test]
+async fn token() {
+    let bao = Bao::start().await;
+    let made = bao.post("auth/token/create", json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" })).await;
+    // A trailing newline is what an editor leaves.
+    write_secret(&bao.file("token"), &format!("{}\n", made["auth"]["client_token"].as_str().unwrap()));
+    let auth = format!("method = \"token\"\ntoken_file = {:?}\n", bao.file("token"));
+    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    agent.kms().await.round_trip().await;
+    let status = agent.status().unwrap();
+    assert_eq!(status["primary"]["token"]["method"], "token");
+    assert!(status["primary"]["token"]["expires"].is_i64(), "{status}");
+}
+
+#[tokio::test]
+async fn userpass() {
+    let bao = Bao::start().await;
+    bao.post("sys/auth/people", json!({ "type": "userpass" })).await;
+    bao.post("auth/people/users/node", json!({ "password": "pass word", "token_policies": "kms" })).await;
+    write_secret(&bao.file("password"), "pass word\n");
+    let auth = format!("method = \"userpass\"\nmount = \"people\"\nusername = \"node\"\npassword_file = {:?}\n", bao.file("password"));
+    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn a_secret_from_a_systemd_credential() {
+    let bao = Bao::start().await;
+    let role_id = fs::read_to_string(bao.file("role-id")).unwrap();
+    let credentials = tempfile::tempdir().unwrap();
+    fs::copy(bao.file("secret-id"), credentials.path().join("vault-secret-id")).unwrap();
+    let auth = format!("method = \"approle\"\nrole_id = {role_id:?}\ncredential = \"vault-secret-id\"\n");
+    let directory = credentials.path().display().to_string();
+    let passed = [("CREDENTIALS_DIRECTORY", directory.as_str())];
+    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(config(&bao, &auth) + QUIET), &passed);
+    agent.wait_for_phase("ready").await;
+    agent.kms().await.round_trip().await;
+    // Without systemd, the error names what is missing.
+    let agent = Agent::start(&(config(&bao, &auth) + QUIET));
+    let status = agent.wait_for_reason("starting", "credentials_unreadable").await;
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("LoadCredential=vault-secret-id"), "{status}");
+}
+
+#[tokio::test]
+async fn cert() {
+    let pki = Pki::new(&["127.0.0.1"]);
+    let bao = Bao::bare(Some(&pki)).await;
+    bao.post("sys/mounts/transit", json!({ "type": "transit" })).await;
+    bao.post(&format!("transit/keys/{KEY}"), json!({})).await;
+    bao.put_policy("kms", &policy("transit", KEY)).await;
+    bao.post("sys/auth/cert", json!({ "type": "cert" })).await;
+    let ca = fs::read_to_string(&pki.ca).unwrap();
+    bao.post("auth/cert/certs/nodes", json!({ "certificate": ca, "token_policies": "kms" })).await;
+    let auth = config(&bao, "method = \"cert\"\nrole = \"nodes\"\n").replace(
+        "[vault.transit]",
+        &format!(
+            "ca_file = {:?}\nclient_cert_file = {:?}\nclient_key_file = {:?}\n[vault.transit]",
+            pki.ca, pki.client_cert, pki.client_key
+        ),
+    );
+    let agent = Agent::ready(&(auth + QUIET)).await;
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn jwt() {
+    let bao = Bao::start().await;
+    let signer = Signer::new();
+    bao.post("sys/auth/jwt", json!({ "type": "jwt" })).await;
+    bao.post("auth/jwt/config", json!({ "jwt_validation_pubkeys": [signer.public_pem()] })).await;
+    let role = json!({
+        "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": "kms",
+    });
+    bao.post("auth/jwt/role/nodes", role).await;
+    // A service account's token is world-readable where the kubelet projects it.
+    fs::write(bao.file("jwt"), signer.sign("node-1", "vault")).unwrap();
+    fs::set_permissions(bao.file("jwt"), fs::Permissions::from_mode(0o644)).unwrap();
+    let auth = format!("method = \"jwt\"\nrole = \"nodes\"\njwt_file = {:?}\n", bao.file("jwt"));
+    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn kubernetes() {
+    let bao = Bao::start().await;
+    let signer = Signer::new();
+    // A fake stands for the API server's TokenReview: the real one has its turn in the end-to-end tests.
+    let api = fake::token_review("kube-system", "kms-plugin").await;
+    bao.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await;
+    bao.post(
+        "auth/kubernetes/config",
+        json!({ "kubernetes_host": api, "token_reviewer_jwt": signer.sign("reviewer", "k8s"), "disable_local_ca_jwt": true }),
+    )
+    .await;
+    let role = json!({
+        "bound_service_account_names": "kms-plugin", "bound_service_account_namespaces": "kube-system",
+        "token_policies": "kms", "audience": "vault",
+    });
+    bao.post("auth/kubernetes/role/nodes", role).await;
+    fs::write(bao.file("jwt"), signer.sign("system:serviceaccount:kube-system:kms-plugin", "vault")).unwrap();
+    let auth = format!("method = \"kubernetes\"\nrole = \"nodes\"\njwt_file = {:?}\n", bao.file("jwt"));
+    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn a_wrapped_secret_id_is_opened_once_and_kept_in_memory() {
+    let bao = Bao::start().await;
+    let wrap = async |path: &str| -> String {
+        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
+        let request = client.post(format!("{}/v1/{path}", bao.address));
+        let answer = request.header("x-vault-token", &bao.root).header("x-vault-wrap-ttl", "5m").body("{}").send().await.unwrap();
+        let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        answer["wrap_info"]["token"].as_str().unwrap().to_owned()
+    };
+    write_secret(&bao.file("secret-id"), &wrap("auth/approle/role/kms/secret-id").await);
+    let wrapped = bao.vault_config() + "secret_id_wrapped = true\n";
+    let agent = Agent::ready(&(wrapped.clone() + QUICK)).await;
+    agent.kms().await.round_trip().await;
+    // The token is revoked: the next login uses the secret-id that was unwrapped before.
+    revoke_tokens(&bao).await;
+    agent.kms().await.round_trip().await;
+    assert_eq!(bao.count("sys/wrapping/unwrap"), 1);
+    // A second agent finds the wrapping token used up, and says what that may mean.
+    let late = Agent::start(&(wrapped.clone() + QUICK));
+    let status = late.wait_for_reason("failed", "credentials_refused").await;
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("somebody else"), "{status}");
+    // A wrapping token of something else is not even opened.
+    bao.post("sys/mounts/kv", json!({ "type": "kv" })).await;
+    write_secret(&bao.file("secret-id"), &wrap("auth/token/create").await);
+    let opened = bao.count("sys/wrapping/unwrap");
+    let tricked = Agent::start(&(wrapped + QUICK));
+    let status = tricked.wait_for_reason("failed", "credentials_refused").await;
+    assert!(status["reason"]["text"].as_str().unwrap().contains("was not made for a secret-id"), "{status}");
+    assert_eq!(bao.count("sys/wrapping/unwrap"), opened);
+}
+
+/// Revokes every token that logins by AppRole gave out.
+async fn revoke_tokens(bao: &Bao) {
+    bao.request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_fails_no_call() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let mut kms = agent.kms().await;
+    kms.round_trip().await;
+    for _ in 0..2 {
+        revoke_tokens(&bao).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let mut kms = kms.clone();
+            calls.spawn(async move { kms.round_trip().await });
+        }
+        assert_eq!(calls.join_all().await.len(), 8);
+    }
+    assert_eq!(bao.count("auth/approle/login"), 3, "eight callers share one login");
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_sent_once_and_a_corrected_file_heals() {
+    let bao = Bao::start().await;
+    let right = fs::read_to_string(bao.file("secret-id")).unwrap();
+    write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
+    let agent = Agent::start(&(bao.vault_config() + QUICK));
+    let status = agent.wait_for_reason("failed", "credentials_refused").await;
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("locked"), "{status}");
+    let mut kms = agent.kms().await;
+    for _ in 0..20 {
+        assert!(kms.encrypt(&SEED).await.is_err());
+    }
+    assert_eq!(bao.count("auth/approle/login"), 1, "the role is not locked for the other nodes");
+    assert!(!agent.log().contains("00000000-0000"), "no secret in the log");
+    write_secret(&bao.file("secret-id"), &right);
+    agent.wait_for_phase("ready").await;
+    kms.round_trip().await;
+}
+
+#[tokio::test]
+async fn secret_files_that_cannot_be_used_are_told_without_their_content() {
+    let bao = Bao::start().await;
+    let secret = fs::read_to_string(bao.file("secret-id")).unwrap();
+    let path = bao.file("secret-id");
+    let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    let told = async |words: &str| {
+        let agent = Agent::start(&(bao.vault_config() + QUICK));
+        let status = agent.wait_for_reason("starting", "credentials_unreadable").await;
+        let reason = status["reason"].to_string();
+        assert!(reason.contains(words) && reason.contains("secret-id"), "{words}: {reason}");
+        assert!(!agent.log().contains(&secret));
+    };
+    mode(0o644);
+    told("0644").await;
+    mode(0o600);
+    fs::write(&path, "\n").unwrap();
+    told("empty").await;
+    fs::write(&path, "one\ntwo\n").unwrap();
+    told("more than one line").await;
+    fs::write(&path, [0xff, 0xfe]).unwrap();
+    told("cannot be read").await;
+    fs::write(&path, "x".repeat(70_000)).unwrap();
+    told("65536 bytes").await;
+    fs::remove_file(&path).unwrap();
+    told("No such file").await;
+    fs::create_dir(&path).unwrap();
+    told("is a directory").await;
+    fs::remove_dir(&path).unwrap();
+    // A trailing newline does no harm; and the role-id's file may be read by all.
+    write_secret(&path, &format!("{secret}\n"));
+    fs::set_permissions(bao.file("role-id"), fs::Permissions::from_mode(0o644)).unwrap();
+    Agent::ready(&(bao.vault_config() + QUICK)).await;
+    fs::remove_file(bao.file("role-id")).unwrap();
+    let agent = Agent::start(&(bao.vault_config() + QUICK));
+    let status = agent.wait_for_reason("starting", "credentials_unreadable").await;
+    assert!(status["reason"].to_string().contains("role-id"), "{status}");
+}

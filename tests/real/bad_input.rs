@@ -1,0 +1,72 @@
+//! Bad requests on the socket: a clear error, and the agent goes on.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+
+use crate::support::agent::{Agent, QUIET};
+use crate::support::bao::Bao;
+use crate::support::kms::SEED;
+
+fn told(refused: Status, code: Code, words: &str) {
+    assert_eq!(refused.code(), code, "{refused}");
+    assert!(refused.message().contains(words), "{words:?} in {refused}");
+}
+
+#[tokio::test]
+async fn requests_beyond_the_contract() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let mut kms = agent.kms().await;
+    let good = kms.round_trip().await;
+    let key_id = good.key_id.clone();
+    let before = bao.audited().len();
+
+    told(kms.encrypt(b"").await.unwrap_err(), Code::InvalidArgument, "empty");
+    told(kms.encrypt(&[0; 513]).await.unwrap_err(), Code::InvalidArgument, "513 bytes");
+    told(kms.decrypt_raw(b"", &key_id).await.unwrap_err(), Code::InvalidArgument, "empty");
+    told(kms.decrypt_raw(&[7; 1025], &key_id).await.unwrap_err(), Code::InvalidArgument, "1025 bytes");
+    told(kms.decrypt_raw(&vec![7; 2 << 20], &key_id).await.unwrap_err(), Code::OutOfRange, "too large");
+    told(kms.decrypt_raw(&[0xff; 100], &key_id).await.unwrap_err(), Code::InvalidArgument, "form");
+    told(kms.decrypt_raw(&good.ciphertext, "").await.unwrap_err(), Code::InvalidArgument, "key_id is empty");
+    told(kms.decrypt_raw(&good.ciphertext, &"k".repeat(1025)).await.unwrap_err(), Code::InvalidArgument, "1025 bytes");
+    told(kms.decrypt_raw(b"vault:v2:AAAA", &key_id).await.unwrap_err(), Code::InvalidArgument, "do not belong together");
+    told(kms.decrypt_raw(b"\x01\x02garbage", "1").await.unwrap_err(), Code::FailedPrecondition, "another plugin");
+    let annotated = async |name: &str, length: usize| {
+        let annotations = HashMap::from([(name.to_owned(), vec![0; length])]);
+        agent.kms().await.decrypt_annotated(&good.ciphertext, &key_id, annotations).await
+    };
+    told(annotated("kek.example.com", 33_000).await.unwrap_err(), Code::InvalidArgument, "annotations");
+    told(annotated("not_a_name", 1).await.unwrap_err(), Code::InvalidArgument, "fully qualified");
+    assert_eq!(annotated("kek.example.com", 1).await.unwrap(), SEED);
+    let asked = bao.audited().len() - before;
+    assert_eq!(asked, 1, "only the good request reached the key service");
+
+    // A ciphertext that is damaged in its middle is the key service's to refuse.
+    let mut damaged = good.ciphertext.clone();
+    let middle = damaged.len() - 10;
+    damaged[middle] = if damaged[middle] == b'A' { b'B' } else { b'A' };
+    told(kms.decrypt_raw(&damaged, &key_id).await.unwrap_err(), Code::InvalidArgument, "remedy");
+    // An id of ours that no key has: one read of the key, then a plain refusal.
+    let unknown = kms.decrypt_raw(&good.ciphertext, "v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await.unwrap_err();
+    told(unknown, Code::FailedPrecondition, "decrypt_only");
+    kms.round_trip().await;
+}
+
+#[tokio::test]
+async fn wrong_places_are_told_with_the_key_that_names_them() {
+    let bao = Bao::start().await;
+    let told = async |config: String, phase: &str, kind: &str, words: &str| {
+        let agent = Agent::start(&(config + QUIET));
+        let status = agent.wait_for_reason(phase, kind).await;
+        let reason = status["reason"].to_string();
+        assert!(reason.contains(words), "{words:?} in {reason}");
+    };
+    let config = bao.vault_config();
+    // Where reading is not allowed, a wrong name and a missing right look the same: both are named.
+    told(config.replace("[vault.transit]", "[vault.transit]\nmount = \"transot\""), "failed", "denied", "transot/keys/kms-key").await;
+    told(config.replace("\"kms-key\"", "\"kms-kex\""), "failed", "denied", "check that the key exists").await;
+    told(config.replace("[vault.transit]", "namespace = \"nowhere\"\n[vault.transit]"), "failed", "credentials_refused", "login").await;
+    let wrong_auth = config.replace("[vault.auth]", "[vault.auth]\nmount = \"approll\"");
+    told(wrong_auth, "failed", "credentials_refused", "approll").await;
+}

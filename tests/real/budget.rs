@@ -1,0 +1,42 @@
+//! What the key service is asked, counted in its own audit log.
+
+use crate::support::agent::{Agent, QUIET};
+use crate::support::bao::{Bao, KEY};
+
+#[tokio::test]
+async fn one_request_an_encrypt_one_a_decrypt_and_none_a_status() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let mut kms = agent.kms().await;
+    let before = bao.audited().len();
+    for _ in 0..25 {
+        kms.round_trip().await;
+    }
+    for _ in 0..200 {
+        assert_eq!(kms.status().await.unwrap().healthz, "ok");
+    }
+    for path in ["/healthz", "/readyz", "/livez", "/status", "/healthz?verbose"] {
+        assert_eq!(agent.admin("GET", path).unwrap().0, 200, "{path}");
+    }
+    let audited = &bao.audited()[before..];
+    let count = |operation: &str| {
+        let path = format!("transit/{operation}/{KEY}");
+        audited.iter().filter(|found| **found == path).count()
+    };
+    assert_eq!((count("encrypt"), count("decrypt"), audited.len()), (25, 25, 50), "{audited:?}");
+}
+
+#[tokio::test]
+async fn a_start_costs_one_login_one_read_and_one_round_trip() {
+    let bao = Bao::start().await;
+    let _agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let mut audited = bao.audited();
+    audited.sort();
+    let expected = [
+        "auth/approle/login".to_owned(),
+        format!("transit/decrypt/{KEY}"),
+        format!("transit/encrypt/{KEY}"),
+        format!("transit/keys/{KEY}"),
+    ];
+    assert_eq!(audited, expected);
+}

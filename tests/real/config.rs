@@ -1,0 +1,147 @@
+//! The configuration as an administrator meets it: layers, typos, types, origins.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::agent::command;
+
+const GOOD: &str = "[vault]\naddresses = [\"https://vault.example:8200\"]\n[vault.transit]\nkey = \"kms-key\"\n[vault.auth]\nmethod = \"approle\"\nrole_id = \"r\"\nsecret_id_file = \"/etc/kms-plugin/secret-id\"\n";
+
+/// `kms-plugin config` on this file: the exit code, stdout and stderr.
+fn run(text: &str, variables: &[(&str, &str)], more: &[&str]) -> (Option<i32>, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    fs::write(&file, text).unwrap();
+    run_file(&file, variables, more)
+}
+
+fn run_file(file: &Path, variables: &[(&str, &str)], more: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = command();
+    command.arg("config").arg("--config").arg(file).args(more).envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn layers_override_each_other_and_are_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    fs::write(&file, format!("{GOOD}[health]\noutage_grace = \"1h\"\nready_timeout = \"1s\"\n[log]\nlevel = \"warn\"\n")).unwrap();
+    fs::create_dir(directory.path().join("config.d")).unwrap();
+    fs::write(directory.path().join("config.d/20-b.toml"), "[health]\noutage_grace = \"3h\"\n").unwrap();
+    fs::write(directory.path().join("config.d/10-a.toml"), "[health]\noutage_grace = \"2h\"\nready_timeout = \"2s\"\n").unwrap();
+    fs::write(directory.path().join("config.d/ignored.bak"), "rubbish").unwrap();
+    let variables = [("KMS_PLUGIN_LOG_LEVEL", "debug"), ("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT", "7")];
+    let flags = ["--log-level", "trace", "--vault-addresses", "https://a:1,https://b:2", "--output", "json"];
+    let (code, shown, errors) = run_file(&file, &variables, &flags);
+    assert_eq!(code, Some(0), "{errors}");
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let entry = |key: &str| (shown[key]["value"].clone(), shown[key]["origin"].as_str().unwrap().to_owned());
+    assert_eq!(entry("log.level"), ("trace".into(), "--log-level".into()));
+    assert_eq!(entry("server.max_in_flight"), (7.into(), "KMS_PLUGIN_SERVER_MAX_IN_FLIGHT".into()));
+    assert_eq!(entry("vault.addresses").0, serde_json::json!(["https://a:1", "https://b:2"]));
+    let (grace, origin) = entry("health.outage_grace");
+    assert!(grace == "3h" && origin.ends_with("config.d/20-b.toml"), "{grace} {origin}");
+    assert!(entry("health.ready_timeout").1.ends_with("10-a.toml"));
+    assert!(entry("vault.transit.key").1.ends_with("config.toml"));
+    let (_, text, _) = run_file(&file, &variables, &[]);
+    assert!(text.contains("level = \"debug\"  # KMS_PLUGIN_LOG_LEVEL"), "{text}");
+    assert!(text.contains("# mount = \"transit\"  # default"), "{text}");
+}
+
+#[test]
+fn mistakes_are_told_with_their_place_and_what_is_right() {
+    let typo = GOOD.replace("addresses", "adresses");
+    let type_error = GOOD.replace("[\"https://vault.example:8200\"]", "\"https://vault.example:8200\"");
+    for (text, words) in [
+        (typo.as_str(), vec!["config.toml:2", "vault.adresses", "did you mean vault.addresses"]),
+        (type_error.as_str(), vec!["config.toml:2", "vault.addresses must be a list of texts"]),
+        ("[vault]\nnamespace = \"a\"\nnamespace = \"b\"\n", vec!["config.toml:3", "duplicate"]),
+        ("[vault\n", vec!["config.toml:1", "not valid TOML"]),
+        ("vault = 3\n", vec!["config.toml:1", "vault must be a table"]),
+        ("[server]\nmax_in_flight = \"many\"\n", vec!["config.toml:2", "a whole number"]),
+        ("[server]\nallowed_uids = [\"root\"]\n", vec!["config.toml:2", "a list of whole numbers"]),
+        ("[[decrypt_only]]\nnam = \"x\"\n", vec!["config.toml:2", "decrypt_only.nam"]),
+        ("[[decrypt_only]]\nname = \"x\"\n[decrypt_only.vault.transit]\nkye = \"k\"\n", vec!["config.toml:4", "decrypt_only.vault.transit.kye", "vault.transit.key"]),
+        ("", vec!["vault.addresses", "vault.transit.key", "vault.auth.method"]),
+    ] {
+        let (code, _, errors) = run(text, &[], &[]);
+        assert_eq!(code, Some(78), "{text}: {errors}");
+        for words in words {
+            assert!(errors.contains(words), "{words:?} in {errors}");
+        }
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_told() {
+    for (from, to, words) in [
+        ("https://vault.example:8200", "vault.example:8200", "has no scheme; write https://vault.example:8200"),
+        ("https://vault.example:8200", "http://vault.example:8200", "plain HTTP beyond loopback"),
+        ("https://vault.example:8200", "https://vault.example:8200/v1", "must end after the port"),
+        ("https://vault.example:8200", "https://me:pw@vault.example", "must not hold a user"),
+        ("https://vault.example:8200", "ftp://vault.example", "must begin with https://"),
+        ("\"kms-key\"", "\"kms/key\"", "is not the name of a Transit key"),
+        ("\"approle\"", "\"aprole\"", "is not one of token, approle"),
+        ("role_id = \"r\"", "", "role_id or role_id_file"),
+        ("secret_id_file = \"/etc/kms-plugin/secret-id\"", "", "credential"),
+        ("[vault.transit]", "client_cert_file = \"/c\"\n[vault.transit]", "only of use together"),
+        ("[vault.transit]", "[vault.transit]\nkey_id_epoch = 256", "between 0 and 255"),
+        ("[vault.auth]", "[health]\noutage_grace = \"soon\"\n[vault.auth]", "a time with its unit"),
+        ("[vault.auth]", "[health]\nprobe_interval = \"1ms\"\n[vault.auth]", "between 100ms and 1h"),
+        ("[vault.auth]", "[server]\nadmin = \"0.0.0.0:8690\"\n[vault.auth]", "insecure_admin_beyond_loopback"),
+        ("[vault.auth]", "[log]\nlevel = \"loud\"\n[vault.auth]", "is not one of error, warn"),
+        ("[vault.auth]", "[[decrypt_only]]\nname = \"x\"\n[decrypt_only.vault]\naddresses = [\"https://o:1\"]\n[vault.auth]", "needs an auth table of its own"),
+    ] {
+        let text = GOOD.replace(from, to);
+        let (code, _, errors) = run(&text, &[], &[]);
+        assert!(code == Some(78) && errors.contains(words), "{words:?} for {to:?}: {errors}");
+    }
+}
+
+#[test]
+fn variables_and_flags_are_checked_like_files() {
+    let (code, _, errors) = run(GOOD, &[("KMS_PLUGIN_VAULT_ADDRESES", "x")], &[]);
+    assert!(code == Some(78) && errors.contains("did you mean KMS_PLUGIN_VAULT_ADDRESSES"), "{errors}");
+    let (code, _, errors) = run(GOOD, &[("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT", "many")], &[]);
+    assert!(code == Some(78) && errors.contains("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT"), "{errors}");
+    // What the kubelet sets for a Service called kms-plugin is not ours.
+    let (code, _, errors) = run(GOOD, &[("KMS_PLUGIN_SERVICE_HOST", "10.0.0.1"), ("KMS_PLUGIN_PORT_443_TCP", "x")], &[]);
+    assert_eq!(code, Some(0), "{errors}");
+    let (code, _, errors) = run(GOOD, &[], &["--vault-adresses", "x"]);
+    assert!(code == Some(64) && errors.contains("--vault-addresses"), "{errors}");
+    let (code, shown, _) = run(GOOD, &[], &["--vault-insecure-skip-verify"]);
+    assert!(code == Some(0) && shown.contains("insecure_skip_verify = true"), "{shown}");
+}
+
+#[test]
+fn a_named_file_that_is_missing_is_told_and_the_default_one_may_be() {
+    let (code, _, errors) = run_file(Path::new("/nonexistent/config.toml"), &[], &[]);
+    assert!(code == Some(78) && errors.contains("/nonexistent/config.toml"), "{errors}");
+    let keys = command().args(["config", "--keys"]).output().unwrap();
+    assert!(keys.status.success() && String::from_utf8_lossy(&keys.stdout).contains("KMS_PLUGIN_HEALTH_OUTAGE_GRACE"));
+}
+
+#[test]
+fn the_shipped_example_is_valid_and_names_every_key() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.example.toml");
+    let (code, _, errors) = run_file(&example, &[], &[]);
+    assert_eq!(code, Some(0), "{errors}");
+    // With every commented-out setting switched on, each key is still known, and none is missing.
+    let text = fs::read_to_string(&example).unwrap();
+    let all: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = ") => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let (_, shown, errors) = run(&all, &[], &["--output", "json"]);
+    assert!(!errors.contains("unknown key"), "{errors}");
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    for key in kms_plugin::config::schema::KEYS {
+        assert!(!shown[key.path].is_null(), "the example lacks {}", key.path);
+    }
+}

@@ -1,0 +1,117 @@
+//! Several addresses of one cluster, and what stands in the way of one.
+
+use serde_json::json;
+
+use crate::support::agent::{Agent, QUICK, QUIET};
+use crate::support::bao::{Bao, KEY, policy};
+use crate::support::eventually;
+use crate::support::fake;
+use crate::support::kms::SEED;
+
+/// The server's configuration with other addresses.
+fn config(bao: &Bao, addresses: &[&str]) -> String {
+    bao.vault_config().replace(&format!("[{:?}]", bao.address), &format!("{addresses:?}"))
+}
+
+#[tokio::test]
+async fn a_dead_first_address_costs_one_try_and_the_good_one_is_remembered() {
+    let bao = Bao::start().await;
+    let dead = "http://127.0.0.1:9";
+    let agent = Agent::ready(&(config(&bao, &[dead, &bao.address]) + QUIET)).await;
+    agent.kms().await.round_trip().await;
+    let status = agent.status().unwrap();
+    let addresses = &status["primary"]["addresses"];
+    assert_eq!((&addresses[0]["reachable"], &addresses[1]["reachable"]), (&json!(false), &json!(true)), "{status}");
+    assert_eq!(addresses[1]["preferred"], true);
+    let (code, verbose) = agent.admin("GET", "/healthz?verbose").unwrap();
+    assert_eq!(code, 200);
+    assert!(verbose.contains(&format!("[-]primary/{dead} failed")) && verbose.contains(&format!("[+]primary/{} ok", bao.address)), "{verbose}");
+}
+
+#[tokio::test]
+async fn a_hanging_preferred_address_leaves_time_for_the_next() {
+    let hanging = Bao::start().await;
+    let bao = Bao::start().await;
+    hanging.freeze();
+    let agent = Agent::ready(&(config(&bao, &[&hanging.address, &bao.address]) + QUICK)).await;
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn redirects_lead_only_to_configured_addresses() {
+    let bao = Bao::start().await;
+    let standby = fake::redirect(bao.address.clone()).await;
+    let agent = Agent::ready(&(config(&bao, &[&standby, &bao.address]) + QUIET)).await;
+    agent.kms().await.round_trip().await;
+    let astray = Agent::start(&(config(&bao, &[&standby]) + QUIET));
+    let status = astray.wait_for_reason("starting", "unreachable").await;
+    assert!(status["reason"]["text"].as_str().unwrap().contains("not configured"), "{status}");
+}
+
+#[tokio::test]
+async fn a_proxys_html_is_an_outage_and_no_denial() {
+    let bao = Bao::start().await;
+    let proxy = fake::always(403, "text/html", "<html>Forbidden</html>").await;
+    let agent = Agent::start(&(config(&bao, &[&proxy]) + QUICK));
+    let status = agent.wait_for_reason("starting", "unreachable").await;
+    assert!(status["reason"]["text"].as_str().unwrap().contains("proxy"), "{status}");
+    let agent = Agent::ready(&(config(&bao, &[&proxy, &bao.address]) + QUICK)).await;
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn an_address_of_another_cluster_is_left_out_and_does_not_deny() {
+    let mut bao = Bao::start().await;
+    let other = Bao::start().await;
+    let both = config(&bao, &[&bao.address, &other.address]);
+    let agent = Agent::ready(&(both + "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\noutage_grace = \"1h\"\n")).await;
+    let mut kms = agent.kms().await;
+    let key_id = kms.round_trip().await.key_id;
+    bao.kill();
+    let status = agent.wait_for_reason("degraded", "unreachable").await;
+    assert_eq!(kms.status().await.unwrap().healthz, "ok", "{status}");
+    eventually("the other cluster is recognised", async || {
+        let status = agent.status()?;
+        let reason = status["primary"]["addresses"][1]["reason"].to_string();
+        if reason.contains("another cluster") { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    bao.restart().await;
+    agent.wait_for_phase("ready").await;
+    assert_eq!(kms.round_trip().await.key_id, key_id);
+}
+
+#[tokio::test]
+async fn namespaces_for_the_key_and_for_the_login() {
+    let bao = Bao::start().await;
+    bao.post("sys/namespaces/team", json!({})).await;
+    bao.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
+    bao.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;
+    // The login lives in the root namespace, and its policy reaches into the other one.
+    let text = policy("keys", KEY).replace("\"keys/", "\"team/keys/") + "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }";
+    bao.put_policy("kms", &text).await;
+    let root_login = bao
+        .vault_config()
+        .replace("[vault.transit]", "namespace = \"/team/\"\nauth_namespace = \"\"\n[vault.transit]\nmount = \"keys\"");
+    let agent = Agent::ready(&(root_login + QUIET)).await;
+    let wrapped = agent.kms().await.round_trip().await;
+    // The same key without slashes around the namespace has the same id on another node.
+    let other = bao
+        .vault_config()
+        .replace("[vault.transit]", "namespace = \"team\"\nauth_namespace = \"/\"\n[vault.transit]\nmount = \"/keys/\"");
+    let agent = Agent::ready(&(other + QUIET)).await;
+    assert_eq!(agent.kms().await.decrypt(&wrapped).await.unwrap(), SEED);
+    assert_eq!(agent.kms().await.round_trip().await.key_id, wrapped.key_id);
+    // A login inside the namespace, for which `auth_namespace` follows `namespace`.
+    bao.post_in("team", "sys/policies/acl/kms", json!({ "policy": policy("keys", KEY) })).await;
+    bao.post_in("team", "sys/auth/userpass", json!({ "type": "userpass" })).await;
+    bao.post_in("team", "auth/userpass/users/node", json!({ "password": "p", "token_policies": "kms" })).await;
+    crate::support::bao::write_secret(&bao.file("password"), "p");
+    let inside = format!(
+        "[vault]\naddresses = [{:?}]\nnamespace = \"team\"\n[vault.transit]\nmount = \"keys\"\nkey = {KEY:?}\n[vault.auth]\nmethod = \"userpass\"\nusername = \"node\"\npassword_file = {:?}\n",
+        bao.address,
+        bao.file("password")
+    );
+    let agent = Agent::ready(&(inside + QUIET)).await;
+    assert_eq!(agent.kms().await.round_trip().await.key_id, wrapped.key_id);
+}

@@ -1,0 +1,49 @@
+//! The API server's own KMS v2 client (grpc-go, `kmsv2.NewGRPCService`) against the real binary.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::agent::{Agent, QUICK, QUIET};
+use crate::support::bao::Bao;
+use crate::support::tools;
+
+fn run(agent: &Agent, more: &[&str]) -> Option<Value> {
+    let output = Command::new(tools::go_client()?).arg("-socket").arg(agent.socket()).args(more).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}\n{}", agent.log());
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn round_trips_and_openshifts_preflight() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let Some(trips) = run(&agent, &["-mode", "roundtrip", "-count", "50"]) else { return };
+    assert_eq!((&trips["version"], &trips["healthz"], &trips["round_trips"]), (&"v2".into(), &"ok".into(), &50.into()));
+    let preflight = run(&agent, &["-mode", "preflight"]).unwrap();
+    assert_eq!(preflight["status_calls"], 1, "{preflight}");
+    // What the API server stores in etcd, by its own loader of our EncryptionConfiguration.
+    let stored = run(&agent, &["-mode", "transformer"]).unwrap();
+    assert!(stored["stored_bytes"].as_u64().unwrap() > 1024, "{stored}");
+}
+
+#[tokio::test]
+async fn rotations_on_a_live_connection_never_disagree() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    if tools::go_client().is_none() {
+        return;
+    }
+    let rotating = async {
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            bao.rotate().await;
+        }
+    };
+    let watching = tokio::task::spawn_blocking(move || run(&agent, &["-mode", "rotate", "-duration", "5s"]).unwrap());
+    let ((), watched) = tokio::join!(rotating, watching);
+    let watched = watched.unwrap();
+    assert_eq!(watched["key_ids"].as_array().unwrap().len(), 5, "{watched}");
+}

@@ -1,0 +1,149 @@
+//! The key's identity: replaced, rolled back, remembered across restarts, accepted deliberately.
+
+use serde_json::json;
+use tonic::Code;
+
+use crate::support::agent::{Agent, QUICK, QUIET, command};
+use crate::support::bao::{Bao, KEY};
+use crate::support::eventually;
+use crate::support::kms::SEED;
+
+fn accept(agent: &Agent) -> std::process::Output {
+    let mut command = command();
+    command.arg("accept-key").arg("--runtime-dir").arg(agent.directory.path().join("run"));
+    command.output().unwrap()
+}
+
+#[tokio::test]
+async fn a_replaced_key_is_refused_until_it_is_accepted() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let before = kms.round_trip().await;
+    let early = accept(&agent);
+    assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("nothing is to be accepted"));
+    bao.replace_key().await;
+    let status = agent.wait_for_reason("failed", "key_replaced").await;
+    assert!(status["line"].as_str().unwrap().contains("accept-key"), "{status}");
+    let writes = bao.count(&format!("transit/encrypt/{KEY}"));
+    for refused in [kms.status().await.err(), kms.encrypt(&SEED).await.err()] {
+        let refused = refused.unwrap();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("another key than before"), "{refused}");
+    }
+    let (code, body) = agent.admin("GET", "/healthz?verbose").unwrap();
+    assert!(code == 503 && body.contains("[-]key failed") && body.contains("[+]vault ok"), "{body}");
+    let accepted = accept(&agent);
+    assert!(accepted.status.success(), "{accepted:?}");
+    agent.wait_for_phase("ready").await;
+    let after = kms.round_trip().await;
+    assert_ne!(after.key_id, before.key_id, "an id is never used for two keys");
+    assert!(bao.count(&format!("transit/encrypt/{KEY}")) > writes);
+    let lost = kms.decrypt(&before).await.unwrap_err();
+    assert_eq!(lost.code(), Code::FailedPrecondition, "{lost}");
+}
+
+#[tokio::test]
+async fn a_key_replaced_while_the_agent_was_down_is_noticed() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUICK;
+    let agent = Agent::ready(&config).await;
+    let directory = agent.kill();
+    bao.replace_key().await;
+    let agent = Agent::start_in(directory, &config, &[]);
+    agent.wait_for_reason("failed", "key_replaced").await;
+    // Saying so in the configuration accepts it, too.
+    let created = bao.get(&format!("transit/keys/{KEY}")).await["data"]["keys"]["1"].to_string();
+    let accepted = [("KMS_PLUGIN_VAULT_TRANSIT_EXPECT_CREATED", created.as_str())];
+    let agent = Agent::start_in(agent.kill(), &config, &accepted);
+    agent.wait_for_phase("ready").await;
+    // And it is remembered without the setting.
+    let agent = Agent::start_in(agent.kill(), &config, &[]);
+    agent.wait_for_phase("ready").await;
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn a_server_restored_from_before_a_rotation_is_refused_until_it_is_accepted() {
+    let bao = Bao::start().await;
+    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "exportable": true, "allow_plaintext_backup": true })).await;
+    let backup = bao.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let old = kms.round_trip().await;
+    bao.rotate().await;
+    let new = eventually("the rotation", async || {
+        let key_id = kms.status().await.unwrap().key_id;
+        if key_id == old.key_id { Err(key_id) } else { Ok(kms.round_trip().await) }
+    })
+    .await;
+    assert!(new.ciphertext.starts_with(b"vault:v2:"));
+    bao.post(&format!("transit/restore/{KEY}"), json!({ "backup": backup, "force": true })).await;
+    agent.wait_for_reason("failed", "key_rolled_back").await;
+    assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(kms.decrypt(&old).await.unwrap(), SEED, "what the restored key made stays readable");
+    assert!(accept(&agent).status.success());
+    agent.wait_for_phase("ready").await;
+    assert!(kms.round_trip().await.ciphertext.starts_with(b"vault:v1:"));
+}
+
+#[tokio::test]
+async fn a_missing_key_is_never_created() {
+    let bao = Bao::start().await;
+    // The worst policy: Transit would create the key at the first encrypt.
+    bao.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
+    let config = bao.vault_config().replace(KEY, "no-such-key") + QUICK;
+    let agent = Agent::start(&config);
+    let status = agent.wait_for_reason("failed", "key_missing").await;
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("vault.transit.key"), "{status}");
+    let mut kms = agent.kms().await;
+    assert!(kms.encrypt(&SEED).await.is_err());
+    let (found, _) = bao.request(reqwest::Method::GET, "transit/keys/no-such-key", serde_json::Value::Null, "").await;
+    assert_eq!(found, 404);
+    assert_eq!(bao.count("transit/encrypt/no-such-key"), 0, "it was not even tried");
+}
+
+#[tokio::test]
+async fn an_epoch_gives_new_ids_and_reads_the_old_ones() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUIET;
+    let agent = Agent::ready(&config).await;
+    let old = agent.kms().await.round_trip().await;
+    let next = [("KMS_PLUGIN_VAULT_TRANSIT_KEY_ID_EPOCH", "1")];
+    let agent = Agent::start_in(agent.kill(), &config, &next);
+    agent.wait_for_phase("ready").await;
+    let mut kms = agent.kms().await;
+    let new = kms.round_trip().await;
+    assert_ne!(new.key_id, old.key_id);
+    assert_eq!(kms.decrypt(&old).await.unwrap(), SEED);
+    // All nodes agree: the ids depend on the key alone.
+    let other = Agent::ready(&config).await;
+    assert_eq!(other.kms().await.round_trip().await.key_id, old.key_id);
+    assert_eq!(other.kms().await.decrypt(&new).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_serve_are_refused_and_risky_ones_are_told() {
+    let bao = Bao::start().await;
+    for (name, body, words) in [
+        ("signing", json!({ "type": "ed25519" }), "cannot encrypt"),
+        ("asymmetric", json!({ "type": "rsa-2048" }), "does not authenticate"),
+        ("derived", json!({ "derived": true }), "derived"),
+    ] {
+        bao.post(&format!("transit/keys/{name}"), body).await;
+        bao.put_policy("kms", &crate::support::bao::policy("transit", name)).await;
+        let config = bao.vault_config().replace(&format!("key = {KEY:?}"), &format!("key = {name:?}")) + QUIET;
+        let agent = Agent::start(&config);
+        let status = agent.wait_for_reason("failed", "key_unusable").await;
+        assert!(status["reason"]["text"].as_str().unwrap().contains(words), "{status}");
+        assert!(status["reason"]["remedy"].as_str().unwrap().contains("aes256-gcm96"), "{status}");
+    }
+    bao.put_policy("kms", &crate::support::bao::policy("transit", KEY)).await;
+    let risky = json!({ "exportable": true, "deletion_allowed": true, "allow_plaintext_backup": true });
+    bao.post(&format!("transit/keys/{KEY}/config"), risky).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    for words in ["exportable", "deletion_allowed", "plaintext backup"] {
+        agent.wait_for_log(words).await;
+    }
+    agent.kms().await.round_trip().await;
+}

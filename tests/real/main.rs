@@ -1,0 +1,22 @@
+//! Tests against real parts: a real OpenBao server, the real binary, the API server's own Go client.
+//!
+//! Each test has its own server on a free loopback port, with a policy of least privilege.
+
+// Tests may fail loudly; clippy knows that of `#[test]` functions, not of their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+mod auth;
+mod bad_input;
+mod budget;
+mod command;
+mod config;
+mod decrypt_only;
+mod dev;
+mod failover;
+mod go_client;
+mod identity;
+mod kms;
+mod outage;
+mod tls;

@@ -1,0 +1,133 @@
+//! Outages: ridden out for the grace, remembered across restarts, healed without a person.
+
+use std::time::Duration;
+
+use tonic::Code;
+
+use crate::support::agent::{Agent, QUICK};
+use crate::support::bao::Bao;
+use crate::support::eventually;
+use crate::support::kms::SEED;
+
+const SHORT: &str = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\noutage_grace = \"4s\"\n";
+
+#[tokio::test]
+async fn a_killed_server_is_ridden_out_and_comes_back_by_itself() {
+    let mut bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let key_id = kms.round_trip().await.key_id;
+    bao.kill();
+    let refused = kms.encrypt(&SEED).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let status = agent.wait_for_reason("degraded", "unreachable").await;
+    assert!(status["grace_left_seconds"].as_u64().unwrap() > 3500, "{status}");
+    assert_eq!(agent.admin("GET", "/healthz").unwrap().0, 503, "the outage is shown at once");
+    let told = kms.status().await.unwrap();
+    assert_eq!((told.healthz.as_str(), &told.key_id), ("ok", &key_id));
+    bao.restart().await;
+    agent.wait_for_phase("ready").await;
+    assert_eq!(kms.round_trip().await.key_id, key_id);
+}
+
+#[tokio::test]
+async fn a_sealed_server_is_an_outage_or_a_denial_as_configured() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let strict = Agent::ready(&(bao.vault_config() + QUICK + "sealed = \"denied\"\n")).await;
+    bao.seal().await;
+    agent.wait_for_reason("degraded", "sealed").await;
+    strict.wait_for_reason("failed", "sealed").await;
+    assert_eq!(agent.kms().await.status().await.unwrap().healthz, "ok");
+    assert!(strict.kms().await.status().await.is_err());
+    bao.unseal().await;
+    agent.wait_for_phase("ready").await;
+    strict.wait_for_phase("ready").await;
+}
+
+#[tokio::test]
+async fn after_the_grace_status_says_what_is_wrong_and_keeps_its_key_id() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + SHORT)).await;
+    let mut kms = agent.kms().await;
+    let key_id = kms.status().await.unwrap().key_id;
+    bao.freeze();
+    agent.wait_for_reason("degraded", "unreachable").await;
+    assert_eq!(kms.status().await.unwrap().healthz, "ok");
+    agent.wait_for_reason("failed", "unreachable").await;
+    let status = kms.status().await.unwrap();
+    assert_eq!(status.key_id, key_id);
+    assert!(status.healthz.contains("remedy"), "{}", status.healthz);
+    bao.thaw();
+    agent.wait_for_phase("ready").await;
+    assert_eq!(kms.status().await.unwrap().healthz, "ok");
+}
+
+#[tokio::test]
+async fn a_restart_in_an_outage_keeps_the_key_id_and_the_old_deadline() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + &SHORT.replace("4s", "20s");
+    let agent = Agent::ready(&config).await;
+    let key_id = agent.kms().await.status().await.unwrap().key_id;
+    bao.freeze();
+    let status = agent.wait_for_reason("degraded", "unreachable").await;
+    let left = status["grace_left_seconds"].as_u64().unwrap();
+    let agent = Agent::start_in(agent.kill(), &config, &[]);
+    let mut kms = agent.kms().await;
+    let told = kms.status().await.unwrap();
+    assert_eq!((told.healthz.as_str(), &told.key_id), ("ok", &key_id));
+    let status = agent.wait_for_phase("degraded").await;
+    assert!(status["grace_left_seconds"].as_u64().unwrap() <= left, "the grace is not extended: {status}");
+    // Without what was saved, there is nothing to announce.
+    let directory = agent.kill();
+    std::fs::remove_file(directory.path().join("run/identity.json")).unwrap();
+    let agent = Agent::start_in(directory, &config, &[]);
+    let refused = agent.kms().await.status().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    bao.thaw();
+    agent.wait_for_phase("ready").await;
+}
+
+#[tokio::test]
+async fn a_policy_that_loses_a_right_is_told_and_does_not_storm_the_login() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let full = crate::support::bao::policy("transit", crate::support::bao::KEY);
+    bao.put_policy("kms", &full.replace("path \"transit/keys", "path \"nowhere/keys")).await;
+    agent.wait_for_reason("degraded", "key_unreadable").await;
+    kms.round_trip().await;
+    bao.put_policy("kms", &full.replace("path \"transit/encrypt", "path \"nowhere/encrypt")).await;
+    let status = agent.wait_for_reason("failed", "denied").await;
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("transit/encrypt"), "{status}");
+    for _ in 0..20 {
+        assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::PermissionDenied);
+    }
+    assert_eq!(bao.count("auth/approle/login"), 1, "a policy is no reason to log in again");
+    assert_eq!(kms.status().await.unwrap_err().code(), Code::FailedPrecondition);
+    bao.put_policy("kms", &full).await;
+    agent.wait_for_phase("ready").await;
+    kms.round_trip().await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_calls_under_way_end() {
+    let bao = Bao::start().await;
+    let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    kms.round_trip().await;
+    bao.freeze();
+    let call = tokio::spawn(async move { kms.encrypt(&SEED).await });
+    eventually("the call is under way", async || {
+        // The hung server has accepted it: the agent waits for an answer.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(())
+    })
+    .await;
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    agent.wait_for_log("waiting up to").await;
+    bao.thaw();
+    assert!(call.await.unwrap().is_ok());
+    assert!(agent.ended().await.success(), "{}", agent.log());
+    assert!(!agent.socket().exists());
+}

@@ -1,0 +1,171 @@
+//! The real binary as a child process, with a configuration in a directory of its own.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::eventually;
+use super::kms::Kms;
+
+/// Intervals that make a test quick.
+pub const QUICK: &str = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\n";
+/// Intervals so long that only what is asked for happens.
+pub const QUIET: &str = "[health]\nkey_check_interval = \"1h\"\nprobe_interval = \"1h\"\n";
+
+/// A running agent.
+pub struct Agent {
+    child: Child,
+    pub directory: TempDir,
+}
+
+impl Agent {
+    /// Starts `serve` with this configuration; `[server]` is added.
+    pub fn start(config: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), config, &[])
+    }
+
+    /// Starts with variables and in the directory of an earlier run.
+    pub fn start_in(directory: TempDir, config: &str, variables: &[(&str, &str)]) -> Self {
+        let child = spawn(directory.path(), config, variables);
+        Self { child, directory }
+    }
+
+    /// Starts and waits until it is ready.
+    pub async fn ready(config: &str) -> Self {
+        let agent = Self::start(config);
+        agent.wait_for_phase("ready").await;
+        agent
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("kms.sock")
+    }
+
+    pub async fn kms(&self) -> Kms {
+        let socket = self.socket();
+        eventually("the socket", async || UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string())).await;
+        Kms::connect(&socket).await
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// One request to the admin socket: the status code and the body.
+    pub fn admin(&self, method: &str, path: &str) -> Result<(u16, String), String> {
+        let told = |error: std::io::Error| error.to_string();
+        let mut stream = UnixStream::connect(self.directory.path().join("run/admin.sock")).map_err(told)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(told)?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .map_err(told)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(told)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// `/status` as JSON.
+    pub fn status(&self) -> Result<Value, String> {
+        let (_, body) = self.admin("GET", "/status")?;
+        serde_json::from_str(&body).map_err(|error| error.to_string())
+    }
+
+    pub async fn wait_for_phase(&self, phase: &str) -> Value {
+        eventually(&format!("phase {phase} of {}", self.directory.path().display()), async || {
+            let status = self.status().map_err(|error| format!("{error}\n{}", self.log()))?;
+            if status["phase"] == phase { Ok(status) } else { Err(format!("{status}\n{}", self.log())) }
+        })
+        .await
+    }
+
+    /// Waits for a phase with this kind of reason.
+    pub async fn wait_for_reason(&self, phase: &str, kind: &str) -> Value {
+        eventually(&format!("phase {phase} because of {kind}"), async || {
+            let status = self.status().map_err(|error| format!("{error}\n{}", self.log()))?;
+            let right = status["phase"] == phase && status["reason"]["kind"] == kind;
+            if right { Ok(status) } else { Err(format!("{status}\n{}", self.log())) }
+        })
+        .await
+    }
+
+    pub async fn wait_for_log(&self, words: &str) {
+        eventually(&format!("{words:?} in the log"), async || {
+            let log = self.log();
+            if log.contains(words) { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        eventually("the agent's end", async || Ok(())).await;
+        for _ in 0..1500 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the agent does not end: {}", self.log());
+    }
+
+    /// SIGTERM, and the exit status.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.ended().await
+    }
+
+    /// kill -9; returns the directory for a next run.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+fn spawn(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Child {
+    let file = directory.join("config.toml");
+    let server = format!(
+        "[server]\nsocket = {:?}\nadmin = \"\"\nruntime_dir = {:?}\n",
+        directory.join("kms.sock"),
+        directory.join("run")
+    );
+    fs::write(&file, format!("{server}{config}")).unwrap();
+    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
+    command().arg("--config").arg(file).envs(variables.iter().copied()).stderr(log).spawn().unwrap()
+}
+
+/// The binary, with none of our variables from outside.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kms-plugin"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KMS_PLUGIN_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).env_remove("RUNTIME_DIRECTORY").env_remove("CREDENTIALS_DIRECTORY");
+    command
+}

@@ -1,0 +1,313 @@
+//! A real OpenBao server of a test's own: started, initialised, unsealed, with an audit log that counts.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::pki::Pki;
+use super::tools;
+
+/// The name of the Transit key in most tests.
+pub const KEY: &str = "kms-key";
+
+/// The policy of OpenShift's guide: nothing else may be needed.
+pub fn policy(mount: &str, key: &str) -> String {
+    format!(
+        r#"path "{mount}/encrypt/{key}" {{ capabilities = ["update"] }}
+           path "{mount}/decrypt/{key}" {{ capabilities = ["update"] }}
+           path "{mount}/keys/{key}" {{ capabilities = ["read"] }}
+           path "auth/token/lookup-self" {{ capabilities = ["read"] }}"#
+    )
+}
+
+/// A running server.
+pub struct Bao {
+    child: Child,
+    directory: TempDir,
+    pub address: String,
+    base: String,
+    pub root: String,
+    unseal_key: String,
+    http: reqwest::Client,
+}
+
+impl Bao {
+    /// A server without TLS, with Transit, the usual key, and AppRole.
+    pub async fn start() -> Self {
+        let bao = Self::bare(None).await;
+        bao.post("sys/mounts/transit", json!({ "type": "transit" })).await;
+        bao.post(&format!("transit/keys/{KEY}"), json!({})).await;
+        bao.put_policy("kms", &policy("transit", KEY)).await;
+        bao.post("sys/auth/approle", json!({ "type": "approle" })).await;
+        bao.approle("kms", json!({})).await;
+        bao
+    }
+
+    /// An empty server; with TLS when it is given certificates.
+    pub async fn bare(pki: Option<&Pki>) -> Self {
+        // Another process may take the free port before the server does: then another one is tried.
+        for _ in 0..5 {
+            if let Some(bao) = Self::try_start(pki).await {
+                return bao;
+            }
+        }
+        panic!("OpenBao did not start");
+    }
+
+    async fn try_start(pki: Option<&Pki>) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let (tls, scheme) = match pki {
+            Some(pki) => (
+                format!(
+                    "tls_cert_file = {:?}\n tls_key_file = {:?}\n tls_client_ca_file = {:?}",
+                    pki.server_cert, pki.server_key, pki.ca
+                ),
+                "https",
+            ),
+            None => ("tls_disable = true".to_owned(), "http"),
+        };
+        let config = format!(
+            "storage \"file\" {{ path = {:?} }}\n\
+             listener \"tcp\" {{ address = \"127.0.0.1:{port}\"\n {tls} }}\n\
+             audit \"file\" \"log\" {{ options {{ file_path = {:?} }} }}\n\
+             api_addr = \"{scheme}://127.0.0.1:{port}\"\nlog_level = \"warn\"\n",
+            path("data"),
+            path("audit.log"),
+        );
+        fs::write(path("config.hcl"), config).unwrap();
+        let mut http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
+        if let Some(pki) = pki {
+            http = http.tls_backend_preconfigured(pki.client_config());
+        } else {
+            http = http.tls_backend_preconfigured(Pki::no_tls());
+        }
+        // A certificate's name need not be the address: the tests' own requests go by the name, too.
+        let base = match pki {
+            Some(pki) => format!("https://{}:{port}", pki.server_name()),
+            None => format!("http://127.0.0.1:{port}"),
+        };
+        if let Some(pki) = pki.filter(|pki| pki.server_name().parse::<std::net::IpAddr>().is_err()) {
+            http = http.resolve(pki.server_name(), std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+        }
+        let mut bao = Self {
+            child: spawn(&directory),
+            base,
+            address: format!("{scheme}://127.0.0.1:{port}"),
+            directory,
+            root: String::new(),
+            unseal_key: String::new(),
+            http: http.build().unwrap(),
+        };
+        bao.wait_up().await?;
+        let init = bao.post("sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 })).await;
+        bao.root = init["root_token"].as_str().unwrap().to_owned();
+        bao.unseal_key = init["keys"][0].as_str().unwrap().to_owned();
+        bao.unseal().await;
+        Some(bao)
+    }
+
+    /// Waits until the server answers; `None` when it ended instead.
+    async fn wait_up(&mut self) -> Option<()> {
+        for _ in 0..1500 {
+            if self.child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            let url = format!("{}/v1/sys/seal-status", self.base);
+            if self.http.get(url).send().await.is_ok() {
+                return Some(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("OpenBao does not answer: {}", fs::read_to_string(self.directory.path().join("log")).unwrap());
+    }
+
+    /// One request with the root token; the status and the JSON.
+    pub async fn request(&self, method: Method, path: &str, body: Value, namespace: &str) -> (u16, Value) {
+        let mut request = self.http.request(method, format!("{}/v1/{path}", self.base));
+        if !self.root.is_empty() {
+            request = request.header("x-vault-token", &self.root);
+        }
+        if !namespace.is_empty() {
+            request = request.header("x-vault-namespace", namespace);
+        }
+        if !body.is_null() {
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// A request that must succeed.
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        self.post_in("", path, body).await
+    }
+
+    /// The same in a namespace.
+    pub async fn post_in(&self, namespace: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.request(Method::POST, path, body, namespace).await;
+        assert!(status < 300, "POST {path}: {status} {answer}");
+        answer
+    }
+
+    /// A read that must succeed.
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.request(Method::GET, path, Value::Null, "").await;
+        assert!(status < 300, "GET {path}: {status} {answer}");
+        answer
+    }
+
+    pub async fn delete(&self, path: &str) {
+        let (status, answer) = self.request(Method::DELETE, path, Value::Null, "").await;
+        assert!(status < 300, "DELETE {path}: {status} {answer}");
+    }
+
+    pub async fn put_policy(&self, name: &str, text: &str) {
+        self.post(&format!("sys/policies/acl/{name}"), json!({ "policy": text })).await;
+    }
+
+    /// An AppRole with the policy `kms` alone, its ids in files.
+    pub async fn approle(&self, role: &str, extra: Value) {
+        let mut body = json!({
+            "token_policies": "kms", "token_no_default_policy": true, "token_ttl": "1h", "token_max_ttl": "4h",
+        });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        self.post(&format!("auth/approle/role/{role}"), body).await;
+        let role_id = self.get(&format!("auth/approle/role/{role}/role-id")).await;
+        fs::write(self.file("role-id"), role_id["data"]["role_id"].as_str().unwrap()).unwrap();
+        self.new_secret_id(role).await;
+    }
+
+    /// Writes a fresh secret-id into its file.
+    pub async fn new_secret_id(&self, role: &str) {
+        let secret_id = self.post(&format!("auth/approle/role/{role}/secret-id"), json!({})).await;
+        write_secret(&self.file("secret-id"), secret_id["data"]["secret_id"].as_str().unwrap());
+    }
+
+    /// A file beside the server's data.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `[vault]` of a configuration that logs in by AppRole.
+    pub fn vault_config(&self) -> String {
+        format!("[vault]\naddresses = [{:?}]\n{}", self.address, self.key_and_auth("vault"))
+    }
+
+    /// The tables below `[vault]`, for the usual key and AppRole.
+    pub fn key_and_auth(&self, prefix: &str) -> String {
+        format!(
+            "[{prefix}.transit]\nkey = {KEY:?}\n[{prefix}.auth]\nmethod = \"approle\"\nrole_id_file = {:?}\nsecret_id_file = {:?}\n",
+            self.file("role-id"),
+            self.file("secret-id"),
+        )
+    }
+
+    pub async fn rotate(&self) {
+        self.post(&format!("transit/keys/{KEY}/rotate"), json!({})).await;
+    }
+
+    /// Deletes the key and makes it anew, at least a second later: creation times count seconds.
+    pub async fn replace_key(&self) {
+        self.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
+        self.delete(&format!("transit/keys/{KEY}")).await;
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        self.post(&format!("transit/keys/{KEY}"), json!({})).await;
+    }
+
+    /// The audit log's requests by path, answered ones only, without the tests' own (root).
+    pub fn audited(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.file("audit.log")).unwrap_or_default();
+        log.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|entry| entry["type"] == "response")
+            .filter(|entry| !entry["auth"]["policies"].as_array().is_some_and(|all| all.contains(&json!("root"))))
+            .filter_map(|entry| Some(entry["request"]["path"].as_str()?.to_owned()))
+            .collect()
+    }
+
+    /// How many audited requests went to a path with this beginning.
+    pub fn count(&self, prefix: &str) -> usize {
+        self.audited().iter().filter(|path| path.starts_with(prefix)).count()
+    }
+
+    pub async fn seal(&self) {
+        self.post("sys/seal", Value::Null).await;
+    }
+
+    pub async fn unseal(&self) {
+        // The server takes a moment from unsealed to active.
+        self.post("sys/unseal", json!({ "key": self.unseal_key })).await;
+        super::eventually("unsealed", async || {
+            let (status, health) = self.request(Method::GET, "sys/health", Value::Null, "").await;
+            if status == 200 { Ok(()) } else { Err(format!("{status} {health}")) }
+        })
+        .await;
+    }
+
+    /// Stops the server's process in its tracks: a hang, as seen from outside.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the killed server again on the same data and port.
+    pub async fn restart(&mut self) {
+        self.child = spawn(&self.directory);
+        self.wait_up().await.expect("the server starts again");
+        self.unseal().await;
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Bao {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+fn spawn(directory: &TempDir) -> Child {
+    let log = fs::File::create(directory.path().join("log")).unwrap();
+    Command::new(tools::bao())
+        .arg("server")
+        .arg("-config")
+        .arg(directory.path().join("config.hcl"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// Writes a secret file as it should be: 0600.
+pub fn write_secret(path: &std::path::Path, secret: &str) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    file.write_all(secret.as_bytes()).unwrap();
+}

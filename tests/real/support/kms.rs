@@ -1,0 +1,86 @@
+//! A KMS v2 client of one connection, and short forms of its calls.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use kms_plugin::proto::key_management_service_client::KeyManagementServiceClient;
+use kms_plugin::proto::{DecryptRequest, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Status};
+use tower::service_fn;
+
+/// A DEK seed.
+pub const SEED: [u8; 32] = *b"a DEK seed of thirty-two bytes!!";
+/// kube-apiserver's own timeout.
+pub const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One connection.
+#[derive(Clone)]
+pub struct Kms(pub KeyManagementServiceClient<Channel>);
+
+impl Kms {
+    pub async fn connect(socket: &Path) -> Self {
+        let target = socket.to_path_buf();
+        let connector = service_fn(move |_: Uri| {
+            let target = target.clone();
+            async move { UnixStream::connect(target).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
+        Self(KeyManagementServiceClient::new(channel))
+    }
+
+    pub async fn status(&mut self) -> Result<StatusResponse, Status> {
+        self.0.status(with_timeout(StatusRequest {}, TIMEOUT)).await.map(tonic::Response::into_inner)
+    }
+
+    pub async fn encrypt(&mut self, plaintext: &[u8]) -> Result<EncryptResponse, Status> {
+        self.encrypt_within(plaintext, TIMEOUT).await
+    }
+
+    pub async fn encrypt_within(&mut self, plaintext: &[u8], timeout: Duration) -> Result<EncryptResponse, Status> {
+        let request = EncryptRequest { plaintext: plaintext.to_vec(), uid: "test".into() };
+        self.0.encrypt(with_timeout(request, timeout)).await.map(tonic::Response::into_inner)
+    }
+
+    /// Decrypts what an Encrypt answered.
+    pub async fn decrypt(&mut self, wrapped: &EncryptResponse) -> Result<Vec<u8>, Status> {
+        self.decrypt_raw(&wrapped.ciphertext, &wrapped.key_id).await
+    }
+
+    pub async fn decrypt_raw(&mut self, ciphertext: &[u8], key_id: &str) -> Result<Vec<u8>, Status> {
+        self.decrypt_annotated(ciphertext, key_id, HashMap::new()).await
+    }
+
+    pub async fn decrypt_annotated(
+        &mut self,
+        ciphertext: &[u8],
+        key_id: &str,
+        annotations: HashMap<String, Vec<u8>>,
+    ) -> Result<Vec<u8>, Status> {
+        let request = DecryptRequest {
+            ciphertext: ciphertext.to_vec(),
+            uid: "test".into(),
+            key_id: key_id.into(),
+            annotations,
+        };
+        let answer = self.0.decrypt(with_timeout(request, TIMEOUT)).await?;
+        Ok(answer.into_inner().plaintext)
+    }
+
+    /// Wraps the usual seed and checks that it comes back.
+    pub async fn round_trip(&mut self) -> EncryptResponse {
+        let wrapped = self.encrypt(&SEED).await.unwrap();
+        assert_ne!(wrapped.ciphertext, SEED);
+        assert_eq!(self.decrypt(&wrapped).await.unwrap(), SEED);
+        wrapped
+    }
+}
+
+fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}

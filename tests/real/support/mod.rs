@@ -1,0 +1,24 @@
+//! The parts that tests are made of.
+
+pub mod agent;
+pub mod bao;
+pub mod fake;
+pub mod jwt;
+pub mod kms;
+pub mod pki;
+pub mod tools;
+
+use std::time::{Duration, Instant};
+
+/// Asks until the answer is there; fails with the last answer when it takes too long. Never a bare sleep:
+/// a slow machine only waits longer.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(last) if started.elapsed() > Duration::from_secs(30) => panic!("{what}: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}

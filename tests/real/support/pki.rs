@@ -1,0 +1,85 @@
+//! A certificate authority of a test's own, with a server's and a client's certificate in files.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tempfile::TempDir;
+
+/// The files.
+pub struct Pki {
+    _directory: TempDir,
+    server_name: String,
+    pub ca: PathBuf,
+    pub server_cert: PathBuf,
+    pub server_key: PathBuf,
+    pub client_cert: PathBuf,
+    pub client_key: PathBuf,
+}
+
+impl Pki {
+    /// An authority, and a server's certificate for these names.
+    pub fn new(server_names: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let ca_key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let ca = params.self_signed(&ca_key).unwrap();
+        let issuer = Issuer::new(params, ca_key);
+        let issue = |names: &[&str], purpose: ExtendedKeyUsagePurpose, common_name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let mut params = CertificateParams::new(names).unwrap();
+            params.extended_key_usages = vec![purpose];
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+        };
+        let (server_cert, server_key) = issue(server_names, ExtendedKeyUsagePurpose::ServerAuth, "server");
+        let (client_cert, client_key) = issue(&["node-1"], ExtendedKeyUsagePurpose::ClientAuth, "node-1");
+        Self {
+            ca: write("ca.pem", ca.pem()),
+            server_cert: write("server.pem", server_cert),
+            server_key: write("server-key.pem", server_key),
+            client_cert: write("client.pem", client_cert),
+            client_key: write("client-key.pem", client_key),
+            _directory: directory,
+            server_name: server_names[0].to_owned(),
+        }
+    }
+
+    /// TLS for the tests' own requests.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
+        config(roots)
+    }
+
+    /// A name in the server's certificate.
+    pub fn server_name(&self) -> &str {
+        &self.server_name
+    }
+
+    /// For servers without TLS.
+    pub fn no_tls() -> ClientConfig {
+        config(RootCertStore::empty())
+    }
+}
+
+fn config(roots: RootCertStore) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}

@@ -1,0 +1,77 @@
+//! TLS to a real server: authorities, names, and the wrong protocol on a port.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::agent::{Agent, QUICK, QUIET};
+use crate::support::bao::{Bao, KEY, policy};
+use crate::support::pki::Pki;
+
+async fn server(pki: &Pki) -> Bao {
+    let bao = Bao::bare(Some(pki)).await;
+    bao.post("sys/mounts/transit", json!({ "type": "transit" })).await;
+    bao.post(&format!("transit/keys/{KEY}"), json!({})).await;
+    bao.put_policy("kms", &policy("transit", KEY)).await;
+    bao.post("sys/auth/approle", json!({ "type": "approle" })).await;
+    bao.approle("kms", json!({})).await;
+    bao
+}
+
+fn config(bao: &Bao, tls: &str) -> String {
+    bao.vault_config().replace("[vault.transit]", &format!("{tls}\n[vault.transit]")) + QUICK
+}
+
+async fn unreachable(config: &str, words: &str) {
+    let agent = Agent::start(config);
+    let status = agent.wait_for_reason("starting", "unreachable").await;
+    let reason = status["reason"].to_string();
+    assert!(reason.contains(words), "{words:?} in {reason}");
+}
+
+#[tokio::test]
+async fn an_authority_from_a_file_and_a_name_that_is_not_the_addresss() {
+    let pki = Pki::new(&["vault.internal"]);
+    let bao = server(&pki).await;
+    let ca = format!("ca_file = {:?}", pki.ca);
+    let agent = Agent::ready(&config(&bao, &format!("{ca}\nserver_name = \"vault.internal\""))).await;
+    agent.kms().await.round_trip().await;
+    unreachable(&config(&bao, &ca), "vault.server_name").await;
+    unreachable(&config(&bao, &format!("{ca}\nserver_name = \"other.internal\"")), "another name").await;
+    let other = Pki::new(&["vault.internal"]);
+    unreachable(&config(&bao, &format!("ca_file = {:?}\nserver_name = \"vault.internal\"", other.ca)), "vault.ca_file").await;
+    unreachable(&config(&bao, "server_name = \"vault.internal\""), "unknown authority").await;
+    let loud = Agent::ready(&config(&bao, "insecure_skip_verify = true")).await;
+    assert!(loud.log().contains("INSECURE"), "{}", loud.log());
+    loud.kms().await.round_trip().await;
+}
+
+#[tokio::test]
+async fn the_wrong_protocol_on_a_port() {
+    let pki = Pki::new(&["127.0.0.1"]);
+    let bao = server(&pki).await;
+    let plain = config(&bao, "").replace("https://", "http://");
+    unreachable(&plain, "https://").await;
+    let without_tls = Bao::start().await;
+    let tls = without_tls.vault_config().replace("http://", "https://") + QUIET;
+    unreachable(&tls, "does not speak TLS").await;
+}
+
+#[tokio::test]
+async fn tls_files_that_cannot_be_used_end_the_start_with_their_name() {
+    let bao = Bao::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let garbage = directory.path().join("garbage.pem");
+    fs::write(&garbage, "not a certificate").unwrap();
+    let pki = Pki::new(&["127.0.0.1"]);
+    for (tls, words) in [
+        ("ca_file = \"/nonexistent/ca.pem\"".to_owned(), "/nonexistent/ca.pem cannot be read"),
+        (format!("ca_file = {garbage:?}"), "holds no PEM certificate"),
+        (format!("client_cert_file = {:?}\nclient_key_file = {garbage:?}", pki.client_cert), "private key"),
+        (format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.server_key), "do not fit together"),
+    ] {
+        let mut agent = Agent::start(&config(&bao, &tls));
+        assert_eq!(agent.ended().await.code(), Some(78), "{}", agent.log());
+        assert!(agent.log().contains(words), "{words:?} in {}", agent.log());
+    }
+}
