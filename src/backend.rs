@@ -214,9 +214,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn unwrap(&self, ciphertext: &[u8], deadline: Deadline)
     -> Result<Zeroizing<Vec<u8>>, BackendError>;
 
-    /// Asks every address whether it lets us wrap with `version`. `Ok` when one does; a refusal only
-    /// when every address that can be reached refuses.
-    async fn confirm(&self, version: u32, deadline: Deadline) -> Result<(), BackendError>;
+    /// Asks every address whether it lets us wrap with `version`, or, without one, read the key. `Ok`
+    /// when one does; a refusal only when every address that can be reached refuses. Wrapping is tried
+    /// only with a key that was read a moment ago: a server may make a missing key at the first wrap.
+    async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), BackendError>;
 
     /// The key version that a ciphertext names, or `None` when it is not in this service's form.
     fn ciphertext_version(&self, ciphertext: &[u8]) -> Option<u32>;

@@ -40,6 +40,20 @@ impl Phase {
     }
 }
 
+/// What KMS Status answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Announce {
+    /// An error: nothing is known yet.
+    Unknown,
+    /// `ok` and the key_id: ready, or degraded within the grace.
+    Ok,
+    /// The reason and the key_id: the grace is over.
+    Unhealthy,
+    /// An error: refused. Only that lets the API server's writes end; a Status with a key_id extends them.
+    Refused,
+}
+
 /// Why the agent is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,7 +100,12 @@ impl ReasonKind {
         }
     }
 
-    /// Whether the key is another one than we know: nothing is written under it until it is accepted.
+    /// Whether nothing may be wrapped: the key is another one, or wrapping could make a missing one.
+    pub fn forbids_wrapping(self) -> bool {
+        self.is_mismatch() || self == Self::KeyMissing
+    }
+
+    /// Whether the key is another one than we know, and may be accepted.
     pub fn is_mismatch(self) -> bool {
         matches!(self, Self::KeyReplaced | Self::KeyRolledBack)
     }
@@ -160,8 +179,8 @@ pub struct Snapshot {
     pub until: Option<BootTime>,
     /// The last good answer of the primary key service.
     pub last_contact: Option<BootTime>,
-    /// Whether Status answers `ok`: ready, or degraded within its grace.
-    pub ok: bool,
+    /// What KMS Status answers.
+    pub announce: Announce,
     /// Whether a round trip has worked since the start.
     pub proven: bool,
     /// The key service that wraps.

@@ -142,8 +142,11 @@ impl Backend for EmbeddedBackend {
         Ok(data)
     }
 
-    async fn confirm(&self, version: u32, _deadline: Deadline) -> Result<(), BackendError> {
-        self.cipher(version).map(drop)
+    async fn confirm(&self, version: Option<u32>, _deadline: Deadline) -> Result<(), BackendError> {
+        match version {
+            Some(version) => self.cipher(version).map(drop),
+            None => self.keyring().map(drop),
+        }
     }
 
     fn ciphertext_version(&self, ciphertext: &[u8]) -> Option<u32> {

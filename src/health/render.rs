@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::clock::BootTime;
-use crate::snapshot::{Phase, Reason, ServiceState, Snapshot, ago};
+use crate::snapshot::{Announce, Phase, Reason, ServiceState, Snapshot, ago};
 
 /// `/status`: the snapshot without secrets, times as seconds.
 #[derive(Serialize)]
@@ -15,7 +15,7 @@ pub(super) struct StatusBody<'a> {
     reason: Option<&'a Reason>,
     grace_left_seconds: Option<u64>,
     last_contact_seconds_ago: Option<u64>,
-    kms_status_ok: bool,
+    kms_status: Announce,
     primary: &'a ServiceState,
     decrypt_only: &'a [ServiceState],
 }
@@ -30,7 +30,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusBody<'_> {
         reason: snapshot.reason.as_ref(),
         grace_left_seconds: snapshot.until.map(|until| until.since(now).as_secs()),
         last_contact_seconds_ago: snapshot.last_contact.map(|contact| now.since(contact).as_secs()),
-        kms_status_ok: snapshot.ok,
+        kms_status: snapshot.announce,
         primary: &snapshot.primary,
         decrypt_only: &snapshot.decrypt_only,
     }

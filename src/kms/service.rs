@@ -17,7 +17,7 @@ use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use crate::snapshot::{KnownKey, Phase, Snapshot};
+use crate::snapshot::{Announce, KnownKey, Phase, Snapshot};
 use crate::telemetry::fold::Fold;
 
 /// Largest message that is read, in bytes: what the contract allows, and some room.
@@ -33,7 +33,7 @@ pub struct KmsService {
     routes: Arc<Routes>,
     refresh: Arc<Refresh>,
     allowed_uids: Vec<u32>,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     max_in_flight: usize,
     longest: Duration,
     failures: Fold,
@@ -52,10 +52,19 @@ impl KmsService {
             routes,
             refresh,
             allowed_uids: server.allowed_uids.clone(),
-            in_flight: Semaphore::new(server.max_in_flight),
+            in_flight: Arc::new(Semaphore::new(server.max_in_flight)),
             max_in_flight: server.max_in_flight,
             longest: server.call_timeout,
             failures: Fold::new(FOLDED),
+        }
+    }
+
+    /// Completes when no call is under way.
+    pub fn idle(&self) -> impl Future<Output = ()> + Send + use<> {
+        let in_flight = self.in_flight.clone();
+        let all = u32::try_from(self.max_in_flight).unwrap_or(u32::MAX);
+        async move {
+            let _all = in_flight.acquire_many(all).await;
         }
     }
 
@@ -98,7 +107,7 @@ impl KmsService {
         let _permit = self.permit()?;
         let snapshot = self.now();
         let Some(key) = &snapshot.primary.key else { return Err(not_started(&snapshot)) };
-        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_mismatch()) {
+        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.forbids_wrapping()) {
             return Err(status::of_reason(Code::FailedPrecondition, reason));
         }
         let (version, key_id) = pinned(key, &connection);
@@ -299,13 +308,14 @@ impl KeyManagementService for Arc<KmsService> {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let connection = self.peer(&request)?;
         let snapshot = self.now();
-        let key = snapshot.primary.key.as_ref().filter(|_| snapshot.phase != Phase::Starting);
-        let Some(key) = key else { return Err(not_started(&snapshot)) };
-        let healthz = match (&snapshot.reason, snapshot.ok) {
-            (_, true) | (None, false) => "ok".to_owned(),
-            (Some(reason), false) if reason.kind.is_outage() => snapshot.line(BootTime::now()),
-            // Only an error lets writes end at the API server: a Status with a key_id extends them.
-            (Some(reason), false) => return Err(status::of_reason(Code::FailedPrecondition, reason)),
+        let Some(key) = &snapshot.primary.key else { return Err(not_started(&snapshot)) };
+        let healthz = match (snapshot.announce, &snapshot.reason) {
+            (Announce::Unknown, _) => return Err(not_started(&snapshot)),
+            (Announce::Refused, Some(reason)) => {
+                return Err(status::of_reason(Code::FailedPrecondition, reason));
+            }
+            (Announce::Unhealthy, _) => snapshot.line(BootTime::now()),
+            (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
         };
         connection.announce(&key.key_id);
         let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());

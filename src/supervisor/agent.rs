@@ -36,6 +36,8 @@ use crate::vault::{TlsError, TransitBackend};
 const MAX_EVENTS: usize = 64;
 /// Streams that one connection may have open at once.
 const MAX_STREAMS: u32 = 256;
+/// Time for the last answers to leave, after the last call has ended.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// Name of the admin socket in the runtime directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
@@ -250,17 +252,30 @@ impl Agent {
         settings: &Settings,
         mut stopping: watch::Receiver<bool>,
     ) {
-        let service = KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server);
         let service =
-            KeyManagementServiceServer::new(Arc::new(service)).max_decoding_message_size(MAX_MESSAGE);
+            Arc::new(KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server));
+        let idle = service.idle();
+        let service = KeyManagementServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         let incoming = Incoming::new(Arc::new(listener), Arc::new(AtomicU64::new(0)));
+        let mut told = stopping.clone();
         let serving = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, async move {
                 let _stopped = stopping.wait_for(|stop| *stop).await;
             });
-        self.spawn("kms server", async move { serving.await.map_err(|error| error.to_string()) });
+        // A peer that keeps an idle connection open does not hold up the end: calls do.
+        let drained = async move {
+            let _stopped = told.wait_for(|stop| *stop).await.is_ok();
+            idle.await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        };
+        self.spawn("kms server", async move {
+            tokio::select! {
+                served = serving => served.map_err(|error| error.to_string()),
+                () = drained => Ok(()),
+            }
+        });
     }
 
     /// Requests of an administrator to accept a changed key, answered once the snapshot is new.

@@ -45,6 +45,8 @@ struct Watch {
     version: u32,
     read_at: Instant,
     trip_at: Instant,
+    /// The last read said that there is no such key: nothing is wrapped, since that could make one.
+    missing: bool,
     /// The kind of the last fault, if the last check failed.
     fault: Option<ErrorKind>,
     soon: Backoff,
@@ -59,6 +61,7 @@ impl Observer {
             version: 0,
             read_at: now,
             trip_at: now,
+            missing: false,
             fault: None,
             soon: Backoff::new(Duration::from_millis(200), Duration::from_secs(1)),
             refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(30)),
@@ -88,7 +91,8 @@ impl Observer {
         if again || Instant::now() >= watch.read_at {
             self.read(watch).await;
         }
-        if self.place == Place::Primary && watch.version > 0 && (again || Instant::now() >= watch.trip_at) {
+        let readable = watch.version > 0 && !watch.missing;
+        if self.place == Place::Primary && readable && (again || Instant::now() >= watch.trip_at) {
             self.try_round_trip(watch).await;
         }
         self.plan(watch);
@@ -121,6 +125,7 @@ impl Observer {
         watch.read_at = Instant::now() + spread(self.health.key_check_interval);
         match self.backend.describe(watch.version, Deadline::after(CALL)).await {
             Ok(description) => {
+                watch.missing = false;
                 if self.place != Place::Primary {
                     watch.fault = None;
                 }
@@ -136,15 +141,14 @@ impl Observer {
                 }
             }
             Err(error) => {
-                let kind = error.kind();
-                if watch.version == 0 || self.place != Place::Primary {
+                watch.missing = error.kind() == ErrorKind::NotFound;
+                self.tell(Event::DescribeFailed(error.clone())).await;
+                if self.place != Place::Primary {
+                    watch.fault = Some(error.kind());
+                } else if watch.version == 0 || watch.missing {
                     // Nothing to try a round trip with: the read's failure is all there is.
-                    watch.fault = Some(kind);
-                    if self.place == Place::Primary {
-                        self.judge(watch, error.clone()).await;
-                    }
+                    self.judge(watch, error, None).await;
                 }
-                self.tell(Event::DescribeFailed(error)).await;
             }
         }
     }
@@ -162,12 +166,21 @@ impl Observer {
                 self.read(watch).await;
                 watch.trip_at = watch.read_at;
             }
-            Err(error) => self.judge(watch, error).await,
+            Err(error) if error.kind().is_outage() => self.trip_failed(watch, error, false).await,
+            Err(error) => {
+                // Where only wrapping is allowed, a missing key is refused like a missing right: the read
+                // tells them apart, and judges a missing key itself.
+                self.read(watch).await;
+                if !watch.missing {
+                    self.judge(watch, error, Some(watch.version)).await;
+                }
+            }
         }
     }
 
-    /// Tells an outage as it is, and asks again before a refusal is believed.
-    async fn judge(&self, watch: &mut Watch, error: BackendError) {
+    /// Tells an outage as it is, and asks again before a refusal is believed: with a wrap under `version`,
+    /// or with a read.
+    async fn judge(&self, watch: &mut Watch, error: BackendError, version: Option<u32>) {
         if error.kind().is_outage() || error.kind() == ErrorKind::CredentialsUnreadable {
             return self.trip_failed(watch, error, false).await;
         }
@@ -181,7 +194,7 @@ impl Observer {
                 self.trip_failed(watch, last.clone(), false).await;
             }
             tokio::time::sleep(pause).await;
-            match self.backend.confirm(watch.version.max(1), Deadline::after(CALL * 2)).await {
+            match self.backend.confirm(version, Deadline::after(CALL * 2)).await {
                 Ok(()) => {
                     // An address serves: the next round trip finds it.
                     watch.trip_at = Instant::now();

@@ -14,7 +14,7 @@ use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyScope, KeyVersi
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
 use crate::kms::key_id;
-use crate::snapshot::{KnownKey, Phase, Reason, ReasonKind};
+use crate::snapshot::{Announce, KnownKey, Phase, Reason, ReasonKind};
 
 /// How often running a lower version must be seen before it is believed: one replica may lag.
 const LAGS_BELIEVED: u32 = 3;
@@ -81,8 +81,8 @@ pub struct State {
     pub until: Option<BootTime>,
     /// The last good answer of the key service.
     pub last_contact: Option<BootTime>,
-    /// Whether Status answers ok; a stopping agent keeps its last answer.
-    pub ok: bool,
+    /// What Status answers; a stopping agent keeps its last answer.
+    pub announce: Announce,
     /// Whether a round trip has worked since the start.
     pub proven: bool,
     /// The key.
@@ -109,7 +109,7 @@ impl State {
             reason: None,
             until: None,
             last_contact,
-            ok: false,
+            announce: Announce::Unknown,
             proven: false,
             resumed: key.is_some() && last_contact.is_some(),
             key,
@@ -196,9 +196,13 @@ impl State {
         }
         self.reason = reason;
         self.until = until;
-        if phase != Phase::Stopping {
-            self.ok = self.key.is_some() && matches!(phase, Phase::Ready | Phase::Degraded);
-        }
+        self.announce = match phase {
+            Phase::Starting => Announce::Unknown,
+            Phase::Ready | Phase::Degraded => Announce::Ok,
+            Phase::Failed if self.until.is_some() => Announce::Unhealthy,
+            Phase::Failed => Announce::Refused,
+            Phase::Stopping => self.announce,
+        };
     }
 
     fn judge(&self, now: BootTime) -> (Phase, Option<Reason>, Option<BootTime>) {

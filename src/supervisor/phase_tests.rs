@@ -71,7 +71,7 @@ fn an_outage_is_ridden_out_from_the_last_contact_and_then_fails() {
     );
     let state = run(state, vec![Event::Tick], at(3700));
     assert_eq!((state.phase, state.since), (Phase::Failed, at(3700)));
-    assert!(state.reason.as_ref().unwrap().kind.is_outage(), "Status answers a text, not an error");
+    assert_eq!(state.announce, Announce::Unhealthy, "Status answers a text, not an error");
     let state = run(state, vec![Event::RoundTrip], at(3800));
     assert_eq!((state.phase, kind(&state)), (Phase::Ready, None));
 }
@@ -103,7 +103,8 @@ fn sealed_is_an_outage_or_a_denial_as_configured() {
     let mut strict = rules();
     strict.sealed_is_denied = true;
     let events = vec![key(&[(1, 10)]), Event::RoundTrip, failed(ErrorKind::Sealed, false)];
-    assert_eq!(run(State::new(strict, None, at(0)), events, at(1)).phase, Phase::Failed);
+    let state = run(State::new(strict, None, at(0)), events, at(1));
+    assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Refused));
 }
 
 #[test]

@@ -155,7 +155,7 @@ impl Publisher {
             reason: self.state.reason.clone(),
             until: self.state.until,
             last_contact: self.state.last_contact,
-            ok: self.state.ok,
+            announce: self.state.announce,
             proven: self.state.proven,
             primary: service("primary", &self.state.key, &self.primary, problem),
             decrypt_only: self

@@ -334,21 +334,26 @@ impl Backend for TransitBackend {
         STANDARD.decode(data.plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| not_vault("the server"))
     }
 
-    async fn confirm(&self, version: u32, deadline: Deadline) -> Result<(), BackendError> {
+    async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), BackendError> {
         let token = self.session.token(deadline).await?;
-        let body = Self::plaintext_body(version, &[0; 32]);
-        let what = format!("wrapping with {} version {version}", self.scope);
+        let (what, method, path, body) = match version {
+            Some(version) => {
+                let what = format!("wrapping with {} version {version}", self.scope);
+                (what, Method::POST, &self.encrypt, Some(Self::plaintext_body(version, &[0; 32])))
+            }
+            None => (format!("reading {}", self.scope), Method::GET, &self.keys, None),
+        };
         let mut refused = None;
         let mut away = None;
         for index in self.client.order() {
-            let request = self.request(Method::POST, &self.encrypt, &token, Some(&body));
+            let request = self.request(method.clone(), path, &token, body.as_ref());
             match self.client.once(index, &request, deadline.at_most(CONFIRM_SHARE)).await {
                 Ok(_) => return Ok(()),
                 Err(CallError::Failed(error)) => away = away.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {
                     let foreign = self.client.is_foreign(refusal.address, deadline).await;
                     if !foreign && self.client.is_trusted(refusal.address) {
-                        refused = Some(refusal.of_transit(&what, &self.encrypt));
+                        refused = Some(refusal.of_transit(&what, path));
                     } else {
                         let message = format!("{} refuses, and may not be our server", refusal.address_name);
                         away = away.or(Some(BackendError::new(

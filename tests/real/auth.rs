@@ -20,7 +20,9 @@ fn config(bao: &Bao, auth: &str) -> String {
 #[tokio::test]
 async fn token() {
     let bao = Bao::start().await;
-    let made = bao.post("auth/token/create", json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" })).await;
+    let made = bao
+        .post("auth/token/create", json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" }))
+        .await;
     // A trailing newline is what an editor leaves.
     write_secret(&bao.file("token"), &format!("{}\n", made["auth"]["client_token"].as_str().unwrap()));
     let auth = format!("method = \"token\"\ntoken_file = {:?}\n", bao.file("token"));
@@ -37,7 +39,10 @@ async fn userpass() {
     bao.post("sys/auth/people", json!({ "type": "userpass" })).await;
     bao.post("auth/people/users/node", json!({ "password": "pass word", "token_policies": "kms" })).await;
     write_secret(&bao.file("password"), "pass word\n");
-    let auth = format!("method = \"userpass\"\nmount = \"people\"\nusername = \"node\"\npassword_file = {:?}\n", bao.file("password"));
+    let auth = format!(
+        "method = \"userpass\"\nmount = \"people\"\nusername = \"node\"\npassword_file = {:?}\n",
+        bao.file("password")
+    );
     let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
     agent.kms().await.round_trip().await;
 }
@@ -57,7 +62,10 @@ async fn a_secret_from_a_systemd_credential() {
     // Without systemd, the error names what is missing.
     let agent = Agent::start(&(config(&bao, &auth) + QUIET));
     let status = agent.wait_for_reason("starting", "credentials_unreadable").await;
-    assert!(status["reason"]["remedy"].as_str().unwrap().contains("LoadCredential=vault-secret-id"), "{status}");
+    assert!(
+        status["reason"]["remedy"].as_str().unwrap().contains("LoadCredential=vault-secret-id"),
+        "{status}"
+    );
 }
 
 #[tokio::test]
@@ -126,9 +134,16 @@ async fn kubernetes() {
 async fn a_wrapped_secret_id_is_opened_once_and_kept_in_memory() {
     let bao = Bao::start().await;
     let wrap = async |path: &str| -> String {
-        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
+        let client =
+            reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
         let request = client.post(format!("{}/v1/{path}", bao.address));
-        let answer = request.header("x-vault-token", &bao.root).header("x-vault-wrap-ttl", "5m").body("{}").send().await.unwrap();
+        let answer = request
+            .header("x-vault-token", &bao.root)
+            .header("x-vault-wrap-ttl", "5m")
+            .body("{}")
+            .send()
+            .await
+            .unwrap();
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         answer["wrap_info"]["token"].as_str().unwrap().to_owned()
     };

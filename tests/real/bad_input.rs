@@ -29,9 +29,21 @@ async fn requests_beyond_the_contract() {
     told(kms.decrypt_raw(&vec![7; 2 << 20], &key_id).await.unwrap_err(), Code::OutOfRange, "too large");
     told(kms.decrypt_raw(&[0xff; 100], &key_id).await.unwrap_err(), Code::InvalidArgument, "form");
     told(kms.decrypt_raw(&good.ciphertext, "").await.unwrap_err(), Code::InvalidArgument, "key_id is empty");
-    told(kms.decrypt_raw(&good.ciphertext, &"k".repeat(1025)).await.unwrap_err(), Code::InvalidArgument, "1025 bytes");
-    told(kms.decrypt_raw(b"vault:v2:AAAA", &key_id).await.unwrap_err(), Code::InvalidArgument, "do not belong together");
-    told(kms.decrypt_raw(b"\x01\x02garbage", "1").await.unwrap_err(), Code::FailedPrecondition, "another plugin");
+    told(
+        kms.decrypt_raw(&good.ciphertext, &"k".repeat(1025)).await.unwrap_err(),
+        Code::InvalidArgument,
+        "1025 bytes",
+    );
+    told(
+        kms.decrypt_raw(b"vault:v2:AAAA", &key_id).await.unwrap_err(),
+        Code::InvalidArgument,
+        "do not belong together",
+    );
+    told(
+        kms.decrypt_raw(b"\x01\x02garbage", "1").await.unwrap_err(),
+        Code::FailedPrecondition,
+        "another plugin",
+    );
     let annotated = async |name: &str, length: usize| {
         let annotations = HashMap::from([(name.to_owned(), vec![0; length])]);
         agent.kms().await.decrypt_annotated(&good.ciphertext, &key_id, annotations).await
@@ -48,7 +60,10 @@ async fn requests_beyond_the_contract() {
     damaged[middle] = if damaged[middle] == b'A' { b'B' } else { b'A' };
     told(kms.decrypt_raw(&damaged, &key_id).await.unwrap_err(), Code::InvalidArgument, "remedy");
     // An id of ours that no key has: one read of the key, then a plain refusal.
-    let unknown = kms.decrypt_raw(&good.ciphertext, "v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await.unwrap_err();
+    let unknown = kms
+        .decrypt_raw(&good.ciphertext, "v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+        .await
+        .unwrap_err();
     told(unknown, Code::FailedPrecondition, "decrypt_only");
     kms.round_trip().await;
 }
@@ -64,9 +79,21 @@ async fn wrong_places_are_told_with_the_key_that_names_them() {
     };
     let config = bao.vault_config();
     // Where reading is not allowed, a wrong name and a missing right look the same: both are named.
-    told(config.replace("[vault.transit]", "[vault.transit]\nmount = \"transot\""), "failed", "denied", "transot/keys/kms-key").await;
+    told(
+        config.replace("[vault.transit]", "[vault.transit]\nmount = \"transot\""),
+        "failed",
+        "denied",
+        "transot/keys/kms-key",
+    )
+    .await;
     told(config.replace("\"kms-key\"", "\"kms-kex\""), "failed", "denied", "check that the key exists").await;
-    told(config.replace("[vault.transit]", "namespace = \"nowhere\"\n[vault.transit]"), "failed", "credentials_refused", "login").await;
+    told(
+        config.replace("[vault.transit]", "namespace = \"nowhere\"\n[vault.transit]"),
+        "failed",
+        "credentials_refused",
+        "login",
+    )
+    .await;
     let wrong_auth = config.replace("[vault.auth]", "[vault.auth]\nmount = \"approll\"");
     told(wrong_auth, "failed", "credentials_refused", "approll").await;
 }

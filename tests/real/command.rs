@@ -27,7 +27,10 @@ async fn probe_measures_a_good_plugin() {
     assert_eq!((&report["ok"], &report["round_trips"]["good"]), (&true.into(), &200.into()));
     for operation in ["encrypt_milliseconds", "decrypt_milliseconds"] {
         let at = |name: &str| report[operation][name].as_f64().unwrap();
-        assert!(at("p50") > 0.0 && at("p50") <= at("p90") && at("p90") <= at("p99") && at("p99") <= at("max"), "{report}");
+        assert!(
+            at("p50") > 0.0 && at("p50") <= at("p90") && at("p90") <= at("p99") && at("p99") <= at("max"),
+            "{report}"
+        );
     }
     let uri = format!("unix://{}", socket.display());
     assert_eq!(probe(Path::new(&uri), &[]).0, Some(0));
@@ -60,7 +63,10 @@ async fn probe_finds_what_is_wrong_with_other_peoples_plugins() {
 fn probe_without_a_plugin() {
     let directory = tempfile::tempdir().unwrap();
     let (code, text) = probe(&directory.path().join("none.sock"), &[]);
-    assert!(code == Some(69) && text.contains("no KMS plugin answers") && text.contains("No such file"), "{text}");
+    assert!(
+        code == Some(69) && text.contains("no KMS plugin answers") && text.contains("No such file"),
+        "{text}"
+    );
     let (code, text) = probe(Path::new("/x"), &["--count", "0"]);
     assert!(code == Some(64) && text.contains("1..="), "{text}");
     assert_eq!(probe(Path::new("/x"), &["--timeout", "0s"]).0, Some(64));

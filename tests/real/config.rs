@@ -21,17 +21,29 @@ fn run_file(file: &Path, variables: &[(&str, &str)], more: &[&str]) -> (Option<i
     let mut command = command();
     command.arg("config").arg("--config").arg(file).args(more).envs(variables.iter().copied());
     let output = command.output().unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[test]
 fn layers_override_each_other_and_are_shown() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
-    fs::write(&file, format!("{GOOD}[health]\noutage_grace = \"1h\"\nready_timeout = \"1s\"\n[log]\nlevel = \"warn\"\n")).unwrap();
+    fs::write(
+        &file,
+        format!("{GOOD}[health]\noutage_grace = \"1h\"\nready_timeout = \"1s\"\n[log]\nlevel = \"warn\"\n"),
+    )
+    .unwrap();
     fs::create_dir(directory.path().join("config.d")).unwrap();
     fs::write(directory.path().join("config.d/20-b.toml"), "[health]\noutage_grace = \"3h\"\n").unwrap();
-    fs::write(directory.path().join("config.d/10-a.toml"), "[health]\noutage_grace = \"2h\"\nready_timeout = \"2s\"\n").unwrap();
+    fs::write(
+        directory.path().join("config.d/10-a.toml"),
+        "[health]\noutage_grace = \"2h\"\nready_timeout = \"2s\"\n",
+    )
+    .unwrap();
     fs::write(directory.path().join("config.d/ignored.bak"), "rubbish").unwrap();
     let variables = [("KMS_PLUGIN_LOG_LEVEL", "debug"), ("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT", "7")];
     let flags = ["--log-level", "trace", "--vault-addresses", "https://a:1,https://b:2", "--output", "json"];
@@ -64,7 +76,10 @@ fn mistakes_are_told_with_their_place_and_what_is_right() {
         ("[server]\nmax_in_flight = \"many\"\n", vec!["config.toml:2", "a whole number"]),
         ("[server]\nallowed_uids = [\"root\"]\n", vec!["config.toml:2", "a list of whole numbers"]),
         ("[[decrypt_only]]\nnam = \"x\"\n", vec!["config.toml:2", "decrypt_only.nam"]),
-        ("[[decrypt_only]]\nname = \"x\"\n[decrypt_only.vault.transit]\nkye = \"k\"\n", vec!["config.toml:4", "decrypt_only.vault.transit.kye", "vault.transit.key"]),
+        (
+            "[[decrypt_only]]\nname = \"x\"\n[decrypt_only.vault.transit]\nkye = \"k\"\n",
+            vec!["config.toml:4", "decrypt_only.vault.transit.kye", "vault.transit.key"],
+        ),
         ("", vec!["vault.addresses", "vault.transit.key", "vault.auth.method"]),
     ] {
         let (code, _, errors) = run(text, &[], &[]);
@@ -78,7 +93,11 @@ fn mistakes_are_told_with_their_place_and_what_is_right() {
 #[test]
 fn values_that_make_no_sense_are_told() {
     for (from, to, words) in [
-        ("https://vault.example:8200", "vault.example:8200", "has no scheme; write https://vault.example:8200"),
+        (
+            "https://vault.example:8200",
+            "vault.example:8200",
+            "has no scheme; write https://vault.example:8200",
+        ),
         ("https://vault.example:8200", "http://vault.example:8200", "plain HTTP beyond loopback"),
         ("https://vault.example:8200", "https://vault.example:8200/v1", "must end after the port"),
         ("https://vault.example:8200", "https://me:pw@vault.example", "must not hold a user"),
@@ -91,9 +110,17 @@ fn values_that_make_no_sense_are_told() {
         ("[vault.transit]", "[vault.transit]\nkey_id_epoch = 256", "between 0 and 255"),
         ("[vault.auth]", "[health]\noutage_grace = \"soon\"\n[vault.auth]", "a time with its unit"),
         ("[vault.auth]", "[health]\nprobe_interval = \"1ms\"\n[vault.auth]", "between 100ms and 1h"),
-        ("[vault.auth]", "[server]\nadmin = \"0.0.0.0:8690\"\n[vault.auth]", "insecure_admin_beyond_loopback"),
+        (
+            "[vault.auth]",
+            "[server]\nadmin = \"0.0.0.0:8690\"\n[vault.auth]",
+            "insecure_admin_beyond_loopback",
+        ),
         ("[vault.auth]", "[log]\nlevel = \"loud\"\n[vault.auth]", "is not one of error, warn"),
-        ("[vault.auth]", "[[decrypt_only]]\nname = \"x\"\n[decrypt_only.vault]\naddresses = [\"https://o:1\"]\n[vault.auth]", "needs an auth table of its own"),
+        (
+            "[vault.auth]",
+            "[[decrypt_only]]\nname = \"x\"\n[decrypt_only.vault]\naddresses = [\"https://o:1\"]\n[vault.auth]",
+            "needs an auth table of its own",
+        ),
     ] {
         let text = GOOD.replace(from, to);
         let (code, _, errors) = run(&text, &[], &[]);
@@ -108,7 +135,8 @@ fn variables_and_flags_are_checked_like_files() {
     let (code, _, errors) = run(GOOD, &[("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT", "many")], &[]);
     assert!(code == Some(78) && errors.contains("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT"), "{errors}");
     // What the kubelet sets for a Service called kms-plugin is not ours.
-    let (code, _, errors) = run(GOOD, &[("KMS_PLUGIN_SERVICE_HOST", "10.0.0.1"), ("KMS_PLUGIN_PORT_443_TCP", "x")], &[]);
+    let (code, _, errors) =
+        run(GOOD, &[("KMS_PLUGIN_SERVICE_HOST", "10.0.0.1"), ("KMS_PLUGIN_PORT_443_TCP", "x")], &[]);
     assert_eq!(code, Some(0), "{errors}");
     let (code, _, errors) = run(GOOD, &[], &["--vault-adresses", "x"]);
     assert!(code == Some(64) && errors.contains("--vault-addresses"), "{errors}");
@@ -121,7 +149,10 @@ fn a_named_file_that_is_missing_is_told_and_the_default_one_may_be() {
     let (code, _, errors) = run_file(Path::new("/nonexistent/config.toml"), &[], &[]);
     assert!(code == Some(78) && errors.contains("/nonexistent/config.toml"), "{errors}");
     let keys = command().args(["config", "--keys"]).output().unwrap();
-    assert!(keys.status.success() && String::from_utf8_lossy(&keys.stdout).contains("KMS_PLUGIN_HEALTH_OUTAGE_GRACE"));
+    assert!(
+        keys.status.success()
+            && String::from_utf8_lossy(&keys.stdout).contains("KMS_PLUGIN_HEALTH_OUTAGE_GRACE")
+    );
 }
 
 #[test]
@@ -134,7 +165,9 @@ fn the_shipped_example_is_valid_and_names_every_key() {
     let all: String = text
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = ") => format!("{rest}\n"),
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = ") => {
+                format!("{rest}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();

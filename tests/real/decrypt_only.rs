@@ -26,7 +26,11 @@ async fn data_of_another_cluster_is_read_where_it_is_named() {
     assert_eq!(kms.decrypt(&written).await.unwrap(), SEED);
     let fresh = kms.round_trip().await;
     assert_ne!(fresh.key_id, written.key_id);
-    assert_eq!(old.count(&format!("transit/encrypt/{KEY}")), 2, "the old one only unwraps: a probe and the first write");
+    assert_eq!(
+        old.count(&format!("transit/encrypt/{KEY}")),
+        2,
+        "the old one only unwraps: a probe and the first write"
+    );
     let status = agent.status().unwrap();
     assert_eq!(status["decrypt_only"][0]["name"], "old cluster");
 }

@@ -52,7 +52,8 @@ async fn it_serves_tests_itself_rotates_and_keeps_its_keys() {
     let old = kms.round_trip().await;
     assert_eq!(old.key_id, told["key_id"].as_str().unwrap());
 
-    let rotated = command().args(["dev", "--rotate", "--output", "json", "--directory"]).arg(&home).output().unwrap();
+    let rotated =
+        command().args(["dev", "--rotate", "--output", "json", "--directory"]).arg(&home).output().unwrap();
     let rotated: Value = serde_json::from_slice(&rotated.stdout).unwrap();
     assert_eq!((&rotated["version"], &rotated["running"]), (&2.into(), &true.into()));
     let new_id = kms.status().await.unwrap().key_id;
@@ -102,7 +103,9 @@ fn people_are_shown_what_to_paste() {
         }
     }
     let endpoint = format!("endpoint: unix://{}", directory.path().join("kms.sock").display());
-    for words in ["DEVELOPMENT ONLY", "self-test  ok", "kind: EncryptionConfiguration", "apiVersion: v2", &endpoint] {
+    for words in
+        ["DEVELOPMENT ONLY", "self-test  ok", "kind: EncryptionConfiguration", "apiVersion: v2", &endpoint]
+    {
         assert!(shown.contains(words), "{words:?} in {shown}");
     }
     dev.interrupt();

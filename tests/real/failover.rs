@@ -21,11 +21,19 @@ async fn a_dead_first_address_costs_one_try_and_the_good_one_is_remembered() {
     agent.kms().await.round_trip().await;
     let status = agent.status().unwrap();
     let addresses = &status["primary"]["addresses"];
-    assert_eq!((&addresses[0]["reachable"], &addresses[1]["reachable"]), (&json!(false), &json!(true)), "{status}");
+    assert_eq!(
+        (&addresses[0]["reachable"], &addresses[1]["reachable"]),
+        (&json!(false), &json!(true)),
+        "{status}"
+    );
     assert_eq!(addresses[1]["preferred"], true);
     let (code, verbose) = agent.admin("GET", "/healthz?verbose").unwrap();
     assert_eq!(code, 200);
-    assert!(verbose.contains(&format!("[-]primary/{dead} failed")) && verbose.contains(&format!("[+]primary/{} ok", bao.address)), "{verbose}");
+    assert!(
+        verbose.contains(&format!("[-]primary/{dead} failed"))
+            && verbose.contains(&format!("[+]primary/{} ok", bao.address)),
+        "{verbose}"
+    );
 }
 
 #[tokio::test]
@@ -61,7 +69,7 @@ async fn a_proxys_html_is_an_outage_and_no_denial() {
 
 #[tokio::test]
 async fn an_address_of_another_cluster_is_left_out_and_does_not_deny() {
-    let mut bao = Bao::start().await;
+    let mut bao = Bao::persistent().await;
     let other = Bao::start().await;
     let both = config(&bao, &[&bao.address, &other.address]);
     let agent = Agent::ready(&(both + "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\noutage_grace = \"1h\"\n")).await;
@@ -88,24 +96,28 @@ async fn namespaces_for_the_key_and_for_the_login() {
     bao.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
     bao.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;
     // The login lives in the root namespace, and its policy reaches into the other one.
-    let text = policy("keys", KEY).replace("\"keys/", "\"team/keys/") + "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }";
+    let text = policy("keys", KEY).replace("\"keys/", "\"team/keys/")
+        + "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }";
     bao.put_policy("kms", &text).await;
-    let root_login = bao
-        .vault_config()
-        .replace("[vault.transit]", "namespace = \"/team/\"\nauth_namespace = \"\"\n[vault.transit]\nmount = \"keys\"");
+    let root_login = bao.vault_config().replace(
+        "[vault.transit]",
+        "namespace = \"/team/\"\nauth_namespace = \"\"\n[vault.transit]\nmount = \"keys\"",
+    );
     let agent = Agent::ready(&(root_login + QUIET)).await;
     let wrapped = agent.kms().await.round_trip().await;
     // The same key without slashes around the namespace has the same id on another node.
-    let other = bao
-        .vault_config()
-        .replace("[vault.transit]", "namespace = \"team\"\nauth_namespace = \"/\"\n[vault.transit]\nmount = \"/keys/\"");
+    let other = bao.vault_config().replace(
+        "[vault.transit]",
+        "namespace = \"team\"\nauth_namespace = \"/\"\n[vault.transit]\nmount = \"/keys/\"",
+    );
     let agent = Agent::ready(&(other + QUIET)).await;
     assert_eq!(agent.kms().await.decrypt(&wrapped).await.unwrap(), SEED);
     assert_eq!(agent.kms().await.round_trip().await.key_id, wrapped.key_id);
     // A login inside the namespace, for which `auth_namespace` follows `namespace`.
     bao.post_in("team", "sys/policies/acl/kms", json!({ "policy": policy("keys", KEY) })).await;
     bao.post_in("team", "sys/auth/userpass", json!({ "type": "userpass" })).await;
-    bao.post_in("team", "auth/userpass/users/node", json!({ "password": "p", "token_policies": "kms" })).await;
+    bao.post_in("team", "auth/userpass/users/node", json!({ "password": "p", "token_policies": "kms" }))
+        .await;
     crate::support::bao::write_secret(&bao.file("password"), "p");
     let inside = format!(
         "[vault]\naddresses = [{:?}]\nnamespace = \"team\"\n[vault.transit]\nmount = \"keys\"\nkey = {KEY:?}\n[vault.auth]\nmethod = \"userpass\"\nusername = \"node\"\npassword_file = {:?}\n",

@@ -10,7 +10,8 @@ use crate::support::bao::Bao;
 use crate::support::tools;
 
 fn run(agent: &Agent, more: &[&str]) -> Option<Value> {
-    let output = Command::new(tools::go_client()?).arg("-socket").arg(agent.socket()).args(more).output().unwrap();
+    let output =
+        Command::new(tools::go_client()?).arg("-socket").arg(agent.socket()).args(more).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}\n{}", agent.log());
     Some(serde_json::from_slice(&output.stdout).unwrap())
@@ -21,7 +22,10 @@ async fn round_trips_and_openshifts_preflight() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let Some(trips) = run(&agent, &["-mode", "roundtrip", "-count", "50"]) else { return };
-    assert_eq!((&trips["version"], &trips["healthz"], &trips["round_trips"]), (&"v2".into(), &"ok".into(), &50.into()));
+    assert_eq!(
+        (&trips["version"], &trips["healthz"], &trips["round_trips"]),
+        (&"v2".into(), &"ok".into(), &50.into())
+    );
     let preflight = run(&agent, &["-mode", "preflight"]).unwrap();
     assert_eq!(preflight["status_calls"], 1, "{preflight}");
     // What the API server stores in etcd, by its own loader of our EncryptionConfiguration.
@@ -42,7 +46,8 @@ async fn rotations_on_a_live_connection_never_disagree() {
             bao.rotate().await;
         }
     };
-    let watching = tokio::task::spawn_blocking(move || run(&agent, &["-mode", "rotate", "-duration", "5s"]).unwrap());
+    let watching =
+        tokio::task::spawn_blocking(move || run(&agent, &["-mode", "rotate", "-duration", "5s"]).unwrap());
     let ((), watched) = tokio::join!(rotating, watching);
     let watched = watched.unwrap();
     assert_eq!(watched["key_ids"].as_array().unwrap().len(), 5, "{watched}");

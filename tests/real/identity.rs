@@ -21,7 +21,10 @@ async fn a_replaced_key_is_refused_until_it_is_accepted() {
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
     let early = accept(&agent);
-    assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("nothing is to be accepted"));
+    assert!(
+        !early.status.success()
+            && String::from_utf8_lossy(&early.stderr).contains("nothing is to be accepted")
+    );
     bao.replace_key().await;
     let status = agent.wait_for_reason("failed", "key_replaced").await;
     assert!(status["line"].as_str().unwrap().contains("accept-key"), "{status}");
@@ -66,7 +69,11 @@ async fn a_key_replaced_while_the_agent_was_down_is_noticed() {
 #[tokio::test]
 async fn a_server_restored_from_before_a_rotation_is_refused_until_it_is_accepted() {
     let bao = Bao::start().await;
-    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "exportable": true, "allow_plaintext_backup": true })).await;
+    bao.post(
+        &format!("transit/keys/{KEY}/config"),
+        json!({ "exportable": true, "allow_plaintext_backup": true }),
+    )
+    .await;
     let backup = bao.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
@@ -98,7 +105,8 @@ async fn a_missing_key_is_never_created() {
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("vault.transit.key"), "{status}");
     let mut kms = agent.kms().await;
     assert!(kms.encrypt(&SEED).await.is_err());
-    let (found, _) = bao.request(reqwest::Method::GET, "transit/keys/no-such-key", serde_json::Value::Null, "").await;
+    let (found, _) =
+        bao.request(reqwest::Method::GET, "transit/keys/no-such-key", serde_json::Value::Null, "").await;
     assert_eq!(found, 404);
     assert_eq!(bao.count("transit/encrypt/no-such-key"), 0, "it was not even tried");
 }
@@ -132,7 +140,8 @@ async fn keys_that_cannot_serve_are_refused_and_risky_ones_are_told() {
     ] {
         bao.post(&format!("transit/keys/{name}"), body).await;
         bao.put_policy("kms", &crate::support::bao::policy("transit", name)).await;
-        let config = bao.vault_config().replace(&format!("key = {KEY:?}"), &format!("key = {name:?}")) + QUIET;
+        let config =
+            bao.vault_config().replace(&format!("key = {KEY:?}"), &format!("key = {name:?}")) + QUIET;
         let agent = Agent::start(&config);
         let status = agent.wait_for_reason("failed", "key_unusable").await;
         assert!(status["reason"]["text"].as_str().unwrap().contains(words), "{status}");

@@ -102,7 +102,8 @@ async fn data_of_another_transit_plugin_is_read_unless_that_is_switched_off() {
     let mut kms = agent.kms().await;
     assert_eq!(kms.decrypt_raw(&ciphertext, "1").await.unwrap(), SEED);
     agent.wait_for_log("another plugin wrote").await;
-    let off = bao.vault_config().replace("[vault.transit]", "[vault.transit]\naccept_foreign_ciphertext = false");
+    let off =
+        bao.vault_config().replace("[vault.transit]", "[vault.transit]\naccept_foreign_ciphertext = false");
     let agent = Agent::ready(&(off + QUIET)).await;
     let refused = agent.kms().await.decrypt_raw(&ciphertext, "1").await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -121,7 +122,8 @@ async fn a_version_that_min_decryption_version_switched_off_is_refused_in_plain_
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
         assert!(status.message().contains("min_decryption_version"), "{status}");
     };
-    eventually("the refusal", async || kms.decrypt(&old).await.err().map(told).ok_or("not yet".to_owned())).await;
+    eventually("the refusal", async || kms.decrypt(&old).await.err().map(told).ok_or("not yet".to_owned()))
+        .await;
     // An agent that never saw version 1 says as much.
     let fresh = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let refused = fresh.kms().await.decrypt(&old).await.unwrap_err();
@@ -166,7 +168,9 @@ async fn calls_over_the_limit_are_refused_and_not_queued() {
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..6 {
         let mut kms = kms.clone();
-        calls.spawn(async move { kms.encrypt_within(&SEED, Duration::from_secs(1)).await.unwrap_err().code() });
+        calls.spawn(
+            async move { kms.encrypt_within(&SEED, Duration::from_secs(1)).await.unwrap_err().code() },
+        );
     }
     let codes = calls.join_all().await;
     let count = |code| codes.iter().filter(|found| **found == code).count();
@@ -203,7 +207,9 @@ async fn only_allowed_users_may_call() {
     let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUIET), &nobody_else);
     agent.wait_for_phase("ready").await;
     let mut kms: Kms = agent.kms().await;
-    for refused in [kms.status().await.err(), kms.encrypt(&SEED).await.err(), kms.decrypt_raw(b"x", "y").await.err()] {
+    for refused in
+        [kms.status().await.err(), kms.encrypt(&SEED).await.err(), kms.decrypt_raw(b"x", "y").await.err()]
+    {
         let refused = refused.unwrap();
         assert_eq!(refused.code(), Code::PermissionDenied);
         assert!(refused.message().contains("allowed_uids"), "{refused}");

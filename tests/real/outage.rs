@@ -9,11 +9,12 @@ use crate::support::bao::Bao;
 use crate::support::eventually;
 use crate::support::kms::SEED;
 
-const SHORT: &str = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\noutage_grace = \"4s\"\n";
+const SHORT: &str =
+    "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\noutage_grace = \"4s\"\n";
 
 #[tokio::test]
 async fn a_killed_server_is_ridden_out_and_comes_back_by_itself() {
-    let mut bao = Bao::start().await;
+    let mut bao = Bao::persistent().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let key_id = kms.round_trip().await.key_id;

@@ -39,7 +39,11 @@ async fn an_authority_from_a_file_and_a_name_that_is_not_the_addresss() {
     unreachable(&config(&bao, &ca), "vault.server_name").await;
     unreachable(&config(&bao, &format!("{ca}\nserver_name = \"other.internal\"")), "another name").await;
     let other = Pki::new(&["vault.internal"]);
-    unreachable(&config(&bao, &format!("ca_file = {:?}\nserver_name = \"vault.internal\"", other.ca)), "vault.ca_file").await;
+    unreachable(
+        &config(&bao, &format!("ca_file = {:?}\nserver_name = \"vault.internal\"", other.ca)),
+        "vault.ca_file",
+    )
+    .await;
     unreachable(&config(&bao, "server_name = \"vault.internal\""), "unknown authority").await;
     let loud = Agent::ready(&config(&bao, "insecure_skip_verify = true")).await;
     assert!(loud.log().contains("INSECURE"), "{}", loud.log());
@@ -68,7 +72,10 @@ async fn tls_files_that_cannot_be_used_end_the_start_with_their_name() {
         ("ca_file = \"/nonexistent/ca.pem\"".to_owned(), "/nonexistent/ca.pem cannot be read"),
         (format!("ca_file = {garbage:?}"), "holds no PEM certificate"),
         (format!("client_cert_file = {:?}\nclient_key_file = {garbage:?}", pki.client_cert), "private key"),
-        (format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.server_key), "do not fit together"),
+        (
+            format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.server_key),
+            "do not fit together",
+        ),
     ] {
         let mut agent = Agent::start(&config(&bao, &tls));
         assert_eq!(agent.ended().await.code(), Some(78), "{}", agent.log());

@@ -51,7 +51,10 @@ impl Agent {
 
     pub async fn kms(&self) -> Kms {
         let socket = self.socket();
-        eventually("the socket", async || UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string())).await;
+        eventually("the socket", async || {
+            UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string())
+        })
+        .await;
         Kms::connect(&socket).await
     }
 
@@ -59,17 +62,16 @@ impl Agent {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// One request to the admin socket: the status code and the body.
     pub fn admin(&self, method: &str, path: &str) -> Result<(u16, String), String> {
         let told = |error: std::io::Error| error.to_string();
         let mut stream = UnixStream::connect(self.directory.path().join("run/admin.sock")).map_err(told)?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(told)?;
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            .map_err(told)?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        .map_err(told)?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map_err(told)?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;

@@ -40,9 +40,17 @@ pub struct Bao {
 }
 
 impl Bao {
-    /// A server without TLS, with Transit, the usual key, and AppRole.
+    /// A server without TLS, with Transit, the usual key, and AppRole. Its data is in memory.
     pub async fn start() -> Self {
-        let bao = Self::bare(None).await;
+        Self::set_up(Self::any(None, false).await).await
+    }
+
+    /// The same, with data on disk: it can be killed and started again.
+    pub async fn persistent() -> Self {
+        Self::set_up(Self::any(None, true).await).await
+    }
+
+    async fn set_up(bao: Self) -> Self {
         bao.post("sys/mounts/transit", json!({ "type": "transit" })).await;
         bao.post(&format!("transit/keys/{KEY}"), json!({})).await;
         bao.put_policy("kms", &policy("transit", KEY)).await;
@@ -53,18 +61,23 @@ impl Bao {
 
     /// An empty server; with TLS when it is given certificates.
     pub async fn bare(pki: Option<&Pki>) -> Self {
+        Self::any(pki, false).await
+    }
+
+    async fn any(pki: Option<&Pki>, persistent: bool) -> Self {
         // Another process may take the free port before the server does: then another one is tried.
         for _ in 0..5 {
-            if let Some(bao) = Self::try_start(pki).await {
+            if let Some(bao) = Self::try_start(pki, persistent).await {
                 return bao;
             }
         }
         panic!("OpenBao did not start");
     }
 
-    async fn try_start(pki: Option<&Pki>) -> Option<Self> {
+    async fn try_start(pki: Option<&Pki>, persistent: bool) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free_port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (port, cluster_port) = (free_port(), free_port());
         let path = |name: &str| directory.path().join(name).display().to_string();
         let (tls, scheme) = match pki {
             Some(pki) => (
@@ -76,12 +89,20 @@ impl Bao {
             ),
             None => ("tls_disable = true".to_owned(), "http"),
         };
+        let storage = if persistent {
+            fs::create_dir(path("data")).unwrap();
+            format!(
+                "storage \"raft\" {{ path = {:?}\n node_id = \"one\" }}\ncluster_addr = \"http://127.0.0.1:{cluster_port}\"",
+                path("data")
+            )
+        } else {
+            "storage \"inmem\" {}".to_owned()
+        };
         let config = format!(
-            "storage \"file\" {{ path = {:?} }}\n\
+            "{storage}\n\
              listener \"tcp\" {{ address = \"127.0.0.1:{port}\"\n {tls} }}\n\
              audit \"file\" \"log\" {{ options {{ file_path = {:?} }} }}\n\
              api_addr = \"{scheme}://127.0.0.1:{port}\"\nlog_level = \"warn\"\n",
-            path("data"),
             path("audit.log"),
         );
         fs::write(path("config.hcl"), config).unwrap();
@@ -232,7 +253,9 @@ impl Bao {
         log.lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|entry| entry["type"] == "response")
-            .filter(|entry| !entry["auth"]["policies"].as_array().is_some_and(|all| all.contains(&json!("root"))))
+            .filter(|entry| {
+                !entry["auth"]["policies"].as_array().is_some_and(|all| all.contains(&json!("root")))
+            })
             .filter_map(|entry| Some(entry["request"]["path"].as_str()?.to_owned()))
             .collect()
     }

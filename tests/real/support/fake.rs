@@ -27,7 +27,8 @@ pub async fn token_review(namespace: &'static str, name: &'static str) -> String
     let review = move || async move {
         let user = json!({ "username": format!("system:serviceaccount:{namespace}:{name}"), "uid": "1" });
         let status = json!({ "authenticated": true, "user": user, "audiences": ["vault"] });
-        let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status });
+        let review =
+            json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status });
         (StatusCode::CREATED, axum::Json(review))
     };
     serve(Router::new().route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))).await
@@ -83,7 +84,11 @@ impl KeyManagementService for Plugin {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let healthz = if self.0 == Flaw::Unhealthy { "the moon is full" } else { "ok" };
         let key_id = if self.0 == Flaw::EmptyKeyId { "" } else { "1" };
-        Ok(Response::new(StatusResponse { version: "v2".into(), healthz: healthz.into(), key_id: key_id.into() }))
+        Ok(Response::new(StatusResponse {
+            version: "v2".into(),
+            healthz: healthz.into(),
+            key_id: key_id.into(),
+        }))
     }
 
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {

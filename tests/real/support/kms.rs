@@ -28,7 +28,8 @@ impl Kms {
             let target = target.clone();
             async move { UnixStream::connect(target).await.map(TokioIo::new) }
         });
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
+        let channel =
+            Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
         Self(KeyManagementServiceClient::new(channel))
     }
 
@@ -40,7 +41,11 @@ impl Kms {
         self.encrypt_within(plaintext, TIMEOUT).await
     }
 
-    pub async fn encrypt_within(&mut self, plaintext: &[u8], timeout: Duration) -> Result<EncryptResponse, Status> {
+    pub async fn encrypt_within(
+        &mut self,
+        plaintext: &[u8],
+        timeout: Duration,
+    ) -> Result<EncryptResponse, Status> {
         let request = EncryptRequest { plaintext: plaintext.to_vec(), uid: "test".into() };
         self.0.encrypt(with_timeout(request, timeout)).await.map(tonic::Response::into_inner)
     }
