@@ -18,8 +18,9 @@ pub struct Routes {
 
 /// Where a ciphertext goes.
 pub enum Route<'a> {
-    /// To this service, under this version of its key.
-    Known(&'a Arc<dyn Backend>, u32),
+    /// To these services, each under this version of its key. Two clusters whose keys have the same name
+    /// and were made in the same second share ids: then one after the other is tried.
+    Known(Vec<(&'a Arc<dyn Backend>, u32)>),
     /// One of our ids, of a key or version that is not known.
     Unknown,
     /// Another plugin's id on a ciphertext of the primary's form.
@@ -33,12 +34,12 @@ impl Routes {
     pub fn find(&self, snapshot: &Snapshot, key_id: &str, ciphertext: &[u8]) -> Route<'_> {
         let services = std::iter::once((&self.primary, &snapshot.primary))
             .chain(self.decrypt_only.iter().zip(&snapshot.decrypt_only));
-        for (backend, state) in services {
-            if let Some(version) = state.key.as_ref().and_then(|key| key.ids.get(key_id)) {
-                return Route::Known(backend, *version);
-            }
-        }
-        if key_id.starts_with(key_id::PREFIX) {
+        let known: Vec<_> = services
+            .filter_map(|(backend, state)| Some((backend, *state.key.as_ref()?.ids.get(key_id)?)))
+            .collect();
+        if !known.is_empty() {
+            Route::Known(known)
+        } else if key_id.starts_with(key_id::PREFIX) {
             Route::Unknown
         } else if self.primary.ciphertext_version(ciphertext).is_some() {
             Route::Foreign(&self.primary)

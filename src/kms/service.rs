@@ -139,16 +139,16 @@ impl KmsService {
         limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
         let _permit = self.permit()?;
         let snapshot = self.now();
-        let backend = match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+        let services = match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+            Route::Known(services) => services,
             Route::Unknown => {
                 let refreshed = self.refresh.of_unknown(&message.key_id, deadline).await;
                 let snapshot = self.now();
                 match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
-                    Route::Known(backend, version) => check_version(backend, version, &message.ciphertext)?,
+                    Route::Known(services) => services,
                     _ => return Err(self.unknown(&message, &snapshot, refreshed)),
                 }
             }
-            Route::Known(backend, version) => check_version(backend, version, &message.ciphertext)?,
             Route::Foreign(backend) if self.routes.accept_foreign => {
                 if self.refresh.remember(&message.key_id) {
                     tracing::info!(
@@ -157,7 +157,8 @@ impl KmsService {
                         "unwrapping data that another plugin wrote with the same key"
                     );
                 }
-                backend
+                let version = backend.ciphertext_version(&message.ciphertext).unwrap_or_default();
+                vec![(backend, version)]
             }
             Route::Foreign(_) | Route::Unreadable => {
                 return Err(status::told(
@@ -167,8 +168,7 @@ impl KmsService {
                 ));
             }
         };
-        let unwrapped = backend.unwrap(&message.ciphertext, deadline).await;
-        let mut plaintext = unwrapped.map_err(|error| status::of_backend(&error))?;
+        let mut plaintext = unwrap_by(&services, &message.ciphertext, deadline).await?;
         tracing::debug!(
             KMS_OPERATION = "decrypt",
             KMS_UID = message.uid,
@@ -261,14 +261,31 @@ fn pinned(key: &KnownKey, connection: &Connection) -> (u32, Arc<str>) {
     announced.unwrap_or_else(|| (key.version, key.key_id.clone()))
 }
 
-/// A key_id of one version on a ciphertext of another was put together by mistake or malice.
-fn check_version<'a>(
-    backend: &'a Arc<dyn Backend>,
-    version: u32,
+/// Unwraps by the first service whose key made the ciphertext.
+async fn unwrap_by(
+    services: &[(&Arc<dyn Backend>, u32)],
     ciphertext: &[u8],
-) -> Result<&'a Arc<dyn Backend>, Status> {
+    deadline: Deadline,
+) -> Result<Zeroizing<Vec<u8>>, Status> {
+    let mut refused = Status::internal("no key service was asked; report this as a bug");
+    for (backend, version) in services {
+        if let Err(mismatch) = check_version(backend.as_ref(), *version, ciphertext) {
+            refused = mismatch;
+            continue;
+        }
+        match backend.unwrap(ciphertext, deadline).await {
+            Ok(plaintext) => return Ok(plaintext),
+            Err(error) if error.kind() == ErrorKind::BadCiphertext => refused = status::of_backend(&error),
+            Err(error) => return Err(status::of_backend(&error)),
+        }
+    }
+    Err(refused)
+}
+
+/// A key_id of one version on a ciphertext of another was put together by mistake or malice.
+fn check_version(backend: &dyn Backend, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
     match backend.ciphertext_version(ciphertext) {
-        Some(found) if found == version => Ok(backend),
+        Some(found) if found == version => Ok(()),
         Some(found) => Err(Status::invalid_argument(format!(
             "the key_id names version {version} of the key, the ciphertext was made by version {found}: they do not belong together"
         ))),

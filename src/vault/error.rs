@@ -58,11 +58,14 @@ impl Refusal {
 
     /// What a refused login means.
     pub(super) fn of_login(&self, what: &str, remedy: &str) -> BackendError {
-        let kind = match self.status {
-            404 => ErrorKind::NotFound,
-            _ => ErrorKind::CredentialsRefused,
-        };
-        self.error(kind, what, remedy)
+        match self.status {
+            // Not the credentials' fault: they may be tried again.
+            404 => {
+                let remedy = "check vault.auth_namespace and vault.auth.mount: there is nothing to log in to";
+                self.error(ErrorKind::Denied, what, remedy)
+            }
+            _ => self.error(ErrorKind::CredentialsRefused, what, remedy),
+        }
     }
 }
 
@@ -135,17 +138,19 @@ pub(super) fn transport(address: &str, cause: &reqwest::Error) -> BackendError {
     let text = chain(&cause);
     let (message, remedy) = if cause.is_timeout() {
         (format!("{address} did not answer in time"), "look for a firewall or a hanging server on the way")
-    } else if text.contains("UnknownIssuer") {
+    } else if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         (
-            format!("{address} shows a certificate of an unknown authority"),
+            format!(
+                "{address} shows a certificate of an unknown authority, or of another one with the same name"
+            ),
             "name the authority that signed it with vault.ca_file",
         )
-    } else if text.contains("NotValidForName") {
+    } else if text.contains("not valid for name") {
         (
             format!("{address} shows a certificate for another name ({text})"),
             "set vault.server_name to a name in the certificate, or use that name in vault.addresses",
         )
-    } else if text.contains("Expired") || text.contains("NotValidYet") {
+    } else if text.contains("certificate expired") || text.contains("not valid yet") {
         (
             format!("{address} shows a certificate that is not valid now"),
             "renew the server's certificate, or set this node's clock",

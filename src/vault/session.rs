@@ -30,6 +30,8 @@ const VALID_KEPT: Duration = Duration::from_secs(5);
 const FILE_CHECK: Duration = Duration::from_secs(2);
 /// Time for one login or renewal in the background.
 const BACKGROUND: Duration = Duration::from_secs(10);
+/// Least time between two logins that a dying token forces; it doubles while that goes on.
+const FIRST_PACE: Duration = Duration::from_millis(200);
 /// Longest time between two logins that a dying token forces.
 const LONGEST_PACE: Duration = Duration::from_secs(60);
 
@@ -95,7 +97,7 @@ impl Session {
             refused: None,
             failed: None,
             valid: None,
-            pace: Backoff::new(Duration::from_secs(1), LONGEST_PACE),
+            pace: Backoff::new(FIRST_PACE, LONGEST_PACE),
             not_before: Instant::now(),
         };
         Self {

@@ -111,12 +111,13 @@ async fn jwt() {
 async fn kubernetes() {
     let bao = Bao::start().await;
     let signer = Signer::new();
+    let pki = Pki::new(&["127.0.0.1"]);
     // A fake stands for the API server's TokenReview: the real one has its turn in the end-to-end tests.
     let api = fake::token_review("kube-system", "kms-plugin").await;
     bao.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await;
     bao.post(
         "auth/kubernetes/config",
-        json!({ "kubernetes_host": api, "token_reviewer_jwt": signer.sign("reviewer", "k8s"), "disable_local_ca_jwt": true }),
+        json!({ "kubernetes_host": api, "token_reviewer_jwt": signer.sign("reviewer", "k8s"), "disable_local_ca_jwt": true, "kubernetes_ca_cert": fs::read_to_string(&pki.ca).unwrap() }),
     )
     .await;
     let role = json!({

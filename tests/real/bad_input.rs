@@ -90,8 +90,8 @@ async fn wrong_places_are_told_with_the_key_that_names_them() {
     told(
         config.replace("[vault.transit]", "namespace = \"nowhere\"\n[vault.transit]"),
         "failed",
-        "credentials_refused",
-        "login",
+        "denied",
+        "vault.auth_namespace",
     )
     .await;
     let wrong_auth = config.replace("[vault.auth]", "[vault.auth]\nmount = \"approll\"");

@@ -10,7 +10,10 @@ use crate::support::kms::SEED;
 
 #[tokio::test]
 async fn data_of_another_cluster_is_read_where_it_is_named() {
-    let (old, new) = (Bao::start().await, Bao::start().await);
+    let old = Bao::start().await;
+    // Creation times count seconds, and are in the key_id.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let new = Bao::start().await;
     let written = Agent::ready(&(old.vault_config() + QUIET)).await.kms().await.round_trip().await;
     let alone = Agent::ready(&(new.vault_config() + QUIET)).await;
     let refused = alone.kms().await.decrypt(&written).await.unwrap_err();
@@ -33,6 +36,39 @@ async fn data_of_another_cluster_is_read_where_it_is_named() {
     );
     let status = agent.status().unwrap();
     assert_eq!(status["decrypt_only"][0]["name"], "old cluster");
+}
+
+/// Two clusters whose keys have the same name and were made in the same second: one key_id, two keys.
+#[tokio::test]
+async fn keys_that_share_an_id_are_tried_one_after_the_other() {
+    let (old, new) = (Bao::start().await, Bao::start().await);
+    let mut twin = String::new();
+    for number in 0..20 {
+        twin = format!("twin-{number}");
+        let path = format!("transit/keys/{twin}");
+        tokio::join!(old.post(&path, json!({})), new.post(&path, json!({})));
+        let (a, b) = tokio::join!(old.get(&path), new.get(&path));
+        if a["data"]["keys"] == b["data"]["keys"] {
+            break;
+        }
+    }
+    let config =
+        |bao: &Bao| bao.vault_config().replace(&format!("key = {KEY:?}"), &format!("key = {twin:?}"));
+    for bao in [&old, &new] {
+        bao.put_policy("kms", &policy("transit", &twin)).await;
+    }
+    let written = Agent::ready(&(config(&old) + QUIET)).await.kms().await.round_trip().await;
+    let both = format!(
+        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUIET}",
+        config(&new),
+        old.address,
+        old.key_and_auth("decrypt_only.vault").replace(&format!("key = {KEY:?}"), &format!("key = {twin:?}")),
+    );
+    let agent = Agent::ready(&both).await;
+    let mut kms = agent.kms().await;
+    let fresh = kms.round_trip().await;
+    assert_eq!(fresh.key_id, written.key_id, "the keys were made in different seconds");
+    assert_eq!(kms.decrypt(&written).await.unwrap(), SEED);
 }
 
 #[tokio::test]
