@@ -5,7 +5,14 @@
 //! median of the rounds and, in brackets, the lowest and highest round.
 
 // A benchmark may fail loudly.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 #![allow(missing_docs)] // nothing here is used by others
 #![allow(dead_code)] // the tests' support code, of which a part is used
 
@@ -40,7 +47,8 @@ struct Rounds {
 impl Rounds {
     fn add(&mut self, mut times: Vec<Duration>) {
         times.sort_unstable();
-        let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e6;
+        let at =
+            |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e6;
         self.p50.push(at(50));
         self.p99.push(at(99));
     }
@@ -91,13 +99,18 @@ where
 }
 
 /// The same call, with the same kind of token: a root token would be checked less.
-async fn raw_client(bao: &Bao) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + Send + 'static {
-    let http = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
+async fn raw_client(
+    bao: &Bao,
+) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + Send + 'static {
+    let http =
+        reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
     let url = format!("{}/v1/transit/encrypt/{KEY}", bao.address);
     let id = |name| std::fs::read_to_string(bao.file(name)).unwrap();
     let login = json!({ "role_id": id("role-id"), "secret_id": id("secret-id") });
-    let token = bao.post("auth/approle/login", login).await["auth"]["client_token"].as_str().unwrap().to_owned();
-    let body = json!({ "plaintext": "YSBERUsgc2VlZCBvZiB0aGlydHktdHdvIGJ5dGVzISE=", "key_version": 1 }).to_string();
+    let token =
+        bao.post("auth/approle/login", login).await["auth"]["client_token"].as_str().unwrap().to_owned();
+    let body =
+        json!({ "plaintext": "YSBERUsgc2VlZCBvZiB0aGlydHktdHdvIGJ5dGVzISE=", "key_version": 1 }).to_string();
     move || {
         let request = http.post(&url).header("x-vault-token", &token).body(body.clone());
         Box::pin(async move {
@@ -133,7 +146,9 @@ async fn run() {
         async move { assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED) }
     };
 
-    println!("microseconds                             p50 (lowest–highest)     p99 (lowest–highest)  p50 added p99 added ratio of p50");
+    println!(
+        "microseconds                             p50 (lowest–highest)     p99 (lowest–highest)  p50 added p99 added ratio of p50"
+    );
     for callers in [1, CALLERS] {
         println!("-- {callers} at once, {ROUNDS} rounds of {CALLS} calls of each kind");
         let [mut raws, mut statuses, mut encrypts, mut decrypts]: [Rounds; 4] = Default::default();

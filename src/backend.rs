@@ -202,6 +202,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether the service answers at all. Needs no credentials and proves neither token nor key.
     async fn reachable(&self, deadline: Deadline) -> Result<(), BackendError>;
 
+    /// Tells which cluster the key is known to live in, from an earlier run.
+    fn expect_cluster(&self, _id: Option<String>) {}
+
     /// Reads what the service says of the key. A service with several addresses that may lag behind
     /// each other answers from one that knows version `at_least`, when there is one.
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, BackendError>;

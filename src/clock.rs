@@ -66,7 +66,12 @@ impl BootTime {
 
     /// The same moment on the wall clock, for people.
     pub fn wall(self) -> SystemTime {
-        SystemTime::now().checked_sub(Self::now().since(self)).unwrap_or(UNIX_EPOCH)
+        let (wall, now) = (SystemTime::now(), Self::now());
+        let moment = match self > now {
+            true => wall.checked_add(self.since(now)),
+            false => wall.checked_sub(now.since(self)),
+        };
+        moment.unwrap_or(UNIX_EPOCH)
     }
 }
 

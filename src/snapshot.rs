@@ -144,6 +144,8 @@ pub struct KnownKey {
     pub min_decryption: u32,
     /// Every version ever seen, also those that the service no longer shows.
     pub versions: KeyVersions,
+    /// The cluster that it was last read from, where the service has such an id.
+    pub cluster_id: Option<String>,
     /// What should be changed about the key.
     pub warnings: Vec<String>,
     /// The version of each acceptable key_id.
@@ -181,6 +183,8 @@ pub struct Snapshot {
     pub last_contact: Option<BootTime>,
     /// What KMS Status answers.
     pub announce: Announce,
+    /// Whether the key may have changed since it was last read.
+    pub unread: bool,
     /// Whether a round trip has worked since the start.
     pub proven: bool,
     /// The key service that wraps.
@@ -197,25 +201,31 @@ impl Snapshot {
                 && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
     }
 
-    /// One line: the state, since when, why and what to do. The same for every face.
-    pub fn line(&self, now: BootTime) -> String {
+    /// One line: the state, since when, why and what to do. The same for every face, and with points in
+    /// time rather than durations: systemd shows it as it was sent.
+    pub fn line(&self) -> String {
         let mut line = self.phase.name().to_owned();
         if let Some(key) = &self.primary.key {
             line.push_str(&format!(": {} version {}", key.scope, key.version));
         }
-        line.push_str(&format!(", since {}", ago(now.since(self.since))));
+        line.push_str(&format!(", since {}", moment(self.since)));
         if let Some(reason) = &self.reason {
             line.push_str(&format!("; {}", reason.text));
             if self.phase == Phase::Degraded && reason.kind.is_outage() {
                 match self.until {
-                    Some(until) => line.push_str(&format!("; serving for {} more", ago(until.since(now)))),
-                    None => line.push_str("; serving without a limit"),
+                    Some(until) => line.push_str(&format!("; Status stays ok until {}", moment(until))),
+                    None => line.push_str("; Status stays ok without a limit"),
                 }
             }
             line.push_str(&format!("; remedy: {}", reason.remedy));
         }
         line
     }
+}
+
+/// A moment on the wall clock, to the second.
+fn moment(at: BootTime) -> String {
+    humantime::format_rfc3339_seconds(at.wall()).to_string()
 }
 
 /// A duration in its two largest units, for people.

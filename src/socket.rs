@@ -8,10 +8,11 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -71,6 +72,10 @@ impl BoundSocket {
         if !directory.is_dir() {
             return Err(SocketError::NoDirectory(directory.to_path_buf()));
         }
+        // Two starts at once would both find a stale socket: one after the other looks and binds.
+        let locked = fs::File::open(directory).map_err(error("locked"))?;
+        let _lock = Flock::lock(locked, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| error("locked")(errno.into()))?;
         refuse_if_taken(path)?;
         let temporary = temporary_name(path);
         let fd = socket(
@@ -135,8 +140,8 @@ fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
         };
         return Err(SocketError::NotASocket { path: path.to_path_buf(), kind });
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(SocketError::InUse(path.to_path_buf())),
+    match probe(path) {
+        Ok(()) => Err(SocketError::InUse(path.to_path_buf())),
         Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
             tracing::info!("{} is a stale socket; it is replaced", path.display());
             Ok(())
@@ -147,6 +152,17 @@ fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
         }
         Err(cause) => Err(SocketError::Io { path: path.to_path_buf(), action: "probed", cause }),
     }
+}
+
+/// Connects without waiting: a server whose backlog is full would make a blocking connect hang.
+fn probe(path: &Path) -> io::Result<()> {
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    Ok(connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?)
 }
 
 /// A name beside `path`, seven bytes longer, that no other start uses at the same time.
@@ -163,6 +179,8 @@ fn temporary_name(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn place() -> (tempfile::TempDir, PathBuf) {

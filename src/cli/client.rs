@@ -7,6 +7,8 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -17,7 +19,18 @@ use crate::proto::key_management_service_client::KeyManagementServiceClient;
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// A KMS v2 client.
-pub(super) type KmsClient = KeyManagementServiceClient<Channel>;
+pub(super) type KmsClient = KeyManagementServiceClient<InterceptedService<Channel, WithTimeout>>;
+
+/// Tells the plugin the caller's deadline with every call, as kube-apiserver does.
+#[derive(Clone)]
+pub(super) struct WithTimeout(Duration);
+
+impl Interceptor for WithTimeout {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        request.set_timeout(self.0);
+        Ok(request)
+    }
+}
 
 /// Connects to the KMS socket at `path`, with `localhost` as the authority: what kube-apiserver sends.
 pub(super) async fn kms(path: &Path, timeout: Duration) -> Result<KmsClient, Failure> {
@@ -35,7 +48,7 @@ pub(super) async fn kms(path: &Path, timeout: Duration) -> Result<KmsClient, Fai
     let endpoint = Endpoint::from_static("http://localhost").timeout(timeout).connect_timeout(timeout);
     let channel =
         endpoint.connect_with_connector(connector).await.map_err(|error| unreachable(error.into()))?;
-    Ok(KmsClient::new(channel))
+    Ok(KmsClient::new(InterceptedService::new(channel, WithTimeout(timeout))))
 }
 
 /// The path of a socket as people write it, with or without `unix://`.

@@ -6,6 +6,7 @@ use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::report::{self, Output};
 use crate::config::schema::{self, Key, Kind};
+use crate::config::vault::without_userinfo;
 use crate::config::{Merged, Settings};
 
 /// Show the merged configuration and where each value came from
@@ -65,7 +66,7 @@ fn describe(key: &Key) -> String {
     )
 }
 
-/// No key holds a secret, only its place; so nothing is left out here.
+/// No key holds a secret, only its place.
 fn text(merged: &Merged) -> String {
     let mut text = String::new();
     let mut section = "";
@@ -109,7 +110,20 @@ fn tables(value: &Value, path: &str, text: &mut String) {
 }
 
 fn toml_value(value: &Value) -> String {
-    toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default()
+    toml::Value::try_from(redacted(value)).map(|value| value.to_string()).unwrap_or_default()
+}
+
+/// A value as it may be shown: an address with a password in it is wrong, and shown without.
+fn redacted(value: &Value) -> Value {
+    match value {
+        Value::String(_, text) => Value::from(without_userinfo(text)),
+        Value::Array(_, items) => Value::from(items.iter().map(redacted).collect::<Vec<_>>()),
+        Value::Dict(_, dict) => {
+            let shown = dict.iter().map(|(name, value)| (name.clone(), redacted(value)));
+            Value::from(shown.collect::<figment::value::Dict>())
+        }
+        other => other.clone(),
+    }
 }
 
 fn shown_default(key: &Key) -> String {
@@ -123,14 +137,14 @@ fn json(merged: &Merged) -> String {
     let values: serde_json::Map<_, _> = schema::KEYS
         .iter()
         .filter_map(|key| {
-            let value = serde_json::to_value(merged.value(key.path)?).ok()?;
+            let value = serde_json::to_value(redacted(&merged.value(key.path)?)).ok()?;
             Some((
                 key.path.to_owned(),
                 serde_json::json!({ "value": value, "origin": merged.origin(key.path) }),
             ))
         })
         .chain(merged.value(schema::DECRYPT_ONLY).and_then(|value| {
-            let value = serde_json::to_value(value).ok()?;
+            let value = serde_json::to_value(redacted(&value)).ok()?;
             let origin = merged.origin(schema::DECRYPT_ONLY);
             Some((schema::DECRYPT_ONLY.to_owned(), serde_json::json!({ "value": value, "origin": origin })))
         }))

@@ -1,7 +1,7 @@
 //! `dev`: the whole plugin on this machine with keys in a file, to try it out and to develop against.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,7 @@ async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output
     let mut snapshot = agent.snapshot();
     let ready = snapshot.wait_for(|snapshot| snapshot.proven);
     if tokio::time::timeout(settings.health.ready_timeout, ready).await.is_err() {
-        let line = snapshot.borrow().line(crate::clock::BootTime::now());
+        let line = snapshot.borrow().line();
         return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {line}")));
     }
     let socket = &settings.server.socket;
@@ -188,16 +188,21 @@ fn state_directory() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Makes the directory, for this user alone.
+/// Makes the directory, for this user alone. One that is there already must be as private: nothing that
+/// others made is changed, and nothing is trusted to where others can write.
 fn make_private(directory: &Path) -> Result<(), Failure> {
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)));
-    made.map_err(|error| {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    let metadata = made.and_then(|()| std::fs::metadata(directory)).map_err(|error| {
         let error = anyhow::Error::new(error)
             .context(format!("the directory {} cannot be used", directory.display()));
         Failure::new(Exit::Unavailable, error)
-    })
+    })?;
+    if metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        let shown = directory.display();
+        let message = format!(
+            "the directory {shown} is another user's, or others can write to it; name one of your own with --directory"
+        );
+        return Err(Failure::message(Exit::Usage, message));
+    }
+    Ok(())
 }

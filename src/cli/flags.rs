@@ -11,10 +11,10 @@ use crate::config::{DEFAULT_FILE, Merged, Sources};
 
 /// The prefix of our variables.
 const PREFIX: &str = "KMS_PLUGIN_";
-/// Variables with our prefix that are not configuration: the file's place, the tests' own, and what the
-/// kubelet sets for a Service that happens to be called kms-plugin.
-const NOT_KEYS: [&str; 4] =
-    ["KMS_PLUGIN_CONFIG", "KMS_PLUGIN_TESTS_", "KMS_PLUGIN_SERVICE_", "KMS_PLUGIN_PORT"];
+/// Variables with our prefix that are not configuration: the file's place, and the tests' own.
+const NOT_KEYS: [&str; 2] = ["KMS_PLUGIN_CONFIG", "KMS_PLUGIN_TESTS_"];
+/// In what the kubelet sets for a Service that happens to be called kms-plugin or kms-plugin-something.
+const OF_A_SERVICE: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 
 /// `--config` and one flag a key.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +40,9 @@ impl ConfigFlags {
 fn environment() -> Result<Vec<(String, String)>, Failure> {
     let ours = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
-        (!NOT_KEYS.iter().any(|other| name.starts_with(other))).then_some((name, value))
+        let ours = !NOT_KEYS.iter().any(|other| name.starts_with(other))
+            && !OF_A_SERVICE.iter().any(|part| name.contains(part));
+        ours.then_some((name, value))
     };
     std::env::vars_os()
         .filter_map(ours)

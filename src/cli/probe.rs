@@ -65,6 +65,11 @@ async fn probe(args: &ProbeArgs) -> Result<Report, Failure> {
     if report.problem().is_some() {
         return Ok(report);
     }
+    // Once with Status on the same connection: the two must name the same key.
+    if let Err(error) = first_round_trip(&mut client.clone()).await {
+        report.wrong(error);
+        return Ok(report);
+    }
     let bar = progress(args.count);
     let started = Instant::now();
     measure::round_trips(&client, args.count, args.concurrency, &bar, &mut report).await;

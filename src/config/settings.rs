@@ -1,4 +1,4 @@
-//! The settings of the agent, validated and typed. What is in here can be used without a further check.
+//! The settings of the agent, validated and typed.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -258,6 +258,9 @@ fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
             }
         },
     };
+    if raw.allowed_uids.as_ref().is_some_and(Vec::is_empty) {
+        check.problem("server.allowed_uids", "is empty: nobody could call the socket");
+    }
     let uids = raw.allowed_uids.map(|uids| {
         uids.into_iter()
             .filter_map(|uid| match u32::try_from(uid) {
@@ -273,8 +276,12 @@ fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
         socket: check.socket_path(raw.socket.as_deref().unwrap_or("/run/kmsplugin/kms.sock")),
         admin,
         runtime_dir: raw.runtime_dir.unwrap_or_else(|| {
-            std::env::var_os("RUNTIME_DIRECTORY")
-                .map_or_else(|| PathBuf::from("/run/kms-plugin"), PathBuf::from)
+            // systemd joins several directories by colons (systemd.exec(5)); the first is ours.
+            let given = std::env::var("RUNTIME_DIRECTORY").unwrap_or_default();
+            match given.split(':').next() {
+                None | Some("") => PathBuf::from("/run/kms-plugin"),
+                Some(directory) => PathBuf::from(directory),
+            }
         }),
         allowed_uids: uids.unwrap_or_else(own_uids),
         max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),

@@ -28,6 +28,8 @@ pub struct Vault {
     pub transit: Transit,
     /// The login.
     pub auth: Auth,
+    /// Whether addresses, TLS and login are all those of `[vault]`: then one token serves both.
+    pub shares_login: bool,
 }
 
 /// TLS to the servers.
@@ -109,20 +111,6 @@ pub enum Method {
     },
 }
 
-impl Method {
-    /// The method's name in the configuration.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Token(_) => "token",
-            Self::AppRole { .. } => "approle",
-            Self::Userpass { .. } => "userpass",
-            Self::Cert { .. } => "cert",
-            Self::Jwt { .. } => "jwt",
-            Self::Kubernetes { .. } => "kubernetes",
-        }
-    }
-}
-
 /// `[vault]` as written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -138,6 +126,8 @@ pub(super) struct RawVault {
     insecure_plain_http: Option<bool>,
     transit: RawTransit,
     auth: Option<RawAuth>,
+    #[serde(skip)]
+    shares_login: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -182,10 +172,23 @@ impl RawVault {
             }
             return Some(self);
         }
+        // A login that is taken over stays in its own namespace, whatever namespace the key is in.
+        let main_auth = main.auth_namespace.clone().or_else(|| main.namespace.clone());
+        let auth_namespace = match &self.auth {
+            None => self.auth_namespace.clone().or(main_auth.clone()),
+            Some(_) => self.auth_namespace.clone(),
+        };
+        let shares_login = self.auth.is_none()
+            && self.ca_file.is_none()
+            && self.server_name.is_none()
+            && self.client_cert_file.is_none()
+            && self.client_key_file.is_none()
+            && self.insecure_skip_verify.is_none()
+            && auth_namespace == main_auth;
         Some(Self {
             addresses: main.addresses.clone(),
             namespace: self.namespace.or_else(|| main.namespace.clone()),
-            auth_namespace: self.auth_namespace.or_else(|| main.auth_namespace.clone()),
+            auth_namespace,
             ca_file: self.ca_file.or_else(|| main.ca_file.clone()),
             server_name: self.server_name.or_else(|| main.server_name.clone()),
             client_cert_file: self.client_cert_file.or_else(|| main.client_cert_file.clone()),
@@ -194,6 +197,7 @@ impl RawVault {
             insecure_plain_http: self.insecure_plain_http.or(main.insecure_plain_http),
             transit: self.transit,
             auth: self.auth.or_else(|| main.auth.clone()),
+            shares_login,
         })
     }
 
@@ -202,6 +206,16 @@ impl RawVault {
         let plain_http = self.insecure_plain_http.unwrap_or_default();
         let addresses = addresses(&key("addresses"), self.addresses.unwrap_or_default(), plain_http, check);
         let namespace = normalise(self.namespace.as_deref().unwrap_or_default());
+        let auth_namespace = self.auth_namespace.as_deref().map_or_else(|| namespace.clone(), normalise);
+        for (name, path) in [("namespace", &namespace), ("auth_namespace", &auth_namespace)] {
+            if !path.is_empty() && !plain_path(path) {
+                check.problem(&key(name), format!("{path:?} is not the path of a namespace"));
+            }
+        }
+        if let Some(name) = self.server_name.as_deref().filter(|name| !is_host_name(name)) {
+            check
+                .problem(&key("server_name"), format!("{name:?} is not a host name as certificates hold it"));
+        }
         let client = match (self.client_cert_file, self.client_key_file) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -217,7 +231,7 @@ impl RawVault {
         let auth = self.auth.unwrap_or_default().validate(check, prefix, client.is_some());
         Some(Vault {
             addresses,
-            auth_namespace: self.auth_namespace.as_deref().map_or_else(|| namespace.clone(), normalise),
+            auth_namespace,
             namespace,
             tls: Tls {
                 ca_file: self.ca_file,
@@ -227,6 +241,7 @@ impl RawVault {
             },
             transit: transit?,
             auth: auth?,
+            shares_login: self.shares_login,
         })
     }
 }
@@ -380,7 +395,7 @@ fn addresses(key: &str, texts: Vec<String>, plain_http: bool, check: &mut Valida
         match address(&text, plain_http) {
             Ok(url) if urls.contains(&url) => check.problem(key, format!("{text:?} is given twice")),
             Ok(url) => urls.push(url),
-            Err(message) => check.problem(key, format!("{text:?} {message}")),
+            Err(message) => check.problem(key, format!("{:?} {message}", without_userinfo(&text))),
         }
     }
     urls
@@ -411,6 +426,14 @@ fn address(text: &str, plain_http: bool) -> Result<Url, String> {
     Ok(url)
 }
 
+/// An address as it may be shown: a user and a password in it are left out.
+pub fn without_userinfo(text: &str) -> String {
+    match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://…@{host}"),
+        None => text.to_owned(),
+    }
+}
+
 /// Whether an address stays on this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -424,6 +447,14 @@ pub fn is_loopback(url: &Url) -> bool {
 /// Strips white space and slashes at the ends: `/admin/` is `admin`.
 pub fn normalise(path: &str) -> String {
     path.trim().trim_matches('/').to_owned()
+}
+
+/// A name that TLS can ask for and verify; an IP address is in the address already.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
+    text.split('.').all(label) && text.parse::<std::net::IpAddr>().is_err()
 }
 
 fn plain_segment(text: &str) -> bool {

@@ -25,7 +25,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusBody<'_> {
     StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         phase: snapshot.phase,
-        line: snapshot.line(now),
+        line: snapshot.line(),
         for_seconds: now.since(snapshot.since).as_secs(),
         reason: snapshot.reason.as_ref(),
         grace_left_seconds: snapshot.until.map(|until| until.since(now).as_secs()),

@@ -12,7 +12,6 @@ use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::render;
-use crate::clock::BootTime;
 use crate::snapshot::{Phase, Snapshot};
 
 /// An administrator's wish to accept a changed key; answered with the new state or why not.
@@ -82,7 +81,7 @@ fn answer(
     if good {
         (code, "ok\n".to_owned()).into_response()
     } else {
-        (code, snapshot.line(BootTime::now()) + "\n").into_response()
+        (code, snapshot.line() + "\n").into_response()
     }
 }
 

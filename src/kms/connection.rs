@@ -98,6 +98,7 @@ pub struct Incoming {
     listener: Arc<UnixListener>,
     failures: Arc<AtomicU64>,
     backoff: Backoff,
+    failing: bool,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -105,7 +106,7 @@ impl Incoming {
     /// Connections of `listener`. `failures` counts accepts that failed.
     pub fn new(listener: Arc<UnixListener>, failures: Arc<AtomicU64>) -> Self {
         let backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-        Self { listener, failures, backoff, pause: None }
+        Self { listener, failures, backoff, failing: false, pause: None }
     }
 }
 
@@ -121,12 +122,14 @@ impl Stream for Incoming {
             match ready!(self.listener.poll_accept(cx)) {
                 Ok((stream, _)) => {
                     self.backoff.reset();
+                    self.failing = false;
                     let connection = Connection::of(&stream);
                     return Poll::Ready(Some(Ok(KmsStream { stream, connection })));
                 }
                 Err(error) => {
                     let delay = self.backoff.next_delay();
-                    if self.failures.fetch_add(1, Ordering::Relaxed) == 0 {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    if !std::mem::replace(&mut self.failing, true) {
                         tracing::error!(
                             "accepting a connection failed: {error}; pausing {delay:?}. Look at the limit of open files"
                         );

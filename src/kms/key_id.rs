@@ -57,6 +57,7 @@ pub fn known_key(
         min_encryption: description.min_encryption,
         min_decryption: description.min_decryption,
         versions: versions.clone(),
+        cluster_id: description.cluster_id.clone(),
         warnings: description.warnings.clone(),
         ids: Arc::new(ids),
     })

@@ -16,7 +16,7 @@ const MAX_WAITING: usize = 256;
 /// Unknown ids that are remembered, so that each does not cost a read at every request.
 const MAX_REMEMBERED: usize = 256;
 /// How long an id that a read did not make known stays unknown without another read.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_secs(5);
 
 /// The asking side.
 pub struct Refresh {
@@ -24,7 +24,7 @@ pub struct Refresh {
     misses: Mutex<HashMap<String, Instant>>,
 }
 
-/// The side that reads, and drops a request's sender when the snapshot is new.
+/// The side that reads, and answers a request when the snapshot is new.
 pub type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
 /// How a refresh ended.
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_id_that_stays_unknown_costs_one_read_a_minute() {
+    async fn an_id_that_stays_unknown_costs_one_read_in_a_while() {
         let (refresh, mut requests) = Refresh::channel();
         let reader = tokio::spawn(async move {
             let mut reads = 0;

@@ -12,12 +12,12 @@ use super::refresh::{Refresh, Refreshed};
 use super::routes::{Route, Routes};
 use super::{limits, status};
 use crate::backend::{Backend, BackendError, ErrorKind};
-use crate::clock::{BootTime, Deadline};
+use crate::clock::Deadline;
 use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use crate::snapshot::{Announce, KnownKey, Phase, Snapshot};
+use crate::snapshot::{Announce, KnownKey, Snapshot};
 use crate::telemetry::fold::Fold;
 
 /// Largest message that is read, in bytes: what the contract allows, and some room.
@@ -33,7 +33,7 @@ pub struct KmsService {
     routes: Arc<Routes>,
     refresh: Arc<Refresh>,
     allowed_uids: Vec<u32>,
-    in_flight: Arc<Semaphore>,
+    in_flight: Semaphore,
     max_in_flight: usize,
     longest: Duration,
     failures: Fold,
@@ -52,20 +52,16 @@ impl KmsService {
             routes,
             refresh,
             allowed_uids: server.allowed_uids.clone(),
-            in_flight: Arc::new(Semaphore::new(server.max_in_flight)),
+            in_flight: Semaphore::new(server.max_in_flight),
             max_in_flight: server.max_in_flight,
             longest: server.call_timeout,
             failures: Fold::new(FOLDED),
         }
     }
 
-    /// Completes when no call is under way.
-    pub fn idle(&self) -> impl Future<Output = ()> + Send + use<> {
-        let in_flight = self.in_flight.clone();
-        let all = u32::try_from(self.max_in_flight).unwrap_or(u32::MAX);
-        async move {
-            let _all = in_flight.acquire_many(all).await;
-        }
+    /// Whether no Encrypt or Decrypt is under way.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.available_permits() == self.max_in_flight
     }
 
     fn now(&self) -> Arc<Snapshot> {
@@ -105,8 +101,15 @@ impl KmsService {
         let plaintext = Zeroizing::new(std::mem::take(&mut message.plaintext));
         limits::encrypt(&plaintext, &message.uid)?;
         let _permit = self.permit()?;
-        let snapshot = self.now();
-        let Some(key) = &snapshot.primary.key else { return Err(not_started(&snapshot)) };
+        let mut snapshot = self.now();
+        if snapshot.unread && snapshot.primary.key.is_some() {
+            // Another key may be there since an earlier run or an outage: look before anything is written.
+            let _read = self.refresh.now(deadline).await;
+            snapshot = self.now();
+        }
+        let Some(key) = snapshot.primary.key.as_ref().filter(|_| !snapshot.unread) else {
+            return Err(not_started(&snapshot));
+        };
         if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.forbids_wrapping()) {
             return Err(status::of_reason(Code::FailedPrecondition, reason));
         }
@@ -115,8 +118,8 @@ impl KmsService {
         let ciphertext = match wrapped {
             Ok(ciphertext) => ciphertext,
             Err(error) => {
-                if error.kind() == ErrorKind::VersionAhead {
-                    // Rolled back, or a lagging replica: the next read of the key tells.
+                if matches!(error.kind(), ErrorKind::VersionAhead | ErrorKind::VersionGone) {
+                    // Rolled back, a lagging replica, or a raised minimum: a read of the key tells.
                     let _seen = self.refresh.now(deadline).await;
                 }
                 return Err(status::of_backend(&error));
@@ -142,8 +145,7 @@ impl KmsService {
         let services = match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
             Route::Known(services) => services,
             Route::Unknown => {
-                let refreshed = self.refresh.of_unknown(&message.key_id, deadline).await;
-                let snapshot = self.now();
+                let (refreshed, snapshot) = self.learn(&message, deadline).await;
                 match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
                     Route::Known(services) => services,
                     _ => return Err(self.unknown(&message, &snapshot, refreshed)),
@@ -178,6 +180,20 @@ impl KmsService {
         Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
     }
 
+    /// Has the keys read until one of them has the id, or all are read. One key service that hangs does
+    /// not keep back what another has answered.
+    async fn learn(&self, message: &DecryptRequest, deadline: Deadline) -> (Refreshed, Arc<Snapshot>) {
+        let mut snapshots = self.snapshot.clone();
+        let found = snapshots.wait_for(|snapshot| {
+            !matches!(self.routes.find(snapshot, &message.key_id, &message.ciphertext), Route::Unknown)
+        });
+        let refreshed = tokio::select! {
+            refreshed = self.refresh.of_unknown(&message.key_id, deadline) => refreshed,
+            Ok(_) = found => Refreshed::Now,
+        };
+        (refreshed, self.now())
+    }
+
     fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
         self.in_flight.try_acquire().map_err(|_| {
             status::told(
@@ -198,11 +214,21 @@ impl KmsService {
                 )),
             };
         }
-        if snapshot.phase != Phase::Ready && !snapshot.can_wrap() {
-            // The read may have failed: unknown is not the same as gone.
-            if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
-                return status::of_reason(Code::Unavailable, reason);
-            }
+        // A read may have failed: unknown is not the same as gone.
+        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
+            return status::of_reason(Code::Unavailable, reason);
+        }
+        if let Some(other) =
+            snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some())
+        {
+            return status::told(
+                Code::Unavailable,
+                &format!(
+                    "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
+                    other.name
+                ),
+                "look at its state: kms-plugin's /status",
+            );
         }
         self.refresh.remember(&message.key_id);
         let version = self.routes.primary.ciphertext_version(&message.ciphertext);
@@ -219,8 +245,7 @@ impl KmsService {
                     key.scope, key.min_decryption
                 ),
                 &format!(
-                    "lower it to {version} (vault write {}/keys/{}/config min_decryption_version={version}), write all data anew, then raise it again",
-                    key.scope.mount, key.scope.key
+                    "lower it to {version}, write all data anew under the newest version, then raise it again"
                 ),
             ),
             _ => status::told(
@@ -298,7 +323,11 @@ fn check_version(backend: &dyn Backend, version: u32, ciphertext: &[u8]) -> Resu
 fn not_started(snapshot: &Snapshot) -> Status {
     match &snapshot.reason {
         Some(reason) => status::of_reason(Code::Unavailable, reason),
-        None => Status::unavailable("the key is not known yet"),
+        None => status::told(
+            Code::Unavailable,
+            "the key was not read yet, since the start or since an outage",
+            "wait a moment; if it stays, look at /healthz",
+        ),
     }
 }
 
@@ -331,7 +360,7 @@ impl KeyManagementService for Arc<KmsService> {
             (Announce::Refused, Some(reason)) => {
                 return Err(status::of_reason(Code::FailedPrecondition, reason));
             }
-            (Announce::Unhealthy, _) => snapshot.line(BootTime::now()),
+            (Announce::Unhealthy, _) => snapshot.line(),
             (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
         };
         connection.announce(&key.key_id);

@@ -18,24 +18,25 @@ use super::dispatcher;
 use super::identity::IdentityFile;
 use super::observer::Observer;
 use super::phase::{Event, Rules, State};
-use super::publisher::{DecryptOnly, Message, Place, Publisher};
-use crate::backend::Backend;
+use super::publisher::{Message, Place, Publisher};
+use super::services;
 use crate::clock::BootTime;
 use crate::config::Settings;
-use crate::config::settings::KeyService;
-use crate::embedded::{EmbeddedBackend, KeyringError};
+use crate::embedded::KeyringError;
 use crate::health::{self, AcceptRequest};
 use crate::kms::{Incoming, KmsService, MAX_MESSAGE, Refresh, Routes};
 use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
 use crate::socket::{BoundSocket, SocketError};
 use crate::systemd::notify;
-use crate::vault::{TlsError, TransitBackend};
+use crate::vault::TlsError;
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
 /// Streams that one connection may have open at once.
 const MAX_STREAMS: u32 = 256;
+/// How often a draining agent looks whether calls are under way.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// Time for the last answers to leave, after the last call has ended.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// Name of the admin socket in the runtime directory.
@@ -89,6 +90,9 @@ pub enum AgentError {
     Aborted,
 }
 
+/// The task that serves the socket.
+const KMS_SERVER: &str = "kms server";
+
 /// A task's name and how it ended.
 type Ended = (&'static str, Result<(), String>);
 
@@ -119,22 +123,7 @@ impl Agent {
             .mode(0o700)
             .create(&server.runtime_dir)
             .map_err(runtime_dir)?;
-        let primary = backend(&settings.primary)?;
-        let decrypt_only = settings
-            .decrypt_only
-            .iter()
-            .map(|(name, service)| {
-                let epoch = service.key_id_epoch();
-                Ok(DecryptOnly {
-                    name: name.clone(),
-                    epoch,
-                    backend: backend(service)?,
-                    key: None,
-                    problem: None,
-                })
-            })
-            .collect::<Result<Vec<_>, AgentError>>()?;
-
+        let (primary, decrypt_only) = services::build(settings)?;
         let socket = BoundSocket::bind(&server.socket)?;
         let admin_socket = BoundSocket::bind(&server.runtime_dir.join(ADMIN_SOCKET))?;
         let (admin_listener, admin) = match server.admin {
@@ -158,6 +147,8 @@ impl Agent {
             expect_created: settings.primary.expect_created(),
         };
         let saved = identity.load(&rules.scope, rules.epoch);
+        let version = saved.as_ref().map_or(0, |(key, _)| key.version);
+        primary.expect_cluster(saved.as_ref().and_then(|(key, _)| key.cluster_id.clone()));
         let routes = Arc::new(Routes {
             primary: primary.clone(),
             decrypt_only: decrypt_only.iter().map(|other| other.backend.clone()).collect(),
@@ -181,7 +172,7 @@ impl Agent {
             _admin_socket: admin_socket,
         };
         let (refresh, requests) = Refresh::channel();
-        let observers = agent.watch(&routes, settings);
+        let observers = agent.watch(&routes, settings, version);
         agent.spawn("refresh", async move {
             dispatcher::run(requests, observers).await;
             Ok(())
@@ -210,6 +201,7 @@ impl Agent {
         &mut self,
         routes: &Routes,
         settings: &Settings,
+        version: u32,
     ) -> Vec<mpsc::Sender<tokio::sync::oneshot::Sender<()>>> {
         let others = routes
             .decrypt_only
@@ -234,6 +226,7 @@ impl Agent {
                 backend,
                 health: settings.health,
                 messages: self.messages.clone(),
+                version: if place == Place::Primary { version } else { 0 },
                 requests,
             };
             self.spawn("observer", async move {
@@ -254,7 +247,7 @@ impl Agent {
     ) {
         let service =
             Arc::new(KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server));
-        let idle = service.idle();
+        let calls = service.clone();
         let service = KeyManagementServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         let incoming = Incoming::new(Arc::new(listener), Arc::new(AtomicU64::new(0)));
         let mut told = stopping.clone();
@@ -267,10 +260,12 @@ impl Agent {
         // A peer that keeps an idle connection open does not hold up the end: calls do.
         let drained = async move {
             let _stopped = told.wait_for(|stop| *stop).await.is_ok();
-            idle.await;
-            tokio::time::sleep(LAST_ANSWERS).await;
+            // Calls that were sent while the peers learnt of the stop still end: idle twice in a row.
+            while !calls.is_idle() || !idle_after(LAST_ANSWERS, &calls).await {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
         };
-        self.spawn("kms server", async move {
+        self.spawn(KMS_SERVER, async move {
             tokio::select! {
                 served = serving => served.map_err(|error| error.to_string()),
                 () = drained => Ok(()),
@@ -291,11 +286,7 @@ impl Agent {
                     let (done, published) = tokio::sync::oneshot::channel();
                     let message = Message { place: Place::Primary, event: Event::Accept, done: Some(done) };
                     let sent = messages.send(message).await.is_ok() && published.await.is_ok();
-                    if sent {
-                        Ok(snapshot.borrow().line(BootTime::now()))
-                    } else {
-                        Err("the agent is stopping".to_owned())
-                    }
+                    if sent { Ok(snapshot.borrow().line()) } else { Err("the agent is stopping".to_owned()) }
                 } else {
                     Err("nothing is to be accepted: the key is the one that the agent knows".to_owned())
                 };
@@ -332,7 +323,7 @@ impl Agent {
         self.spawn("readiness", async move {
             let proven = snapshot.wait_for(|snapshot| snapshot.proven);
             let _in_time = tokio::time::timeout(ready_timeout, proven).await.is_ok();
-            let line = snapshot.borrow().line(BootTime::now());
+            let line = snapshot.borrow().line();
             notify::ready(&line);
             std::future::pending().await
         });
@@ -351,7 +342,8 @@ impl Agent {
         self.stop.send_replace(true);
         let servers = async {
             while let Some(ended) = self.tasks.join_next().await {
-                if matches!(ended, Ok(("kms server", _))) {
+                // A panic has no name: it ends the wait, too.
+                if !matches!(ended, Ok((task, _)) if task != KMS_SERVER) {
                     return;
                 }
             }
@@ -367,11 +359,9 @@ impl Agent {
     }
 }
 
-fn backend(service: &KeyService) -> Result<Arc<dyn Backend>, AgentError> {
-    Ok(match service {
-        KeyService::Vault(vault) => Arc::new(TransitBackend::new(vault)?),
-        KeyService::Embedded(path) => Arc::new(EmbeddedBackend::open(path.clone())?),
-    })
+async fn idle_after(pause: Duration, calls: &KmsService) -> bool {
+    tokio::time::sleep(pause).await;
+    calls.is_idle()
 }
 
 fn cause_of(ended: Option<Result<Ended, JoinError>>) -> AgentError {

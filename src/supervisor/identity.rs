@@ -36,6 +36,7 @@ struct Saved {
     min_encryption: u32,
     min_decryption: u32,
     versions: KeyVersions,
+    cluster_id: Option<String>,
     /// Milliseconds on CLOCK_BOOTTIME.
     last_contact: Option<u64>,
 }
@@ -84,7 +85,7 @@ impl IdentityFile {
             min_decryption: saved.min_decryption,
             versions: saved.versions.clone(),
             warnings: Vec::new(),
-            cluster_id: None,
+            cluster_id: saved.cluster_id,
         };
         let known = key_id::known_key(scope, &description, &saved.versions, epoch)?;
         // A time in the future is another boot's, whatever the id says.
@@ -101,6 +102,7 @@ impl IdentityFile {
             min_encryption: key.min_encryption,
             min_decryption: key.min_decryption,
             versions: key.versions.clone(),
+            cluster_id: key.cluster_id.clone(),
             last_contact: last_contact.and_then(|contact| u64::try_from(contact.0.as_millis()).ok()),
         };
         let temporary = self.path.with_extension("tmp");

@@ -8,5 +8,6 @@ mod identity;
 mod observer;
 pub mod phase;
 mod publisher;
+mod services;
 
 pub use agent::{ADMIN_SOCKET, Agent, AgentError};

@@ -23,7 +23,7 @@ const CALL: Duration = Duration::from_secs(3);
 /// Time for one look at a service that is away.
 const LOOK: Duration = Duration::from_millis(1500);
 /// How often a service that is away is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(1200);
+const LOOK_EVERY: Duration = Duration::from_millis(1700);
 /// Between the two times that a refusal is asked for.
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 /// Soon, for a read that may have met a lagging replica.
@@ -35,22 +35,39 @@ pub(super) struct Observer {
     pub backend: Arc<dyn Backend>,
     pub health: Health,
     pub messages: mpsc::Sender<Message>,
+    /// The version that an earlier run knew; 0 without one.
+    pub version: u32,
     /// Requests for a read ahead of time.
     pub requests: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 /// What the last checks left behind.
 struct Watch {
-    /// The version that round trips use: the newest that was read.
+    /// The version that round trips use: the newest that was read, or that an earlier run knew.
     version: u32,
     read_at: Instant,
     trip_at: Instant,
-    /// The last read said that there is no such key: nothing is wrapped, since that could make one.
-    missing: bool,
-    /// The kind of the last fault, if the last check failed.
-    fault: Option<ErrorKind>,
+    /// What the last read and the last round trip failed with.
+    read_fault: Option<BackendError>,
+    trip_fault: Option<BackendError>,
+    /// The last refusal was asked for twice already.
+    confirmed: bool,
     soon: Backoff,
     refused: Backoff,
+}
+
+impl Watch {
+    /// The last read said that there is no such key: nothing is wrapped, since that could make one.
+    fn missing(&self) -> bool {
+        self.read_fault.as_ref().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+
+    fn is_away(&self) -> bool {
+        let away = |error: &BackendError| {
+            matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Sealed | ErrorKind::Deadline)
+        };
+        [&self.read_fault, &self.trip_fault].into_iter().flatten().any(away)
+    }
 }
 
 impl Observer {
@@ -58,97 +75,100 @@ impl Observer {
     pub(super) async fn run(mut self) {
         let now = Instant::now();
         let mut watch = Watch {
-            version: 0,
+            version: self.version,
             read_at: now,
             trip_at: now,
-            missing: false,
-            fault: None,
+            read_fault: None,
+            trip_fault: None,
+            confirmed: false,
             soon: Backoff::new(Duration::from_millis(200), Duration::from_secs(1)),
-            refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(30)),
+            refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
         };
         loop {
-            let due = watch.read_at.min(watch.trip_at);
+            let due = match self.place {
+                Place::Primary => watch.read_at.min(watch.trip_at),
+                Place::DecryptOnly(_) => watch.read_at,
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(due) => self.check(&mut watch).await,
                 Some(done) = self.requests.recv() => {
+                    // One read for all who asked meanwhile.
+                    let mut waiting = vec![done];
+                    while let Ok(done) = self.requests.try_recv() {
+                        waiting.push(done);
+                    }
                     self.read(&mut watch).await;
-                    let _gone = done.send(());
+                    for done in waiting {
+                        let _gone = done.send(());
+                    }
                 }
             }
         }
     }
 
     async fn check(&self, watch: &mut Watch) {
-        let away =
-            matches!(watch.fault, Some(ErrorKind::Unreachable | ErrorKind::Sealed | ErrorKind::Deadline));
-        if away && let Err(error) = self.backend.reachable(Deadline::after(LOOK)).await {
-            self.trip_failed(watch, error, false).await;
+        if watch.is_away()
+            && let Err(error) = self.backend.reachable(Deadline::after(LOOK)).await
+        {
+            self.failed(watch, error, false).await;
             let next = Instant::now() + spread(LOOK_EVERY);
             (watch.read_at, watch.trip_at) = (next, next);
             return;
         }
-        let again = watch.fault.is_some();
-        if again || Instant::now() >= watch.read_at {
+        if watch.trip_fault.is_some() || Instant::now() >= watch.read_at {
             self.read(watch).await;
         }
-        let readable = watch.version > 0 && !watch.missing;
-        if self.place == Place::Primary && readable && (again || Instant::now() >= watch.trip_at) {
-            self.try_round_trip(watch).await;
+        if self.place == Place::Primary && (watch.trip_fault.is_some() || Instant::now() >= watch.trip_at) {
+            match watch.read_fault.clone() {
+                // Nothing to wrap with: the read's failure is all there is.
+                Some(error) if watch.version == 0 || watch.missing() => self.judge(watch, error, None).await,
+                _ => self.try_round_trip(watch).await,
+            }
         }
         self.plan(watch);
     }
 
-    /// When to look next: by the intervals when all is well, else sooner, by the kind of the fault.
+    /// When to look again: by the intervals when all is well, else sooner, by the kind of the fault.
     fn plan(&self, watch: &mut Watch) {
-        let now = Instant::now();
-        match watch.fault {
-            None => {
-                watch.soon.reset();
-                watch.refused.reset();
-                if self.place != Place::Primary {
-                    watch.trip_at = watch.read_at;
-                }
-            }
-            Some(kind) => {
-                // Refused credentials are not sent again until they change: asking costs nothing.
-                let local = matches!(kind, ErrorKind::CredentialsRefused | ErrorKind::CredentialsUnreadable);
-                let delay = match kind.is_outage() || local {
-                    true => watch.soon.next_delay(),
-                    false => watch.refused.next_delay(),
-                };
-                (watch.read_at, watch.trip_at) = (now + delay, now + delay);
-            }
-        }
+        // A key that may not be read, while wrapping works, waits for its interval.
+        let pressing = match self.place {
+            Place::Primary => watch.trip_fault.clone().or(watch.read_fault.clone().filter(is_outage)),
+            Place::DecryptOnly(_) => watch.read_fault.clone(),
+        };
+        let Some(error) = pressing else {
+            watch.soon.reset();
+            watch.refused.reset();
+            return;
+        };
+        // Refused credentials are not sent again until they change: asking costs nothing.
+        let quick = match error.kind() {
+            ErrorKind::CredentialsRefused | ErrorKind::CredentialsUnreadable => true,
+            ErrorKind::Throttled => false,
+            kind => kind.is_outage(),
+        };
+        let delay = if quick { watch.soon.next_delay() } else { watch.refused.next_delay() };
+        let next = Instant::now() + delay.max(error.retry_after().unwrap_or_default());
+        (watch.read_at, watch.trip_at) = (next, next);
     }
 
     async fn read(&self, watch: &mut Watch) {
         watch.read_at = Instant::now() + spread(self.health.key_check_interval);
         match self.backend.describe(watch.version, Deadline::after(CALL)).await {
             Ok(description) => {
-                watch.missing = false;
-                if self.place != Place::Primary {
-                    watch.fault = None;
-                }
+                watch.read_fault = None;
                 let latest = description.latest;
                 let again = self.tell(Event::Described(description)).await;
                 if again {
                     watch.read_at = Instant::now() + spread(SOON.min(self.health.key_check_interval));
                 }
-                watch.version = watch.version.max(latest);
-                // A key that is older than it was: the round trip uses what is there.
-                if latest < watch.version && !again {
+                // A lagging replica's version is not taken; one that is older for good is.
+                if !again || latest > watch.version {
                     watch.version = latest;
                 }
             }
             Err(error) => {
-                watch.missing = error.kind() == ErrorKind::NotFound;
-                self.tell(Event::DescribeFailed(error.clone())).await;
-                if self.place != Place::Primary {
-                    watch.fault = Some(error.kind());
-                } else if watch.version == 0 || watch.missing {
-                    // Nothing to try a round trip with: the read's failure is all there is.
-                    self.judge(watch, error, None).await;
-                }
+                watch.read_fault = Some(error.clone());
+                self.tell(Event::DescribeFailed(error)).await;
             }
         }
     }
@@ -157,23 +177,23 @@ impl Observer {
         watch.trip_at = Instant::now() + spread(self.health.probe_interval);
         match self.round_trip(watch.version).await {
             Ok(()) => {
-                watch.fault = None;
+                watch.trip_fault = None;
+                watch.confirmed = false;
                 self.tell(Event::RoundTrip).await;
             }
+            Err(error) if is_outage(&error) => self.failed(watch, error, false).await,
             Err(error) if error.kind() == ErrorKind::VersionAhead => {
-                // Another node's agent would not pin a version that is gone: read what is there now.
-                watch.fault = Some(ErrorKind::VersionAhead);
+                // Rolled back, or a replica that lags: the reads decide.
+                self.failed(watch, error, false).await;
                 self.read(watch).await;
-                watch.trip_at = watch.read_at;
             }
-            Err(error) if error.kind().is_outage() => self.trip_failed(watch, error, false).await,
             Err(error) => {
                 // Where only wrapping is allowed, a missing key is refused like a missing right: the read
-                // tells them apart, and judges a missing key itself.
+                // tells them apart.
                 self.read(watch).await;
-                if !watch.missing {
-                    self.judge(watch, error, Some(watch.version)).await;
-                }
+                let version = (!watch.missing()).then_some(watch.version);
+                let error = watch.read_fault.clone().filter(|_| version.is_none()).unwrap_or(error);
+                self.judge(watch, error, version).await;
             }
         }
     }
@@ -181,39 +201,45 @@ impl Observer {
     /// Tells an outage as it is, and asks again before a refusal is believed: with a wrap under `version`,
     /// or with a read.
     async fn judge(&self, watch: &mut Watch, error: BackendError, version: Option<u32>) {
-        if error.kind().is_outage() || error.kind() == ErrorKind::CredentialsUnreadable {
-            return self.trip_failed(watch, error, false).await;
+        if is_outage(&error) {
+            return self.failed(watch, error, false).await;
         }
         if error.kind() == ErrorKind::KeyUnusable {
-            return self.trip_failed(watch, error, true).await;
+            return self.failed(watch, error, true).await;
         }
-        let was_refused = watch.fault.is_some_and(|kind| !kind.is_outage());
         let mut last = error;
-        for pause in [Duration::ZERO, CONFIRM_AFTER] {
-            if !was_refused {
-                self.trip_failed(watch, last.clone(), false).await;
-            }
-            tokio::time::sleep(pause).await;
+        let pauses: &[Duration] =
+            if watch.confirmed { &[Duration::ZERO] } else { &[Duration::ZERO, CONFIRM_AFTER] };
+        for pause in pauses {
+            self.failed(watch, last.clone(), watch.confirmed).await;
+            tokio::time::sleep(*pause).await;
             match self.backend.confirm(version, Deadline::after(CALL * 2)).await {
+                // An address serves: the next round trip finds it.
                 Ok(()) => {
-                    // An address serves: the next round trip finds it.
+                    watch.trip_fault = None;
                     watch.trip_at = Instant::now();
-                    watch.fault = Some(ErrorKind::Unreachable);
                     return;
                 }
-                Err(error) if error.kind().is_outage() => return self.trip_failed(watch, error, false).await,
+                Err(error) if is_outage(&error) => return self.failed(watch, error, false).await,
                 Err(error) => last = error,
             }
         }
-        self.trip_failed(watch, last, true).await;
+        watch.confirmed = true;
+        self.failed(watch, last, true).await;
     }
 
-    async fn trip_failed(&self, watch: &mut Watch, error: BackendError, confirmed: bool) {
-        watch.fault = Some(error.kind());
+    async fn failed(&self, watch: &mut Watch, error: BackendError, confirmed: bool) {
+        watch.confirmed &= !is_outage(&error);
         match self.place {
-            Place::Primary => self.tell(Event::RoundTripFailed { error, confirmed }).await,
-            Place::DecryptOnly(_) => self.tell(Event::DescribeFailed(error)).await,
-        };
+            Place::Primary => {
+                watch.trip_fault = Some(error.clone());
+                self.tell(Event::RoundTripFailed { error, confirmed }).await;
+            }
+            Place::DecryptOnly(_) => {
+                watch.read_fault = Some(error.clone());
+                self.tell(Event::DescribeFailed(error)).await;
+            }
+        }
     }
 
     async fn round_trip(&self, version: u32) -> Result<(), BackendError> {
@@ -244,4 +270,9 @@ impl Observer {
         }
         published.await.unwrap_or(false)
     }
+}
+
+/// Whether the service is away, or our own credentials cannot be read: nobody has refused anything.
+fn is_outage(error: &BackendError) -> bool {
+    error.kind().is_outage() || error.kind() == ErrorKind::CredentialsUnreadable
 }

@@ -10,6 +10,8 @@
 //!                   └──────────────────────────────────────┘
 //! ```
 
+use std::time::Duration;
+
 use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyScope, KeyVersions};
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
@@ -18,6 +20,8 @@ use crate::snapshot::{Announce, KnownKey, Phase, Reason, ReasonKind};
 
 /// How often running a lower version must be seen before it is believed: one replica may lag.
 const LAGS_BELIEVED: u32 = 3;
+/// Time from one such sight to the next that counts: replication needs it, and calls force reads.
+const LAG_APART: Duration = Duration::from_secs(4);
 
 /// What never changes during a run.
 #[derive(Clone, Debug)]
@@ -89,7 +93,11 @@ pub struct State {
     pub key: Option<KnownKey>,
     /// Whether an earlier run's identity and last contact were taken over.
     resumed: bool,
+    /// Whether the key may have changed since it was last read: an earlier run's, or after an outage.
+    pub unread: bool,
+    /// How often running a lower version was seen, and when last.
     lags: u32,
+    lagged: Option<BootTime>,
     mismatch: Option<(Reason, KeyDescription)>,
     describe_fault: Option<BackendError>,
     wrap_fault: Option<(BackendError, bool)>,
@@ -113,7 +121,9 @@ impl State {
             proven: false,
             resumed: key.is_some() && last_contact.is_some(),
             key,
+            unread: true,
             lags: 0,
+            lagged: None,
             mismatch: None,
             describe_fault: None,
             wrap_fault: None,
@@ -131,20 +141,23 @@ impl State {
         self.key = key_id::known_key(&self.rules.scope, description, versions, self.rules.epoch);
         self.mismatch = None;
         self.lags = 0;
+        self.lagged = None;
     }
 
-    fn described(&mut self, description: KeyDescription, effects: &mut Vec<Effect>) {
+    fn described(&mut self, description: KeyDescription, now: BootTime, effects: &mut Vec<Effect>) {
         self.describe_fault = None;
+        self.unread = false;
         let Some(known) = &self.key else {
             let versions = description.versions.clone();
             return self.learn(&description, &versions);
         };
         let newest = description.versions.get(&description.latest).copied();
+        let expected = self.rules.expect_created.is_some() && newest == self.rules.expect_created;
         let differs = |(version, created): (&u32, &i64)| {
             known.versions.get(version).is_some_and(|known| known != created)
         };
         if let Some((version, created)) = description.versions.iter().find(|pair| differs(*pair)) {
-            if self.rules.expect_created.is_some() && newest == self.rules.expect_created {
+            if expected {
                 let versions = description.versions.clone();
                 return self.learn(&description, &versions);
             }
@@ -159,7 +172,14 @@ impl State {
             };
             self.mismatch = Some((reason, description));
         } else if description.latest < known.version {
-            self.lags += 1;
+            if expected {
+                let versions = description.versions.clone();
+                return self.learn(&description, &versions);
+            }
+            if self.lagged.is_none_or(|lagged| now.since(lagged) >= LAG_APART) {
+                self.lags += 1;
+                self.lagged = Some(now);
+            }
             if self.lags < LAGS_BELIEVED && self.mismatch.is_none() {
                 effects.push(Effect::ReadAgainSoon);
                 return;
@@ -170,7 +190,7 @@ impl State {
                     "{} is at version {} and was at version {}: the key service was restored from before a rotation; nothing is written under it",
                     known.scope, description.latest, known.version
                 ),
-                remedy: "restore a newer state of the key service; if what was written since the rotation is given up, kms-plugin accept-key".into(),
+                remedy: "restore a newer state of the key service; if what was written since the rotation is given up, raise vault.transit.key_id_epoch on every node, so that no key_id is used twice, and run kms-plugin accept-key".into(),
             };
             self.mismatch = Some((reason, description));
         } else {
@@ -244,12 +264,10 @@ impl State {
         // A read that says "not found" explains a refusal better than the refusal itself.
         let missing = self.describe_fault.as_ref().filter(|fault| fault.kind() == ErrorKind::NotFound);
         let reason = reason_of(missing.unwrap_or(error));
-        let ridden_out = !confirmed && error.kind() != ErrorKind::Sealed;
-        match (ridden_out, self.proven || self.resumed) {
-            (true, true) => (Phase::Degraded, Some(reason), None),
-            (true, false) => (Phase::Starting, Some(reason), None),
-            (false, _) => (Phase::Failed, Some(reason), None),
+        if confirmed || error.kind() == ErrorKind::Sealed {
+            return (Phase::Failed, Some(reason), None);
         }
+        self.outage(reason, now)
     }
 
     /// Degraded until the grace is over, counted from the last contact. What never worked, neither in
@@ -282,20 +300,29 @@ pub fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec<Effect
     match event {
         Event::Described(description) => {
             let before = state.key.clone();
-            state.described(description, &mut effects);
-            state.last_contact = Some(now);
-            if state.key != before || state.proven {
+            state.described(description, now, &mut effects);
+            if state.key != before {
                 effects.push(Effect::SaveIdentity);
             }
         }
-        Event::DescribeFailed(error) => state.describe_fault = Some(error),
+        Event::DescribeFailed(error) => {
+            // Where the key may not be read at all, waiting for a read would never end.
+            if !state.is_outage(&error) {
+                state.unread = false;
+            }
+            state.describe_fault = Some(error);
+        }
         Event::RoundTrip => {
             state.wrap_fault = None;
             state.last_contact = Some(now);
             state.proven = true;
             effects.push(Effect::SaveIdentity);
         }
-        Event::RoundTripFailed { error, confirmed } => state.wrap_fault = Some((error, confirmed)),
+        Event::RoundTripFailed { error, confirmed } => {
+            // What comes back after an outage may be another key.
+            state.unread |= state.is_outage(&error);
+            state.wrap_fault = Some((error, confirmed));
+        }
         Event::Accept => {
             state.accept();
             effects.push(Effect::SaveIdentity);

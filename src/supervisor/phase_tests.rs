@@ -162,13 +162,41 @@ fn a_lower_version_is_believed_the_third_time() {
     let (state, effects) = step(ready(), lower(), at(200));
     assert_eq!(state.phase, Phase::Ready);
     assert!(effects.contains(&Effect::ReadAgainSoon));
+    let hasty = run(state.clone(), vec![lower(), lower(), lower()], at(201));
+    assert_eq!(hasty.phase, Phase::Ready, "reads in a row are one sight of a slow replica");
     let state = run(state, vec![lower()], at(205));
     assert_eq!(state.phase, Phase::Ready);
-    let caught_up = run(state.clone(), vec![key(&[(1, 10), (2, 20)]), lower(), lower()], at(210));
-    assert_eq!(caught_up.phase, Phase::Ready, "three times running, not three times in all");
+    let caught_up = run(state.clone(), vec![key(&[(1, 10), (2, 20)]), lower()], at(210));
+    assert_eq!(run(caught_up, vec![lower()], at(215)).phase, Phase::Ready, "three times running, not in all");
     let state = run(state, vec![lower()], at(210));
     assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::KeyRolledBack)));
     assert_eq!(run(state, vec![Event::Accept], at(220)).key.unwrap().version, 1);
+}
+
+#[test]
+fn the_key_counts_as_unread_after_a_restart_and_after_an_outage() {
+    let known = ready().key.unwrap();
+    let resumed = State::new(rules(), Some((known, Some(at(100)))), at(200));
+    assert!(resumed.unread);
+    assert!(!run(resumed.clone(), vec![key(&[(1, 10), (2, 20)])], at(201)).unread);
+    let forbidden = BackendError::new(ErrorKind::Denied, "no read", "grant read");
+    assert!(
+        !run(resumed, vec![Event::DescribeFailed(forbidden)], at(201)).unread,
+        "or no write would ever work"
+    );
+    let away = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
+    assert!(away.unread && run(away, vec![Event::RoundTrip], at(201)).unread);
+}
+
+#[test]
+fn reads_do_not_extend_the_grace_and_a_doubtful_refusal_does_not_end_its_end() {
+    let broken = vec![failed(ErrorKind::Internal, false), key(&[(1, 10), (2, 20)])];
+    let state = run(ready(), broken.clone(), at(3000));
+    assert_eq!((state.phase, state.until), (Phase::Degraded, Some(at(3700))));
+    let state = run(state, broken, at(3701));
+    assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Unhealthy));
+    let state = run(state, vec![failed(ErrorKind::Denied, false)], at(3702));
+    assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Unhealthy));
 }
 
 #[test]

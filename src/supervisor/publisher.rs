@@ -156,6 +156,7 @@ impl Publisher {
             until: self.state.until,
             last_contact: self.state.last_contact,
             announce: self.state.announce,
+            unread: self.state.unread,
             proven: self.state.proven,
             primary: service("primary", &self.state.key, &self.primary, problem),
             decrypt_only: self
@@ -167,15 +168,13 @@ impl Publisher {
     }
 
     fn publish(&self, published: &watch::Sender<Arc<Snapshot>>) {
-        let snapshot = self.render();
-        published.send_if_modified(|current| {
-            if **current == snapshot {
-                return false;
-            }
-            tell_phase(current, &snapshot);
-            *current = Arc::new(snapshot);
-            true
-        });
+        let snapshot = Arc::new(self.render());
+        let before = published.borrow().clone();
+        if before != snapshot {
+            // Told after it is published: a journal that blocks must not hold up Status.
+            published.send_replace(snapshot.clone());
+            tell_phase(&before, &snapshot);
+        }
     }
 }
 
@@ -203,7 +202,7 @@ fn tell_phase(before: &Snapshot, now: &Snapshot) {
     if (before.phase, kind(before)) == (now.phase, kind(now)) {
         return;
     }
-    let line = now.line(BootTime::now());
+    let line = now.line();
     notify::status(&line);
     let reason = kind(now).map_or("none", |kind| kind.name());
     match now.phase {

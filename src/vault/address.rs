@@ -4,7 +4,7 @@
 //! another, and a server name can differ from the address's host.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::tls::{self, TlsError};
+use crate::backend::BackendError;
 use crate::config::vault::{Vault, is_loopback};
 
 /// Vault closes idle connections after five minutes; ours go before that.
@@ -31,10 +32,10 @@ pub(super) struct Address {
     pub origin: url::Origin,
     /// What requests go to: the host is the name that is verified.
     pub base: Url,
-    /// Its HTTP client.
-    pub http: reqwest::Client,
+    http: RwLock<reqwest::Client>,
     /// Whether an answer is known to come from the server itself: verified TLS, or loopback.
     pub trusted: bool,
+    host: Url,
     state: Mutex<State>,
 }
 
@@ -52,31 +53,30 @@ impl Address {
     }
 
     fn new(url: &Url, vault: &Vault, tls: rustls::ClientConfig) -> Result<Self, TlsError> {
-        let mut builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .http1_only()
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .tcp_nodelay(true)
-            .tcp_user_timeout(UNACKNOWLEDGED)
-            .user_agent(concat!("kms-plugin/", env!("CARGO_PKG_VERSION")))
-            .tls_backend_preconfigured(tls);
         let mut base = url.clone();
         if let Some(name) = &vault.tls.server_name {
-            let host = url.host_str().unwrap_or_default().to_owned();
             base.set_host(Some(name)).map_err(|_| TlsError::of_server_name(name))?;
-            builder = builder.dns_resolver(FixedHost { host });
         }
         Ok(Self {
             name: url.origin().ascii_serialization(),
             origin: url.origin(),
             base,
-            http: builder.build().map_err(|cause| TlsError::of_client(&cause))?,
+            http: RwLock::new(http(url, vault, tls)?),
             trusted: is_loopback(url) || (url.scheme() == "https" && !vault.tls.skip_verify),
+            host: url.clone(),
             state: Mutex::default(),
         })
+    }
+
+    /// Replaces the HTTP client; requests under way end on the old one.
+    pub(super) fn reload(&self, vault: &Vault, tls: rustls::ClientConfig) -> Result<(), TlsError> {
+        *self.http.write().unwrap_or_else(PoisonError::into_inner) = http(&self.host, vault, tls)?;
+        Ok(())
+    }
+
+    /// Its HTTP client.
+    pub(super) fn http(&self) -> reqwest::Client {
+        self.http.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes a good answer.
@@ -92,13 +92,14 @@ impl Address {
     }
 
     /// Notes that it did not answer; the log gets one line a change.
-    pub(super) fn failed(&self, reason: &str) {
+    pub(super) fn failed(&self, error: &BackendError) {
+        let reason = error.to_string();
         let mut state = self.lock();
         if state.reachable != Some(false) {
             tracing::warn!(KMS_VAULT_ADDRESS = self.name, "{reason}");
         }
         state.reachable = Some(false);
-        state.reason = Some(reason.to_owned());
+        state.reason = Some(reason);
     }
 
     /// Notes whether it belongs to another cluster than the one we know.
@@ -120,6 +121,25 @@ impl Address {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn http(url: &Url, vault: &Vault, tls: rustls::ClientConfig) -> Result<reqwest::Client, TlsError> {
+    let mut builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .http1_only()
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .tcp_nodelay(true)
+        .tcp_user_timeout(UNACKNOWLEDGED)
+        .user_agent(concat!("kms-plugin/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(tls);
+    if vault.tls.server_name.is_some() {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        builder = builder.dns_resolver(FixedHost { host });
+    }
+    builder.build().map_err(|cause| TlsError::of_client(&cause))
 }
 
 /// Resolves whatever is asked to the address's host: the URL holds the name that TLS verifies.

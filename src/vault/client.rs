@@ -7,47 +7,53 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::Method;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::address::Address;
 use super::error::{self, Refusal};
+use super::exchange::{Raw, Request, exchange};
+use super::tls::{self, TlsError};
 use crate::backend::{AddressState, BackendError, ErrorKind};
 use crate::clock::Deadline;
+use crate::config::vault::Vault;
 use crate::retry;
-use crate::secret::Secret;
 
-/// Largest answer that is read, in bytes. Metadata of a key with thousands of versions fits.
-const MAX_ANSWER: usize = 1024 * 1024;
 /// Least time that one of several addresses gets before the next is tried.
 const MIN_SHARE: Duration = Duration::from_millis(250);
 /// Longest pause that a `Retry-After` may ask for inside one call.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-
-/// A request, the same for every address.
-pub(super) struct Request<'a> {
-    pub method: Method,
-    /// Below `/v1/`.
-    pub path: &'a str,
-    pub namespace: &'a str,
-    pub token: Option<&'a Secret>,
-    /// The replication state of our login (Vault Enterprise), sent back as it came.
-    pub index: Option<&'a str>,
-    pub body: Option<&'a Zeroizing<Vec<u8>>>,
-}
+/// Answers 200 whatever the state, except for what cannot serve at all.
+const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
 
 /// A good answer.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub body: Zeroizing<Vec<u8>>,
     pub index: Option<String>,
     pub address: usize,
 }
 
+impl Answer {
+    /// The answer's `data` or `auth`, whichever `T` names.
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, BackendError> {
+        serde_json::from_slice(&self.body).map_err(|_| error::not_vault("the server"))
+    }
+
+    /// The answer's `data`.
+    pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+        self.parse::<Data<T>>().map(|answer| answer.data)
+    }
+}
+
+/// The envelope of most answers.
+#[derive(Deserialize)]
+pub(super) struct Data<T> {
+    pub data: T,
+}
+
 /// Why there is no good answer.
-#[derive(Debug)]
 pub(super) enum CallError {
     /// The server refuses, in its own words.
     Refused(Refusal),
@@ -62,22 +68,17 @@ impl From<BackendError> for CallError {
 }
 
 /// `sys/health`, as far as it is used.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct SysHealth {
     #[serde(default)]
     cluster_id: Option<String>,
-    #[serde(default)]
     sealed: bool,
-    #[serde(default = "initialized")]
     initialized: bool,
-}
-
-fn initialized() -> bool {
-    true
 }
 
 /// The cluster's addresses.
 pub(super) struct Client {
+    vault: Vault,
     addresses: Vec<Address>,
     preferred: AtomicUsize,
     /// The cluster that our key is known to live in.
@@ -85,20 +86,29 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(addresses: Vec<Address>) -> Self {
-        Self { addresses, preferred: AtomicUsize::new(0), cluster_id: Mutex::default() }
+    /// Clients for every address. Reads the TLS files.
+    pub(super) fn new(vault: &Vault) -> Result<Self, TlsError> {
+        let addresses = Address::list(vault)?;
+        Ok(Self {
+            vault: vault.clone(),
+            addresses,
+            preferred: AtomicUsize::new(0),
+            cluster_id: Mutex::default(),
+        })
+    }
+
+    /// Reads the TLS files again. What cannot be used is told, and the old stays.
+    pub(super) fn reload_tls(&self) -> Result<(), TlsError> {
+        let tls = tls::client_config(&self.vault.tls)?;
+        self.addresses.iter().try_for_each(|address| address.reload(&self.vault, tls.clone()))
     }
 
     /// Asks the addresses in turn, the last good one first, until one answers or the time is over.
     pub(super) async fn call(&self, request: &Request<'_>, deadline: Deadline) -> Result<Answer, CallError> {
         let mut last = None;
         for round in 0..2 {
-            let order = self.order();
-            let count = order.len();
-            for (tried, index) in order.into_iter().enumerate() {
-                let left = u32::try_from(count - tried).unwrap_or(1).max(1);
-                let share = (deadline.remaining() / left).max(MIN_SHARE);
-                match self.once(index, request, deadline.at_most(share)).await {
+            for (index, share) in self.shares(deadline) {
+                match self.once(index, request, share()).await {
                     Err(CallError::Failed(error)) if !error.kind().may_fail_over() => {
                         return Err(error.into());
                     }
@@ -110,24 +120,26 @@ impl Client {
                 }
             }
             // A broken connection or a busy server deserves one more round, where the time allows it.
-            let pause = match &last {
-                Some(error) => error.retry_after().unwrap_or(Duration::from_millis(20)),
-                None => break,
-            };
+            let Some(error) = &last else { break };
+            let pause = error.retry_after().unwrap_or(Duration::from_millis(20));
             let pause = pause.mul_f64(1.0 + retry::jitter() / 2.0);
             if round > 0 || pause > MAX_PAUSE || pause * 2 > deadline.remaining() {
                 break;
             }
             tokio::time::sleep(pause).await;
         }
-        let error = last.unwrap_or_else(|| {
-            BackendError::new(
-                ErrorKind::Unreachable,
-                "every configured address belongs to another cluster than the key's",
-                "correct vault.addresses: they must all lead to one cluster",
-            )
-        });
-        Err(error.into())
+        Err(last.unwrap_or_else(|| BackendError::deadline("looking for a server")).into())
+    }
+
+    /// The addresses in the order of trying, each with the deadline of its share of what is left then:
+    /// one that hangs leaves time for the next.
+    pub(super) fn shares(&self, deadline: Deadline) -> impl Iterator<Item = (usize, impl Fn() -> Deadline)> {
+        let order = self.order();
+        let count = order.len();
+        order.into_iter().enumerate().map(move |(tried, index)| {
+            let left = u32::try_from(count - tried).unwrap_or(1).max(1);
+            (index, move || deadline.at_most((deadline.remaining() / left).max(MIN_SHARE)))
+        })
     }
 
     /// Asks one address, and the one that it redirects to, if that is configured.
@@ -137,76 +149,66 @@ impl Client {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Answer, CallError> {
-        match self.exchange(index, request, deadline).await? {
-            Exchange::Answer(answer) => Ok(answer),
-            Exchange::Redirect(to) => match self.exchange(to, request, deadline).await? {
-                Exchange::Answer(answer) => Ok(answer),
-                Exchange::Redirect(_) => {
-                    let message = "the configured addresses redirect to each other".to_owned();
-                    Err(BackendError::new(
-                        ErrorKind::Unreachable,
-                        message,
-                        "wait for the cluster to elect a leader",
-                    )
-                    .into())
-                }
-            },
+        let mut index = index;
+        for _hop in 0..2 {
+            let Some(address) = self.addresses.get(index) else { break };
+            let raw = self.attempt(address, request, deadline).await?;
+            if let Some(location) = &raw.location {
+                index = self.redirect(address, location).inspect_err(|error| address.failed(error))?;
+                continue;
+            }
+            address.answered();
+            if raw.status < 300 {
+                self.preferred.store(index, Ordering::Relaxed);
+                return Ok(Answer { body: raw.body, index: raw.index, address: index });
+            }
+            return Err(CallError::Refused(Refusal {
+                status: raw.status,
+                text: error::server_text(&raw.body).unwrap_or_default(),
+                path: request.path.to_owned(),
+                address: index,
+                address_name: address.name.clone(),
+            }));
         }
+        let message = "the configured addresses redirect to each other";
+        Err(BackendError::new(ErrorKind::Unreachable, message, "wait for the cluster to elect a leader")
+            .into())
     }
 
-    async fn exchange(
+    /// One exchange; an answer that is not the server's own, or says that it is away, is a failure.
+    async fn attempt(
         &self,
-        index: usize,
+        address: &Address,
         request: &Request<'_>,
         deadline: Deadline,
-    ) -> Result<Exchange, CallError> {
-        let Some(address) = self.addresses.get(index) else {
-            return Err(BackendError::deadline("no address was left").into());
-        };
-        let prepared = prepare(address, request)?;
-        let attempt = async {
-            let sent = prepared.send().await;
-            let response = sent.map_err(|cause| error::transport(&address.name, &cause))?;
-            let head = Head::of(&response);
-            let body = read(response, address).await?;
-            Ok::<_, BackendError>((head, body))
-        };
-        let failed = |error: BackendError| {
-            address.failed(&error.to_string());
-            CallError::Failed(error)
-        };
-        let (head, body) = match tokio::time::timeout_at(deadline.instant(), attempt).await {
-            Ok(exchange) => exchange.map_err(failed)?,
-            Err(_) => {
-                let message = format!("{} did not answer in time", address.name);
-                let remedy = "look for a firewall, a hanging server or a long way to it";
-                return Err(failed(BackendError::new(ErrorKind::Unreachable, message, remedy)));
+    ) -> Result<Raw, BackendError> {
+        // A caller with hardly any time left says nothing about the address.
+        let fair = deadline.remaining() >= MIN_SHARE;
+        let judged = exchange(address, request, deadline).await.and_then(|raw| {
+            let text = (raw.status >= 300).then(|| error::server_text(&raw.body)).flatten();
+            let away = match raw.status {
+                _ if raw.location.is_some() => None,
+                ..300 if !error::is_json(&raw.body) => Some(error::not_vault(&address.name)),
+                ..300 => None,
+                status => error::away(&address.name, status, text.as_deref()),
+            };
+            match away {
+                Some(error) => Err(error.with_retry_after(raw.retry_after)),
+                None => Ok(raw),
             }
-        };
-        if let Some(location) = &head.location {
-            return self.redirect(address, location).map(Exchange::Redirect).map_err(failed);
+        });
+        if let Err(error) = &judged
+            && fair
+        {
+            address.failed(error);
         }
-        if head.status < 300 {
-            address.answered();
-            self.preferred.store(index, Ordering::Relaxed);
-            return Ok(Exchange::Answer(Answer { body, index: head.index, address: index }));
-        }
-        let text = error::server_text(&body);
-        if let Some(error) = error::away(&address.name, head.status, text.as_deref()) {
-            return Err(failed(error.with_retry_after(head.retry_after)));
-        }
-        address.answered();
-        Err(CallError::Refused(Refusal {
-            status: head.status,
-            text: text.unwrap_or_default(),
-            address: index,
-            address_name: address.name.clone(),
-        }))
+        judged
     }
 
     fn redirect(&self, from: &Address, location: &str) -> Result<usize, BackendError> {
         let target = from.base.join(location).ok().map(|url| url.origin());
-        self.addresses.iter().position(|address| Some(&address.origin) == target.as_ref()).ok_or_else(|| {
+        let known = self.addresses.iter().position(|address| Some(&address.origin) == target.as_ref());
+        known.ok_or_else(|| {
             let shown = target.map_or_else(|| "no address".into(), |origin| origin.ascii_serialization());
             BackendError::new(
                 ErrorKind::Unreachable,
@@ -219,8 +221,8 @@ impl Client {
     /// Whether any address answers `sys/health` as a usable server. Needs no token.
     pub(super) async fn reachable(&self, deadline: Deadline) -> Result<(), BackendError> {
         let mut first = None;
-        for index in self.order() {
-            match self.health(index, deadline).await {
+        for (index, share) in self.shares(deadline) {
+            match self.health(index, share()).await {
                 Ok(_) => return Ok(()),
                 Err(error) => first = first.or(Some(error)),
             }
@@ -229,6 +231,9 @@ impl Client {
     }
 
     async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, BackendError> {
+        let Some(address) = self.addresses.get(index) else {
+            return Err(BackendError::deadline("looking for a server"));
+        };
         let request = Request {
             method: Method::GET,
             path: HEALTH,
@@ -237,21 +242,26 @@ impl Client {
             index: None,
             body: None,
         };
-        let answer = match self.once(index, &request, deadline).await {
-            Ok(answer) => answer,
-            Err(CallError::Failed(error)) => return Err(error),
-            Err(CallError::Refused(refusal)) => return Err(refusal.of_transit("reading sys/health", HEALTH)),
+        let raw = self.attempt(address, &request, deadline).await?;
+        let parsed = serde_json::from_slice::<SysHealth>(&raw.body);
+        let judged = match parsed {
+            Ok(health) if health.sealed || !health.initialized => Err(BackendError::new(
+                ErrorKind::Sealed,
+                format!("{} is sealed or not initialised", address.name),
+                "unseal it: vault operator unseal",
+            )),
+            Ok(health) => Ok(health),
+            Err(_) => Err(error::not_vault(&address.name)),
         };
-        let health: SysHealth =
-            serde_json::from_slice(&answer.body).map_err(|_| not_vault(self.name(index)))?;
-        if health.sealed || !health.initialized {
-            let message = format!("{} is sealed or not initialised", self.name(index));
-            return Err(BackendError::new(ErrorKind::Sealed, message, "unseal it: vault operator unseal"));
+        match &judged {
+            Ok(_) => address.answered(),
+            Err(error) => address.failed(error),
         }
-        Ok(health)
+        judged
     }
 
-    /// Whether the address that refused us belongs to another cluster than the one our key is in.
+    /// Whether the address that refused us belongs to another cluster than the one our key is in. When
+    /// every address does, the cluster was moved: then what was known of it is forgotten.
     pub(super) async fn is_foreign(&self, index: usize, deadline: Deadline) -> bool {
         let Some(known) = self.cluster_id() else { return false };
         let Ok(health) = self.health(index, deadline).await else { return false };
@@ -259,11 +269,20 @@ impl Client {
         if let Some(address) = self.addresses.get(index) {
             address.set_foreign(foreign);
             if foreign {
-                address.failed(&format!(
-                    "{} belongs to another cluster than the key's; it is left out",
-                    address.name
+                let message =
+                    format!("{} belongs to another cluster than the key's; it is left out", address.name);
+                address.failed(&BackendError::new(
+                    ErrorKind::Unreachable,
+                    message,
+                    "correct vault.addresses",
                 ));
             }
+        }
+        if foreign && self.addresses.iter().all(Address::is_foreign) {
+            tracing::warn!("every address belongs to another cluster than before; it is taken as the key's");
+            self.expect_cluster(None);
+            self.addresses.iter().for_each(|address| address.set_foreign(false));
+            return false;
         }
         foreign
     }
@@ -274,8 +293,13 @@ impl Client {
             return Some(known);
         }
         let id = self.health(index, deadline).await.ok()?.cluster_id?;
-        *self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
+        self.expect_cluster(Some(id.clone()));
         Some(id)
+    }
+
+    /// Sets which cluster is ours.
+    pub(super) fn expect_cluster(&self, id: Option<String>) {
+        *self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner) = id;
     }
 
     fn cluster_id(&self) -> Option<String> {
@@ -283,7 +307,7 @@ impl Client {
     }
 
     /// The addresses to ask, the last good one first, without those of another cluster.
-    pub(super) fn order(&self) -> Vec<usize> {
+    fn order(&self) -> Vec<usize> {
         let preferred = self.preferred.load(Ordering::Relaxed);
         let rest = (0..self.addresses.len()).filter(|index| *index != preferred);
         let foreign = |index: &usize| self.addresses.get(*index).is_none_or(Address::is_foreign);
@@ -295,10 +319,6 @@ impl Client {
         self.addresses.get(index).is_some_and(|address| address.trusted)
     }
 
-    fn name(&self, index: usize) -> &str {
-        self.addresses.get(index).map_or("an address", |address| &address.name)
-    }
-
     /// How each address last answered.
     pub(super) fn states(&self) -> Vec<AddressState> {
         let preferred = self.preferred.load(Ordering::Relaxed);
@@ -308,97 +328,6 @@ impl Client {
         };
         self.addresses.iter().enumerate().map(state).collect()
     }
-}
-
-const HEALTH: &str = "sys/health";
-
-enum Exchange {
-    Answer(Answer),
-    Redirect(usize),
-}
-
-struct Head {
-    status: u16,
-    location: Option<String>,
-    retry_after: Option<Duration>,
-    index: Option<String>,
-}
-
-impl Head {
-    fn of(response: &Response) -> Self {
-        let text = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        let status = response.status();
-        Self {
-            status: status.as_u16(),
-            location: text(LOCATION.as_str()).filter(|_| status.is_redirection()),
-            retry_after: text(RETRY_AFTER.as_str())
-                .and_then(|text| text.parse().ok())
-                .map(Duration::from_secs),
-            index: text("x-vault-index"),
-        }
-    }
-}
-
-fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, BackendError> {
-    let mut url = address.base.clone();
-    url.set_path(&format!("/v1/{}", request.path));
-    if request.path == HEALTH {
-        url.set_query(Some("standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200"));
-    }
-    let mut headers = HeaderMap::new();
-    headers.insert("x-vault-request", HeaderValue::from_static("true"));
-    let mut put = |name: &'static str, value: &str, secret: bool| {
-        let mut value = HeaderValue::from_str(value).map_err(|_| {
-            BackendError::new(
-                ErrorKind::CredentialsUnreadable,
-                format!("the value for {name} has characters that HTTP does not allow"),
-                "check the file that holds it",
-            )
-        })?;
-        value.set_sensitive(secret);
-        headers.insert(name, value);
-        Ok::<_, BackendError>(())
-    };
-    if let Some(token) = request.token {
-        put("x-vault-token", token.expose(), true)?;
-    }
-    if !request.namespace.is_empty() {
-        put("x-vault-namespace", request.namespace, false)?;
-    }
-    if let Some(index) = request.index {
-        put("x-vault-index", index, false)?;
-    }
-    let mut builder = address.http.request(request.method.clone(), url).headers(headers);
-    if let Some(body) = request.body {
-        // The owner zeroizes its bytes when the request is done.
-        let bytes = bytes::Bytes::from_owner(body.clone());
-        builder = builder.header(CONTENT_TYPE, "application/json").body(bytes);
-    }
-    Ok(builder)
-}
-
-async fn read(mut response: Response, address: &Address) -> Result<Zeroizing<Vec<u8>>, BackendError> {
-    // Sized once: growing would leave copies of a plaintext behind that nobody zeroizes.
-    let expected =
-        response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
-    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));
-    while let Some(chunk) = response.chunk().await.map_err(|cause| error::transport(&address.name, &cause))? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(not_vault(&address.name));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-pub(super) fn not_vault(address: &str) -> BackendError {
-    BackendError::new(
-        ErrorKind::Unreachable,
-        format!("{address} answered in a form that is not Vault's"),
-        "check vault.addresses: another server or a proxy may be there",
-    )
 }
 
 /// The time is over: an error that says so, with what was seen before.

@@ -12,6 +12,8 @@ pub(super) struct Refusal {
     pub status: u16,
     /// The server's `errors`, joined; at most a few hundred bytes.
     pub text: String,
+    /// What was asked for.
+    pub path: String,
     /// Which address answered.
     pub address: usize,
     /// That address's name.
@@ -19,6 +21,11 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// Whether an administrator locked the namespace: a denial, although its status is 503.
+    fn is_locked_namespace(&self) -> bool {
+        is_locked(&self.text)
+    }
+
     fn says(&self, words: &str) -> bool {
         self.text.contains(words)
     }
@@ -30,16 +37,24 @@ impl Refusal {
     }
 
     /// What a refused Transit call means. `what` says what was tried, with the path.
-    pub(super) fn of_transit(&self, what: &str, path: &str) -> BackendError {
+    pub(super) fn of_transit(&self, what: &str) -> BackendError {
+        let path = &self.path;
         let (kind, remedy) = match self.status {
             403 => (
                 ErrorKind::Denied,
                 format!("grant the capability on {path} in the token's policy, and check that the key exists: with update alone a missing key is refused, too"),
             ),
             404 => (ErrorKind::NotFound, format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}")),
-            400 if self.says("higher than the latest key version") => {
+            _ if self.is_locked_namespace() => {
+                (ErrorKind::Denied, "unlock the namespace: vault namespace unlock".into())
+            }
+            400 if self.says("higher than the latest key version") || self.says("version is too new") => {
                 (ErrorKind::VersionAhead, "if it stays, the key was rolled back: see kms-plugin accept-key".into())
             }
+            400 if self.says("less than the minimum encryption key version") => (
+                ErrorKind::VersionGone,
+                "the key was rotated and its min_encryption_version raised: the next call uses the newer version".into(),
+            ),
             400 if self.says("too old") => (
                 ErrorKind::VersionGone,
                 "lower min_decryption_version of the Transit key until all data is written anew under a newer version".into(),
@@ -48,7 +63,7 @@ impl Refusal {
                 (ErrorKind::NotFound, format!("check vault.transit.key: nothing is at {path}; restore the key from a backup if it was deleted"))
             }
             400 if self.says("soft") && self.says("delet") => {
-                (ErrorKind::KeyUnusable, format!("the key is soft-deleted: bring it back with `bao write -f {path}/soft-delete-restore`"))
+                (ErrorKind::KeyUnusable, "the key is soft-deleted: bring it back (keys/NAME/soft-delete-restore)".into())
             }
             400 => (ErrorKind::BadCiphertext, "the ciphertext is damaged, or was made by another key".into()),
             _ => (ErrorKind::Internal, "look at the server's log for this time".into()),
@@ -59,6 +74,9 @@ impl Refusal {
     /// What a refused login means.
     pub(super) fn of_login(&self, what: &str, remedy: &str) -> BackendError {
         match self.status {
+            _ if self.is_locked_namespace() => {
+                self.error(ErrorKind::Denied, what, "unlock the namespace: vault namespace unlock")
+            }
             // Not the credentials' fault: they may be tried again.
             404 => {
                 let remedy = "check vault.auth_namespace and vault.auth.mount: there is nothing to log in to";
@@ -83,6 +101,24 @@ pub(super) fn server_text(body: &[u8]) -> Option<String> {
         text.push('…');
     }
     Some(text)
+}
+
+/// Whether a body is JSON, or empty as a 204's.
+pub(super) fn is_json(body: &[u8]) -> bool {
+    body.is_empty() || body.trim_ascii_start().starts_with(b"{")
+}
+
+fn is_locked(text: &str) -> bool {
+    text.contains("namespace") && text.contains("locked")
+}
+
+/// An answer that is not Vault's.
+pub(super) fn not_vault(address: &str) -> BackendError {
+    BackendError::new(
+        ErrorKind::Unreachable,
+        format!("{address} answered in a form that is not Vault's"),
+        "check vault.addresses: another server or a proxy may be there",
+    )
 }
 
 /// A status that says the server is away or busy, not that it refuses. `text` is its own words.
@@ -111,7 +147,7 @@ pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<Bac
             format!("{address} is sealed"),
             "unseal it: vault operator unseal",
         )),
-        (_, Some(text)) if text.contains("namespace") && text.contains("locked") => None,
+        (_, Some(text)) if is_locked(text) => None,
         (429, Some(text)) => Some(BackendError::new(
             ErrorKind::Throttled,
             format!("{address} asks to slow down (429): {text}"),
@@ -193,12 +229,18 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, text: &str) -> Refusal {
-        Refusal { status, text: text.into(), address: 0, address_name: "https://vault:8200".into() }
+        Refusal {
+            status,
+            text: text.into(),
+            path: "transit/keys/k".into(),
+            address: 0,
+            address_name: "https://vault:8200".into(),
+        }
     }
 
     #[test]
     fn transit_refusals_by_their_text() {
-        let kind = |status, text| refusal(status, text).of_transit("decrypt", "transit/keys/k").kind();
+        let kind = |status, text| refusal(status, text).of_transit("decrypt").kind();
         assert_eq!(kind(403, "permission denied"), ErrorKind::Denied);
         assert_eq!(kind(404, ""), ErrorKind::NotFound);
         assert_eq!(kind(400, "encryption key not found"), ErrorKind::NotFound);
@@ -210,6 +252,14 @@ mod tests {
             kind(400, "requested version for encryption is higher than the latest key version"),
             ErrorKind::VersionAhead
         );
+        assert_eq!(kind(400, "invalid ciphertext: version is too new"), ErrorKind::VersionAhead);
+        assert_eq!(
+            kind(400, "requested version for encryption is less than the minimum encryption key version"),
+            ErrorKind::VersionGone
+        );
+        let locked = "API access to this namespace has been locked by an administrator";
+        assert_eq!(kind(503, locked), ErrorKind::Denied);
+        assert_eq!(refusal(503, locked).of_login("login", "").kind(), ErrorKind::Denied);
         assert_eq!(kind(400, "cipher: message authentication failed"), ErrorKind::BadCiphertext);
     }
 

@@ -6,11 +6,14 @@
 mod address;
 mod client;
 mod error;
+mod exchange;
+mod key;
 mod login;
 mod session;
 mod tls;
 mod token;
 mod transit;
+mod upkeep;
 
 pub use tls::TlsError;
 pub use transit::TransitBackend;

@@ -1,12 +1,11 @@
-//! Our token at the cluster: login in a single flight, renewal ahead of time, re-login after a refusal.
+//! Our token at the cluster, as callers meet it: they take it, report refusals, and wait for a new one.
 //!
-//! Must not know Transit. Credentials that were refused are not tried again until they change: nodes
-//! share a role, and a server locks a role after a few failures.
+//! Must not know Transit. Logins are made by the upkeep alone, with a deadline of its own: a caller that
+//! goes away in the middle must not lose a wrapped secret-id, or a login for everybody else.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -14,332 +13,196 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::client::{Answer, CallError, Client, Request, not_vault};
-use super::login::{Credentials, LoginMethod};
-use super::token::{Lease, Next, Token};
-use crate::backend::{BackendError, ErrorKind, TokenState};
+use super::client::{CallError, Client};
+use super::exchange::Request;
+use super::login::LoginMethod;
+use super::token::Token;
+use crate::backend::{BackendError, TokenState};
 use crate::clock::{Deadline, unix_seconds};
-use crate::retry::{Backoff, jitter, spread};
-use crate::secret::{Fingerprint, Secret};
+use crate::secret::Secret;
 
-/// How long refused credentials rest, when nothing changes.
-const REFUSED_REST: Duration = Duration::from_secs(15 * 60);
-/// How long the finding that a token is valid spares another look.
-const VALID_KEPT: Duration = Duration::from_secs(5);
-/// How often the credential files are looked at.
-const FILE_CHECK: Duration = Duration::from_secs(2);
-/// Time for one login or renewal in the background.
-const BACKGROUND: Duration = Duration::from_secs(10);
-/// Least time between two logins that a dying token forces; it doubles while that goes on.
-const FIRST_PACE: Duration = Duration::from_millis(200);
-/// Longest time between two logins that a dying token forces.
-const LONGEST_PACE: Duration = Duration::from_secs(60);
+/// A token younger than this is a fresh login's: a refusal is not its age's fault.
+const FRESH: Duration = Duration::from_secs(300);
+/// A token that dies younger than this makes the next logins wait.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// The session.
 pub(super) struct Session {
-    client: Arc<Client>,
-    method: Box<dyn LoginMethod>,
+    pub(super) client: Arc<Client>,
+    pub(super) method: Box<dyn LoginMethod>,
     namespace: String,
-    token: watch::Sender<Option<Arc<Token>>>,
-    flight: tokio::sync::Mutex<Flight>,
-    poke: Notify,
+    pub(super) held: watch::Sender<Held>,
+    /// Somebody waits for a login.
+    pub(super) wanted: Notify,
+    /// A login is wanted although a token is held.
+    pub(super) renew_by_login: AtomicBool,
+    /// The last token died young.
+    pub(super) died_young: AtomicBool,
     uses: AtomicU64,
+    /// One look at a refused token at a time: its generation, and when it was found alive.
+    looking: tokio::sync::Mutex<Option<(u64, Instant)>>,
     problem: Mutex<Option<String>>,
 }
 
-/// What one login must know of those before it; held by whoever logs in.
-struct Flight {
-    logins: u64,
-    refused: Option<(Fingerprint, Instant, BackendError)>,
-    /// The result of the last failed login, shared with those who waited for it.
-    failed: Option<(Instant, BackendError)>,
-    valid: Option<(u64, Instant)>,
-    pace: Backoff,
-    not_before: Instant,
+/// What is held, and how the last login ended.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) token: Option<Arc<Token>>,
+    /// Logins tried, good or not: who waits sees that one has ended.
+    pub(super) attempts: u64,
+    pub(super) failure: Option<BackendError>,
 }
 
 #[derive(Deserialize)]
-struct LoginAnswer {
-    auth: Granted,
-}
-
-#[derive(Deserialize)]
-struct Granted {
-    client_token: Zeroizing<String>,
-    lease_duration: u64,
-    renewable: bool,
+pub(super) struct Lookup {
+    pub(super) ttl: u64,
     #[serde(default)]
-    num_uses: u64,
-}
-
-#[derive(Deserialize)]
-struct LookupAnswer {
-    data: Lookup,
-}
-
-#[derive(Deserialize)]
-struct Lookup {
-    ttl: u64,
+    pub(super) renewable: bool,
     #[serde(default)]
-    renewable: bool,
-    #[serde(default)]
-    num_uses: u64,
-}
-
-fn lease(seconds: u64) -> Option<Duration> {
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+    pub(super) num_uses: u64,
 }
 
 impl Session {
     pub(super) fn new(client: Arc<Client>, method: Box<dyn LoginMethod>, namespace: String) -> Self {
-        let flight = Flight {
-            logins: 0,
-            refused: None,
-            failed: None,
-            valid: None,
-            pace: Backoff::new(FIRST_PACE, LONGEST_PACE),
-            not_before: Instant::now(),
-        };
         Self {
             client,
             method,
             namespace,
-            token: watch::channel(None).0,
-            flight: tokio::sync::Mutex::new(flight),
-            poke: Notify::new(),
+            held: watch::channel(Held::default()).0,
+            wanted: Notify::new(),
+            renew_by_login: AtomicBool::new(false),
+            died_young: AtomicBool::new(false),
             uses: AtomicU64::new(0),
+            looking: tokio::sync::Mutex::default(),
             problem: Mutex::default(),
         }
     }
 
-    /// The token to use now; logs in when there is none.
+    /// The token that is held, if one is.
+    pub(super) fn current(&self) -> Option<Arc<Token>> {
+        self.held.borrow().token.clone()
+    }
+
+    /// The token to use now. Without one, waits for the login that is then made.
     pub(super) async fn token(&self, deadline: Deadline) -> Result<Arc<Token>, BackendError> {
-        let current = self.token.borrow().clone();
-        match current {
-            Some(token) => {
-                self.count_use(&token);
-                Ok(token)
-            }
-            None => self.login(None, deadline).await,
+        if let Some(token) = self.current() {
+            self.count_use(&token);
+            return Ok(token);
+        }
+        self.next_login(deadline, |held| held.token.is_some()).await
+    }
+
+    /// Asks for a login and waits until one has ended, or `enough` is there.
+    async fn next_login(
+        &self,
+        deadline: Deadline,
+        enough: impl Fn(&Held) -> bool,
+    ) -> Result<Arc<Token>, BackendError> {
+        let mut held = self.held.subscribe();
+        let before = held.borrow_and_update().attempts;
+        self.wanted.notify_one();
+        let ended = held.wait_for(|held| enough(held) || held.attempts > before);
+        let Ok(Ok(held)) = tokio::time::timeout_at(deadline.instant(), ended).await else {
+            return Err(BackendError::deadline("waiting for a login"));
+        };
+        match (&held.token, &held.failure) {
+            (Some(token), _) => Ok(token.clone()),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Err(BackendError::deadline("waiting for a login")),
         }
     }
 
     /// A token with a limit of uses is replaced when a fifth of them is left.
     fn count_use(&self, token: &Token) {
-        if token.num_uses > 0 {
-            let used = self.uses.fetch_add(1, Ordering::Relaxed) + 1;
-            if used == (token.num_uses * 4 / 5).max(1) {
-                self.poke.notify_one();
-            }
+        if token.num_uses > 0 && self.uses.fetch_add(1, Ordering::Relaxed) + 1 == token.uses_before_login() {
+            self.renew_by_login.store(true, Ordering::Relaxed);
+            self.wanted.notify_one();
         }
     }
 
-    /// A call was refused with `token`. Finds out whether the token is dead; if so, returns a new one.
-    /// If the token is alive, the refusal is about policy or key, and `Ok(None)` is returned.
+    pub(super) fn begin_uses(&self) {
+        self.uses.store(0, Ordering::Relaxed);
+    }
+
+    /// A call was refused with `token`. When the token is dead, returns a new one; when it is alive, the
+    /// refusal is about policy or key, and `None` is returned.
     pub(super) async fn after_refusal(
         &self,
         token: &Token,
         deadline: Deadline,
     ) -> Result<Option<Arc<Token>>, BackendError> {
         let asked = Instant::now();
-        let mut flight = self.enter(deadline).await?;
-        if let Some(newer) = self.newer(Some(token.generation)) {
-            return Ok(Some(newer));
+        let looking = tokio::time::timeout_at(deadline.instant(), self.looking.lock()).await;
+        let mut looking = looking.map_err(|_| BackendError::deadline("looking at a refused token"))?;
+        match self.current() {
+            Some(current) if current.generation > token.generation => return Ok(Some(current)),
+            None => {
+                drop(looking);
+                return self.token(deadline).await.map(Some);
+            }
+            Some(_) => {}
         }
-        let kept =
-            |(generation, at): (u64, Instant)| generation == token.generation && at.elapsed() < VALID_KEPT;
-        if flight.valid.is_some_and(kept) {
+        // Who was refused before the last look ended shares what it found.
+        if looking.is_some_and(|(generation, at)| generation == token.generation && at >= asked) {
             return Ok(None);
         }
-        if self.is_alive(&token.secret, deadline).await? {
-            flight.valid = Some((token.generation, Instant::now()));
+        if self.lookup(&token.secret, deadline).await?.is_some() {
+            *looking = Some((token.generation, Instant::now()));
             return Ok(None);
         }
         tracing::warn!(KMS_REASON = "token_dead", "the token is no longer valid; logging in again");
-        self.fly(&mut flight, asked, deadline).await.map(Some)
+        self.discard(token);
+        drop(looking);
+        self.token(deadline).await.map(Some)
     }
 
-    /// Logs in, unless somebody else has done so since generation `than`.
-    async fn login(&self, than: Option<u64>, deadline: Deadline) -> Result<Arc<Token>, BackendError> {
-        let asked = Instant::now();
-        let mut flight = self.enter(deadline).await?;
-        match self.newer(than) {
-            Some(token) => Ok(token),
-            None => self.fly(&mut flight, asked, deadline).await,
+    fn discard(&self, token: &Token) {
+        self.died_young.store(token.born.elapsed() < YOUNG, Ordering::Relaxed);
+        self.held.send_if_modified(|held| {
+            let same = held.token.as_ref().is_some_and(|held| held.generation == token.generation);
+            if same {
+                held.token = None;
+            }
+            same
+        });
+    }
+
+    /// A token that is alive and of a recent login: with it, a refusal is the server's last word. A role
+    /// may have been given other policies since an older login.
+    pub(super) async fn fresh(&self, deadline: Deadline) -> Result<Arc<Token>, BackendError> {
+        let mut token = self.token(deadline).await?;
+        if token.born.elapsed() > FRESH && self.method.logs_in() {
+            self.renew_by_login.store(true, Ordering::Relaxed);
+            token = self.next_login(deadline, |_| false).await?;
         }
+        Ok(self.after_refusal(&token, deadline).await?.unwrap_or(token))
     }
 
-    async fn enter(&self, deadline: Deadline) -> Result<tokio::sync::MutexGuard<'_, Flight>, BackendError> {
-        let entered = tokio::time::timeout_at(deadline.instant(), self.flight.lock()).await;
-        entered.map_err(|_| BackendError::deadline("waiting for a login"))
-    }
-
-    fn newer(&self, than: Option<u64>) -> Option<Arc<Token>> {
-        self.token.borrow().clone().filter(|token| than.is_none_or(|than| token.generation > than))
-    }
-
-    /// One login by the holder of the flight. Those who asked before it failed share its failure.
-    async fn fly(
+    /// `lookup-self`; `None` when the server does not know the token, or does not let it ask.
+    pub(super) async fn lookup(
         &self,
-        flight: &mut Flight,
-        asked: Instant,
+        token: &Secret,
         deadline: Deadline,
-    ) -> Result<Arc<Token>, BackendError> {
-        if let Some((at, error)) = &flight.failed
-            && *at >= asked
-        {
-            return Err(error.clone());
-        }
-        if tokio::time::timeout_at(deadline.instant(), tokio::time::sleep_until(flight.not_before))
-            .await
-            .is_err()
-        {
-            return Err(BackendError::deadline("waiting for the next login: the last tokens died at once"));
-        }
-        let result = self.attempt(flight, deadline).await;
-        match &result {
-            Ok(token) => {
-                flight.failed = None;
-                // A token that outlives the pace shows that all is well again.
-                if flight.not_before.elapsed() > LONGEST_PACE {
-                    flight.pace.reset();
-                }
-                flight.not_before = Instant::now() + flight.pace.next_delay();
-                tracing::info!(method = self.method.name(), ttl = ?token.lease.ttl, "logged in");
-                self.set_problem(None);
-            }
-            Err(error) => {
-                flight.failed = Some((Instant::now(), error.clone()));
-                self.set_problem(Some(error.to_string()));
-            }
-        }
-        result
-    }
-
-    async fn attempt(&self, flight: &mut Flight, deadline: Deadline) -> Result<Arc<Token>, BackendError> {
-        let granted = Instant::now();
-        let credentials = self.method.credentials(&self.client, deadline).await?;
-        let (fingerprint, result) = match credentials {
-            Credentials::Token(secret) => {
-                let fingerprint = secret.fingerprint();
-                self.rested(flight, fingerprint)?;
-                (fingerprint, self.adopt(secret, granted, deadline).await)
-            }
-            Credentials::Login { path, body, fingerprint } => {
-                self.rested(flight, fingerprint)?;
-                (fingerprint, self.exchange(&path, &body, granted, deadline).await)
-            }
-        };
-        match result {
-            Ok(mut token) => {
-                flight.refused = None;
-                flight.logins += 1;
-                token.generation = flight.logins;
-                self.uses.store(0, Ordering::Relaxed);
-                let token = Arc::new(token);
-                self.token.send_replace(Some(token.clone()));
-                self.poke.notify_one();
-                Ok(token)
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::CredentialsRefused {
-                    tracing::error!(KMS_REASON = error.kind().name(), remedy = error.remedy(), "{error}");
-                    let until = Instant::now() + spread(REFUSED_REST);
-                    flight.refused = Some((fingerprint, until, error.clone()));
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Refuses credentials that the server has refused and that did not change since.
-    fn rested(&self, flight: &Flight, fingerprint: Fingerprint) -> Result<(), BackendError> {
-        match &flight.refused {
-            Some((refused, until, error)) if *refused == fingerprint && *until > Instant::now() => {
-                Err(error.clone())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn exchange(
-        &self,
-        path: &str,
-        body: &Zeroizing<Vec<u8>>,
-        granted: Instant,
-        deadline: Deadline,
-    ) -> Result<Token, BackendError> {
-        let request = self.request(Method::POST, path, None, Some(body));
+    ) -> Result<Option<Lookup>, BackendError> {
+        let request = self.request(Method::GET, "auth/token/lookup-self", Some(token), None);
         loop {
             match self.client.call(&request, deadline).await {
-                Ok(answer) => {
-                    let parsed: LoginAnswer = parse(&answer)?;
-                    let auth = parsed.auth;
-                    return Ok(Token {
-                        secret: Secret::new(auth.client_token.as_str().to_owned()),
-                        generation: 0,
-                        lease: Lease::new(granted, lease(auth.lease_duration), auth.renewable),
-                        num_uses: auth.num_uses,
-                        index: answer.index,
-                    });
-                }
+                Ok(answer) => return answer.data().map(Some),
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => {
                     if self.client.is_foreign(refusal.address, deadline).await {
                         continue;
                     }
-                    let what = format!("login by {} at {path}", self.method.name());
-                    return Err(refusal.of_login(&what, &self.method.remedy()));
+                    return match refusal.status {
+                        403 => Ok(None),
+                        _ => Err(refusal.of_login("looking at our token", "look at the server's log")),
+                    };
                 }
             }
         }
     }
 
-    /// Takes over a token made by somebody else, and learns its lease where it may ask.
-    async fn adopt(
-        &self,
-        secret: Secret,
-        granted: Instant,
-        deadline: Deadline,
-    ) -> Result<Token, BackendError> {
-        let lookup = self.lookup(&secret, deadline).await?;
-        let Some(lookup) = lookup else {
-            return Err(BackendError::new(
-                ErrorKind::CredentialsRefused,
-                "the token in the token file is not valid, expired or revoked",
-                self.method.remedy(),
-            ));
-        };
-        Ok(Token {
-            secret,
-            generation: 0,
-            lease: Lease::new(granted, lease(lookup.ttl), lookup.renewable),
-            num_uses: lookup.num_uses,
-            index: None,
-        })
-    }
-
-    async fn is_alive(&self, token: &Secret, deadline: Deadline) -> Result<bool, BackendError> {
-        Ok(self.lookup(token, deadline).await?.is_some())
-    }
-
-    /// `lookup-self`; `None` when the server does not know the token, or does not let it ask.
-    async fn lookup(&self, token: &Secret, deadline: Deadline) -> Result<Option<Lookup>, BackendError> {
-        let request = self.request(Method::GET, "auth/token/lookup-self", Some(token), None);
-        loop {
-            match self.client.call(&request, deadline).await {
-                Ok(answer) => return parse::<LookupAnswer>(&answer).map(|answer| Some(answer.data)),
-                Err(CallError::Failed(error)) => return Err(error),
-                Err(CallError::Refused(refusal)) => {
-                    if !self.client.is_foreign(refusal.address, deadline).await {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-    }
-
-    fn request<'a>(
+    pub(super) fn request<'a>(
         &'a self,
         method: Method,
         path: &'a str,
@@ -349,131 +212,13 @@ impl Session {
         Request { method, path, namespace: &self.namespace, token, index: None, body }
     }
 
-    /// Renews and logs in ahead of time, for ever; looks after changed credential files.
-    pub(super) async fn maintain(&self) {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-        let mut seen = self.file_stamps();
-        let mut due: Option<(u64, Instant, Instant)> = None;
-        loop {
-            let current = self.token.borrow().clone();
-            let Some(token) = current else {
-                // The first login belongs to whoever needs the first token: the check of the key.
-                // After a refusal, a changed file is worth another one at once.
-                tokio::select! {
-                    () = self.poke.notified() => {}
-                    () = tokio::time::sleep(FILE_CHECK) => {}
-                }
-                let stamps = self.file_stamps();
-                if stamps != seen {
-                    seen = stamps;
-                    let _logged = self.login(None, Deadline::after(BACKGROUND)).await;
-                }
-                continue;
-            };
-            // One plan for one lease: drawing the jitter anew in each turn would let it drift.
-            let plan = match due {
-                Some((generation, granted, at))
-                    if (generation, granted) == (token.generation, token.lease.granted) =>
-                {
-                    at
-                }
-                _ => self.plan(&token),
-            };
-            due = Some((token.generation, token.lease.granted, plan));
-            tokio::select! {
-                () = tokio::time::sleep_until(plan) => {}
-                () = tokio::time::sleep(FILE_CHECK) => {}
-                () = self.poke.notified() => {}
-            }
-            let stamps = self.file_stamps();
-            let changed = stamps != seen;
-            if changed {
-                tracing::info!("a credential file changed; logging in with it");
-                seen = stamps;
-            }
-            let used_up =
-                token.num_uses > 0 && self.uses.load(Ordering::Relaxed) >= (token.num_uses * 4 / 5).max(1);
-            if !changed && !used_up && Instant::now() < plan {
-                continue;
-            }
-            let deadline = Deadline::after(BACKGROUND);
-            let renew =
-                matches!(token.lease.next(0.0), Next::Renew(_)) && !token.lease.nearly_over(Instant::now());
-            let result = if renew && !changed && !used_up {
-                self.renew(&token, deadline).await
-            } else {
-                self.login(Some(token.generation), deadline).await.map(drop)
-            };
-            match result {
-                Ok(()) => backoff.reset(),
-                Err(error) => {
-                    tracing::warn!(
-                        KMS_REASON = error.kind().name(),
-                        remedy = error.remedy(),
-                        "the token was not refreshed: {error}"
-                    );
-                    self.set_problem(Some(error.to_string()));
-                    due =
-                        Some((token.generation, token.lease.granted, Instant::now() + backoff.next_delay()));
-                }
-            }
-        }
-    }
-
-    fn plan(&self, token: &Token) -> Instant {
-        match token.lease.next(jitter()) {
-            Next::Keep => Instant::now() + REFUSED_REST,
-            Next::Renew(at) | Next::Login(at) => at,
-        }
-    }
-
-    async fn renew(&self, token: &Arc<Token>, deadline: Deadline) -> Result<(), BackendError> {
-        let granted = Instant::now();
-        let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
-        let renewed = match self.client.call(&request, deadline).await {
-            Ok(answer) => {
-                let auth = parse::<LoginAnswer>(&answer)?.auth;
-                token.lease.renewed(granted, lease(auth.lease_duration), auth.renewable)
-            }
-            // The policy need not allow it, and a dead token is found out by its use.
-            Err(CallError::Refused(_)) => {
-                tracing::debug!("the token may not be renewed; a login will replace it");
-                token.lease.unrenewable()
-            }
-            Err(CallError::Failed(error)) => return Err(error),
-        };
-        self.token.send_if_modified(|current| {
-            let same = current.as_ref().is_some_and(|current| current.generation == token.generation);
-            if same {
-                *current = Some(Arc::new(Token {
-                    secret: token.secret.clone(),
-                    generation: token.generation,
-                    lease: renewed,
-                    num_uses: token.num_uses,
-                    index: token.index.clone(),
-                }));
-            }
-            same
-        });
-        self.set_problem(None);
-        Ok(())
-    }
-
-    fn file_stamps(&self) -> Vec<(PathBuf, Option<SystemTime>)> {
-        let stamp = |path: PathBuf| {
-            let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
-            (path, modified)
-        };
-        self.method.files().into_iter().map(stamp).collect()
-    }
-
-    fn set_problem(&self, problem: Option<String>) {
+    pub(super) fn set_problem(&self, problem: Option<String>) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     /// The token's state, without the token.
     pub(super) fn state(&self) -> TokenState {
-        let token = self.token.borrow().clone();
+        let token = self.current();
         let expires = token.as_ref().and_then(|token| token.lease.end()).map(|end| {
             let left = end.saturating_duration_since(Instant::now());
             unix_seconds().saturating_add(i64::try_from(left.as_secs()).unwrap_or(i64::MAX))
@@ -487,8 +232,4 @@ impl Session {
             problem: self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, BackendError> {
-    serde_json::from_slice(&answer.body).map_err(|_| not_vault("the server"))
 }

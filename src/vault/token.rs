@@ -44,9 +44,10 @@ impl Lease {
         Self { granted, ttl, longest: self.longest.max(ttl.unwrap_or_default()), renewable }
     }
 
-    /// The same lease, known not to be renewable.
-    pub(super) fn unrenewable(&self) -> Self {
-        Self { renewable: false, ..self.clone() }
+    /// The same lease, found at `asked` not to be renewable: what is left of it counts from there.
+    pub(super) fn unrenewable(&self, asked: Instant) -> Self {
+        let left = self.end().map(|end| end.saturating_duration_since(asked));
+        Self { granted: asked, ttl: left, longest: self.longest, renewable: false }
     }
 
     /// When it ends.
@@ -85,11 +86,32 @@ pub(super) struct Token {
     pub secret: Secret,
     /// Counts logins, so that a refusal can be matched with the token that was refused.
     pub generation: u64,
+    /// When it was made or taken over.
+    pub born: Instant,
     pub lease: Lease,
     /// How many uses the server allows; 0 is no limit.
     pub num_uses: u64,
     /// The replication state of the login (Vault Enterprise).
     pub index: Option<String>,
+}
+
+impl Token {
+    /// The same token with another lease.
+    pub(super) fn with_lease(&self, lease: Lease) -> Self {
+        Self {
+            secret: self.secret.clone(),
+            generation: self.generation,
+            born: self.born,
+            lease,
+            num_uses: self.num_uses,
+            index: self.index.clone(),
+        }
+    }
+
+    /// The use at which it is replaced: a fifth of them is left then.
+    pub(super) fn uses_before_login(&self) -> u64 {
+        (self.num_uses / 5 * 4).max(1)
+    }
 }
 
 #[cfg(test)]
@@ -122,8 +144,9 @@ mod tests {
         let now = Instant::now();
         let batch = Lease::new(now, Some(HOUR), false);
         assert_eq!(batch.next(0.0), Next::Login(now + HOUR.mul_f64(2.0 / 3.0)));
-        let forbidden = Lease::new(now, Some(HOUR), true).unrenewable();
-        assert!(matches!(forbidden.next(0.0), Next::Login(_)));
+        let forbidden = Lease::new(now, Some(HOUR), true).unrenewable(now + HOUR * 2 / 3);
+        assert_eq!(forbidden.end(), Some(now + HOUR));
+        assert!(matches!(forbidden.next(0.0), Next::Login(at) if at <= now + HOUR * 2 / 3));
         assert!(!forbidden.nearly_over(now + HOUR * 8 / 10));
         assert!(forbidden.nearly_over(now + HOUR * 95 / 100));
     }

@@ -194,6 +194,64 @@ async fn a_revoked_token_fails_no_call() {
 }
 
 #[tokio::test]
+async fn a_static_token_that_dies_is_told_with_its_remedy_and_a_new_one_heals() {
+    let bao = Bao::start().await;
+    let make = async || -> String {
+        let made = json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" });
+        bao.post("auth/token/create", made).await["auth"]["client_token"].as_str().unwrap().to_owned()
+    };
+    let first = make().await;
+    write_secret(&bao.file("token"), &first);
+    let auth = format!("method = \"token\"\ntoken_file = {:?}\n", bao.file("token"));
+    let agent = Agent::ready(&(config(&bao, &auth) + QUICK)).await;
+    bao.post("auth/token/revoke", json!({ "token": first })).await;
+    let status = agent.wait_for_reason("failed", "credentials_refused").await;
+    assert!(
+        status["reason"]["remedy"].as_str().unwrap().contains("write it into the token file"),
+        "{status}"
+    );
+    let mut kms = agent.kms().await;
+    let before = bao.audited().len();
+    for _ in 0..20 {
+        assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), tonic::Code::PermissionDenied);
+    }
+    let asked = bao.audited().len() - before;
+    assert!(asked <= 4, "a token known to be dead is not sent again: {asked} requests");
+    assert!(!agent.log().contains(&first));
+    write_secret(&bao.file("token"), &make().await);
+    agent.wait_for_phase("ready").await;
+    kms.round_trip().await;
+}
+
+#[tokio::test]
+async fn short_lived_tokens_are_replaced_in_time() {
+    let bao = Bao::start().await;
+    // Not renewable in effect: the maximum lifetime is the lifetime.
+    bao.approle("kms", json!({ "token_ttl": "3s", "token_max_ttl": "3s" })).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let mut kms = agent.kms().await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(12);
+    while std::time::Instant::now() < until {
+        kms.round_trip().await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let logins = bao.count("auth/approle/login");
+    assert!((4..=16).contains(&logins), "{logins} logins in twelve seconds");
+}
+
+#[tokio::test]
+async fn tokens_with_few_uses_are_replaced_before_they_are_used_up() {
+    let bao = Bao::start().await;
+    bao.approle("kms", json!({ "token_num_uses": 20 })).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let mut kms = agent.kms().await;
+    for _ in 0..60 {
+        kms.round_trip().await;
+    }
+    assert!(bao.count("auth/approle/login") >= 6);
+}
+
+#[tokio::test]
 async fn wrong_credentials_are_sent_once_and_a_corrected_file_heals() {
     let bao = Bao::start().await;
     let right = fs::read_to_string(bao.file("secret-id")).unwrap();

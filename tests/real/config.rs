@@ -101,6 +101,9 @@ fn values_that_make_no_sense_are_told() {
         ("https://vault.example:8200", "http://vault.example:8200", "plain HTTP beyond loopback"),
         ("https://vault.example:8200", "https://vault.example:8200/v1", "must end after the port"),
         ("https://vault.example:8200", "https://me:pw@vault.example", "must not hold a user"),
+        ("[vault.transit]", "server_name = \"10.0.0.1\"\n[vault.transit]", "is not a host name"),
+        ("[vault.transit]", "namespace = \"a b\"\n[vault.transit]", "is not the path of a namespace"),
+        ("[vault.auth]", "[server]\nallowed_uids = []\n[vault.auth]", "nobody could call"),
         ("https://vault.example:8200", "ftp://vault.example", "must begin with https://"),
         ("\"kms-key\"", "\"kms/key\"", "is not the name of a Transit key"),
         ("\"approle\"", "\"aprole\"", "is not one of token, approle"),
@@ -125,6 +128,7 @@ fn values_that_make_no_sense_are_told() {
         let text = GOOD.replace(from, to);
         let (code, _, errors) = run(&text, &[], &[]);
         assert!(code == Some(78) && errors.contains(words), "{words:?} for {to:?}: {errors}");
+        assert!(!errors.contains("me:pw"), "a password in an address is not repeated: {errors}");
     }
 }
 
@@ -136,7 +140,7 @@ fn variables_and_flags_are_checked_like_files() {
     assert!(code == Some(78) && errors.contains("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT"), "{errors}");
     // What the kubelet sets for a Service called kms-plugin is not ours.
     let (code, _, errors) =
-        run(GOOD, &[("KMS_PLUGIN_SERVICE_HOST", "10.0.0.1"), ("KMS_PLUGIN_PORT_443_TCP", "x")], &[]);
+        run(GOOD, &[("KMS_PLUGIN_SERVICE_HOST", "10.0.0.1"), ("KMS_PLUGIN_METRICS_PORT_443_TCP", "x")], &[]);
     assert_eq!(code, Some(0), "{errors}");
     let (code, _, errors) = run(GOOD, &[], &["--vault-adresses", "x"]);
     assert!(code == Some(64) && errors.contains("--vault-addresses"), "{errors}");

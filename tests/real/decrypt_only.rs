@@ -82,9 +82,11 @@ async fn another_key_of_the_same_cluster_inherits_the_connection() {
         "{}[[decrypt_only]]\nname = \"older key\"\n[decrypt_only.vault.transit]\nkey = \"older\"\n{QUICK}",
         bao.vault_config()
     );
+    let logins = bao.count("auth/approle/login");
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     assert_eq!(kms.decrypt(&written).await.unwrap(), SEED);
+    assert_eq!(bao.count("auth/approle/login"), logins + 1, "both keys share one login");
     // A rotation of the older key is followed, too.
     bao.post("transit/keys/older/rotate", json!({})).await;
     eventually("the rotation of the older key", async || {
@@ -107,6 +109,12 @@ async fn a_dead_one_does_not_disturb_the_primary() {
     let mut kms = agent.kms().await;
     kms.round_trip().await;
     assert_eq!(kms.status().await.unwrap().healthz, "ok");
+    // Unknown here may be known there: nothing is declared lost.
+    let unknown = kms
+        .decrypt_raw(b"vault:v1:AAAA", "v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), Code::Unavailable, "{unknown}");
     eventually("the problem", async || {
         let problem = agent.status()?["decrypt_only"][0]["problem"].clone();
         if problem.is_string() { Ok(()) } else { Err("none".into()) }

@@ -67,6 +67,25 @@ async fn a_key_replaced_while_the_agent_was_down_is_noticed() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_under_a_replaced_key_before_the_first_read_of_a_new_run() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUIET;
+    let directory = Agent::ready(&config).await.kill();
+    bao.replace_key().await;
+    bao.freeze();
+    let agent = Agent::start_in(directory, &config, &[]);
+    let mut kms = agent.kms().await;
+    assert_eq!(kms.status().await.unwrap().healthz, "ok", "the outage is ridden out");
+    let (writing, ()) = tokio::join!(kms.encrypt(&SEED), async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        bao.thaw();
+    });
+    let refused = writing.unwrap_err();
+    assert!(refused.message().contains("another key") || refused.code() == Code::Unavailable, "{refused}");
+    agent.wait_for_reason("failed", "key_replaced").await;
+}
+
+#[tokio::test]
 async fn a_server_restored_from_before_a_rotation_is_refused_until_it_is_accepted() {
     let bao = Bao::start().await;
     bao.post(

@@ -112,6 +112,32 @@ async fn a_policy_that_loses_a_right_is_told_and_does_not_storm_the_login() {
 }
 
 #[tokio::test]
+async fn losing_only_decrypt_is_a_denial_too() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let full = crate::support::bao::policy("transit", crate::support::bao::KEY);
+    bao.put_policy("kms", &full.replace("path \"transit/decrypt", "path \"nowhere/decrypt")).await;
+    let status = agent.wait_for_reason("failed", "denied").await;
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("transit/decrypt"), "{status}");
+    bao.put_policy("kms", &full).await;
+    agent.wait_for_phase("ready").await;
+}
+
+#[tokio::test]
+async fn a_restart_without_the_right_to_read_the_key_goes_on_writing() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUICK;
+    let agent = Agent::ready(&config).await;
+    let key_id = agent.kms().await.round_trip().await.key_id;
+    let full = crate::support::bao::policy("transit", crate::support::bao::KEY);
+    bao.put_policy("kms", &full.replace("path \"transit/keys", "path \"nowhere/keys")).await;
+    let agent = Agent::start_in(agent.kill(), &config, &[]);
+    agent.wait_for_reason("degraded", "key_unreadable").await;
+    assert_eq!(agent.kms().await.round_trip().await.key_id, key_id);
+    assert_eq!(agent.kms().await.status().await.unwrap().healthz, "ok");
+}
+
+#[tokio::test]
 async fn a_stop_lets_calls_under_way_end() {
     let bao = Bao::start().await;
     let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;

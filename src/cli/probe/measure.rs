@@ -15,6 +15,9 @@ use crate::proto::{DecryptRequest, EncryptRequest, StatusRequest};
 /// Longest ciphertext and key_id that kube-apiserver accepts, in bytes.
 const MAX_BYTES: usize = 1024;
 
+/// Longest sum of annotation keys and values, in bytes.
+const MAX_ANNOTATIONS: usize = 32 * 1024;
+
 /// What one round trip took, and the key_id that it met.
 pub(in crate::cli) struct RoundTrip {
     pub(super) encrypt: Duration,
@@ -120,6 +123,16 @@ async fn round_trip(client: &mut KmsClient, number: u64) -> Result<RoundTrip, St
             "the ciphertext has {} bytes, it must have 1 to {MAX_BYTES}",
             wrapped.ciphertext.len()
         ));
+    }
+    if wrapped.key_id.is_empty() || wrapped.key_id.len() > MAX_BYTES {
+        return Err(format!(
+            "Encrypt's key_id has {} bytes, it must have 1 to {MAX_BYTES}",
+            wrapped.key_id.len()
+        ));
+    }
+    let annotations: usize = wrapped.annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if annotations > MAX_ANNOTATIONS {
+        return Err(format!("the annotations have {annotations} bytes, the limit is {MAX_ANNOTATIONS}"));
     }
     let (key_id, ciphertext) = (wrapped.key_id.clone(), wrapped.ciphertext.len());
     let request = DecryptRequest {

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use reqwest::Method;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::{Credentials, LoginMethod, body};
@@ -14,7 +13,8 @@ use crate::backend::{BackendError, ErrorKind};
 use crate::clock::Deadline;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::secret::{Fingerprint, Secret};
-use crate::vault::client::{Answer, CallError, Client, Request, not_vault};
+use crate::vault::client::{CallError, Client};
+use crate::vault::exchange::Request;
 
 pub(super) struct AppRole {
     mount: String,
@@ -26,10 +26,8 @@ pub(super) struct AppRole {
     unwrapped: Mutex<Option<(Fingerprint, Secret)>>,
 }
 
-#[derive(Deserialize)]
-struct Data<T> {
-    data: T,
-}
+const LOOKUP: &str = "sys/wrapping/lookup";
+const UNWRAP: &str = "sys/wrapping/unwrap";
 
 #[derive(Deserialize)]
 struct Lookup {
@@ -66,8 +64,13 @@ impl AppRole {
             return Ok(secret);
         }
         let lookup = body(&[("token", wrapping.expose())])?;
-        let answer = self.post("sys/wrapping/lookup", None, Some(&lookup), client, deadline).await?;
-        let lookup: Lookup = parse(&answer)?;
+        let request = |path, token, body| {
+            let namespace = &self.namespace;
+            Request { method: Method::POST, path, namespace, token, index: None, body }
+        };
+        let answer = client.call(&request(LOOKUP, None, Some(&lookup)), deadline).await;
+        let answer = answer.map_err(|error| Self::refused(error, LOOKUP))?;
+        let lookup: Lookup = answer.data()?;
         let path = lookup.creation_path.trim_start_matches('/');
         let expected = format!("auth/{}/role/", self.mount);
         if !path.contains(&expected) || !path.ends_with("/secret-id") {
@@ -80,36 +83,25 @@ impl AppRole {
                 "treat this as an attack until proven otherwise: revoke the secret-id, then deliver a new wrapped one",
             ));
         }
-        let answer = self.post("sys/wrapping/unwrap", Some(&wrapping), None, client, deadline).await?;
-        let secret = Secret::new(parse::<Unwrapped>(&answer)?.secret_id.as_str().to_owned());
+        // Sent once, to the address that has just answered: an answer that is lost on its way opened it.
+        let answer = client.once(answer.address, &request(UNWRAP, Some(&wrapping), None), deadline).await;
+        let answer = answer.map_err(|error| Self::refused(error, UNWRAP))?;
+        let secret = Secret::new(answer.data::<Unwrapped>()?.secret_id.as_str().to_owned());
         *self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner) = Some((fingerprint, secret.clone()));
         tracing::info!("the wrapped secret-id was unwrapped");
         Ok(secret)
     }
 
-    async fn post(
-        &self,
-        path: &str,
-        token: Option<&Secret>,
-        body: Option<&Zeroizing<Vec<u8>>>,
-        client: &Client,
-        deadline: Deadline,
-    ) -> Result<Answer, BackendError> {
-        let request =
-            Request { method: Method::POST, path, namespace: &self.namespace, token, index: None, body };
-        client.call(&request, deadline).await.map_err(|error| match error {
+    /// What a refused wrapping call means. A wrapping token opens once.
+    fn refused(error: CallError, path: &str) -> BackendError {
+        match error {
             CallError::Failed(error) => error,
             CallError::Refused(refusal) => refusal.of_login(
                 &format!("unwrapping the secret-id ({path})"),
                 "a wrapping token opens once and expires soon: deliver a new one (vault write -wrap-ttl=… -f auth/approle/role/…/secret-id). If nobody here opened it, somebody else did: revoke the secret-id",
             ),
-        })
+        }
     }
-}
-
-fn parse<T: DeserializeOwned>(answer: &Answer) -> Result<T, BackendError> {
-    let parsed: Data<T> = serde_json::from_slice(&answer.body).map_err(|_| not_vault("the server"))?;
-    Ok(parsed.data)
 }
 
 #[async_trait]
@@ -118,18 +110,21 @@ impl LoginMethod for AppRole {
         "approle"
     }
 
+    /// Of both as they are in their files: a corrected role-id is a reason to try again, too.
+    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+        let (role_id, secret_id) = (self.role_id.read()?, self.secret_id.read()?);
+        Ok(Secret::new(format!("{role_id}\n{}", secret_id.expose())).fingerprint())
+    }
+
     async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, BackendError> {
         let role_id = self.role_id.read()?;
         let mut secret_id = self.secret_id.read()?;
         if self.wrapped {
             secret_id = self.unwrap(secret_id, client, deadline).await?;
         }
-        // Of both: a corrected role-id is a reason to try again, too.
-        let both = Secret::new(format!("{role_id}\n{}", secret_id.expose()));
         Ok(Credentials::Login {
             path: format!("auth/{}/login", self.mount),
             body: body(&[("role_id", &role_id), ("secret_id", secret_id.expose())])?,
-            fingerprint: both.fingerprint(),
         })
     }
 

@@ -16,7 +16,12 @@ pub(super) struct Cert {
     pub(super) files: Vec<PathBuf>,
 }
 
-impl Cert {
+#[async_trait]
+impl LoginMethod for Cert {
+    fn name(&self) -> &'static str {
+        "cert"
+    }
+
     /// Of the certificate, which is public: the key is not read here.
     fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
         let Some(certificate) = self.files.first() else { return Ok(Fingerprint::default()) };
@@ -29,24 +34,13 @@ impl Cert {
         })?;
         Ok(Secret::new(text).fingerprint())
     }
-}
-
-#[async_trait]
-impl LoginMethod for Cert {
-    fn name(&self) -> &'static str {
-        "cert"
-    }
 
     async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
         let body = match &self.role {
             Some(role) => body(&[("name", role)])?,
             None => body(&[])?,
         };
-        Ok(Credentials::Login {
-            path: format!("auth/{}/login", self.mount),
-            body,
-            fingerprint: self.fingerprint()?,
-        })
+        Ok(Credentials::Login { path: format!("auth/{}/login", self.mount), body })
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -8,6 +8,7 @@ use super::{Credentials, LoginMethod, body};
 use crate::backend::BackendError;
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
+use crate::secret::Fingerprint;
 use crate::vault::client::Client;
 
 pub(super) struct Jwt {
@@ -23,17 +24,17 @@ impl LoginMethod for Jwt {
         self.name
     }
 
+    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+        Ok(self.source.read()?.fingerprint())
+    }
+
     async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
         let jwt = self.source.read()?;
         let body = match &self.role {
             Some(role) => body(&[("jwt", jwt.expose()), ("role", role)])?,
             None => body(&[("jwt", jwt.expose())])?,
         };
-        Ok(Credentials::Login {
-            path: format!("auth/{}/login", self.mount),
-            body,
-            fingerprint: jwt.fingerprint(),
-        })
+        Ok(Credentials::Login { path: format!("auth/{}/login", self.mount), body })
     }
 
     fn files(&self) -> Vec<PathBuf> {

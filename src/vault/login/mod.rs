@@ -30,8 +30,6 @@ pub(super) enum Credentials {
         path: String,
         /// JSON.
         body: Zeroizing<Vec<u8>>,
-        /// Tells the same credentials from new ones, after a refusal.
-        fingerprint: Fingerprint,
     },
 }
 
@@ -40,6 +38,14 @@ pub(super) enum Credentials {
 pub(super) trait LoginMethod: Send + Sync {
     /// The method's name in the configuration.
     fn name(&self) -> &'static str;
+
+    /// Tells the same credentials from new ones, after a refusal. Sends nothing.
+    fn fingerprint(&self) -> Result<Fingerprint, BackendError>;
+
+    /// Whether it can make a new token; a token that somebody else made only changes with its file.
+    fn logs_in(&self) -> bool {
+        true
+    }
 
     /// Reads the credentials.
     async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, BackendError>;

@@ -8,6 +8,7 @@ use super::{Credentials, LoginMethod};
 use crate::backend::BackendError;
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
+use crate::secret::Fingerprint;
 use crate::vault::client::Client;
 
 pub(super) struct TokenFile {
@@ -18,6 +19,14 @@ pub(super) struct TokenFile {
 impl LoginMethod for TokenFile {
     fn name(&self) -> &'static str {
         "token"
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+        Ok(self.source.read()?.fingerprint())
+    }
+
+    fn logs_in(&self) -> bool {
+        false
     }
 
     async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {

@@ -8,6 +8,7 @@ use super::{Credentials, LoginMethod, body};
 use crate::backend::BackendError;
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
+use crate::secret::Fingerprint;
 use crate::vault::client::Client;
 
 pub(super) struct Userpass {
@@ -22,12 +23,15 @@ impl LoginMethod for Userpass {
         "userpass"
     }
 
+    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+        Ok(self.password.read()?.fingerprint())
+    }
+
     async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
         let password = self.password.read()?;
         Ok(Credentials::Login {
             path: format!("auth/{}/login/{}", self.mount, self.username),
             body: body(&[("password", password.expose())])?,
-            fingerprint: password.fingerprint(),
         })
     }
 

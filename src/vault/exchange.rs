@@ -1,0 +1,127 @@
+//! One HTTP exchange with one address: a request goes out, an answer comes back within bounds.
+//!
+//! Must not know which address is tried next, nor what an answer is good for.
+
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response};
+use zeroize::Zeroizing;
+
+use super::address::Address;
+use super::error;
+use crate::backend::{BackendError, ErrorKind};
+use crate::clock::Deadline;
+use crate::secret::Secret;
+
+/// Largest answer that is read, in bytes. Metadata of a key with thousands of versions fits.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// Longest `Retry-After` that is believed.
+const MAX_RETRY_AFTER: u64 = 3600;
+
+/// A request, the same for every address.
+pub(super) struct Request<'a> {
+    pub method: Method,
+    /// Below `/v1/`, with a query if there is one.
+    pub path: &'a str,
+    pub namespace: &'a str,
+    pub token: Option<&'a Secret>,
+    /// The replication state of our login (Vault Enterprise), sent back as it came.
+    pub index: Option<&'a str>,
+    pub body: Option<&'a Zeroizing<Vec<u8>>>,
+}
+
+/// What came back, whatever its status.
+pub(super) struct Raw {
+    pub status: u16,
+    pub location: Option<String>,
+    pub retry_after: Option<Duration>,
+    pub index: Option<String>,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Sends `request` to `address` and reads the whole answer before `deadline`.
+pub(super) async fn exchange(
+    address: &Address,
+    request: &Request<'_>,
+    deadline: Deadline,
+) -> Result<Raw, BackendError> {
+    let prepared = prepare(address, request)?;
+    let attempt = async {
+        let response = prepared.send().await.map_err(|cause| error::transport(&address.name, &cause))?;
+        let text = |name: &str| {
+            let value = response.headers().get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let status = response.status();
+        let seconds = text(RETRY_AFTER.as_str()).and_then(|text| text.parse::<u64>().ok());
+        let mut raw = Raw {
+            status: status.as_u16(),
+            location: text(LOCATION.as_str()).filter(|_| status.is_redirection()),
+            retry_after: seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER))),
+            index: text("x-vault-index"),
+            body: Zeroizing::default(),
+        };
+        raw.body = read(response, address).await?;
+        Ok(raw)
+    };
+    match tokio::time::timeout_at(deadline.instant(), attempt).await {
+        Ok(answer) => answer,
+        Err(_) => Err(BackendError::new(
+            ErrorKind::Unreachable,
+            format!("{} did not answer in time", address.name),
+            "look for a firewall, a hanging server or a long way to it",
+        )),
+    }
+}
+
+fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, BackendError> {
+    let url = address.base.join(&format!("/v1/{}", request.path)).map_err(|_| {
+        let message = format!("{} is not a path", request.path);
+        BackendError::new(ErrorKind::Internal, message, "check the mount and the names in the configuration")
+    })?;
+    let mut headers = HeaderMap::new();
+    headers.insert("x-vault-request", HeaderValue::from_static("true"));
+    let mut put = |name: &'static str, value: &str, secret: bool| {
+        let mut value = HeaderValue::from_str(value).map_err(|_| {
+            BackendError::new(
+                ErrorKind::CredentialsUnreadable,
+                format!("the value for {name} has characters that HTTP does not allow"),
+                "check the file that holds it",
+            )
+        })?;
+        value.set_sensitive(secret);
+        headers.insert(name, value);
+        Ok::<_, BackendError>(())
+    };
+    if let Some(token) = request.token {
+        put("x-vault-token", token.expose(), true)?;
+    }
+    if !request.namespace.is_empty() {
+        put("x-vault-namespace", request.namespace, false)?;
+    }
+    if let Some(index) = request.index {
+        put("x-vault-index", index, false)?;
+    }
+    let mut builder = address.http().request(request.method.clone(), url).headers(headers);
+    if let Some(body) = request.body {
+        // The owner zeroizes its bytes when the request is done.
+        let bytes = bytes::Bytes::from_owner(body.clone());
+        builder = builder.header(CONTENT_TYPE, "application/json").body(bytes);
+    }
+    Ok(builder)
+}
+
+async fn read(mut response: Response, address: &Address) -> Result<Zeroizing<Vec<u8>>, BackendError> {
+    // Sized once: growing would leave copies of a plaintext behind that nobody zeroizes.
+    let expected =
+        response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
+    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));
+    while let Some(chunk) = response.chunk().await.map_err(|cause| error::transport(&address.name, &cause))? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(error::not_vault(&address.name));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}

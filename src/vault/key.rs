@@ -1,0 +1,103 @@
+//! What Transit says of a key, and whether it can serve.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyVersions};
+use crate::clock::unix_seconds;
+
+/// Key types that authenticate what they encrypt. Others could give a wrong byte without an error.
+const AEAD_TYPES: [&str; 4] = ["aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+/// Age of the newest version from which a rotation is advised.
+const ROTATION_ADVISED: i64 = 90 * 86_400;
+/// `data` of `GET <mount>/keys/<key>`.
+#[derive(Deserialize)]
+pub(super) struct KeyData {
+    #[serde(rename = "type")]
+    key_type: String,
+    latest_version: u32,
+    #[serde(default)]
+    min_decryption_version: u32,
+    #[serde(default)]
+    min_encryption_version: u32,
+    #[serde(default)]
+    supports_encryption: bool,
+    #[serde(default)]
+    derived: bool,
+    #[serde(default)]
+    exportable: bool,
+    #[serde(default)]
+    deletion_allowed: bool,
+    #[serde(default)]
+    allow_plaintext_backup: bool,
+    #[serde(default)]
+    soft_deleted: bool,
+    #[serde(default)]
+    keys: BTreeMap<String, serde_json::Value>,
+}
+
+impl KeyData {
+    /// The key in our terms, when it can serve. `path` names it in errors.
+    pub(super) fn describe(self, path: &str) -> Result<KeyDescription, BackendError> {
+        self.usable(path)?;
+        let parse = |(version, created): (&String, &serde_json::Value)| {
+            Some((version.parse::<u32>().ok()?, created.as_i64()?))
+        };
+        let versions: KeyVersions = self.keys.iter().filter_map(parse).collect();
+        if !versions.contains_key(&self.latest_version) {
+            return Err(BackendError::new(
+                ErrorKind::KeyUnusable,
+                format!("{path} does not show when its version {} was made", self.latest_version),
+                "use a symmetric Transit key made by Vault or OpenBao itself",
+            ));
+        }
+        Ok(KeyDescription {
+            latest: self.latest_version,
+            min_encryption: self.min_encryption_version,
+            min_decryption: self.min_decryption_version,
+            warnings: self.warnings(&versions),
+            versions,
+            cluster_id: None,
+        })
+    }
+
+    /// What rules a key out. A key that only needs a change gets a warning instead.
+    fn usable(&self, path: &str) -> Result<(), BackendError> {
+        let unusable = |message: String, remedy: &'static str| {
+            Err(BackendError::new(ErrorKind::KeyUnusable, message, remedy))
+        };
+        let aead = "make a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)";
+        if self.soft_deleted {
+            return unusable(format!("{path} is soft-deleted"), "restore it: it can be undone");
+        }
+        if !self.supports_encryption {
+            return unusable(format!("{path} has type {}, which cannot encrypt", self.key_type), aead);
+        }
+        if !AEAD_TYPES.contains(&self.key_type.as_str()) {
+            return unusable(
+                format!("{path} has type {}, which does not authenticate what it encrypts", self.key_type),
+                aead,
+            );
+        }
+        if self.derived {
+            return unusable(format!("{path} is derived: it needs a context with every call"), aead);
+        }
+        Ok(())
+    }
+
+    fn warnings(&self, versions: &KeyVersions) -> Vec<String> {
+        let age = versions.get(&self.latest_version).map_or(0, |created| unix_seconds() - created);
+        let days = age / 86_400;
+        [
+            (self.exportable, "the key is exportable: whoever may export it takes it out of the key service for ever".to_owned()),
+            (self.deletion_allowed, "the key may be deleted (deletion_allowed): a deleted key loses every Secret; set it to false".to_owned()),
+            (self.allow_plaintext_backup, "the key allows a plaintext backup: whoever may make one has the key".to_owned()),
+            (self.key_type != "aes256-gcm96", format!("the key has type {}; aes256-gcm96 is the usual one", self.key_type)),
+            (age > ROTATION_ADVISED, format!("the key's newest version is {days} days old; rotate it (vault write -f transit/keys/NAME/rotate)")),
+        ]
+        .into_iter()
+        .filter_map(|(applies, text)| applies.then_some(text))
+        .collect()
+    }
+}

@@ -1,0 +1,323 @@
+//! The session's upkeep: the only place that logs in and renews.
+//!
+//! Credentials that were refused are not sent again until they change: nodes share a role, and a server
+//! locks a role after a few failures. A token that dies young makes the next logins wait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use reqwest::Method;
+use serde::Deserialize;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::client::CallError;
+use super::login::Credentials;
+use super::session::Session;
+use super::token::{Lease, Next, Token};
+use crate::backend::{BackendError, ErrorKind};
+use crate::clock::Deadline;
+use crate::retry::{Backoff, jitter, spread};
+use crate::secret::{Fingerprint, Secret};
+
+/// How long refused credentials rest, when nothing changes.
+const REFUSED_REST: Duration = Duration::from_secs(15 * 60);
+/// How often the credential files are looked at.
+const FILE_CHECK: Duration = Duration::from_secs(2);
+/// Time for one login or renewal.
+const LOGIN: Duration = Duration::from_secs(5);
+/// Least and longest time between two logins, while tokens die young.
+const PACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// Least and longest time until a failed refresh of a living token is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Longest lease that is believed: ten years.
+const MAX_LEASE: u64 = 10 * 365 * 86_400;
+
+#[derive(Deserialize)]
+struct LoginAnswer {
+    auth: Granted,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    #[serde(default)]
+    client_token: Zeroizing<String>,
+    lease_duration: u64,
+    renewable: bool,
+    #[serde(default)]
+    num_uses: u64,
+}
+
+/// A lease in seconds; zero is no expiry.
+fn lease(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds.min(MAX_LEASE)))
+}
+
+/// When a file was last changed; `None` when it is not there.
+type Stamps = Vec<(PathBuf, Option<SystemTime>)>;
+
+/// What the upkeep remembers from turn to turn.
+struct Upkeep {
+    logins: u64,
+    refused: Option<(Fingerprint, Instant, BackendError)>,
+    pace: Backoff,
+    retry: Backoff,
+    /// When the lease that began at the first instant is due, so that its jitter is drawn once.
+    plan: Option<(Instant, Option<Instant>)>,
+    /// New credentials were refused while the old token lives: renewing it does not mend that.
+    login_failed: bool,
+    seen: Stamps,
+}
+
+impl Session {
+    /// Logs in when a token is wanted, renews and logs in ahead of time, and looks after changed
+    /// credential files. Never returns.
+    pub(super) async fn maintain(&self) {
+        let mut upkeep = Upkeep {
+            logins: 0,
+            refused: None,
+            pace: Backoff::new(PACE.0, PACE.1),
+            retry: Backoff::new(RETRY.0, RETRY.1),
+            plan: None,
+            login_failed: false,
+            seen: self.file_stamps(),
+        };
+        loop {
+            let due = self.current().and_then(|token| self.due(&mut upkeep, &token));
+            let look = Instant::now() + FILE_CHECK;
+            let wanted = tokio::select! {
+                () = self.wanted.notified() => true,
+                () = tokio::time::sleep_until(due.map_or(look, |due| due.min(look))) => false,
+            };
+            self.turn(&mut upkeep, wanted).await;
+        }
+    }
+
+    async fn turn(&self, upkeep: &mut Upkeep, wanted: bool) {
+        let stamps = self.file_stamps();
+        let changed = stamps != upkeep.seen;
+        if changed {
+            tracing::info!("a credential file changed; logging in with it");
+            upkeep.seen = stamps;
+            if let Err(error) = self.client.reload_tls() {
+                tracing::error!("{error}; the TLS files as they were stay in use");
+            }
+        }
+        let Some(token) = self.current() else {
+            if wanted || changed {
+                self.log_in(upkeep).await;
+            }
+            return;
+        };
+        let asked = self.renew_by_login.swap(false, Ordering::Relaxed);
+        let due = self.due(upkeep, &token).is_some_and(|due| due <= Instant::now());
+        let renews =
+            matches!(token.lease.next(0.0), Next::Renew(_)) && !token.lease.nearly_over(Instant::now());
+        let done = match () {
+            () if changed || asked => self.log_in(upkeep).await,
+            () if due && renews => self.renew(upkeep, &token).await,
+            () if due && self.method.logs_in() => self.log_in(upkeep).await,
+            () if due => {
+                let text = "the token cannot be renewed and will expire".to_owned();
+                tracing::warn!(remedy = self.method.remedy(), "{text}");
+                self.set_problem(Some(text));
+                upkeep.plan = Some((token.lease.granted, None));
+                true
+            }
+            () => true,
+        };
+        if done {
+            upkeep.retry.reset();
+        } else {
+            let again = Instant::now() + upkeep.retry.next_delay();
+            upkeep.plan = Some((token.lease.granted, Some(again)));
+        }
+    }
+
+    fn due(&self, upkeep: &mut Upkeep, token: &Token) -> Option<Instant> {
+        match upkeep.plan {
+            Some((granted, due)) if granted == token.lease.granted => due,
+            _ => {
+                let due = match token.lease.next(jitter()) {
+                    Next::Keep => None,
+                    Next::Renew(at) | Next::Login(at) => Some(at),
+                };
+                upkeep.plan = Some((token.lease.granted, due));
+                due
+            }
+        }
+    }
+
+    /// One login; whoever waits learns how it ended.
+    async fn log_in(&self, upkeep: &mut Upkeep) -> bool {
+        if self.died_young.swap(false, Ordering::Relaxed) {
+            tokio::time::sleep(upkeep.pace.next_delay()).await;
+        } else {
+            upkeep.pace.reset();
+        }
+        let result = self.attempt(upkeep).await;
+        upkeep.login_failed = result.is_err();
+        let good = match &result {
+            Ok(token) => {
+                tracing::info!(method = self.method.name(), ttl = ?token.lease.ttl, "logged in");
+                self.set_problem(None);
+                self.begin_uses();
+                true
+            }
+            Err(error) => {
+                if self.current().is_some() {
+                    tracing::warn!(
+                        KMS_REASON = error.kind().name(),
+                        remedy = error.remedy(),
+                        "the token was not replaced: {error}"
+                    );
+                }
+                self.set_problem(Some(error.to_string()));
+                false
+            }
+        };
+        self.held.send_modify(|held| {
+            held.attempts += 1;
+            match result {
+                Ok(token) => (held.token, held.failure) = (Some(Arc::new(token)), None),
+                Err(error) => held.failure = Some(error),
+            }
+        });
+        good
+    }
+
+    async fn attempt(&self, upkeep: &mut Upkeep) -> Result<Token, BackendError> {
+        let fingerprint = self.method.fingerprint()?;
+        if let Some((refused, until, error)) = &upkeep.refused
+            && *refused == fingerprint
+            && *until > Instant::now()
+        {
+            return Err(error.clone());
+        }
+        let deadline = Deadline::after(LOGIN);
+        let granted = Instant::now();
+        let result = match self.method.credentials(&self.client, deadline).await {
+            Ok(Credentials::Token(secret)) => self.adopt(secret, granted, deadline).await,
+            Ok(Credentials::Login { path, body }) => self.exchange(&path, &body, granted, deadline).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(mut token) => {
+                upkeep.refused = None;
+                upkeep.logins += 1;
+                token.generation = upkeep.logins;
+                Ok(token)
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::CredentialsRefused {
+                    tracing::error!(KMS_REASON = error.kind().name(), remedy = error.remedy(), "{error}");
+                    upkeep.refused =
+                        Some((fingerprint, Instant::now() + spread(REFUSED_REST), error.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        path: &str,
+        body: &Zeroizing<Vec<u8>>,
+        granted: Instant,
+        deadline: Deadline,
+    ) -> Result<Token, BackendError> {
+        let request = self.request(Method::POST, path, None, Some(body));
+        loop {
+            match self.client.call(&request, deadline).await {
+                Ok(answer) => {
+                    let LoginAnswer { auth } = answer.parse()?;
+                    return Ok(Token {
+                        secret: Secret::new(auth.client_token.as_str().to_owned()),
+                        generation: 0,
+                        born: granted,
+                        lease: Lease::new(granted, lease(auth.lease_duration), auth.renewable),
+                        num_uses: auth.num_uses,
+                        index: answer.index,
+                    });
+                }
+                Err(CallError::Failed(error)) => return Err(error),
+                Err(CallError::Refused(refusal)) => {
+                    if self.client.is_foreign(refusal.address, deadline).await {
+                        continue;
+                    }
+                    let what = format!("login by {} at {path}", self.method.name());
+                    return Err(refusal.of_login(&what, &self.method.remedy()));
+                }
+            }
+        }
+    }
+
+    /// Takes over a token made by somebody else, and learns its lease.
+    async fn adopt(
+        &self,
+        secret: Secret,
+        granted: Instant,
+        deadline: Deadline,
+    ) -> Result<Token, BackendError> {
+        let Some(lookup) = self.lookup(&secret, deadline).await? else {
+            return Err(BackendError::new(
+                ErrorKind::CredentialsRefused,
+                "the token in the token file is not valid: expired, revoked, or never one of this server",
+                self.method.remedy(),
+            ));
+        };
+        Ok(Token {
+            secret,
+            generation: 0,
+            born: granted,
+            lease: Lease::new(granted, lease(lookup.ttl), lookup.renewable),
+            num_uses: lookup.num_uses,
+            index: None,
+        })
+    }
+
+    async fn renew(&self, upkeep: &Upkeep, token: &Arc<Token>) -> bool {
+        let granted = Instant::now();
+        let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
+        let answer = self.client.call(&request, Deadline::after(LOGIN)).await;
+        let parsed = answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth));
+        let renewed = match parsed {
+            Ok(auth) => token.lease.renewed(granted, lease(auth.lease_duration), auth.renewable),
+            // The policy need not allow it, and a dead token is found out by its use.
+            Err(CallError::Refused(_)) => {
+                tracing::debug!("the token may not be renewed; a login will replace it");
+                token.lease.unrenewable(granted)
+            }
+            Err(CallError::Failed(error)) => {
+                tracing::warn!(
+                    KMS_REASON = error.kind().name(),
+                    remedy = error.remedy(),
+                    "the token was not renewed: {error}"
+                );
+                self.set_problem(Some(error.to_string()));
+                return false;
+            }
+        };
+        self.held.send_if_modified(|held| {
+            let same = held.token.as_ref().is_some_and(|held| held.generation == token.generation);
+            if same {
+                held.token = Some(Arc::new(token.with_lease(renewed)));
+            }
+            same
+        });
+        if !upkeep.login_failed {
+            self.set_problem(None);
+        }
+        true
+    }
+
+    fn file_stamps(&self) -> Stamps {
+        let stamp = |path: PathBuf| {
+            let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+            (path, modified)
+        };
+        self.method.files().into_iter().map(stamp).collect()
+    }
+}
