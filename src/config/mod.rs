@@ -5,6 +5,7 @@
 pub mod raw;
 pub mod schema;
 pub mod secret;
+mod section;
 pub mod settings;
 mod validate;
 pub mod vault;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::raw::{ConfigError, Merged, Problem};
+use super::section::RawVault;
 use super::validate::Validator;
-use super::vault::{RawVault, Vault};
+use super::vault::Vault;
 
 /// Everything that the agent is told.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! Knows backends and the snapshot; must not know Vault, HTTP, or who keeps the snapshot true.
 
 pub mod connection;
+mod decrypt;
 pub mod key_id;
 mod limits;
 pub mod refresh;

@@ -8,10 +8,10 @@ use tonic::{Code, Request, Response, Status, async_trait};
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
-use super::refresh::{Refresh, Refreshed};
-use super::routes::{Route, Routes};
+use super::refresh::Refresh;
+use super::routes::Routes;
 use super::{limits, status};
-use crate::backend::{Backend, BackendError, ErrorKind};
+use crate::backend::ErrorKind;
 use crate::clock::Deadline;
 use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
@@ -29,9 +29,9 @@ const FOLDED: usize = 64;
 
 /// The service, shared by all connections.
 pub struct KmsService {
-    snapshot: watch::Receiver<Arc<Snapshot>>,
-    routes: Arc<Routes>,
-    refresh: Arc<Refresh>,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) routes: Arc<Routes>,
+    pub(super) refresh: Arc<Refresh>,
     allowed_uids: Vec<u32>,
     in_flight: Semaphore,
     max_in_flight: usize,
@@ -64,12 +64,12 @@ impl KmsService {
         self.in_flight.available_permits() == self.max_in_flight
     }
 
-    fn now(&self) -> Arc<Snapshot> {
+    pub(super) fn now(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
     }
 
     /// The connection of a call, when its peer may call.
-    fn peer<T>(&self, request: &Request<T>) -> Result<Connection, Status> {
+    pub(super) fn peer<T>(&self, request: &Request<T>) -> Result<Connection, Status> {
         let connection = request.extensions().get::<Connection>().cloned();
         let Some(connection) = connection else {
             return Err(Status::internal("the connection is not known; report this as a bug"));
@@ -88,7 +88,7 @@ impl KmsService {
     }
 
     /// The caller's deadline, less what the answer needs; never longer than the configured limit.
-    fn deadline<T>(&self, request: &Request<T>) -> Deadline {
+    pub(super) fn deadline<T>(&self, request: &Request<T>) -> Deadline {
         let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
         let timeout = header.and_then(parse_timeout).unwrap_or(self.longest).min(self.longest);
         Deadline::after(timeout.saturating_sub(MARGIN.min(timeout / 10)))
@@ -135,66 +135,7 @@ impl KmsService {
         Ok(EncryptResponse { ciphertext, key_id: key_id.to_string(), annotations: Default::default() })
     }
 
-    async fn unwrap(&self, request: Request<DecryptRequest>) -> Result<DecryptResponse, Status> {
-        self.peer(&request)?;
-        let deadline = self.deadline(&request);
-        let message = request.into_inner();
-        limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
-        let _permit = self.permit()?;
-        let snapshot = self.now();
-        let services = match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
-            Route::Known(services) => services,
-            Route::Unknown => {
-                let (refreshed, snapshot) = self.learn(&message, deadline).await;
-                match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
-                    Route::Known(services) => services,
-                    _ => return Err(self.unknown(&message, &snapshot, refreshed)),
-                }
-            }
-            Route::Foreign(backend) if self.routes.accept_foreign => {
-                if self.refresh.remember(&message.key_id) {
-                    tracing::info!(
-                        KMS_UID = message.uid,
-                        KMS_KEY_ID = message.key_id,
-                        "unwrapping data that another plugin wrote with the same key"
-                    );
-                }
-                let version = backend.ciphertext_version(&message.ciphertext).unwrap_or_default();
-                vec![(backend, version)]
-            }
-            Route::Foreign(_) | Route::Unreadable => {
-                return Err(status::told(
-                    Code::FailedPrecondition,
-                    "the key_id is of another plugin, and the ciphertext cannot be read here",
-                    "if it was written with the same Transit key, set vault.transit.accept_foreign_ciphertext = true; else add its key as [[decrypt_only]]",
-                ));
-            }
-        };
-        let mut plaintext = unwrap_by(&services, &message.ciphertext, deadline).await?;
-        tracing::debug!(
-            KMS_OPERATION = "decrypt",
-            KMS_UID = message.uid,
-            KMS_KEY_ID = message.key_id,
-            "unwrapped a DEK seed"
-        );
-        Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
-    }
-
-    /// Has the keys read until one of them has the id, or all are read. One key service that hangs does
-    /// not keep back what another has answered.
-    async fn learn(&self, message: &DecryptRequest, deadline: Deadline) -> (Refreshed, Arc<Snapshot>) {
-        let mut snapshots = self.snapshot.clone();
-        let found = snapshots.wait_for(|snapshot| {
-            !matches!(self.routes.find(snapshot, &message.key_id, &message.ciphertext), Route::Unknown)
-        });
-        let refreshed = tokio::select! {
-            refreshed = self.refresh.of_unknown(&message.key_id, deadline) => refreshed,
-            Ok(_) = found => Refreshed::Now,
-        };
-        (refreshed, self.now())
-    }
-
-    fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
+    pub(super) fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
         self.in_flight.try_acquire().map_err(|_| {
             status::told(
                 Code::ResourceExhausted,
@@ -202,61 +143,6 @@ impl KmsService {
                 "look why the key service is slow; server.max_in_flight is the limit",
             )
         })
-    }
-
-    /// One of our ids that even a fresh read of the keys does not know.
-    fn unknown(&self, message: &DecryptRequest, snapshot: &Snapshot, refreshed: Refreshed) -> Status {
-        if refreshed == Refreshed::NoTime {
-            return match (&snapshot.primary.key, &snapshot.reason) {
-                (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
-                _ => status::of_backend(&BackendError::deadline(
-                    "reading the key's versions for an unknown key_id",
-                )),
-            };
-        }
-        // A read may have failed: unknown is not the same as gone.
-        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
-            return status::of_reason(Code::Unavailable, reason);
-        }
-        if let Some(other) =
-            snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some())
-        {
-            return status::told(
-                Code::Unavailable,
-                &format!(
-                    "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
-                    other.name
-                ),
-                "look at its state: kms-plugin's /status",
-            );
-        }
-        self.refresh.remember(&message.key_id);
-        let version = self.routes.primary.ciphertext_version(&message.ciphertext);
-        let disabled = snapshot
-            .primary
-            .key
-            .as_ref()
-            .filter(|key| version.is_some_and(|version| version < key.min_decryption));
-        match (disabled, version) {
-            (Some(key), Some(version)) => status::told(
-                Code::FailedPrecondition,
-                &format!(
-                    "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version is switched off",
-                    key.scope, key.min_decryption
-                ),
-                &format!(
-                    "lower it to {version}, write all data anew under the newest version, then raise it again"
-                ),
-            ),
-            _ => status::told(
-                Code::FailedPrecondition,
-                &format!(
-                    "no configured key has the key_id {}",
-                    message.key_id.chars().take(64).collect::<String>()
-                ),
-                "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
-            ),
-        }
     }
 
     /// Logs a failed call: the first of its kind at once, repetitions folded.
@@ -284,40 +170,6 @@ fn pinned(key: &KnownKey, connection: &Connection) -> (u32, Arc<str>) {
         (version >= key.min_encryption && version >= key.min_decryption).then_some((version, key_id))
     });
     announced.unwrap_or_else(|| (key.version, key.key_id.clone()))
-}
-
-/// Unwraps by the first service whose key made the ciphertext.
-async fn unwrap_by(
-    services: &[(&Arc<dyn Backend>, u32)],
-    ciphertext: &[u8],
-    deadline: Deadline,
-) -> Result<Zeroizing<Vec<u8>>, Status> {
-    let mut refused = Status::internal("no key service was asked; report this as a bug");
-    for (backend, version) in services {
-        if let Err(mismatch) = check_version(backend.as_ref(), *version, ciphertext) {
-            refused = mismatch;
-            continue;
-        }
-        match backend.unwrap(ciphertext, deadline).await {
-            Ok(plaintext) => return Ok(plaintext),
-            Err(error) if error.kind() == ErrorKind::BadCiphertext => refused = status::of_backend(&error),
-            Err(error) => return Err(status::of_backend(&error)),
-        }
-    }
-    Err(refused)
-}
-
-/// A key_id of one version on a ciphertext of another was put together by mistake or malice.
-fn check_version(backend: &dyn Backend, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
-    match backend.ciphertext_version(ciphertext) {
-        Some(found) if found == version => Ok(()),
-        Some(found) => Err(Status::invalid_argument(format!(
-            "the key_id names version {version} of the key, the ciphertext was made by version {found}: they do not belong together"
-        ))),
-        None => Err(Status::invalid_argument(
-            "the ciphertext is not in the form of the key that its key_id names: it is damaged, or of another plugin",
-        )),
-    }
 }
 
 fn not_started(snapshot: &Snapshot) -> Status {

@@ -1,10 +1,8 @@
 //! The agent: binds what it serves on, starts its tasks, and ends when one of them does or it is told to.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tonic::transport::Server;
 
 use super::dispatcher;
+use super::error::AgentError;
 use super::identity::IdentityFile;
 use super::observer::Observer;
 use super::phase::{Event, Rules, State};
@@ -22,14 +21,12 @@ use super::publisher::{Message, Place, Publisher};
 use super::services;
 use crate::clock::BootTime;
 use crate::config::Settings;
-use crate::embedded::KeyringError;
 use crate::health::{self, AcceptRequest};
 use crate::kms::{Incoming, KmsService, MAX_MESSAGE, Refresh, Routes};
 use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
-use crate::socket::{BoundSocket, SocketError};
+use crate::socket::BoundSocket;
 use crate::systemd::notify;
-use crate::vault::TlsError;
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
@@ -41,54 +38,6 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// Name of the admin socket in the runtime directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
-
-/// Why the agent cannot start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// TLS to the key service.
-    #[error("TLS to the key service cannot be set up: {0}")]
-    Tls(#[from] TlsError),
-    /// The embedded keyring.
-    #[error(transparent)]
-    Keyring(#[from] KeyringError),
-    /// The admin address.
-    #[error(
-        "the admin address {address} cannot be bound: {cause}; is another agent running? Choose another with server.admin"
-    )]
-    Admin {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        cause: io::Error,
-    },
-    /// The runtime directory.
-    #[error(
-        "the runtime directory {path} cannot be used: {cause}; under systemd, RuntimeDirectory=kms-plugin makes it"
-    )]
-    RuntimeDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why not.
-        cause: io::Error,
-    },
-    /// A task ended that must not.
-    #[error("the task {task} ended: {cause}")]
-    Task {
-        /// Which.
-        task: &'static str,
-        /// Why.
-        cause: String,
-    },
-    /// Stopping took longer than allowed.
-    #[error("calls under way did not end within {0:?}; they were cut off")]
-    Drain(Duration),
-    /// A second signal came.
-    #[error("a second signal came while draining; calls under way were cut off")]
-    Aborted,
-}
 
 /// The task that serves the socket.
 const KMS_SERVER: &str = "kms server";

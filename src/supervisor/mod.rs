@@ -4,10 +4,13 @@
 
 mod agent;
 mod dispatcher;
+mod error;
 mod identity;
 mod observer;
 pub mod phase;
 mod publisher;
+mod reasons;
 mod services;
 
-pub use agent::{ADMIN_SOCKET, Agent, AgentError};
+pub use agent::{ADMIN_SOCKET, Agent};
+pub use error::AgentError;

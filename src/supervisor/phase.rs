@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use super::reasons::{key_replaced, key_rolled_back, no_contact, reason_of};
 use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyScope, KeyVersions};
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
@@ -162,14 +163,7 @@ impl State {
                 return self.learn(&description, &versions);
             }
             let before = known.versions.get(version).copied().unwrap_or_default();
-            let reason = Reason {
-                kind: ReasonKind::KeyReplaced,
-                text: format!(
-                    "{} is another key than before: version {version} was made at {created}, not at {before} (unix seconds); nothing is written under it",
-                    known.scope
-                ),
-                remedy: "restore the old key from a backup; if the data under it is given up, kms-plugin accept-key".into(),
-            };
+            let reason = key_replaced(&known.scope, *version, before, *created);
             self.mismatch = Some((reason, description));
         } else if description.latest < known.version {
             if expected {
@@ -184,14 +178,7 @@ impl State {
                 effects.push(Effect::ReadAgainSoon);
                 return;
             }
-            let reason = Reason {
-                kind: ReasonKind::KeyRolledBack,
-                text: format!(
-                    "{} is at version {} and was at version {}: the key service was restored from before a rotation; nothing is written under it",
-                    known.scope, description.latest, known.version
-                ),
-                remedy: "restore a newer state of the key service; if what was written since the rotation is given up, raise vault.transit.key_id_epoch on every node, so that no key_id is used twice, and run kms-plugin accept-key".into(),
-            };
+            let reason = key_rolled_back(&known.scope, known.version, description.latest);
             self.mismatch = Some((reason, description));
         } else {
             let mut versions = known.versions.clone();
@@ -335,32 +322,6 @@ pub fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec<Effect
     }
     state.settle(now);
     (state, effects)
-}
-
-fn no_contact(scope: &KeyScope) -> Reason {
-    Reason {
-        kind: ReasonKind::NoContact,
-        text: format!("no contact with {scope} since the start"),
-        remedy: "wait for the first contact; if it stays away, look at the log".into(),
-    }
-}
-
-fn reason_of(error: &BackendError) -> Reason {
-    let kind = match error.kind() {
-        ErrorKind::Unreachable | ErrorKind::Throttled | ErrorKind::Deadline | ErrorKind::Internal => {
-            ReasonKind::Unreachable
-        }
-        ErrorKind::Sealed => ReasonKind::Sealed,
-        ErrorKind::Denied => ReasonKind::Denied,
-        ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,
-        ErrorKind::CredentialsUnreadable => ReasonKind::CredentialsUnreadable,
-        ErrorKind::NotFound => ReasonKind::KeyMissing,
-        ErrorKind::VersionGone
-        | ErrorKind::VersionAhead
-        | ErrorKind::BadCiphertext
-        | ErrorKind::KeyUnusable => ReasonKind::KeyUnusable,
-    };
-    Reason { kind, text: error.to_string(), remedy: error.remedy().to_owned() }
 }
 
 #[cfg(test)]

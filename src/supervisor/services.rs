@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::agent::AgentError;
+use super::error::AgentError;
 use super::publisher::DecryptOnly;
 use crate::backend::Backend;
 use crate::config::Settings;

@@ -1,0 +1,353 @@
+//! The `[vault]` section as written, and of each `decrypt_only` entry: inherited, checked, made settings.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::secret::{RoleId, SecretSource};
+use super::validate::Validator;
+use super::vault::{Auth, Method, Tls, Transit, Vault, is_loopback, without_userinfo};
+
+/// Highest key_id epoch; ids of every epoch up to the current one are accepted in Decrypt.
+const MAX_EPOCH: i64 = 255;
+/// Most addresses of one cluster.
+const MAX_ADDRESSES: usize = 16;
+
+/// `[vault]` as written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawVault {
+    addresses: Option<Vec<String>>,
+    namespace: Option<String>,
+    auth_namespace: Option<String>,
+    ca_file: Option<PathBuf>,
+    server_name: Option<String>,
+    client_cert_file: Option<PathBuf>,
+    client_key_file: Option<PathBuf>,
+    insecure_skip_verify: Option<bool>,
+    insecure_plain_http: Option<bool>,
+    transit: RawTransit,
+    auth: Option<RawAuth>,
+    #[serde(skip)]
+    shares_login: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawTransit {
+    mount: Option<String>,
+    key: Option<String>,
+    key_id_epoch: i64,
+    expect_created: Option<i64>,
+    accept_foreign_ciphertext: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawAuth {
+    method: Option<String>,
+    mount: Option<String>,
+    token_file: Option<PathBuf>,
+    role_id: Option<String>,
+    role_id_file: Option<PathBuf>,
+    secret_id_file: Option<PathBuf>,
+    secret_id_wrapped: bool,
+    username: Option<String>,
+    password_file: Option<PathBuf>,
+    role: Option<String>,
+    jwt_file: Option<PathBuf>,
+    credential: Option<String>,
+    allow_world_readable: bool,
+}
+
+impl RawVault {
+    /// A `decrypt_only` entry takes from `[vault]` what it does not say itself. Other addresses are
+    /// another cluster: its login and TLS must be said, so that no credential goes astray.
+    pub(super) fn inherit(self, main: &Self, check: &mut Validator<'_>, prefix: &str) -> Option<Self> {
+        if self.addresses.is_some() {
+            if self.auth.is_none() {
+                check.problem(
+                    &format!("{prefix}.auth"),
+                    "an entry with addresses of its own needs an auth table of its own, so that no credential is sent to the wrong cluster",
+                );
+                return None;
+            }
+            return Some(self);
+        }
+        // A login that is taken over stays in its own namespace, whatever namespace the key is in.
+        let main_auth = main.auth_namespace.clone().or_else(|| main.namespace.clone());
+        let auth_namespace = match &self.auth {
+            None => self.auth_namespace.clone().or(main_auth.clone()),
+            Some(_) => self.auth_namespace.clone(),
+        };
+        let shares_login = self.auth.is_none()
+            && self.ca_file.is_none()
+            && self.server_name.is_none()
+            && self.client_cert_file.is_none()
+            && self.client_key_file.is_none()
+            && self.insecure_skip_verify.is_none()
+            && auth_namespace == main_auth;
+        Some(Self {
+            addresses: main.addresses.clone(),
+            namespace: self.namespace.or_else(|| main.namespace.clone()),
+            auth_namespace,
+            ca_file: self.ca_file.or_else(|| main.ca_file.clone()),
+            server_name: self.server_name.or_else(|| main.server_name.clone()),
+            client_cert_file: self.client_cert_file.or_else(|| main.client_cert_file.clone()),
+            client_key_file: self.client_key_file.or_else(|| main.client_key_file.clone()),
+            insecure_skip_verify: self.insecure_skip_verify.or(main.insecure_skip_verify),
+            insecure_plain_http: self.insecure_plain_http.or(main.insecure_plain_http),
+            transit: self.transit,
+            auth: self.auth.or_else(|| main.auth.clone()),
+            shares_login,
+        })
+    }
+
+    pub(super) fn validate(self, check: &mut Validator<'_>, prefix: &str) -> Option<Vault> {
+        let key = |name: &str| format!("{prefix}.{name}");
+        let plain_http = self.insecure_plain_http.unwrap_or_default();
+        let addresses = addresses(&key("addresses"), self.addresses.unwrap_or_default(), plain_http, check);
+        let namespace = normalise(self.namespace.as_deref().unwrap_or_default());
+        let auth_namespace = self.auth_namespace.as_deref().map_or_else(|| namespace.clone(), normalise);
+        for (name, path) in [("namespace", &namespace), ("auth_namespace", &auth_namespace)] {
+            if !path.is_empty() && !plain_path(path) {
+                check.problem(&key(name), format!("{path:?} is not the path of a namespace"));
+            }
+        }
+        if let Some(name) = self.server_name.as_deref().filter(|name| !is_host_name(name)) {
+            check
+                .problem(&key("server_name"), format!("{name:?} is not a host name as certificates hold it"));
+        }
+        let client = match (self.client_cert_file, self.client_key_file) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                check.problem(
+                    &key("client_cert_file"),
+                    "client_cert_file and client_key_file are only of use together",
+                );
+                None
+            }
+        };
+        let transit = self.transit.validate(check, prefix);
+        let auth = self.auth.unwrap_or_default().validate(check, prefix, client.is_some());
+        Some(Vault {
+            addresses,
+            auth_namespace,
+            namespace,
+            tls: Tls {
+                ca_file: self.ca_file,
+                server_name: self.server_name,
+                client,
+                skip_verify: self.insecure_skip_verify.unwrap_or_default(),
+            },
+            transit: transit?,
+            auth: auth?,
+            shares_login: self.shares_login,
+        })
+    }
+}
+
+impl RawTransit {
+    fn validate(self, check: &mut Validator<'_>, prefix: &str) -> Option<Transit> {
+        let key_path = format!("{prefix}.transit.key");
+        let key = match self.key.as_deref().map(str::trim) {
+            None | Some("") => {
+                check.problem(
+                    &key_path,
+                    "the name of the Transit key is missing; it must exist in Vault already",
+                );
+                return None;
+            }
+            Some(key) if !plain_segment(key) => {
+                check.problem(
+                    &key_path,
+                    format!("{key:?} is not the name of a Transit key: letters, digits, '.', '_', '-'"),
+                );
+                return None;
+            }
+            Some(key) => key.to_owned(),
+        };
+        let mount = normalise(self.mount.as_deref().unwrap_or("transit"));
+        if !plain_path(&mount) {
+            check.problem(&format!("{prefix}.transit.mount"), format!("{mount:?} is not a mount path"));
+        }
+        if !(0..=MAX_EPOCH).contains(&self.key_id_epoch) {
+            check.problem(
+                &format!("{prefix}.transit.key_id_epoch"),
+                format!("must be between 0 and {MAX_EPOCH}"),
+            );
+        }
+        Some(Transit {
+            mount,
+            key,
+            key_id_epoch: u32::try_from(self.key_id_epoch).unwrap_or_default(),
+            expect_created: self.expect_created,
+            accept_foreign_ciphertext: self.accept_foreign_ciphertext.unwrap_or(true),
+        })
+    }
+}
+
+impl RawAuth {
+    fn validate(self, check: &mut Validator<'_>, prefix: &str, has_client_cert: bool) -> Option<Auth> {
+        let key = |name: &str| format!("{prefix}.auth.{name}");
+        let Some(name) = self.method.clone() else {
+            check.problem(
+                &key("method"),
+                "the login method is missing: token, approle, userpass, cert, jwt or kubernetes",
+            );
+            return None;
+        };
+        let method = match name.as_str() {
+            "token" => Method::Token(self.secret(check, &key("token_file"), self.token_file.as_deref())?),
+            "approle" => {
+                let role_id = match (&self.role_id, &self.role_id_file) {
+                    (Some(role_id), None) if !role_id.trim().is_empty() => {
+                        RoleId::Literal(role_id.trim().to_owned())
+                    }
+                    (None, Some(file)) => RoleId::File(file.clone()),
+                    _ => {
+                        check.problem(&key("role_id"), "approle needs either role_id or role_id_file");
+                        return None;
+                    }
+                };
+                let secret_id = self.secret(check, &key("secret_id_file"), self.secret_id_file.as_deref())?;
+                Method::AppRole { role_id, secret_id, wrapped: self.secret_id_wrapped }
+            }
+            "userpass" => {
+                let password = self.secret(check, &key("password_file"), self.password_file.as_deref());
+                let Some(username) = self.username.clone().filter(|name| plain_segment(name)) else {
+                    check.problem(&key("username"), "userpass needs a user name without slashes or spaces");
+                    return None;
+                };
+                Method::Userpass { username, password: password? }
+            }
+            "cert" if has_client_cert => Method::Cert { role: self.role.clone() },
+            "cert" => {
+                check.problem(
+                    &key("method"),
+                    format!("cert needs {prefix}.client_cert_file and {prefix}.client_key_file"),
+                );
+                return None;
+            }
+            "jwt" => Method::Jwt { role: self.role.clone(), jwt: self.jwt(check, &key("jwt_file"), None)? },
+            "kubernetes" => {
+                let default = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token");
+                let jwt = self.jwt(check, &key("jwt_file"), Some(default))?;
+                let Some(role) = self.role.clone().filter(|role| !role.is_empty()) else {
+                    check.problem(&key("role"), "kubernetes needs a role");
+                    return None;
+                };
+                Method::Kubernetes { role, jwt }
+            }
+            other => {
+                check.problem(
+                    &key("method"),
+                    format!("{other:?} is not one of token, approle, userpass, cert, jwt, kubernetes"),
+                );
+                return None;
+            }
+        };
+        let mount = normalise(self.mount.as_deref().unwrap_or(&name));
+        if !plain_path(&mount) {
+            check.problem(&key("mount"), format!("{mount:?} is not a mount path"));
+        }
+        Some(Auth { mount, method })
+    }
+
+    fn secret(&self, check: &mut Validator<'_>, key: &str, file: Option<&Path>) -> Option<SecretSource> {
+        match (file, &self.credential) {
+            (Some(path), None) => Some(SecretSource::file(path, self.allow_world_readable)),
+            (None, Some(name)) if plain_segment(name) => Some(SecretSource::Credential(name.clone())),
+            (None, Some(name)) => {
+                check.problem(key, format!("{name:?} is not the name of a systemd credential"));
+                None
+            }
+            (Some(_), Some(_)) => {
+                check.problem(key, "a file and a credential are both given; keep one");
+                None
+            }
+            (None, None) => {
+                check.problem(key, "is missing; or name a systemd credential with `credential`");
+                None
+            }
+        }
+    }
+
+    /// A service account's token is made world-readable by the kubelet, and short-lived.
+    fn jwt(&self, check: &mut Validator<'_>, key: &str, default: Option<&Path>) -> Option<SecretSource> {
+        let file = self.jwt_file.as_deref().or(default.filter(|_| self.credential.is_none()));
+        let relaxed = Self { allow_world_readable: true, ..self.clone() };
+        relaxed.secret(check, key, file)
+    }
+}
+
+fn addresses(key: &str, texts: Vec<String>, plain_http: bool, check: &mut Validator<'_>) -> Vec<Url> {
+    if texts.is_empty() {
+        check.problem(
+            key,
+            "no address of Vault or OpenBao is given, such as [\"https://vault.example:8200\"]",
+        );
+    }
+    if texts.len() > MAX_ADDRESSES {
+        check.problem(key, format!("{} addresses are given, at most {MAX_ADDRESSES} are tried", texts.len()));
+    }
+    let mut urls: Vec<Url> = Vec::new();
+    for text in texts {
+        match address(&text, plain_http) {
+            Ok(url) if urls.contains(&url) => check.problem(key, format!("{text:?} is given twice")),
+            Ok(url) => urls.push(url),
+            Err(message) => check.problem(key, format!("{:?} {message}", without_userinfo(&text))),
+        }
+    }
+    urls
+}
+
+fn address(text: &str, plain_http: bool) -> Result<Url, String> {
+    if !text.contains("://") {
+        return Err(format!("has no scheme; write https://{text}"));
+    }
+    let url = Url::parse(text).map_err(|error| format!("is not an address: {error}"))?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err("must begin with https://".into());
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("has no host".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user or a password".into());
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err("must end after the port; mounts and namespaces have keys of their own".into());
+    }
+    if url.scheme() == "http" && !plain_http && !is_loopback(&url) {
+        return Err(
+            "is plain HTTP beyond loopback: anyone in the way would read every DEK seed; use https://".into(),
+        );
+    }
+    Ok(url)
+}
+
+/// Strips white space and slashes at the ends: `/admin/` is `admin`.
+pub fn normalise(path: &str) -> String {
+    path.trim().trim_matches('/').to_owned()
+}
+
+/// A name that TLS can ask for and verify; an IP address is in the address already.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
+    text.split('.').all(label) && text.parse::<std::net::IpAddr>().is_err()
+}
+
+fn plain_segment(text: &str) -> bool {
+    !text.is_empty()
+        && !text.chars().all(|c| c == '.')
+        && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | '+'))
+}
+
+fn plain_path(text: &str) -> bool {
+    text.split('/').all(plain_segment)
+}

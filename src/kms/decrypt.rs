@@ -1,0 +1,165 @@
+//! Decrypt: which key made a ciphertext, and what is told when none did.
+
+use std::sync::Arc;
+
+use tonic::{Code, Request, Status};
+use zeroize::Zeroizing;
+
+use super::refresh::Refreshed;
+use super::routes::Route;
+use super::service::KmsService;
+use super::{limits, status};
+use crate::backend::{Backend, BackendError, ErrorKind};
+use crate::clock::Deadline;
+use crate::proto::{DecryptRequest, DecryptResponse};
+use crate::snapshot::Snapshot;
+
+impl KmsService {
+    pub(super) async fn unwrap(&self, request: Request<DecryptRequest>) -> Result<DecryptResponse, Status> {
+        self.peer(&request)?;
+        let deadline = self.deadline(&request);
+        let message = request.into_inner();
+        limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
+        let _permit = self.permit()?;
+        let snapshot = self.now();
+        let services = match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+            Route::Known(services) => services,
+            Route::Unknown => {
+                let (refreshed, snapshot) = self.learn(&message, deadline).await;
+                match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+                    Route::Known(services) => services,
+                    _ => return Err(self.unknown(&message, &snapshot, refreshed)),
+                }
+            }
+            Route::Foreign(backend) if self.routes.accept_foreign => {
+                if self.refresh.remember(&message.key_id) {
+                    tracing::info!(
+                        KMS_UID = message.uid,
+                        KMS_KEY_ID = message.key_id,
+                        "unwrapping data that another plugin wrote with the same key"
+                    );
+                }
+                let version = backend.ciphertext_version(&message.ciphertext).unwrap_or_default();
+                vec![(backend, version)]
+            }
+            Route::Foreign(_) | Route::Unreadable => {
+                return Err(status::told(
+                    Code::FailedPrecondition,
+                    "the key_id is of another plugin, and the ciphertext cannot be read here",
+                    "if it was written with the same Transit key, set vault.transit.accept_foreign_ciphertext = true; else add its key as [[decrypt_only]]",
+                ));
+            }
+        };
+        let mut plaintext = unwrap_by(&services, &message.ciphertext, deadline).await?;
+        tracing::debug!(
+            KMS_OPERATION = "decrypt",
+            KMS_UID = message.uid,
+            KMS_KEY_ID = message.key_id,
+            "unwrapped a DEK seed"
+        );
+        Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
+    }
+
+    /// Has the keys read until one of them has the id, or all are read. One key service that hangs does
+    /// not keep back what another has answered.
+    async fn learn(&self, message: &DecryptRequest, deadline: Deadline) -> (Refreshed, Arc<Snapshot>) {
+        let mut snapshots = self.snapshot.clone();
+        let found = snapshots.wait_for(|snapshot| {
+            !matches!(self.routes.find(snapshot, &message.key_id, &message.ciphertext), Route::Unknown)
+        });
+        let refreshed = tokio::select! {
+            refreshed = self.refresh.of_unknown(&message.key_id, deadline) => refreshed,
+            Ok(_) = found => Refreshed::Now,
+        };
+        (refreshed, self.now())
+    }
+
+    /// One of our ids that even a fresh read of the keys does not know.
+    fn unknown(&self, message: &DecryptRequest, snapshot: &Snapshot, refreshed: Refreshed) -> Status {
+        if refreshed == Refreshed::NoTime {
+            return match (&snapshot.primary.key, &snapshot.reason) {
+                (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
+                _ => status::of_backend(&BackendError::deadline(
+                    "reading the key's versions for an unknown key_id",
+                )),
+            };
+        }
+        // A read may have failed: unknown is not the same as gone.
+        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
+            return status::of_reason(Code::Unavailable, reason);
+        }
+        if let Some(other) =
+            snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some())
+        {
+            return status::told(
+                Code::Unavailable,
+                &format!(
+                    "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
+                    other.name
+                ),
+                "look at its state: kms-plugin's /status",
+            );
+        }
+        self.refresh.remember(&message.key_id);
+        let version = self.routes.primary.ciphertext_version(&message.ciphertext);
+        let disabled = snapshot
+            .primary
+            .key
+            .as_ref()
+            .filter(|key| version.is_some_and(|version| version < key.min_decryption));
+        match (disabled, version) {
+            (Some(key), Some(version)) => status::told(
+                Code::FailedPrecondition,
+                &format!(
+                    "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version is switched off",
+                    key.scope, key.min_decryption
+                ),
+                &format!(
+                    "lower it to {version}, write all data anew under the newest version, then raise it again"
+                ),
+            ),
+            _ => status::told(
+                Code::FailedPrecondition,
+                &format!(
+                    "no configured key has the key_id {}",
+                    message.key_id.chars().take(64).collect::<String>()
+                ),
+                "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
+            ),
+        }
+    }
+}
+
+/// Unwraps by the first service whose key made the ciphertext.
+async fn unwrap_by(
+    services: &[(&Arc<dyn Backend>, u32)],
+    ciphertext: &[u8],
+    deadline: Deadline,
+) -> Result<Zeroizing<Vec<u8>>, Status> {
+    let mut refused = Status::internal("no key service was asked; report this as a bug");
+    for (backend, version) in services {
+        if let Err(mismatch) = check_version(backend.as_ref(), *version, ciphertext) {
+            refused = mismatch;
+            continue;
+        }
+        match backend.unwrap(ciphertext, deadline).await {
+            Ok(plaintext) => return Ok(plaintext),
+            Err(error) if error.kind() == ErrorKind::BadCiphertext => refused = status::of_backend(&error),
+            Err(error) => return Err(status::of_backend(&error)),
+        }
+    }
+    Err(refused)
+}
+
+/// A key_id of one version on a ciphertext of another was put together by mistake or malice.
+fn check_version(backend: &dyn Backend, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
+    match backend.ciphertext_version(ciphertext) {
+        Some(found) if found == version => Ok(()),
+        Some(found) => Err(Status::invalid_argument(format!(
+            "the key_id names version {version} of the key, the ciphertext was made by version {found}: they do not belong together"
+        ))),
+        None => Err(Status::invalid_argument(
+            "the ciphertext is not in the form of the key that its key_id names: it is damaged, or of another plugin",
+        )),
+    }
+}
