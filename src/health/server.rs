@@ -26,20 +26,20 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// Serves `router` on TCP until `stopping`.
 pub async fn serve_tcp(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     router: Router,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    serve(listener, router, stopping).await
+    serve(&*listener, router, stopping).await
 }
 
 /// Serves `router` on a unix socket until `stopping`.
 pub async fn serve_unix(
-    listener: UnixListener,
+    listener: Arc<UnixListener>,
     router: Router,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    serve(listener, router, stopping).await
+    serve(&*listener, router, stopping).await
 }
 
 /// A listener of either kind.
@@ -66,7 +66,7 @@ impl Accept for UnixListener {
 }
 
 async fn serve(
-    listener: impl Accept,
+    listener: &impl Accept,
     router: Router,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {

@@ -5,18 +5,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::time::Sleep;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
-
-use crate::retry::Backoff;
 
 /// What the service knows of the connection that a call came over.
 #[derive(Clone, Debug)]
@@ -92,51 +88,31 @@ impl AsyncWrite for KmsStream {
     }
 }
 
-/// The accepted connections. A failing `accept` (out of descriptors) pauses, is counted, and is tried
-/// again: tonic alone would spin on it.
-pub struct Incoming {
-    listener: Arc<UnixListener>,
-    failures: Arc<AtomicU64>,
-    backoff: Backoff,
-    failing: bool,
-    pause: Option<Pin<Box<Sleep>>>,
+impl KmsStream {
+    /// Takes over an accepted stream.
+    pub fn new(stream: UnixStream) -> Self {
+        let connection = Connection::of(&stream);
+        Self { stream, connection }
+    }
 }
 
+/// The accepted connections, as the server takes them. Clones take from the same ones: a server that is
+/// started again goes on where the last one ended.
+#[derive(Clone)]
+pub struct Incoming(Arc<Mutex<mpsc::Receiver<KmsStream>>>);
+
 impl Incoming {
-    /// Connections of `listener`. `failures` counts accepts that failed.
-    pub fn new(listener: Arc<UnixListener>, failures: Arc<AtomicU64>) -> Self {
-        let backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-        Self { listener, failures, backoff, failing: false, pause: None }
+    /// Connections that come through `streams`.
+    pub fn new(streams: mpsc::Receiver<KmsStream>) -> Self {
+        Self(Arc::new(Mutex::new(streams)))
     }
 }
 
 impl Stream for Incoming {
     type Item = io::Result<KmsStream>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(pause) = self.pause.as_mut() {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            match ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    self.backoff.reset();
-                    self.failing = false;
-                    let connection = Connection::of(&stream);
-                    return Poll::Ready(Some(Ok(KmsStream { stream, connection })));
-                }
-                Err(error) => {
-                    let delay = self.backoff.next_delay();
-                    self.failures.fetch_add(1, Ordering::Relaxed);
-                    if !std::mem::replace(&mut self.failing, true) {
-                        tracing::error!(
-                            "accepting a connection failed: {error}; pausing {delay:?}. Look at the limit of open files"
-                        );
-                    }
-                    self.pause = Some(Box::pin(tokio::time::sleep(delay)));
-                }
-            }
-        }
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.poll_recv(cx).map(|stream| stream.map(Ok))
     }
 }

@@ -11,7 +11,7 @@ pub mod routes;
 mod service;
 mod status;
 
-pub use connection::{Connection, Incoming};
+pub use connection::{Connection, Incoming, KmsStream};
 pub use refresh::{Refresh, RefreshRequests};
 pub use routes::Routes;
 pub use service::{KmsService, MAX_MESSAGE};

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -12,17 +11,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tonic::transport::Server;
 
+use super::acceptor::Acceptor;
 use super::dispatcher;
 use super::error::AgentError;
 use super::identity::IdentityFile;
 use super::observer::Observer;
 use super::phase::{Event, Rules, State};
 use super::publisher::{Message, Place, Publisher};
+use super::restart;
 use super::services;
+use super::watchdog;
 use crate::clock::BootTime;
 use crate::config::Settings;
 use crate::health::{self, AcceptRequest};
-use crate::kms::{Incoming, KmsService, MAX_MESSAGE, Refresh, Routes};
+use crate::kms::{Incoming, KmsService, KmsStream, MAX_MESSAGE, Refresh, Routes};
 use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
 use crate::socket::BoundSocket;
@@ -36,6 +38,10 @@ const MAX_STREAMS: u32 = 256;
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// Time for the last answers to leave, after the last call has ended.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
+/// Accepted connections that may wait for the server.
+const MAX_ACCEPTED: usize = 64;
+/// Name of the watchdog's private socket in the runtime directory.
+const WATCHDOG_SOCKET: &str = "watchdog.sock";
 /// Name of the admin socket in the runtime directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
@@ -54,7 +60,6 @@ pub struct Agent {
     drain_timeout: Duration,
     ready_timeout: Duration,
     admin: Option<SocketAddr>,
-    _socket: BoundSocket,
     _admin_socket: BoundSocket,
 }
 
@@ -73,7 +78,8 @@ impl Agent {
             .create(&server.runtime_dir)
             .map_err(runtime_dir)?;
         let (primary, decrypt_only) = services::build(settings)?;
-        let socket = BoundSocket::bind(&server.socket)?;
+        let socket = Acceptor::open(&server.socket)?;
+        let watchdog_socket = Acceptor::bind(&server.runtime_dir.join(WATCHDOG_SOCKET))?;
         let admin_socket = BoundSocket::bind(&server.runtime_dir.join(ADMIN_SOCKET))?;
         let (admin_listener, admin) = match server.admin {
             Some(address) => {
@@ -84,7 +90,6 @@ impl Agent {
             }
             None => (None, None),
         };
-        let kms_listener = socket.listener().and_then(UnixListener::from_std).map_err(runtime_dir)?;
         let private_admin = admin_socket.listener().and_then(UnixListener::from_std).map_err(runtime_dir)?;
 
         let identity = IdentityFile::in_directory(&server.runtime_dir);
@@ -117,7 +122,6 @@ impl Agent {
             drain_timeout: server.drain_timeout,
             ready_timeout: settings.health.ready_timeout,
             admin,
-            _socket: socket,
             _admin_socket: admin_socket,
         };
         let (refresh, requests) = Refresh::channel();
@@ -130,13 +134,32 @@ impl Agent {
             publisher.run(inbox, snapshot_sender).await;
             Ok(())
         });
-        agent.serve_kms(kms_listener, routes, refresh, settings, stopping.clone());
+        let beat = socket.heartbeat();
+        let streams = agent.serve_kms(routes, refresh, settings, stopping.clone());
+        agent.spawn("acceptor", socket.run(server.socket.clone(), streams.clone(), stopping.clone()));
+        let path = server.runtime_dir.join(WATCHDOG_SOCKET);
+        agent.spawn("private acceptor", watchdog_socket.run(path.clone(), streams, stopping.clone()));
+        agent.spawn("watchdog", async move {
+            watchdog::run(path, beat).await;
+            Ok(())
+        });
         let accept = agent.accept_requests();
-        let router = health::router(agent.snapshot.clone(), accept.clone());
-        agent.spawn("admin socket", health::serve_unix(private_admin, router, stopping.clone()));
-        if let Some(listener) = admin_listener {
+        let (router, listener) = (health::router(agent.snapshot.clone(), accept), Arc::new(private_admin));
+        let until = stopping.clone();
+        agent.spawn(
+            "admin socket",
+            restart::in_place("admin socket's server", move || {
+                health::serve_unix(listener.clone(), router.clone(), until.clone())
+            }),
+        );
+        if let Some(listener) = admin_listener.map(Arc::new) {
             let router = health::public_router(agent.snapshot.clone());
-            agent.spawn("admin address", health::serve_tcp(listener, router, stopping));
+            agent.spawn(
+                "admin address",
+                restart::in_place("admin address's server", move || {
+                    health::serve_tcp(listener.clone(), router.clone(), stopping.clone())
+                }),
+            );
         }
         Ok(agent)
     }
@@ -186,40 +209,23 @@ impl Agent {
         asking
     }
 
+    /// Starts the KMS server; returns where its connections are handed in.
     fn serve_kms(
         &mut self,
-        listener: UnixListener,
         routes: Arc<Routes>,
         refresh: Refresh,
         settings: &Settings,
-        mut stopping: watch::Receiver<bool>,
-    ) {
-        let service =
-            Arc::new(KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server));
-        let calls = service.clone();
-        let service = KeyManagementServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE);
-        let incoming = Incoming::new(Arc::new(listener), Arc::new(AtomicU64::new(0)));
-        let mut told = stopping.clone();
-        let serving = Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .add_service(service)
-            .serve_with_incoming_shutdown(incoming, async move {
-                let _stopped = stopping.wait_for(|stop| *stop).await;
-            });
-        // A peer that keeps an idle connection open does not hold up the end: calls do.
-        let drained = async move {
-            let _stopped = told.wait_for(|stop| *stop).await.is_ok();
-            // Calls that were sent while the peers learnt of the stop still end: idle twice in a row.
-            while !calls.is_idle() || !idle_after(LAST_ANSWERS, &calls).await {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        };
-        self.spawn(KMS_SERVER, async move {
-            tokio::select! {
-                served = serving => served.map_err(|error| error.to_string()),
-                () = drained => Ok(()),
-            }
-        });
+        stopping: watch::Receiver<bool>,
+    ) -> mpsc::Sender<KmsStream> {
+        let service = KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server);
+        let service = Arc::new(service);
+        let (streams, accepted) = mpsc::channel(MAX_ACCEPTED);
+        let incoming = Incoming::new(accepted);
+        self.spawn(
+            KMS_SERVER,
+            restart::in_place(KMS_SERVER, move || serve(service.clone(), incoming.clone(), stopping.clone())),
+        );
+        streams
     }
 
     /// Requests of an administrator to accept a changed key, answered once the snapshot is new.
@@ -284,7 +290,7 @@ impl Agent {
     }
 
     async fn drain(mut self, abort: impl Future<Output = ()>) -> Result<(), AgentError> {
-        notify::stopping();
+        notify::stopping(self.drain_timeout);
         let stopping = Message { place: Place::Primary, event: Event::Stop, done: None };
         let _full = self.messages.try_send(stopping);
         tracing::info!("stopping: waiting up to {:?} for calls under way", self.drain_timeout);
@@ -305,6 +311,34 @@ impl Agent {
         };
         self.tasks.shutdown().await;
         drained
+    }
+}
+
+/// Serves KMS v2 until `stopping`, and then until no call is under way.
+async fn serve(
+    calls: Arc<KmsService>,
+    incoming: Incoming,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let service = KeyManagementServiceServer::new(calls.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let mut told = stopping.clone();
+    let serving = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, async move {
+            let _stopped = stopping.wait_for(|stop| *stop).await;
+        });
+    // A peer that keeps an idle connection open does not hold up the end: calls do.
+    let drained = async move {
+        let _stopped = told.wait_for(|stop| *stop).await.is_ok();
+        // Calls that were sent while the peers learnt of the stop still end: idle twice in a row.
+        while !calls.is_idle() || !idle_after(LAST_ANSWERS, &calls).await {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    tokio::select! {
+        served = serving => served.map_err(|error| error.to_string()),
+        () = drained => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Only this floor spawns long-lived tasks. Must not know the command line.
 
+mod acceptor;
 mod agent;
 mod dispatcher;
 mod error;
@@ -10,7 +11,9 @@ mod observer;
 pub mod phase;
 mod publisher;
 mod reasons;
+mod restart;
 mod services;
+mod watchdog;
 
 pub use agent::{ADMIN_SOCKET, Agent};
 pub use error::AgentError;

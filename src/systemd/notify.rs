@@ -1,5 +1,7 @@
 //! What the agent tells systemd (sd_notify(3)). Without systemd, nothing is sent and nothing fails.
 
+use std::time::Duration;
+
 use sd_notify::NotifyState;
 
 fn send(states: &[NotifyState<'_>]) {
@@ -18,7 +20,22 @@ pub fn status(status: &str) {
     send(&[NotifyState::Status(status)]);
 }
 
-/// The service ends.
-pub fn stopping() {
-    send(&[NotifyState::Stopping, NotifyState::Status("stopping: waiting for calls under way")]);
+/// The service ends, and may take this long: the unit's own limit is extended by it.
+pub fn stopping(at_most: Duration) {
+    let micros = u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX);
+    send(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(micros),
+        NotifyState::Status("stopping: waiting for calls under way"),
+    ]);
+}
+
+/// The service lives. To be sent more often than [`watchdog_interval`].
+pub fn alive() {
+    send(&[NotifyState::Watchdog]);
+}
+
+/// How often systemd wants to hear that we live (`WatchdogSec=`), if it does.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
 }

@@ -26,4 +26,5 @@ mod go_client;
 mod identity;
 mod kms;
 mod outage;
+mod systemd;
 mod tls;

@@ -38,6 +38,14 @@ impl Agent {
         Self { child, directory }
     }
 
+    /// Starts through another command, made from the usual one.
+    pub fn start_with(directory: TempDir, config: &str, wrap: impl FnOnce(Command) -> Command) -> Self {
+        let command = prepared(directory.path(), config, &[]);
+        let log = log_file(directory.path());
+        let child = wrap(command).stdin(Stdio::null()).stderr(log).spawn().unwrap();
+        Self { child, directory }
+    }
+
     /// Starts and waits until it is ready.
     pub async fn ready(config: &str) -> Self {
         let agent = Self::start(config);
@@ -153,6 +161,14 @@ impl Drop for Agent {
 }
 
 fn spawn(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Child {
+    prepared(directory, config, variables).stderr(log_file(directory)).spawn().unwrap()
+}
+
+fn log_file(directory: &Path) -> fs::File {
+    fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap()
+}
+
+fn prepared(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Command {
     let file = directory.join("config.toml");
     let server = format!(
         "[server]\nsocket = {:?}\nadmin = \"\"\nruntime_dir = {:?}\n",
@@ -160,8 +176,9 @@ fn spawn(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Child {
         directory.join("run")
     );
     fs::write(&file, format!("{server}{config}")).unwrap();
-    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
-    command().arg("--config").arg(file).envs(variables.iter().copied()).stderr(log).spawn().unwrap()
+    let mut command = command();
+    command.arg("--config").arg(file).envs(variables.iter().copied());
+    command
 }
 
 /// The binary, with none of our variables from outside.

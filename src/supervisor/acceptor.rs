@@ -1,0 +1,163 @@
+//! Accepts connections for the KMS server and keeps the socket in its place.
+//!
+//! The listener lives here, not in the server: a server that is started again loses no connection that
+//! waits. A failing `accept` (out of descriptors) pauses and is told; tonic alone would spin on it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::clock::BootTime;
+use crate::kms::KmsStream;
+use crate::retry::Backoff;
+use crate::socket::{BoundSocket, SocketError};
+use crate::systemd::activation;
+
+/// How often the socket's place is looked at: a deleted one is back within a second.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Where connections come from.
+pub(super) struct Acceptor {
+    socket: Socket,
+    listener: UnixListener,
+    beat: Heartbeat,
+}
+
+enum Socket {
+    /// Ours, to bind again.
+    Bound(BoundSocket),
+    /// systemd's, with its path: only root can make it again.
+    Passed(PathBuf),
+}
+
+/// When the accept loop last went round, for the watchdog.
+#[derive(Clone, Default)]
+pub(super) struct Heartbeat(Arc<AtomicU64>);
+
+impl Heartbeat {
+    fn beat(&self) {
+        let millis = u64::try_from(BootTime::now().0.as_millis()).unwrap_or(u64::MAX);
+        self.0.store(millis, Ordering::Relaxed);
+    }
+
+    /// How long ago the loop went round.
+    pub(super) fn age(&self) -> Duration {
+        let last = BootTime(Duration::from_millis(self.0.load(Ordering::Relaxed)));
+        BootTime::now().since(last)
+    }
+}
+
+impl Acceptor {
+    /// Takes over the socket that systemd passed, or binds `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, SocketError> {
+        let error =
+            |cause: io::Error| SocketError::Io { path: path.to_path_buf(), action: "taken over", cause };
+        match activation::kms_listener().map_err(error)? {
+            Some(listener) => {
+                tracing::info!("systemd passed the socket {}", path.display());
+                let listener = UnixListener::from_std(listener).map_err(error)?;
+                Ok(Self { socket: Socket::Passed(path.to_path_buf()), listener, beat: Heartbeat::default() })
+            }
+            None => Self::bind(path),
+        }
+    }
+
+    /// Binds `path`.
+    pub(super) fn bind(path: &Path) -> Result<Self, SocketError> {
+        let bound = BoundSocket::bind(path)?;
+        let listener = listen(&bound, path)?;
+        Ok(Self { socket: Socket::Bound(bound), listener, beat: Heartbeat::default() })
+    }
+
+    /// The accept loop's heartbeat.
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        self.beat.clone()
+    }
+
+    /// Accepts until `stopping`, or until nobody takes the connections any more.
+    pub(super) async fn run(
+        mut self,
+        path: PathBuf,
+        streams: mpsc::Sender<KmsStream>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), String> {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+        let (mut failing, mut missing) = (false, false);
+        loop {
+            self.beat.beat();
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = looks.tick() => {
+                    missing = self.look(&path, missing);
+                    continue;
+                }
+                _ = async { stopping.wait_for(|stop| *stop).await.is_ok() } => return Ok(()),
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    failing = false;
+                    backoff.reset();
+                    if streams.send(KmsStream::new(stream)).await.is_err() {
+                        return Err("the server takes no connections".into());
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(
+                            "accepting a connection failed: {error}; pausing. Look at the limit of open files (LimitNOFILE)"
+                        );
+                    }
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    /// Puts the socket back when it is gone or replaced. Returns whether it still is: then it has been
+    /// told, and is tried again.
+    fn look(&mut self, path: &Path, told: bool) -> bool {
+        match &self.socket {
+            Socket::Bound(bound) if bound.in_place() => false,
+            Socket::Bound(_) => match BoundSocket::bind(path)
+                .and_then(|bound| Ok((listen(&bound, path)?, bound)))
+            {
+                Ok((listener, bound)) => {
+                    tracing::warn!("the socket {} was gone or replaced; it is bound again", path.display());
+                    (self.listener, self.socket) = (listener, Socket::Bound(bound));
+                    false
+                }
+                Err(error) => {
+                    if !told {
+                        tracing::error!(
+                            "the socket is gone and cannot be bound again, and is tried on: {error}"
+                        );
+                    }
+                    true
+                }
+            },
+            Socket::Passed(path) => {
+                let gone = !path.exists();
+                if gone && !told {
+                    tracing::error!(
+                        "the socket {} is gone; systemd made it, and only root can make it again: systemctl restart kms-plugin.socket",
+                        path.display()
+                    );
+                }
+                gone
+            }
+        }
+    }
+}
+
+fn listen(bound: &BoundSocket, path: &Path) -> Result<UnixListener, SocketError> {
+    let listener = bound.listener().and_then(UnixListener::from_std);
+    listener.map_err(|cause| SocketError::Io { path: path.to_path_buf(), action: "listened on", cause })
+}

@@ -1,0 +1,75 @@
+//! Starts a server again in place when it fails or panics: a few times, and then the process ends with
+//! the cause, for systemd to decide.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Failures within the window that are mended in place.
+const MOST: usize = 3;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Runs what `serve` makes until it ends well, or fails once too often.
+pub(super) async fn in_place<F>(name: &str, mut serve: impl FnMut() -> F) -> Result<(), String>
+where
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    let mut failures = VecDeque::new();
+    loop {
+        // A task of its own: its panic ends it alone. Dropped with us, so that nothing is left running.
+        let mut task = JoinSet::new();
+        task.spawn(serve());
+        let cause = match task.join_next().await {
+            Some(Ok(Ok(()))) | None => return Ok(()),
+            Some(Ok(Err(cause))) => cause,
+            Some(Err(panic)) => panic.to_string(),
+        };
+        let now = Instant::now();
+        failures.push_back(now);
+        failures.retain(|at| now - *at < WINDOW);
+        if failures.len() > MOST {
+            return Err(format!("failed {} times within {WINDOW:?}, at last: {cause}", failures.len()));
+        }
+        tracing::error!("the {name} failed and is started again in place: {cause}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_and_panics_are_mended_three_times_a_minute() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = runs.clone();
+        let error = in_place("test server", move || {
+            let run = counted.fetch_add(1, Ordering::Relaxed);
+            async move { if run.is_multiple_of(2) { panic!("broken") } else { Err("failed".to_owned()) } }
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(runs.load(Ordering::Relaxed), 4);
+        assert!(error.contains("4 times") && error.contains("failed"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rare_failures_never_end_the_process() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = runs.clone();
+        let served = in_place("test server", move || {
+            let run = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                tokio::time::sleep(Duration::from_secs(31)).await;
+                if run < 20 { Err("failed".to_owned()) } else { Ok(()) }
+            }
+        });
+        assert_eq!(served.await, Ok(()));
+        assert_eq!(runs.load(Ordering::Relaxed), 21);
+    }
+}
