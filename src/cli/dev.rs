@@ -74,10 +74,10 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
 
 /// Waits for the first good state, probes through the socket, and tells what there is.
 async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output) -> Result<(), Failure> {
-    let mut snapshot = agent.snapshot();
-    let ready = snapshot.wait_for(|snapshot| snapshot.proven);
+    let mut view = agent.view();
+    let ready = view.wait_for(|view| view.snapshot.proven);
     if tokio::time::timeout(settings.health.ready_timeout, ready).await.is_err() {
-        let line = snapshot.borrow().line();
+        let line = view.borrow().snapshot.line();
         return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {line}")));
     }
     let socket = &settings.server.socket;

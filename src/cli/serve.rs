@@ -1,17 +1,19 @@
 //! `serve`: the agent, until a signal ends it.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::runtime;
 use crate::config::Settings;
-use crate::supervisor::{Agent, AgentError};
+use crate::kms::View;
+use crate::supervisor::{Agent, AgentError, ReloadRequest};
+use crate::systemd::notify;
 use crate::{process, telemetry};
 
 pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
-    let settings =
-        Settings::from_merged(&flags.merge()?).map_err(|error| Failure::new(Exit::Config, error))?;
+    let settings = read(flags)?;
     telemetry::init(&settings.log);
     process::harden();
     runtime()?.block_on(async {
@@ -22,8 +24,52 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
             env!("CARGO_PKG_VERSION"),
             settings.server.socket.display()
         );
-        signals.run(agent).await
+        let (reloads, view) = (agent.reloader(), agent.view());
+        tokio::select! {
+            ended = signals.run(agent) => ended,
+            failed = reload_on_hangup(flags, reloads, view) => failed,
+        }
     })
+}
+
+fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
+    Settings::from_merged(&flags.merge()?).map_err(|error| Failure::new(Exit::Config, error))
+}
+
+/// SIGHUP reads the configuration, the credentials and the TLS files again. What does not work is told,
+/// and the old stays in use.
+async fn reload_on_hangup(
+    flags: &ConfigFlags,
+    reloads: mpsc::Sender<ReloadRequest>,
+    view: watch::Receiver<View>,
+) -> Result<(), Failure> {
+    let mut hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Internal, error))?;
+    loop {
+        hangups.recv().await;
+        notify::reloading();
+        let (answer, reloaded) = oneshot::channel();
+        let result = match read(flags) {
+            Ok(settings) => {
+                // When nobody takes it, the answer never comes: the agent is stopping.
+                let _taken = reloads.send((Box::new(settings), answer)).await;
+                reloaded.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
+            }
+            Err(failure) => {
+                failure.tell();
+                Err("the configuration is wrong".into())
+            }
+        };
+        match result {
+            Ok(()) => {
+                tracing::info!("the configuration was reloaded; [server] and [log] take effect at a restart")
+            }
+            Err(cause) => {
+                tracing::error!("the reload failed, and the old configuration stays in use: {cause}")
+            }
+        }
+        let line = view.borrow().snapshot.line();
+        notify::ready(&line);
+    }
 }
 
 /// The failure of an agent, with the exit code that says whose it is.

@@ -9,7 +9,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::render;
 use crate::snapshot::{Phase, Snapshot};
@@ -20,7 +20,8 @@ pub type AcceptRequest = oneshot::Sender<Result<String, String>>;
 /// How long an answer to an administrator may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
-type Snapshots = watch::Receiver<Arc<Snapshot>>;
+/// Gives the snapshot of this moment.
+pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 
 /// What the loopback address serves: nothing that changes anything.
 pub fn public_router(snapshot: Snapshots) -> Router {
@@ -40,14 +41,14 @@ pub fn router(snapshot: Snapshots, accept: mpsc::Sender<AcceptRequest>) -> Route
 
 /// Whether everything behind the socket works: the key service, our login, the key.
 async fn healthz(State(snapshot): State<Snapshots>, query: RawQuery, headers: HeaderMap) -> Response {
-    let snapshot = snapshot.borrow().clone();
+    let snapshot = snapshot();
     let good = snapshot.phase == Phase::Ready;
     answer(&snapshot, "healthz", good, &query, &headers)
 }
 
 /// Whether an Encrypt would work now.
 async fn readyz(State(snapshot): State<Snapshots>, query: RawQuery, headers: HeaderMap) -> Response {
-    let snapshot = snapshot.borrow().clone();
+    let snapshot = snapshot();
     let good = snapshot.can_wrap();
     answer(&snapshot, "readyz", good, &query, &headers)
 }
@@ -58,7 +59,7 @@ async fn livez() -> &'static str {
 }
 
 async fn status(State(snapshot): State<Snapshots>) -> Response {
-    let snapshot = snapshot.borrow().clone();
+    let snapshot = snapshot();
     Json(render::status(&snapshot)).into_response()
 }
 

@@ -6,13 +6,12 @@ use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
 use super::refresh::Refreshed;
-use super::routes::Route;
+use super::routes::{Route, View};
 use super::service::KmsService;
 use super::{limits, status};
 use crate::backend::{Backend, BackendError, ErrorKind};
 use crate::clock::Deadline;
 use crate::proto::{DecryptRequest, DecryptResponse};
-use crate::snapshot::Snapshot;
 
 impl KmsService {
     pub(super) async fn unwrap(&self, request: Request<DecryptRequest>) -> Result<DecryptResponse, Status> {
@@ -21,18 +20,20 @@ impl KmsService {
         let message = request.into_inner();
         limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
         let _permit = self.permit()?;
-        let snapshot = self.now();
-        let services = match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+        let mut view = self.now();
+        let routes = &view.link.routes;
+        let services = match routes.find(&view.snapshot, &message.key_id, &message.ciphertext) {
             Route::Known(services) => services,
             Route::Unknown => {
-                let (refreshed, snapshot) = self.learn(&message, deadline).await;
-                match self.routes.find(&snapshot, &message.key_id, &message.ciphertext) {
+                let refreshed = self.learn(&view, &message, deadline).await;
+                view = self.now();
+                match view.link.routes.find(&view.snapshot, &message.key_id, &message.ciphertext) {
                     Route::Known(services) => services,
-                    _ => return Err(self.unknown(&message, &snapshot, refreshed)),
+                    _ => return Err(unknown(&view, &message, refreshed)),
                 }
             }
-            Route::Foreign(backend) if self.routes.accept_foreign => {
-                if self.refresh.remember(&message.key_id) {
+            Route::Foreign(backend) if routes.accept_foreign => {
+                if view.link.refresh.remember(&message.key_id) {
                     tracing::info!(
                         KMS_UID = message.uid,
                         KMS_KEY_ID = message.key_id,
@@ -62,71 +63,75 @@ impl KmsService {
 
     /// Has the keys read until one of them has the id, or all are read. One key service that hangs does
     /// not keep back what another has answered.
-    async fn learn(&self, message: &DecryptRequest, deadline: Deadline) -> (Refreshed, Arc<Snapshot>) {
-        let mut snapshots = self.snapshot.clone();
-        let found = snapshots.wait_for(|snapshot| {
-            !matches!(self.routes.find(snapshot, &message.key_id, &message.ciphertext), Route::Unknown)
+    async fn learn(&self, view: &View, message: &DecryptRequest, deadline: Deadline) -> Refreshed {
+        let mut views = self.views.clone();
+        let found = views.wait_for(|view| {
+            let route = view.link.routes.find(&view.snapshot, &message.key_id, &message.ciphertext);
+            !matches!(route, Route::Unknown)
         });
-        let refreshed = tokio::select! {
-            refreshed = self.refresh.of_unknown(&message.key_id, deadline) => refreshed,
-            Ok(_) = found => Refreshed::Now,
-        };
-        (refreshed, self.now())
+        tokio::select! {
+            refreshed = view.link.refresh.of_unknown(&message.key_id, deadline) => refreshed,
+            found = async { found.await.is_ok() } => match found {
+                true => Refreshed::Now,
+                false => Refreshed::NoTime,
+            },
+        }
     }
+}
 
-    /// One of our ids that even a fresh read of the keys does not know.
-    fn unknown(&self, message: &DecryptRequest, snapshot: &Snapshot, refreshed: Refreshed) -> Status {
-        if refreshed == Refreshed::NoTime {
-            return match (&snapshot.primary.key, &snapshot.reason) {
-                (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
-                _ => status::of_backend(&BackendError::deadline(
-                    "reading the key's versions for an unknown key_id",
-                )),
-            };
-        }
-        // A read may have failed: unknown is not the same as gone.
-        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
-            return status::of_reason(Code::Unavailable, reason);
-        }
-        if let Some(other) =
-            snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some())
-        {
-            return status::told(
-                Code::Unavailable,
-                &format!(
-                    "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
-                    other.name
-                ),
-                "look at its state: kms-plugin's /status",
-            );
-        }
-        self.refresh.remember(&message.key_id);
-        let version = self.routes.primary.ciphertext_version(&message.ciphertext);
-        let disabled = snapshot
-            .primary
-            .key
-            .as_ref()
-            .filter(|key| version.is_some_and(|version| version < key.min_decryption));
-        match (disabled, version) {
-            (Some(key), Some(version)) => status::told(
-                Code::FailedPrecondition,
-                &format!(
-                    "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version is switched off",
-                    key.scope, key.min_decryption
-                ),
-                &format!(
-                    "lower it to {version}, write all data anew under the newest version, then raise it again"
-                ),
+/// One of our ids that even a fresh read of the keys does not know.
+fn unknown(view: &View, message: &DecryptRequest, refreshed: Refreshed) -> Status {
+    let snapshot = &view.snapshot;
+    if refreshed == Refreshed::NoTime {
+        return match (&snapshot.primary.key, &snapshot.reason) {
+            (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
+            _ => status::of_backend(&BackendError::deadline(
+                "reading the key's versions for an unknown key_id",
+            )),
+        };
+    }
+    // A read may have failed: unknown is not the same as gone.
+    if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
+        return status::of_reason(Code::Unavailable, reason);
+    }
+    if let Some(other) =
+        snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some())
+    {
+        return status::told(
+            Code::Unavailable,
+            &format!(
+                "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
+                other.name
             ),
-            _ => status::told(
-                Code::FailedPrecondition,
-                &format!(
-                    "no configured key has the key_id {}",
-                    message.key_id.chars().take(64).collect::<String>()
-                ),
-                "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
+            "look at its state: kms-plugin's /status",
+        );
+    }
+    view.link.refresh.remember(&message.key_id);
+    let version = view.link.routes.primary.ciphertext_version(&message.ciphertext);
+    let disabled = snapshot
+        .primary
+        .key
+        .as_ref()
+        .filter(|key| version.is_some_and(|version| version < key.min_decryption));
+    match (disabled, version) {
+        (Some(key), Some(version)) => status::told(
+            Code::FailedPrecondition,
+            &format!(
+                "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version is switched off",
+                key.scope, key.min_decryption
             ),
-        }
+            &format!(
+                "lower it to {version}, write all data anew under the newest version, then raise it again"
+            ),
+        ),
+        _ => status::told(
+            Code::FailedPrecondition,
+            &format!(
+                "no configured key has the key_id {}",
+                message.key_id.chars().take(64).collect::<String>()
+            ),
+            "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
+        ),
     }
 }
 

@@ -13,5 +13,5 @@ mod status;
 
 pub use connection::{Connection, Incoming, KmsStream};
 pub use refresh::{Refresh, RefreshRequests};
-pub use routes::Routes;
+pub use routes::{Link, Routes, View};
 pub use service::{KmsService, MAX_MESSAGE};

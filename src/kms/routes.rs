@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::kms::key_id;
+use crate::kms::refresh::Refresh;
 use crate::snapshot::Snapshot;
 
 /// The key services by place: the primary, then the `decrypt_only` ones in the snapshot's order.
@@ -14,6 +15,24 @@ pub struct Routes {
     pub decrypt_only: Vec<Arc<dyn Backend>>,
     /// Whether the primary also unwraps what another plugin wrote with its key.
     pub accept_foreign: bool,
+}
+
+/// The key services and the way to have them read: replaced together at a reload.
+pub struct Link {
+    /// Where ciphertexts go.
+    pub routes: Routes,
+    /// How to have the keys read ahead of time.
+    pub refresh: Refresh,
+}
+
+/// A snapshot with the key services that it is about. One value, so that no call wraps with one
+/// configuration's key under another's key_id.
+#[derive(Clone)]
+pub struct View {
+    /// The state.
+    pub snapshot: Arc<Snapshot>,
+    /// What it is the state of.
+    pub link: Arc<Link>,
 }
 
 /// Where a ciphertext goes.

@@ -8,8 +8,7 @@ use tonic::{Code, Request, Response, Status, async_trait};
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
-use super::refresh::Refresh;
-use super::routes::Routes;
+use super::routes::View;
 use super::{limits, status};
 use crate::backend::ErrorKind;
 use crate::clock::Deadline;
@@ -29,9 +28,7 @@ const FOLDED: usize = 64;
 
 /// The service, shared by all connections.
 pub struct KmsService {
-    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
-    pub(super) routes: Arc<Routes>,
-    pub(super) refresh: Arc<Refresh>,
+    pub(super) views: watch::Receiver<View>,
     allowed_uids: Vec<u32>,
     in_flight: Semaphore,
     max_in_flight: usize,
@@ -40,17 +37,10 @@ pub struct KmsService {
 }
 
 impl KmsService {
-    /// A service that renders `snapshot` and calls `routes`.
-    pub fn new(
-        snapshot: watch::Receiver<Arc<Snapshot>>,
-        routes: Arc<Routes>,
-        refresh: Arc<Refresh>,
-        server: &crate::config::settings::Server,
-    ) -> Self {
+    /// A service that renders and calls what `views` shows.
+    pub fn new(views: watch::Receiver<View>, server: &crate::config::settings::Server) -> Self {
         Self {
-            snapshot,
-            routes,
-            refresh,
+            views,
             allowed_uids: server.allowed_uids.clone(),
             in_flight: Semaphore::new(server.max_in_flight),
             max_in_flight: server.max_in_flight,
@@ -64,8 +54,8 @@ impl KmsService {
         self.in_flight.available_permits() == self.max_in_flight
     }
 
-    pub(super) fn now(&self) -> Arc<Snapshot> {
-        self.snapshot.borrow().clone()
+    pub(super) fn now(&self) -> View {
+        self.views.borrow().clone()
     }
 
     /// The connection of a call, when its peer may call.
@@ -101,26 +91,27 @@ impl KmsService {
         let plaintext = Zeroizing::new(std::mem::take(&mut message.plaintext));
         limits::encrypt(&plaintext, &message.uid)?;
         let _permit = self.permit()?;
-        let mut snapshot = self.now();
-        if snapshot.unread && snapshot.primary.key.is_some() {
+        let mut view = self.now();
+        if view.snapshot.unread && view.snapshot.primary.key.is_some() {
             // Another key may be there since an earlier run or an outage: look before anything is written.
-            let _read = self.refresh.now(deadline).await;
-            snapshot = self.now();
+            let _read = view.link.refresh.now(deadline).await;
+            view = self.now();
         }
+        let snapshot = &view.snapshot;
         let Some(key) = snapshot.primary.key.as_ref().filter(|_| !snapshot.unread) else {
-            return Err(not_started(&snapshot));
+            return Err(not_started(snapshot));
         };
         if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.forbids_wrapping()) {
             return Err(status::of_reason(Code::FailedPrecondition, reason));
         }
         let (version, key_id) = pinned(key, &connection);
-        let wrapped = self.routes.primary.wrap(version, &plaintext, deadline).await;
+        let wrapped = view.link.routes.primary.wrap(version, &plaintext, deadline).await;
         let ciphertext = match wrapped {
             Ok(ciphertext) => ciphertext,
             Err(error) => {
                 if matches!(error.kind(), ErrorKind::VersionAhead | ErrorKind::VersionGone) {
                     // Rolled back, a lagging replica, or a raised minimum: a read of the key tells.
-                    let _seen = self.refresh.now(deadline).await;
+                    let _seen = view.link.refresh.now(deadline).await;
                 }
                 return Err(status::of_backend(&error));
             }
@@ -205,7 +196,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 impl KeyManagementService for Arc<KmsService> {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let connection = self.peer(&request)?;
-        let snapshot = self.now();
+        let View { snapshot, .. } = self.now();
         let Some(key) = &snapshot.primary.key else { return Err(not_started(&snapshot)) };
         let healthz = match (snapshot.announce, &snapshot.reason) {
             (Announce::Unknown, _) => return Err(not_started(&snapshot)),

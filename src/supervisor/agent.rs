@@ -7,31 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use super::acceptor::Acceptor;
-use super::dispatcher;
+use super::core::{Core, Ended, Prepared, cause_of};
 use super::error::AgentError;
-use super::identity::IdentityFile;
-use super::observer::Observer;
-use super::phase::{Event, Rules, State};
-use super::publisher::{Message, Place, Publisher};
+use super::phase::Event;
 use super::restart;
-use super::services;
 use super::watchdog;
-use crate::clock::BootTime;
 use crate::config::Settings;
 use crate::health::{self, AcceptRequest};
-use crate::kms::{Incoming, KmsService, KmsStream, MAX_MESSAGE, Refresh, Routes};
+use crate::kms::{Incoming, KmsService, KmsStream, MAX_MESSAGE, View};
 use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
 use crate::socket::BoundSocket;
 use crate::systemd::notify;
 
-/// Events that may wait for the publisher.
-const MAX_EVENTS: usize = 64;
+/// How long a reloaded configuration may take to prove itself with a round trip.
+const PROOF: Duration = Duration::from_secs(15);
 /// Streams that one connection may have open at once.
 const MAX_STREAMS: u32 = 256;
 /// How often a draining agent looks whether calls are under way.
@@ -48,14 +43,16 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 /// The task that serves the socket.
 const KMS_SERVER: &str = "kms server";
 
-/// A task's name and how it ended.
-type Ended = (&'static str, Result<(), String>);
+/// A wish to work with other settings; answered when they are in use, or why they are not.
+pub type ReloadRequest = (Box<Settings>, oneshot::Sender<Result<(), String>>);
 
 /// A running agent.
 pub struct Agent {
     tasks: JoinSet<Ended>,
-    snapshot: watch::Receiver<Arc<Snapshot>>,
-    messages: mpsc::Sender<Message>,
+    core: Core,
+    faces: Arc<watch::Sender<View>>,
+    accepts: mpsc::Receiver<AcceptRequest>,
+    reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
     stop: watch::Sender<bool>,
     drain_timeout: Duration,
     ready_timeout: Duration,
@@ -77,7 +74,7 @@ impl Agent {
             .mode(0o700)
             .create(&server.runtime_dir)
             .map_err(runtime_dir)?;
-        let (primary, decrypt_only) = services::build(settings)?;
+        let prepared = Prepared::new(settings)?;
         let socket = Acceptor::open(&server.socket)?;
         let watchdog_socket = Acceptor::bind(&server.runtime_dir.join(WATCHDOG_SOCKET))?;
         let admin_socket = BoundSocket::bind(&server.runtime_dir.join(ADMIN_SOCKET))?;
@@ -92,50 +89,23 @@ impl Agent {
         };
         let private_admin = admin_socket.listener().and_then(UnixListener::from_std).map_err(runtime_dir)?;
 
-        let identity = IdentityFile::in_directory(&server.runtime_dir);
-        let rules = Rules {
-            scope: primary.scope().clone(),
-            epoch: settings.primary.key_id_epoch(),
-            grace: settings.health.outage_grace,
-            sealed_is_denied: settings.health.sealed_is_denied,
-            expect_created: settings.primary.expect_created(),
-        };
-        let saved = identity.load(&rules.scope, rules.epoch);
-        let version = saved.as_ref().map_or(0, |(key, _)| key.version);
-        primary.expect_cluster(saved.as_ref().and_then(|(key, _)| key.cluster_id.clone()));
-        let routes = Arc::new(Routes {
-            primary: primary.clone(),
-            decrypt_only: decrypt_only.iter().map(|other| other.backend.clone()).collect(),
-            accept_foreign: settings.primary.accept_foreign_ciphertext(),
-        });
-        let state = State::new(rules, saved, BootTime::now());
-        let publisher = Publisher { state, primary, decrypt_only, identity };
-        let (snapshot_sender, snapshot) = watch::channel(Arc::new(publisher.render()));
-
-        let (messages, inbox) = mpsc::channel(MAX_EVENTS);
+        let faces = Arc::new(watch::channel(prepared.view()).0);
         let (stop, stopping) = watch::channel(false);
+        let (accept, accepts) = mpsc::channel(1);
         let mut agent = Self {
             tasks: JoinSet::new(),
-            snapshot,
-            messages,
+            core: prepared.start(faces.clone()),
+            faces,
+            accepts,
+            reloads: mpsc::channel(1),
             stop,
             drain_timeout: server.drain_timeout,
             ready_timeout: settings.health.ready_timeout,
             admin,
             _admin_socket: admin_socket,
         };
-        let (refresh, requests) = Refresh::channel();
-        let observers = agent.watch(&routes, settings, version);
-        agent.spawn("refresh", async move {
-            dispatcher::run(requests, observers).await;
-            Ok(())
-        });
-        agent.spawn("state", async move {
-            publisher.run(inbox, snapshot_sender).await;
-            Ok(())
-        });
         let beat = socket.heartbeat();
-        let streams = agent.serve_kms(routes, refresh, settings, stopping.clone());
+        let streams = agent.serve_kms(settings, stopping.clone());
         agent.spawn("acceptor", socket.run(server.socket.clone(), streams.clone(), stopping.clone()));
         let path = server.runtime_dir.join(WATCHDOG_SOCKET);
         agent.spawn("private acceptor", watchdog_socket.run(path.clone(), streams, stopping.clone()));
@@ -143,8 +113,9 @@ impl Agent {
             watchdog::run(path, beat).await;
             Ok(())
         });
-        let accept = agent.accept_requests();
-        let (router, listener) = (health::router(agent.snapshot.clone(), accept), Arc::new(private_admin));
+        let shown = agent.faces.subscribe();
+        let snapshots: health::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
+        let (router, listener) = (health::router(snapshots.clone(), accept), Arc::new(private_admin));
         let until = stopping.clone();
         agent.spawn(
             "admin socket",
@@ -153,7 +124,7 @@ impl Agent {
             }),
         );
         if let Some(listener) = admin_listener.map(Arc::new) {
-            let router = health::public_router(agent.snapshot.clone());
+            let router = health::public_router(snapshots);
             agent.spawn(
                 "admin address",
                 restart::in_place("admin address's server", move || {
@@ -168,57 +139,9 @@ impl Agent {
         self.tasks.spawn(async move { (task, work.await) });
     }
 
-    /// Starts an observer and the upkeep of each key service; returns where to ask them for a read.
-    fn watch(
-        &mut self,
-        routes: &Routes,
-        settings: &Settings,
-        version: u32,
-    ) -> Vec<mpsc::Sender<tokio::sync::oneshot::Sender<()>>> {
-        let others = routes
-            .decrypt_only
-            .iter()
-            .enumerate()
-            .map(|(number, backend)| (Place::DecryptOnly(number), backend));
-        let services: Vec<_> = std::iter::once((Place::Primary, &routes.primary))
-            .chain(others)
-            .map(|(place, backend)| (place, backend.clone()))
-            .collect();
-        let mut asking = Vec::new();
-        for (place, backend) in services {
-            let (ask, requests) = mpsc::channel(4);
-            asking.push(ask);
-            let upkeep = backend.clone();
-            self.spawn("token upkeep", async move {
-                upkeep.maintain().await;
-                Ok(())
-            });
-            let observer = Observer {
-                place,
-                backend,
-                health: settings.health,
-                messages: self.messages.clone(),
-                version: if place == Place::Primary { version } else { 0 },
-                requests,
-            };
-            self.spawn("observer", async move {
-                observer.run().await;
-                Ok(())
-            });
-        }
-        asking
-    }
-
     /// Starts the KMS server; returns where its connections are handed in.
-    fn serve_kms(
-        &mut self,
-        routes: Arc<Routes>,
-        refresh: Refresh,
-        settings: &Settings,
-        stopping: watch::Receiver<bool>,
-    ) -> mpsc::Sender<KmsStream> {
-        let service = KmsService::new(self.snapshot.clone(), routes, Arc::new(refresh), &settings.server);
-        let service = Arc::new(service);
+    fn serve_kms(&mut self, settings: &Settings, stopping: watch::Receiver<bool>) -> mpsc::Sender<KmsStream> {
+        let service = Arc::new(KmsService::new(self.faces.subscribe(), &settings.server));
         let (streams, accepted) = mpsc::channel(MAX_ACCEPTED);
         let incoming = Incoming::new(accepted);
         self.spawn(
@@ -228,33 +151,14 @@ impl Agent {
         streams
     }
 
-    /// Requests of an administrator to accept a changed key, answered once the snapshot is new.
-    fn accept_requests(&mut self) -> mpsc::Sender<AcceptRequest> {
-        let (sender, mut requests) = mpsc::channel::<AcceptRequest>(1);
-        let (messages, snapshot) = (self.messages.clone(), self.snapshot.clone());
-        self.spawn("accept-key", async move {
-            while let Some(answer) = requests.recv().await {
-                let mismatch = |snapshot: &Snapshot| {
-                    snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch())
-                };
-                let result = if mismatch(&snapshot.borrow()) {
-                    let (done, published) = tokio::sync::oneshot::channel();
-                    let message = Message { place: Place::Primary, event: Event::Accept, done: Some(done) };
-                    let sent = messages.send(message).await.is_ok() && published.await.is_ok();
-                    if sent { Ok(snapshot.borrow().line()) } else { Err("the agent is stopping".to_owned()) }
-                } else {
-                    Err("nothing is to be accepted: the key is the one that the agent knows".to_owned())
-                };
-                let _gone = answer.send(result);
-            }
-            Ok(())
-        });
-        sender
+    /// The view, to follow.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.faces.subscribe()
     }
 
-    /// The snapshot, to follow.
-    pub fn snapshot(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshot.clone()
+    /// Where to send other settings to.
+    pub fn reloader(&self) -> mpsc::Sender<ReloadRequest> {
+        self.reloads.0.clone()
     }
 
     /// Where the admin API listens; with port 0 configured, the port that was chosen.
@@ -272,27 +176,68 @@ impl Agent {
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
-        let mut snapshot = self.snapshot.clone();
-        let ready_timeout = self.ready_timeout;
+        let (mut shown, ready_timeout) = (self.faces.subscribe(), self.ready_timeout);
         // READY must not wait for the key service for ever: the kubelet is started after us.
         self.spawn("readiness", async move {
-            let proven = snapshot.wait_for(|snapshot| snapshot.proven);
+            let proven = shown.wait_for(|view| view.snapshot.proven);
             let _in_time = tokio::time::timeout(ready_timeout, proven).await.is_ok();
-            let line = snapshot.borrow().line();
+            let line = shown.borrow().snapshot.line();
             notify::ready(&line);
             std::future::pending().await
         });
-        tokio::select! {
-            () = stop => {}
-            ended = self.tasks.join_next() => return Err(cause_of(ended)),
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                ended = self.tasks.join_next() => return Err(cause_of(ended)),
+                ended = self.core.tasks.join_next() => return Err(cause_of(ended)),
+                Some(answer) = self.accepts.recv() => {
+                    let _gone = answer.send(self.accept().await);
+                }
+                Some((settings, answer)) = self.reloads.1.recv() => {
+                    let reloaded = tokio::select! {
+                        reloaded = self.reload(&settings) => reloaded,
+                        () = &mut stop => break,
+                    };
+                    let _gone = answer.send(reloaded);
+                }
+            }
         }
         self.drain(abort).await
     }
 
+    /// Accepts a replaced or rolled-back key.
+    async fn accept(&self) -> Result<String, String> {
+        let mismatch =
+            |snapshot: &Snapshot| snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch());
+        if !mismatch(&self.core.snapshot.borrow()) {
+            return Err("nothing is to be accepted: the key is the one that the agent knows".to_owned());
+        }
+        match self.core.tell(Event::Accept).await {
+            true => Ok(self.core.snapshot.borrow().line()),
+            false => Err("the agent is stopping".to_owned()),
+        }
+    }
+
+    /// Starts a core with other settings beside the old one, and changes over when it has proven itself
+    /// with a round trip. Connections stay; calls under way end where they began.
+    async fn reload(&mut self, settings: &Settings) -> Result<(), String> {
+        let prepared = Prepared::new(settings).map_err(|error| error.to_string())?;
+        let core = prepared.start(self.faces.clone());
+        if tokio::time::timeout(PROOF, core.proven()).await.is_err() {
+            let line = core.snapshot.borrow().line();
+            return Err(format!("the new configuration did not work within {PROOF:?}: {line}"));
+        }
+        self.faces.send_modify(|view| {
+            *view = View { snapshot: core.snapshot.borrow().clone(), link: core.link.clone() };
+        });
+        self.core = core;
+        Ok(())
+    }
+
     async fn drain(mut self, abort: impl Future<Output = ()>) -> Result<(), AgentError> {
         notify::stopping(self.drain_timeout);
-        let stopping = Message { place: Place::Primary, event: Event::Stop, done: None };
-        let _full = self.messages.try_send(stopping);
+        self.core.tell(Event::Stop).await;
         tracing::info!("stopping: waiting up to {:?} for calls under way", self.drain_timeout);
         self.stop.send_replace(true);
         let servers = async {
@@ -345,14 +290,4 @@ async fn serve(
 async fn idle_after(pause: Duration, calls: &KmsService) -> bool {
     tokio::time::sleep(pause).await;
     calls.is_idle()
-}
-
-fn cause_of(ended: Option<Result<Ended, JoinError>>) -> AgentError {
-    match ended {
-        Some(Ok((task, result))) => {
-            AgentError::Task { task, cause: result.err().unwrap_or_else(|| "without an error".into()) }
-        }
-        Some(Err(error)) => AgentError::Task { task: "unknown", cause: error.to_string() },
-        None => AgentError::Task { task: "all", cause: "nothing is left to run".into() },
-    }
 }

@@ -4,6 +4,7 @@
 
 mod acceptor;
 mod agent;
+mod core;
 mod dispatcher;
 mod error;
 mod identity;
@@ -15,5 +16,5 @@ mod restart;
 mod services;
 mod watchdog;
 
-pub use agent::{ADMIN_SOCKET, Agent};
+pub use agent::{ADMIN_SOCKET, Agent, ReloadRequest};
 pub use error::AgentError;

@@ -11,7 +11,7 @@ use super::identity::IdentityFile;
 use super::phase::{Effect, Event, State, step};
 use crate::backend::{Backend, KeyVersions};
 use crate::clock::BootTime;
-use crate::kms::key_id;
+use crate::kms::{Link, View, key_id};
 use crate::snapshot::{KnownKey, Phase, ServiceState, Snapshot};
 use crate::systemd::notify;
 
@@ -50,32 +50,50 @@ pub(super) struct Publisher {
     pub primary: Arc<dyn Backend>,
     pub decrypt_only: Vec<DecryptOnly>,
     pub identity: IdentityFile,
+    pub outlet: Outlet,
+}
+
+/// Where snapshots go: to whoever waits for this core, and to the faces while they show it.
+pub(super) struct Outlet {
+    pub own: watch::Sender<Arc<Snapshot>>,
+    pub faces: Arc<watch::Sender<View>>,
+    pub link: Arc<Link>,
+}
+
+impl Outlet {
+    /// Publishes; true when the faces show it.
+    fn publish(&self, snapshot: &Arc<Snapshot>) -> bool {
+        self.own.send_replace(snapshot.clone());
+        self.faces.send_if_modified(|view| {
+            let ours = Arc::ptr_eq(&view.link, &self.link);
+            if ours {
+                view.snapshot = snapshot.clone();
+            }
+            ours
+        })
+    }
 }
 
 impl Publisher {
     /// Takes events until nobody can send any more.
-    pub(super) async fn run(
-        mut self,
-        mut messages: mpsc::Receiver<Message>,
-        published: watch::Sender<Arc<Snapshot>>,
-    ) {
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
-                    Some(message) => self.take(message, &published),
+                    Some(message) => self.take(message),
                     None => return,
                 },
                 _ = ticks.tick() => {
                     self.apply(Event::Tick);
-                    self.publish(&published);
+                    self.publish();
                 }
             }
         }
     }
 
-    fn take(&mut self, message: Message, published: &watch::Sender<Arc<Snapshot>>) {
+    fn take(&mut self, message: Message) {
         let again = match message.place {
             Place::Primary => self.apply(message.event),
             Place::DecryptOnly(number) => {
@@ -83,7 +101,7 @@ impl Publisher {
                 false
             }
         };
-        self.publish(published);
+        self.publish();
         if let Some(done) = message.done {
             let _gone = done.send(again);
         }
@@ -136,45 +154,43 @@ impl Publisher {
         }
     }
 
-    /// The snapshot of the state as it is.
-    pub(super) fn render(&self) -> Snapshot {
-        let service = |name: &str,
-                       key: &Option<KnownKey>,
-                       backend: &Arc<dyn Backend>,
-                       problem: Option<String>| ServiceState {
-            name: name.to_owned(),
-            key: key.clone(),
-            token: backend.token(),
-            addresses: backend.addresses(),
-            problem,
-        };
-        let problem = self.state.reason.as_ref().map(|reason| reason.text.clone());
-        Snapshot {
-            phase: self.state.phase,
-            since: self.state.since,
-            reason: self.state.reason.clone(),
-            until: self.state.until,
-            last_contact: self.state.last_contact,
-            announce: self.state.announce,
-            unread: self.state.unread,
-            proven: self.state.proven,
-            primary: service("primary", &self.state.key, &self.primary, problem),
-            decrypt_only: self
-                .decrypt_only
-                .iter()
-                .map(|other| service(&other.name, &other.key, &other.backend, other.problem.clone()))
-                .collect(),
-        }
-    }
-
-    fn publish(&self, published: &watch::Sender<Arc<Snapshot>>) {
-        let snapshot = Arc::new(self.render());
-        let before = published.borrow().clone();
-        if before != snapshot {
-            // Told after it is published: a journal that blocks must not hold up Status.
-            published.send_replace(snapshot.clone());
+    fn publish(&self) {
+        let snapshot = Arc::new(render(&self.state, &self.primary, &self.decrypt_only));
+        let before = self.outlet.own.borrow().clone();
+        // Told after it is published: a journal that blocks must not hold up Status.
+        if before != snapshot && self.outlet.publish(&snapshot) {
             tell_phase(&before, &snapshot);
         }
+    }
+}
+
+/// The snapshot of a state as it is.
+pub(super) fn render(state: &State, primary: &Arc<dyn Backend>, decrypt_only: &[DecryptOnly]) -> Snapshot {
+    let service = |name: &str,
+                   key: &Option<KnownKey>,
+                   backend: &Arc<dyn Backend>,
+                   problem: Option<String>| ServiceState {
+        name: name.to_owned(),
+        key: key.clone(),
+        token: backend.token(),
+        addresses: backend.addresses(),
+        problem,
+    };
+    let problem = state.reason.as_ref().map(|reason| reason.text.clone());
+    Snapshot {
+        phase: state.phase,
+        since: state.since,
+        reason: state.reason.clone(),
+        until: state.until,
+        last_contact: state.last_contact,
+        announce: state.announce,
+        unread: state.unread,
+        proven: state.proven,
+        primary: service("primary", &state.key, primary, problem),
+        decrypt_only: decrypt_only
+            .iter()
+            .map(|other| service(&other.name, &other.key, &other.backend, other.problem.clone()))
+            .collect(),
     }
 }
 

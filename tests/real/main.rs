@@ -26,5 +26,6 @@ mod go_client;
 mod identity;
 mod kms;
 mod outage;
+mod reload;
 mod systemd;
 mod tls;

@@ -123,6 +123,12 @@ impl Agent {
         .await;
     }
 
+    /// Writes another configuration and has it read.
+    pub fn reload(&self, config: &str) {
+        write_config(self.directory.path(), config);
+        self.signal(Signal::SIGHUP);
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
@@ -164,11 +170,8 @@ fn spawn(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Child {
     prepared(directory, config, variables).stderr(log_file(directory)).spawn().unwrap()
 }
 
-fn log_file(directory: &Path) -> fs::File {
-    fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap()
-}
-
-fn prepared(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Command {
+/// The configuration's file, with `[server]` of this directory.
+fn write_config(directory: &Path, config: &str) -> PathBuf {
     let file = directory.join("config.toml");
     let server = format!(
         "[server]\nsocket = {:?}\nadmin = \"\"\nruntime_dir = {:?}\n",
@@ -176,6 +179,15 @@ fn prepared(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Comma
         directory.join("run")
     );
     fs::write(&file, format!("{server}{config}")).unwrap();
+    file
+}
+
+fn log_file(directory: &Path) -> fs::File {
+    fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap()
+}
+
+fn prepared(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Command {
+    let file = write_config(directory, config);
     let mut command = command();
     command.arg("--config").arg(file).envs(variables.iter().copied());
     command

@@ -1,0 +1,163 @@
+//! Everything that hangs on the key services: their upkeep, the observers, the state. A reload starts a
+//! new core beside the old one, and takes its place only when it has proven itself.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+
+use super::dispatcher;
+use super::error::AgentError;
+use super::identity::IdentityFile;
+use super::observer::Observer;
+use super::phase::{Rules, State};
+use super::publisher::{DecryptOnly, Message, Outlet, Place, Publisher};
+use super::services;
+use crate::backend::Backend;
+use crate::clock::BootTime;
+use crate::config::Settings;
+use crate::config::settings::Health;
+use crate::kms::{Link, Refresh, RefreshRequests, Routes, View};
+use crate::snapshot::Snapshot;
+
+/// Events that may wait for the publisher.
+const MAX_EVENTS: usize = 64;
+
+/// A task's name and how it ended.
+pub(super) type Ended = (&'static str, Result<(), String>);
+
+/// A core made ready: files are read, nothing is sent yet.
+pub(super) struct Prepared {
+    health: Health,
+    state: State,
+    version: u32,
+    identity: IdentityFile,
+    primary: Arc<dyn Backend>,
+    decrypt_only: Vec<DecryptOnly>,
+    link: Arc<Link>,
+    requests: RefreshRequests,
+}
+
+/// A running core; its tasks end with it.
+pub(super) struct Core {
+    pub tasks: JoinSet<Ended>,
+    pub link: Arc<Link>,
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub messages: mpsc::Sender<Message>,
+}
+
+impl Prepared {
+    /// Makes the key services of `settings` ready, with what an earlier run or core has saved.
+    pub(super) fn new(settings: &Settings) -> Result<Self, AgentError> {
+        let (primary, decrypt_only) = services::build(settings)?;
+        let identity = IdentityFile::in_directory(&settings.server.runtime_dir);
+        let rules = Rules {
+            scope: primary.scope().clone(),
+            epoch: settings.primary.key_id_epoch(),
+            grace: settings.health.outage_grace,
+            sealed_is_denied: settings.health.sealed_is_denied,
+            expect_created: settings.primary.expect_created(),
+        };
+        let saved = identity.load(&rules.scope, rules.epoch);
+        primary.expect_cluster(saved.as_ref().and_then(|(key, _)| key.cluster_id.clone()));
+        let routes = Routes {
+            primary: primary.clone(),
+            decrypt_only: decrypt_only.iter().map(|other| other.backend.clone()).collect(),
+            accept_foreign: settings.primary.accept_foreign_ciphertext(),
+        };
+        let (refresh, requests) = Refresh::channel();
+        Ok(Self {
+            health: settings.health,
+            version: saved.as_ref().map_or(0, |(key, _)| key.version),
+            state: State::new(rules, saved, BootTime::now()),
+            identity,
+            primary,
+            decrypt_only,
+            link: Arc::new(Link { routes, refresh }),
+            requests,
+        })
+    }
+
+    /// What the faces show before the first event.
+    pub(super) fn view(&self) -> View {
+        let snapshot = super::publisher::render(&self.state, &self.primary, &self.decrypt_only);
+        View { snapshot: Arc::new(snapshot), link: self.link.clone() }
+    }
+
+    /// Starts the tasks. `faces` show this core while they are linked to it.
+    pub(super) fn start(self, faces: Arc<watch::Sender<View>>) -> Core {
+        let (own, snapshot) = watch::channel(self.view().snapshot);
+        let (messages, inbox) = mpsc::channel(MAX_EVENTS);
+        let mut tasks = JoinSet::new();
+        let mut observers = Vec::new();
+        let services = std::iter::once((Place::Primary, self.primary.clone(), self.version)).chain(
+            self.decrypt_only
+                .iter()
+                .enumerate()
+                .map(|(number, other)| (Place::DecryptOnly(number), other.backend.clone(), 0)),
+        );
+        for (place, backend, version) in services {
+            let (ask, requests) = mpsc::channel(4);
+            observers.push(ask);
+            let upkeep = backend.clone();
+            spawn(&mut tasks, "token upkeep", async move { upkeep.maintain().await });
+            let observer = Observer {
+                place,
+                backend,
+                health: self.health,
+                messages: messages.clone(),
+                version,
+                requests,
+            };
+            spawn(&mut tasks, "observer", observer.run());
+        }
+        spawn(&mut tasks, "refresh", dispatcher::run(self.requests, observers));
+        let publisher = Publisher {
+            state: self.state,
+            primary: self.primary,
+            decrypt_only: self.decrypt_only,
+            identity: self.identity,
+            outlet: Outlet { own, faces, link: self.link.clone() },
+        };
+        spawn(&mut tasks, "state", publisher.run(inbox));
+        Core { tasks, link: self.link, snapshot, messages }
+    }
+}
+
+impl Core {
+    /// Completes when a round trip has worked since the start.
+    pub(super) fn proven(&self) -> impl Future<Output = ()> + use<> {
+        let mut snapshot = self.snapshot.clone();
+        async move {
+            if snapshot.wait_for(|snapshot| snapshot.proven).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Sends an event of the primary, and waits until it is published.
+    pub(super) async fn tell(&self, event: super::phase::Event) -> bool {
+        let (done, published) = oneshot::channel();
+        let message = Message { place: Place::Primary, event, done: Some(done) };
+        self.messages.send(message).await.is_ok() && published.await.is_ok()
+    }
+}
+
+fn spawn(tasks: &mut JoinSet<Ended>, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        work.await;
+        (task, Ok(()))
+    });
+}
+
+/// Why a task that must not end did.
+pub(super) fn cause_of(ended: Option<Result<Ended, JoinError>>) -> AgentError {
+    match ended {
+        Some(Ok((task, result))) => {
+            AgentError::Task { task, cause: result.err().unwrap_or_else(|| "without an error".into()) }
+        }
+        Some(Err(error)) => AgentError::Task { task: "unknown", cause: error.to_string() },
+        None => AgentError::Task { task: "all", cause: "nothing is left to run".into() },
+    }
+}

@@ -1,0 +1,96 @@
+//! SIGHUP: other settings without a dropped connection, and bad ones without harm.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::agent::{Agent, QUICK};
+use crate::support::bao::{Bao, KEY, policy};
+use crate::support::eventually;
+use crate::support::kms::{Kms, SEED};
+
+/// Round trips on one connection until it is told to stop; the number of good ones. None may fail.
+fn load(mut kms: Kms) -> (Arc<AtomicBool>, Arc<AtomicU64>, tokio::task::JoinHandle<()>) {
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stopped, counted) = (stop.clone(), count.clone());
+    let task = tokio::spawn(async move {
+        while !stopped.load(Ordering::Relaxed) {
+            let announced = kms.status().await.unwrap();
+            assert_eq!(announced.healthz, "ok");
+            kms.round_trip().await;
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (stop, count, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_is_taken_up_under_load_and_the_old_data_stays_readable() {
+    let bao = Bao::start().await;
+    bao.post("transit/keys/newer", json!({})).await;
+    bao.put_policy("kms", &(policy("transit", KEY) + &policy("transit", "newer"))).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let old = kms.round_trip().await;
+    let (stop, count, task) = load(agent.kms().await);
+    let newer = bao.vault_config().replace(&format!("key = {KEY:?}"), "key = \"newer\"");
+    let older = format!("[[decrypt_only]]\nname = \"before\"\n[decrypt_only.vault.transit]\nkey = {KEY:?}\n");
+    agent.reload(&(newer + &older + QUICK));
+    agent.wait_for_log("the configuration was reloaded").await;
+    let before = count.load(Ordering::Relaxed);
+    eventually("more round trips", async || {
+        if count.load(Ordering::Relaxed) > before + 20 { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    let fresh = kms.round_trip().await;
+    assert_ne!(fresh.key_id, old.key_id);
+    assert_eq!(kms.decrypt(&old).await.unwrap(), SEED);
+    stop.store(true, Ordering::Relaxed);
+    task.await.unwrap();
+    assert_eq!(agent.status().unwrap()["primary"]["key"]["scope"]["key"], "newer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_work_is_told_and_the_old_configuration_stays() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUICK;
+    let agent = Agent::ready(&config).await;
+    let (stop, _, task) = load(agent.kms().await);
+    let key_id = agent.kms().await.status().await.unwrap().key_id;
+    let failures = |agent: &Agent| agent.log().matches("the old configuration stays in use").count();
+    for (number, (bad, words)) in [
+        (config.replace("method", "methud"), "did you mean vault.auth.method"),
+        ("not toml".to_owned(), "not valid TOML"),
+        (
+            config.replace("[vault.transit]", "ca_file = \"/nonexistent.pem\"\n[vault.transit]"),
+            "/nonexistent.pem cannot be read",
+        ),
+        (config.replace(&bao.address, "http://127.0.0.1:9"), "did not work within"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        agent.reload(&bad);
+        agent.wait_for_log(words).await;
+        eventually(
+            "the failure is told",
+            async || {
+                if failures(&agent) > number { Ok(()) } else { Err(agent.log()) }
+            },
+        )
+        .await;
+        let status = agent.kms().await.status().await.unwrap();
+        assert_eq!((status.healthz.as_str(), &status.key_id), ("ok", &key_id), "{words}");
+    }
+    // The agent itself was not touched, and a good file is still taken.
+    agent.reload(&config);
+    agent.wait_for_log("the configuration was reloaded").await;
+    stop.store(true, Ordering::Relaxed);
+    task.await.unwrap();
+    agent.kms().await.round_trip().await;
+    let mut agent = agent;
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.ended().await.success(), "{}", agent.log());
+}
