@@ -1,7 +1,8 @@
-//! The admin API: /healthz, /livez, /readyz, /status, and on the private socket /accept-key.
+//! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key.
 //!
 //! Renders the snapshot and nothing else: a probe costs the key service no call. Must not know KMS.
 
+mod metrics;
 mod render;
 mod routes;
 mod server;

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot};
 
-use super::render;
+use super::{metrics, render};
 use crate::snapshot::{Phase, Snapshot};
+use crate::telemetry::metrics::Metrics;
 
 /// An administrator's wish to accept a changed key; answered with the new state or why not.
 pub type AcceptRequest = oneshot::Sender<Result<String, String>>;
@@ -24,19 +25,21 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 
 /// What the loopback address serves: nothing that changes anything.
-pub fn public_router(snapshot: Snapshots) -> Router {
+pub fn public_router(snapshot: Snapshots, metrics: Metrics) -> Router {
+    let scraped = Router::new().route("/metrics", get(scrape)).with_state((snapshot.clone(), metrics));
     Router::new()
         .route("/healthz", get(healthz))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .with_state(snapshot)
+        .merge(scraped)
 }
 
 /// What the private socket serves: the same, and what only root may do.
-pub fn router(snapshot: Snapshots, accept: mpsc::Sender<AcceptRequest>) -> Router {
+pub fn router(snapshot: Snapshots, metrics: Metrics, accept: mpsc::Sender<AcceptRequest>) -> Router {
     let private = Router::new().route("/accept-key", post(accept_key)).with_state(accept);
-    public_router(snapshot).merge(private)
+    public_router(snapshot, metrics).merge(private)
 }
 
 /// Whether everything behind the socket works: the key service, our login, the key.
@@ -56,6 +59,12 @@ async fn readyz(State(snapshot): State<Snapshots>, query: RawQuery, headers: Hea
 /// Whether the process lives. Never looks at the key service: restarting us would not bring it back.
 async fn livez() -> &'static str {
     "ok\n"
+}
+
+async fn scrape(State((snapshot, metrics)): State<(Snapshots, Metrics)>) -> Response {
+    let text = metrics::render(&snapshot(), &metrics);
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+        .into_response()
 }
 
 async fn status(State(snapshot): State<Snapshots>) -> Response {

@@ -1,7 +1,7 @@
 //! Status, Encrypt and Decrypt. Status is answered from memory; the other two make one call each.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 use tonic::{Code, Request, Response, Status, async_trait};
@@ -18,6 +18,7 @@ use crate::proto::{
 };
 use crate::snapshot::{Announce, KnownKey, Snapshot};
 use crate::telemetry::fold::Fold;
+use crate::telemetry::metrics::Metrics;
 
 /// Largest message that is read, in bytes: what the contract allows, and some room.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -34,11 +35,16 @@ pub struct KmsService {
     max_in_flight: usize,
     longest: Duration,
     failures: Fold,
+    metrics: Metrics,
 }
 
 impl KmsService {
     /// A service that renders and calls what `views` shows.
-    pub fn new(views: watch::Receiver<View>, server: &crate::config::settings::Server) -> Self {
+    pub fn new(
+        views: watch::Receiver<View>,
+        server: &crate::config::settings::Server,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             views,
             allowed_uids: server.allowed_uids.clone(),
@@ -46,6 +52,7 @@ impl KmsService {
             max_in_flight: server.max_in_flight,
             longest: server.call_timeout,
             failures: Fold::new(FOLDED),
+            metrics,
         }
     }
 
@@ -82,6 +89,24 @@ impl KmsService {
         let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
         let timeout = header.and_then(parse_timeout).unwrap_or(self.longest).min(self.longest);
         Deadline::after(timeout.saturating_sub(MARGIN.min(timeout / 10)))
+    }
+
+    /// Status, from memory.
+    fn announce(&self, request: &Request<StatusRequest>) -> Result<StatusResponse, Status> {
+        let connection = self.peer(request)?;
+        let View { snapshot, .. } = self.now();
+        let Some(key) = &snapshot.primary.key else { return Err(not_started(&snapshot)) };
+        let healthz = match (snapshot.announce, &snapshot.reason) {
+            (Announce::Unknown, _) => return Err(not_started(&snapshot)),
+            (Announce::Refused, Some(reason)) => {
+                return Err(status::of_reason(Code::FailedPrecondition, reason));
+            }
+            (Announce::Unhealthy, _) => snapshot.line(),
+            (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
+        };
+        connection.announce(&key.key_id);
+        let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());
+        Ok(StatusResponse { version, healthz, key_id })
     }
 
     async fn wrap(&self, request: Request<EncryptRequest>) -> Result<EncryptResponse, Status> {
@@ -134,6 +159,11 @@ impl KmsService {
                 "look why the key service is slow; server.max_in_flight is the limit",
             )
         })
+    }
+
+    fn count<T>(&self, method: &'static str, started: Instant, answer: &Result<T, Status>) {
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        self.metrics.call(method, status::name(code), started.elapsed());
     }
 
     /// Logs a failed call: the first of its kind at once, repetitions folded.
@@ -195,32 +225,26 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 #[async_trait]
 impl KeyManagementService for Arc<KmsService> {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let connection = self.peer(&request)?;
-        let View { snapshot, .. } = self.now();
-        let Some(key) = &snapshot.primary.key else { return Err(not_started(&snapshot)) };
-        let healthz = match (snapshot.announce, &snapshot.reason) {
-            (Announce::Unknown, _) => return Err(not_started(&snapshot)),
-            (Announce::Refused, Some(reason)) => {
-                return Err(status::of_reason(Code::FailedPrecondition, reason));
-            }
-            (Announce::Unhealthy, _) => snapshot.line(),
-            (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
-        };
-        connection.announce(&key.key_id);
-        let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());
-        Ok(Response::new(StatusResponse { version, healthz, key_id }))
+        let started = Instant::now();
+        let answer = self.announce(&request);
+        self.count("Status", started, &answer);
+        answer.map(Response::new)
     }
 
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
+        let (started, _under_way) = (Instant::now(), self.metrics.under_way());
         let uid = request.get_ref().uid.clone();
         let wrapped = self.wrap(request).await;
+        self.count("Encrypt", started, &wrapped);
         wrapped.map(Response::new).map_err(|status| self.failed("encrypt", &uid, "", status))
     }
 
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
+        let (started, _under_way) = (Instant::now(), self.metrics.under_way());
         let uid = request.get_ref().uid.clone();
         let key_id: String = request.get_ref().key_id.chars().take(64).collect();
         let unwrapped = self.unwrap(request).await;
+        self.count("Decrypt", started, &unwrapped);
         unwrapped.map(Response::new).map_err(|status| self.failed("decrypt", &uid, &key_id, status))
     }
 }

@@ -40,3 +40,18 @@ pub(super) fn told(code: Code, text: &str, remedy: &str) -> Status {
     let message = format!("{text}; remedy: {remedy}");
     Status::new(code, message.chars().take(MAX_MESSAGE).collect::<String>())
 }
+
+/// A code's stable name, as a label.
+pub(super) fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::Internal => "INTERNAL",
+        _ => "OTHER",
+    }
+}

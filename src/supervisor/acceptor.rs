@@ -18,6 +18,7 @@ use crate::kms::KmsStream;
 use crate::retry::Backoff;
 use crate::socket::{BoundSocket, SocketError};
 use crate::systemd::activation;
+use crate::telemetry::metrics::Metrics;
 
 /// How often the socket's place is looked at: a deleted one is back within a second.
 const LOOK: Duration = Duration::from_millis(500);
@@ -85,6 +86,7 @@ impl Acceptor {
         mut self,
         path: PathBuf,
         streams: mpsc::Sender<KmsStream>,
+        metrics: Metrics,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let mut looks = tokio::time::interval(LOOK);
@@ -96,7 +98,7 @@ impl Acceptor {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 _ = looks.tick() => {
-                    missing = self.look(&path, missing);
+                    missing = self.look(&path, missing, &metrics);
                     continue;
                 }
                 _ = async { stopping.wait_for(|stop| *stop).await.is_ok() } => return Ok(()),
@@ -110,6 +112,7 @@ impl Acceptor {
                     }
                 }
                 Err(error) => {
+                    metrics.accept_failure();
                     if !std::mem::replace(&mut failing, true) {
                         tracing::error!(
                             "accepting a connection failed: {error}; pausing. Look at the limit of open files (LimitNOFILE)"
@@ -123,7 +126,7 @@ impl Acceptor {
 
     /// Puts the socket back when it is gone or replaced. Returns whether it still is: then it has been
     /// told, and is tried again.
-    fn look(&mut self, path: &Path, told: bool) -> bool {
+    fn look(&mut self, path: &Path, told: bool, metrics: &Metrics) -> bool {
         match &self.socket {
             Socket::Bound(bound) if bound.in_place() => false,
             Socket::Bound(_) => match BoundSocket::bind(path)
@@ -131,6 +134,7 @@ impl Acceptor {
             {
                 Ok((listener, bound)) => {
                     tracing::warn!("the socket {} was gone or replaced; it is bound again", path.display());
+                    metrics.rebind();
                     (self.listener, self.socket) = (listener, Socket::Bound(bound));
                     false
                 }

@@ -24,6 +24,7 @@ use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
 use crate::socket::BoundSocket;
 use crate::systemd::notify;
+use crate::telemetry::metrics::Metrics;
 
 /// How long a reloaded configuration may take to prove itself with a round trip.
 const PROOF: Duration = Duration::from_secs(15);
@@ -51,6 +52,7 @@ pub struct Agent {
     tasks: JoinSet<Ended>,
     core: Core,
     faces: Arc<watch::Sender<View>>,
+    metrics: Metrics,
     accepts: mpsc::Receiver<AcceptRequest>,
     reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
     stop: watch::Sender<bool>,
@@ -74,7 +76,8 @@ impl Agent {
             .mode(0o700)
             .create(&server.runtime_dir)
             .map_err(runtime_dir)?;
-        let prepared = Prepared::new(settings)?;
+        let metrics = Metrics::default();
+        let prepared = Prepared::new(settings, &metrics)?;
         let socket = Acceptor::open(&server.socket)?;
         let watchdog_socket = Acceptor::bind(&server.runtime_dir.join(WATCHDOG_SOCKET))?;
         let admin_socket = BoundSocket::bind(&server.runtime_dir.join(ADMIN_SOCKET))?;
@@ -96,6 +99,7 @@ impl Agent {
             tasks: JoinSet::new(),
             core: prepared.start(faces.clone()),
             faces,
+            metrics: metrics.clone(),
             accepts,
             reloads: mpsc::channel(1),
             stop,
@@ -106,16 +110,23 @@ impl Agent {
         };
         let beat = socket.heartbeat();
         let streams = agent.serve_kms(settings, stopping.clone());
-        agent.spawn("acceptor", socket.run(server.socket.clone(), streams.clone(), stopping.clone()));
+        agent.spawn(
+            "acceptor",
+            socket.run(server.socket.clone(), streams.clone(), metrics.clone(), stopping.clone()),
+        );
         let path = server.runtime_dir.join(WATCHDOG_SOCKET);
-        agent.spawn("private acceptor", watchdog_socket.run(path.clone(), streams, stopping.clone()));
+        agent.spawn(
+            "private acceptor",
+            watchdog_socket.run(path.clone(), streams, metrics.clone(), stopping.clone()),
+        );
         agent.spawn("watchdog", async move {
             watchdog::run(path, beat).await;
             Ok(())
         });
         let shown = agent.faces.subscribe();
         let snapshots: health::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
-        let (router, listener) = (health::router(snapshots.clone(), accept), Arc::new(private_admin));
+        let (router, listener) =
+            (health::router(snapshots.clone(), metrics.clone(), accept), Arc::new(private_admin));
         let until = stopping.clone();
         agent.spawn(
             "admin socket",
@@ -124,7 +135,7 @@ impl Agent {
             }),
         );
         if let Some(listener) = admin_listener.map(Arc::new) {
-            let router = health::public_router(snapshots);
+            let router = health::public_router(snapshots, metrics);
             agent.spawn(
                 "admin address",
                 restart::in_place("admin address's server", move || {
@@ -141,7 +152,8 @@ impl Agent {
 
     /// Starts the KMS server; returns where its connections are handed in.
     fn serve_kms(&mut self, settings: &Settings, stopping: watch::Receiver<bool>) -> mpsc::Sender<KmsStream> {
-        let service = Arc::new(KmsService::new(self.faces.subscribe(), &settings.server));
+        let service =
+            Arc::new(KmsService::new(self.faces.subscribe(), &settings.server, self.metrics.clone()));
         let (streams, accepted) = mpsc::channel(MAX_ACCEPTED);
         let incoming = Incoming::new(accepted);
         self.spawn(
@@ -222,7 +234,7 @@ impl Agent {
     /// Starts a core with other settings beside the old one, and changes over when it has proven itself
     /// with a round trip. Connections stay; calls under way end where they began.
     async fn reload(&mut self, settings: &Settings) -> Result<(), String> {
-        let prepared = Prepared::new(settings).map_err(|error| error.to_string())?;
+        let prepared = Prepared::new(settings, &self.metrics).map_err(|error| error.to_string())?;
         let core = prepared.start(self.faces.clone());
         if tokio::time::timeout(PROOF, core.proven()).await.is_err() {
             let line = core.snapshot.borrow().line();

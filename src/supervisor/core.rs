@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::config::settings::Health;
 use crate::kms::{Link, Refresh, RefreshRequests, Routes, View};
 use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::Metrics;
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
@@ -49,8 +50,8 @@ pub(super) struct Core {
 
 impl Prepared {
     /// Makes the key services of `settings` ready, with what an earlier run or core has saved.
-    pub(super) fn new(settings: &Settings) -> Result<Self, AgentError> {
-        let (primary, decrypt_only) = services::build(settings)?;
+    pub(super) fn new(settings: &Settings, metrics: &Metrics) -> Result<Self, AgentError> {
+        let (primary, decrypt_only) = services::build(settings, metrics)?;
         let identity = IdentityFile::in_directory(&settings.server.runtime_dir);
         let rules = Rules {
             scope: primary.scope().clone(),

@@ -8,18 +8,22 @@ use crate::backend::Backend;
 use crate::config::Settings;
 use crate::config::settings::KeyService;
 use crate::embedded::EmbeddedBackend;
+use crate::telemetry::metrics::Metrics;
 use crate::vault::TransitBackend;
 
 /// The primary, and those that only unwrap. Reads TLS files and keyrings; sends nothing yet.
-pub(super) fn build(settings: &Settings) -> Result<(Arc<dyn Backend>, Vec<DecryptOnly>), AgentError> {
+pub(super) fn build(
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<(Arc<dyn Backend>, Vec<DecryptOnly>), AgentError> {
     let main = match &settings.primary {
-        KeyService::Vault(vault) => Some(Arc::new(TransitBackend::new(vault)?)),
+        KeyService::Vault(vault) => Some(Arc::new(TransitBackend::new(vault, metrics.clone())?)),
         KeyService::Embedded(_) => None,
     };
     let open = |service: &KeyService| -> Result<Arc<dyn Backend>, AgentError> {
         Ok(match (service, &main) {
             (KeyService::Vault(vault), Some(main)) if vault.shares_login => Arc::new(main.beside(vault)),
-            (KeyService::Vault(vault), _) => Arc::new(TransitBackend::new(vault)?),
+            (KeyService::Vault(vault), _) => Arc::new(TransitBackend::new(vault, metrics.clone())?),
             (KeyService::Embedded(path), _) => Arc::new(EmbeddedBackend::open(path.clone())?),
         })
     };

@@ -4,7 +4,7 @@
 //! another, and a server name can differ from the address's host.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -28,6 +28,8 @@ const FOREIGN_KEPT: Duration = Duration::from_secs(60);
 pub(super) struct Address {
     /// As shown to people.
     pub name: String,
+    /// The same, to count by.
+    pub label: Arc<str>,
     /// The origin that redirects are compared with.
     pub origin: url::Origin,
     /// What requests go to: the host is the name that is verified.
@@ -59,6 +61,7 @@ impl Address {
         }
         Ok(Self {
             name: url.origin().ascii_serialization(),
+            label: url.origin().ascii_serialization().into(),
             origin: url.origin(),
             base,
             http: RwLock::new(http(url, vault, tls)?),

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -20,6 +20,7 @@ use crate::backend::{AddressState, BackendError, ErrorKind};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::retry;
+use crate::telemetry::metrics::Metrics;
 
 /// Least time that one of several addresses gets before the next is tried.
 const MIN_SHARE: Duration = Duration::from_millis(250);
@@ -83,17 +84,19 @@ pub(super) struct Client {
     preferred: AtomicUsize,
     /// The cluster that our key is known to live in.
     cluster_id: Mutex<Option<String>>,
+    pub(super) metrics: Metrics,
 }
 
 impl Client {
     /// Clients for every address. Reads the TLS files.
-    pub(super) fn new(vault: &Vault) -> Result<Self, TlsError> {
+    pub(super) fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
         let addresses = Address::list(vault)?;
         Ok(Self {
             vault: vault.clone(),
             addresses,
             preferred: AtomicUsize::new(0),
             cluster_id: Mutex::default(),
+            metrics,
         })
     }
 
@@ -183,7 +186,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Raw, BackendError> {
         // A caller with hardly any time left says nothing about the address.
-        let fair = deadline.remaining() >= MIN_SHARE;
+        let (fair, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
         let judged = exchange(address, request, deadline).await.and_then(|raw| {
             let text = (raw.status >= 300).then(|| error::server_text(&raw.body)).flatten();
             let away = match raw.status {
@@ -197,6 +200,12 @@ impl Client {
                 None => Ok(raw),
             }
         });
+        let outcome = match &judged {
+            Ok(raw) if raw.status < 400 => "ok",
+            Ok(_) => "refused",
+            Err(error) => error.kind().name(),
+        };
+        self.metrics.vault_call(request.operation(), &address.label, outcome, started.elapsed());
         if let Err(error) = &judged
             && fair
         {

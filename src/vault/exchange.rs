@@ -31,6 +31,23 @@ pub(super) struct Request<'a> {
     pub body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
+impl Request<'_> {
+    /// What is asked, as a label: never the path itself.
+    pub(super) fn operation(&self) -> &'static str {
+        let has = |part: &str| self.path.contains(part);
+        match self.path {
+            path if path.starts_with("sys/health") => "health",
+            path if path.starts_with("sys/wrapping/") => "unwrap_secret",
+            "auth/token/lookup-self" => "lookup",
+            "auth/token/renew-self" => "renew",
+            path if path.starts_with("auth/") => "login",
+            _ if has("/encrypt/") => "encrypt",
+            _ if has("/decrypt/") => "decrypt",
+            _ => "read_key",
+        }
+    }
+}
+
 /// What came back, whatever its status.
 pub(super) struct Raw {
     pub status: u16,

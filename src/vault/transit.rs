@@ -21,6 +21,7 @@ use super::token::Token;
 use crate::backend::{AddressState, Backend, BackendError, ErrorKind, KeyDescription, KeyScope, TokenState};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
+use crate::telemetry::metrics::Metrics;
 
 /// How a Transit ciphertext begins.
 const PREFIX: &str = "vault:v";
@@ -68,8 +69,8 @@ impl TransitBackend {
     ///
     /// # Errors
     /// When the CA file, the client certificate or its key cannot be used.
-    pub fn new(vault: &Vault) -> Result<Self, TlsError> {
-        let client = Arc::new(Client::new(vault)?);
+    pub fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
+        let client = Arc::new(Client::new(vault, metrics)?);
         let session = Session::new(client.clone(), login::method(vault), vault.auth_namespace.clone());
         Ok(Self::with(vault, client, Arc::new(session), false))
     }

@@ -158,6 +158,7 @@ impl Session {
             upkeep.pace.reset();
         }
         let result = self.attempt(upkeep).await;
+        self.client.metrics.login(result.as_ref().err().map_or("ok", |error| error.kind().name()));
         upkeep.login_failed = result.is_err();
         let good = match &result {
             Ok(token) => {
@@ -283,6 +284,12 @@ impl Session {
         let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
         let answer = self.client.call(&request, Deadline::after(LOGIN)).await;
         let parsed = answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth));
+        let outcome = match &parsed {
+            Ok(_) => "ok",
+            Err(CallError::Refused(_)) => "refused",
+            Err(CallError::Failed(error)) => error.kind().name(),
+        };
+        self.client.metrics.renewal(outcome);
         let renewed = match parsed {
             Ok(auth) => token.lease.renewed(granted, lease(auth.lease_duration), auth.renewable),
             // The policy need not allow it, and a dead token is found out by its use.

@@ -25,6 +25,7 @@ mod failover;
 mod go_client;
 mod identity;
 mod kms;
+mod metrics;
 mod outage;
 mod reload;
 mod systemd;
