@@ -7,5 +7,5 @@ mod render;
 mod routes;
 mod server;
 
-pub use routes::{AcceptRequest, Snapshots, public_router, router};
+pub use routes::{AcceptRequest, Alive, Snapshots, public_router, router};
 pub use server::{serve_tcp, serve_unix};

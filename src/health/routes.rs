@@ -24,22 +24,31 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Gives the snapshot of this moment.
 pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 
+/// Tells whether the serving loop goes round, or since when not.
+pub type Alive = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What the loopback address serves: nothing that changes anything.
-pub fn public_router(snapshot: Snapshots, metrics: Metrics) -> Router {
+pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Router {
     let scraped = Router::new().route("/metrics", get(scrape)).with_state((snapshot.clone(), metrics));
+    let living = Router::new().route("/livez", get(livez)).with_state(alive);
     Router::new()
         .route("/healthz", get(healthz))
-        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .with_state(snapshot)
         .merge(scraped)
+        .merge(living)
 }
 
 /// What the private socket serves: the same, and what only root may do.
-pub fn router(snapshot: Snapshots, metrics: Metrics, accept: mpsc::Sender<AcceptRequest>) -> Router {
+pub fn router(
+    snapshot: Snapshots,
+    alive: Alive,
+    metrics: Metrics,
+    accept: mpsc::Sender<AcceptRequest>,
+) -> Router {
     let private = Router::new().route("/accept-key", post(accept_key)).with_state(accept);
-    public_router(snapshot, metrics).merge(private)
+    public_router(snapshot, alive, metrics).merge(private)
 }
 
 /// Whether everything behind the socket works: the key service, our login, the key.
@@ -56,9 +65,13 @@ async fn readyz(State(snapshot): State<Snapshots>, query: RawQuery, headers: Hea
     answer(&snapshot, "readyz", good, &query, &headers)
 }
 
-/// Whether the process lives. Never looks at the key service: restarting us would not bring it back.
-async fn livez() -> &'static str {
-    "ok\n"
+/// Whether the process and its serving loop live. Never looks at the key service: restarting us would
+/// not bring it back.
+async fn livez(State(alive): State<Alive>) -> Response {
+    match alive() {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
+    }
 }
 
 async fn scrape(State((snapshot, metrics)): State<(Snapshots, Metrics)>) -> Response {

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::BootTime;
+use crate::health::Alive;
 use crate::kms::KmsStream;
 use crate::retry::Backoff;
 use crate::socket::{BoundSocket, SocketError};
@@ -22,6 +23,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often the socket's place is looked at: a deleted one is back within a second.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// A loop that has not gone round for so long is stuck: it looks at the socket twice a second.
+const STUCK: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
 pub(super) struct Acceptor {
@@ -51,6 +55,15 @@ impl Heartbeat {
     pub(super) fn age(&self) -> Duration {
         let last = BootTime(Duration::from_millis(self.0.load(Ordering::Relaxed)));
         BootTime::now().since(last)
+    }
+
+    /// Whether the loop goes round, as `/livez` asks.
+    pub(super) fn alive(&self) -> Alive {
+        let beat = self.clone();
+        Arc::new(move || match beat.age() {
+            age if age < STUCK => Ok(()),
+            age => Err(format!("connections have not been accepted for {age:?}")),
+        })
     }
 }
 

@@ -109,6 +109,7 @@ impl Agent {
             _admin_socket: admin_socket,
         };
         let beat = socket.heartbeat();
+        let pulse = beat.clone();
         let streams = agent.serve_kms(settings, stopping.clone());
         agent.spawn(
             "acceptor",
@@ -124,9 +125,12 @@ impl Agent {
             Ok(())
         });
         let shown = agent.faces.subscribe();
+        let alive = pulse.alive();
         let snapshots: health::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
-        let (router, listener) =
-            (health::router(snapshots.clone(), metrics.clone(), accept), Arc::new(private_admin));
+        let (router, listener) = (
+            health::router(snapshots.clone(), alive.clone(), metrics.clone(), accept),
+            Arc::new(private_admin),
+        );
         let until = stopping.clone();
         agent.spawn(
             "admin socket",
@@ -135,7 +139,7 @@ impl Agent {
             }),
         );
         if let Some(listener) = admin_listener.map(Arc::new) {
-            let router = health::public_router(snapshots, metrics);
+            let router = health::public_router(snapshots, alive, metrics);
             agent.spawn(
                 "admin address",
                 restart::in_place("admin address's server", move || {

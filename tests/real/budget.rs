@@ -40,3 +40,20 @@ async fn a_start_costs_one_login_one_read_and_one_round_trip() {
     ];
     assert_eq!(audited, expected);
 }
+
+/// A day in a minute and a bit: the intervals are a sixtieth of the defaults, and so is the time.
+#[tokio::test]
+async fn an_idle_node_stays_below_4000_requests_a_day() {
+    let bao = Bao::start().await;
+    let scaled = "[health]\nkey_check_interval = \"1s\"\nprobe_interval = \"1500ms\"\n";
+    let _agent = Agent::ready(&(bao.vault_config() + scaled)).await;
+    let before = bao.audited().len();
+    let seconds = 15;
+    tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
+    let asked = bao.audited().len() - before;
+    let a_day = asked as u64 * 86_400 / 60 / seconds;
+    assert!(
+        (2500..=4000).contains(&a_day),
+        "{asked} requests in {seconds} s are {a_day} a day at the defaults"
+    );
+}

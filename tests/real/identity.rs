@@ -114,6 +114,35 @@ async fn a_server_restored_from_before_a_rotation_is_refused_until_it_is_accepte
 }
 
 #[tokio::test]
+async fn a_deleted_key_is_told_nothing_is_written_and_a_restored_one_heals() {
+    let bao = Bao::start().await;
+    let config = format!("transit/keys/{KEY}/config");
+    bao.post(
+        &config,
+        json!({ "exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true }),
+    )
+    .await;
+    let backup = bao.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
+    // With the worst policy, under which a wrap would make the key anew.
+    bao.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let before = kms.round_trip().await;
+    bao.delete(&format!("transit/keys/{KEY}")).await;
+    agent.wait_for_reason("failed", "key_missing").await;
+    assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert!(kms.decrypt(&before).await.is_err());
+    assert!(kms.status().await.is_err());
+    let key =
+        bao.request(reqwest::Method::GET, &format!("transit/keys/{KEY}"), serde_json::Value::Null, "").await;
+    assert_eq!(key.0, 404, "the deleted key was not made anew");
+    bao.post(&format!("transit/restore/{KEY}"), json!({ "backup": backup })).await;
+    agent.wait_for_phase("ready").await;
+    assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
+    assert_eq!(kms.round_trip().await.key_id, before.key_id);
+}
+
+#[tokio::test]
 async fn a_missing_key_is_never_created() {
     let bao = Bao::start().await;
     // The worst policy: Transit would create the key at the first encrypt.

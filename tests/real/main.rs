@@ -22,6 +22,7 @@ mod config;
 mod decrypt_only;
 mod dev;
 mod failover;
+mod faults;
 mod go_client;
 mod identity;
 mod kms;

@@ -4,6 +4,7 @@
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -11,6 +12,8 @@ use nix::sys::signal::Signal;
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::Bao;
 use crate::support::eventually;
+use crate::support::load::Load;
+use crate::support::tools;
 
 /// A place for notifications.
 struct Notified {
@@ -49,6 +52,19 @@ impl Notified {
         let mut buffer = [0; 4096];
         while self.socket.recv(&mut buffer).is_ok() {}
     }
+}
+
+/// What systemd does between fork and exec: the descriptor gets the number 3, and the variables name the
+/// process's own id.
+fn passing(listener: &UnixListener, command: &Command) -> Command {
+    let raw = listener.as_raw_fd();
+    nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let script = format!(
+        "import os, sys\nos.dup2({raw}, 3)\nos.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='kms', LISTEN_PID=str(os.getpid()))\nos.execv(sys.argv[1], sys.argv[1:])"
+    );
+    let mut shim = Command::new("python3");
+    shim.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    shim
 }
 
 #[tokio::test]
@@ -101,18 +117,8 @@ async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
     let socket = directory.path().join("kms.sock");
     // Blocking, as systemd passes it.
     let listener = UnixListener::bind(&socket).unwrap();
-    let raw = listener.as_raw_fd();
-    let agent = Agent::start_with(directory, &(bao.vault_config() + QUICK), |command| {
-        // What systemd does between fork and exec: the descriptor gets the number 3, and the variables
-        // name the process's own id.
-        let script = format!(
-            "import os, sys\nos.dup2({raw}, 3)\nos.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='kms', LISTEN_PID=str(os.getpid()))\nos.execv(sys.argv[1], sys.argv[1:])"
-        );
-        let mut shim = std::process::Command::new("python3");
-        shim.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
-        nix::fcntl::fcntl(&listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-        shim
-    });
+    let agent =
+        Agent::start_with(directory, &(bao.vault_config() + QUICK), |command| passing(&listener, &command));
     agent.wait_for_phase("ready").await;
     agent.wait_for_log("systemd passed the socket").await;
     agent.kms().await.round_trip().await;
@@ -121,6 +127,92 @@ async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
     let waiting = UnixStream::connect(&socket).unwrap();
     assert!(socket.exists(), "the socket is systemd's to remove");
     drop((waiting, directory));
+}
+
+/// kill -9 and a restart under load, while systemd holds the socket: no connection is refused, and only
+/// calls that were under way may fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_under_a_passed_socket_refuses_no_connection() {
+    let bao = Bao::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kms.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let config = bao.vault_config() + QUICK;
+    let start = |directory| Agent::start_with(directory, &config, |command| passing(&listener, &command));
+    let mut agent = start(directory);
+    agent.wait_for_phase("ready").await;
+    let first = agent.kms().await.round_trip().await;
+    for kill in [true, false, true] {
+        let load = Load::start(&socket, &first);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let directory = if kill {
+            agent.kill()
+        } else {
+            assert!(agent.stop().await.success());
+            agent.kill()
+        };
+        // Connections wait in the listener while nobody serves.
+        let waiting = UnixStream::connect(&socket).unwrap();
+        agent = start(directory);
+        agent.wait_for_phase("ready").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        drop(waiting);
+        let calls = load.stop().await;
+        let failed = calls.failed();
+        if kill {
+            // Each of the four callers may lose the call that it had under way, and its connection.
+            assert!(failed.len() <= 8, "{failed:?}");
+        } else {
+            assert!(failed.is_empty(), "a graceful restart: {failed:?}");
+        }
+    }
+}
+
+/// The same restarts, as the API server's own client meets them: no call fails, none is retried by us.
+#[tokio::test(flavor = "multi_thread")]
+async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
+    let Some(client) = tools::go_client() else { return };
+    let bao = Bao::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kms.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let config = bao.vault_config() + QUICK;
+    let start = |directory| Agent::start_with(directory, &config, |command| passing(&listener, &command));
+    let mut agent = start(directory);
+    agent.wait_for_phase("ready").await;
+    let client = tokio::process::Command::new(client)
+        .arg("-socket")
+        .arg(&socket)
+        .args(["-mode", "rotate", "-duration", "8s"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert!(agent.stop().await.success());
+        agent = start(agent.kill());
+        agent.wait_for_phase("ready").await;
+    }
+    let output = client.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_drain_short() {
+    let bao = Bao::start().await;
+    let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    kms.round_trip().await;
+    bao.freeze();
+    let call = tokio::spawn(async move { kms.encrypt(&crate::support::kms::SEED).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    agent.signal(Signal::SIGTERM);
+    agent.wait_for_log("waiting up to").await;
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.ended().await.code(), Some(70), "{}", agent.log());
+    assert!(agent.log().contains("a second signal"));
+    assert!(call.await.unwrap().is_err());
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ pub mod bao;
 pub mod fake;
 pub mod jwt;
 pub mod kms;
+pub mod load;
 pub mod pki;
+pub mod proxy;
 pub mod tools;
 
 use std::time::{Duration, Instant};
