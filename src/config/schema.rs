@@ -69,7 +69,7 @@ pub const KEYS: &[Key] = &[
     key("server.socket", Kind::Text, "/run/kmsplugin/kms.sock",
         "Unix socket that kube-apiserver connects to; `unix://` is accepted in front"),
     key("server.admin", Kind::Text, "127.0.0.1:8690",
-        "Address of /healthz, /livez, /readyz and /status; empty turns it off"),
+        "Address of /healthz, /livez, /readyz, /metrics and /status; empty turns it off"),
     key("server.insecure_admin_beyond_loopback", Kind::Boolean, "false",
         "Let server.admin listen on an address that other machines reach, without TLS"),
     key("server.runtime_dir", Kind::Text, "/run/kms-plugin",
