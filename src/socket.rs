@@ -24,7 +24,7 @@ const MODE: u32 = 0o600;
 pub enum SocketError {
     /// Another process answers on it.
     #[error(
-        "{0}: another process serves on this socket; stop it first (systemctl stop kms-plugin.socket kms-plugin.service, or fuser {0})"
+        "{0}: another process serves on this socket; stop it first (under systemd: systemctl stop kms-plugin.socket kms-plugin.service; `fuser {0}` names it), or give this one another place"
     )]
     InUse(PathBuf),
     /// Something else is at the path.
@@ -40,6 +40,9 @@ pub enum SocketError {
     /// The directory is missing.
     #[error("{0}: the directory of the socket does not exist; make it: mkdir -m 0700 {0}")]
     NoDirectory(PathBuf),
+    /// Everybody could put another socket in the place of ours.
+    #[error("{0}: every user can replace files in this directory, and so the socket; chmod o-w {0}")]
+    OpenDirectory(PathBuf),
     /// The system refused.
     #[error("{path}: the socket cannot be {action}: {cause}")]
     Io {
@@ -71,6 +74,10 @@ impl BoundSocket {
         let directory = path.parent().unwrap_or(Path::new("/"));
         if !directory.is_dir() {
             return Err(SocketError::NoDirectory(directory.to_path_buf()));
+        }
+        let mode = fs::metadata(directory).map_err(error("looked at"))?.mode();
+        if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+            return Err(SocketError::OpenDirectory(directory.to_path_buf()));
         }
         // Two starts at once would both find a stale socket: one after the other looks and binds.
         let locked = fs::File::open(directory).map_err(error("locked"))?;

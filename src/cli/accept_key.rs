@@ -19,7 +19,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 )]
 pub(super) struct AcceptKeyArgs {
     /// Runtime directory of the agent (server.runtime_dir)
-    #[arg(long, value_name = "DIR", default_value = "/run/kms-plugin")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "KMS_PLUGIN_SERVER_RUNTIME_DIR",
+        default_value = "/run/kms-plugin"
+    )]
     runtime_dir: PathBuf,
 }
 
@@ -29,7 +34,7 @@ pub(super) fn run(args: &AcceptKeyArgs) -> Result<(), Failure> {
         let asked = client::admin(&socket, hyper::Method::POST, "/accept-key", TIMEOUT).await;
         let (status, text) = asked.map_err(|error| {
             let message = format!(
-                "no agent answers on {}; is kms-plugin.service active, and are you root?",
+                "no agent answers on {}; is kms-plugin.service active, are you root, and is this its server.runtime_dir (--runtime-dir)?",
                 socket.display()
             );
             Failure::new(Exit::Unavailable, error.context(message))

@@ -35,7 +35,8 @@ impl Interceptor for WithTimeout {
 /// Connects to the KMS socket at `path`, with `localhost` as the authority: what kube-apiserver sends.
 pub(super) async fn kms(path: &Path, timeout: Duration) -> Result<KmsClient, Failure> {
     let unreachable = |error: anyhow::Error| {
-        let message = format!("no KMS plugin answers on {}", path.display());
+        let message =
+            format!("no KMS plugin answers on {}: is it running, and is --socket right?", path.display());
         Failure::new(Exit::Unavailable, error.context(message))
     };
     // Connecting by hand first: tonic hides the system's reason in a chain of its own.

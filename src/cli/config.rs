@@ -5,7 +5,7 @@ use figment::value::Value;
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::report::{self, Output};
-use crate::config::schema::{self, Key, Kind};
+use crate::config::schema::{self, Key};
 use crate::config::vault::without_userinfo;
 use crate::config::{Merged, Settings};
 
@@ -82,7 +82,7 @@ fn text(merged: &Merged) -> String {
                 text.push_str(&format!("{name} = {}  # {origin}\n", toml_value(&value)));
             }
             (None, _) if key.default.is_empty() => text.push_str(&format!("# {name} is not set\n")),
-            (None, _) => text.push_str(&format!("# {name} = {}  # default\n", shown_default(key))),
+            (None, _) => text.push_str(&format!("# {name}: by default {}\n", key.default)),
         }
     }
     if let Some(Value::Array(_, entries)) = merged.value(schema::DECRYPT_ONLY) {
@@ -123,13 +123,6 @@ fn redacted(value: &Value) -> Value {
             Value::from(shown.collect::<figment::value::Dict>())
         }
         other => other.clone(),
-    }
-}
-
-fn shown_default(key: &Key) -> String {
-    match key.kind {
-        Kind::Integer | Kind::Boolean => key.default.to_owned(),
-        _ => format!("{:?}", key.default),
     }
 }
 

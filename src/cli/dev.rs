@@ -54,6 +54,12 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     }
     let wanted =
         args.admin.or_else(|| ADMIN.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    if !wanted.ip().is_loopback() {
+        let message = format!(
+            "--admin {wanted} is reached by other machines; name an address of loopback, such as {ADMIN}"
+        );
+        return Err(Failure::message(Exit::Usage, message));
+    }
     let mut settings = Settings::development(&directory, keyring.clone(), wanted);
     telemetry::init(&settings.log);
     runtime()?.block_on(async {
@@ -104,7 +110,7 @@ admin      http://{admin}/healthz
 Try, in another terminal:
   {program} probe --socket {socket} --count 1000
   {program} dev --rotate --directory {directory}
-  curl http://{admin}/healthz?verbose
+  curl 'http://{admin}/healthz?verbose'
 
 EncryptionConfiguration for kube-apiserver (--encryption-provider-config):
 

@@ -39,6 +39,11 @@ impl Failure {
         Self { exit, error: anyhow::Error::msg(message.into()) }
     }
 
+    /// Puts what was tried in front.
+    pub(super) fn context(self, message: String) -> Self {
+        Self { exit: self.exit, error: self.error.context(message) }
+    }
+
     /// Tells each cause on a line of its own: to the journal or to stderr, wherever the log goes.
     pub(super) fn tell(&self) -> Exit {
         for (depth, cause) in self.error.chain().enumerate() {

@@ -24,6 +24,13 @@ pub(super) struct ConfigFlags {
 }
 
 impl ConfigFlags {
+    /// The default file, when no other was named and it is not there.
+    pub(super) fn missing_file(&self) -> Option<PathBuf> {
+        let default = PathBuf::from(DEFAULT_FILE);
+        let named = self.file.is_some() || std::env::var_os("KMS_PLUGIN_CONFIG").is_some();
+        (!named && !default.exists()).then_some(default)
+    }
+
     /// The merged configuration: file, `config.d`, environment, flags.
     pub(super) fn merge(&self) -> Result<Merged, Failure> {
         let named = self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from));
@@ -60,7 +67,7 @@ impl Args for ConfigFlags {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!(
-                "Configuration file; config.d/*.toml beside it is read, too [default: {DEFAULT_FILE}]"
+                "Configuration file; config.d/*.toml beside it is read, too. Also: KMS_PLUGIN_CONFIG [default: {DEFAULT_FILE}]"
             ));
         schema::KEYS.iter().fold(command.arg(file), |command, key| command.arg(flag(key)))
     }

@@ -33,7 +33,17 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
 }
 
 fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
-    Settings::from_merged(&flags.merge()?).map_err(|error| Failure::new(Exit::Config, error))
+    let merged = flags.merge()?;
+    Settings::from_merged(&merged).map_err(|error| {
+        let failure = Failure::new(Exit::Config, error);
+        match flags.missing_file() {
+            Some(file) => failure.context(format!(
+                "there is no configuration file {}; name one with --config. To try without a Vault: kms-plugin dev",
+                file.display()
+            )),
+            None => failure,
+        }
+    })
 }
 
 /// SIGHUP reads the configuration, the credentials and the TLS files again. What does not work is told,

@@ -168,8 +168,10 @@ fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
     let mut text = String::new();
     let opened = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
     if let Err(error) = opened {
-        let message =
-            format!("the file cannot be read: {error}; check that it exists and its owner and mode");
+        let message = match error.kind() {
+            std::io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
+            _ => format!("the file cannot be read: {error}; check that it exists and its owner and mode"),
+        };
         problems.push(Problem::new(place, message));
         return None;
     }

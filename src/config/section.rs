@@ -208,7 +208,12 @@ impl RawAuth {
                     }
                     (None, Some(file)) => RoleId::File(file.clone()),
                     _ => {
-                        check.problem(&key("role_id"), "approle needs either role_id or role_id_file");
+                        let both = self.role_id.is_some() && self.role_id_file.is_some();
+                        let message = match both {
+                            true => "role_id and role_id_file are both given; keep one",
+                            false => "approle needs either role_id or role_id_file",
+                        };
+                        check.problem(&key("role_id"), message);
                         return None;
                     }
                 };

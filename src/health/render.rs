@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::clock::BootTime;
-use crate::snapshot::{Announce, Phase, Reason, ServiceState, Snapshot, ago};
+use crate::snapshot::{Announce, Phase, Reason, ReasonKind as Kind, ServiceState, Snapshot, ago};
 
 /// `/status`: the snapshot without secrets, times as seconds.
 #[derive(Serialize)]
@@ -37,62 +37,104 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusBody<'_> {
 }
 
 /// One check with its result, as kube's own `?verbose` shows it.
-pub(super) struct Check {
+struct Check {
     name: String,
-    failure: Option<String>,
+    state: CheckState,
+}
+
+enum CheckState {
+    Good,
+    /// Nothing was seen of it yet.
+    Unknown,
+    Failed(String),
 }
 
 impl Check {
-    /// `[+]vault ok`, `[-]vault failed: …`.
+    fn new(name: impl Into<String>, known: bool, failure: Option<String>) -> Self {
+        let state = match failure {
+            Some(why) => CheckState::Failed(why),
+            None if known => CheckState::Good,
+            None => CheckState::Unknown,
+        };
+        Self { name: name.into(), state }
+    }
+
+    /// `[+]vault ok`, `[-]vault failed: …`, `[?]key not known yet`.
     fn line(&self) -> String {
-        match &self.failure {
-            None => format!("[+]{} ok", self.name),
-            Some(why) => format!("[-]{} failed: {why}", self.name),
+        match &self.state {
+            CheckState::Good => format!("[+]{} ok", self.name),
+            CheckState::Unknown => format!("[?]{} not known yet", self.name),
+            CheckState::Failed(why) => format!("[-]{} failed: {why}", self.name),
         }
     }
 }
 
+/// Whether everything works: the primary, and every key service that only unwraps.
+pub(super) fn healthy(snapshot: &Snapshot) -> bool {
+    snapshot.phase == Phase::Ready
+        && snapshot.decrypt_only.iter().all(|other| other.key.is_some() && other.problem.is_none())
+}
+
 /// The checks behind `/healthz`, in order.
-pub(super) fn checks(snapshot: &Snapshot) -> Vec<Check> {
+fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let reason = snapshot.reason.as_ref().filter(|_| snapshot.phase != Phase::Ready);
-    let when = |holds: fn(&Reason) -> bool| {
-        reason
-            .filter(|reason| holds(reason))
-            .map(|reason| format!("{}; remedy: {}", reason.text, reason.remedy))
+    let of = |kinds: &[Kind]| {
+        let reason = reason.filter(|reason| kinds.contains(&reason.kind))?;
+        Some(format!("{}; remedy: {}", reason.text, reason.remedy))
     };
-    use crate::snapshot::ReasonKind as Kind;
+    let primary = &snapshot.primary;
+    let reached = snapshot.proven || primary.addresses.iter().any(|address| address.reachable == Some(true));
     let mut checks = vec![
-        Check { name: "vault".into(), failure: when(|reason| reason.kind.is_outage()) },
-        Check {
-            name: "auth".into(),
-            failure: when(|reason| {
-                matches!(reason.kind, Kind::Denied | Kind::CredentialsRefused | Kind::CredentialsUnreadable)
-            }),
-        },
-        Check {
-            name: "key".into(),
-            failure: when(|reason| {
-                matches!(
-                    reason.kind,
-                    Kind::KeyMissing
-                        | Kind::KeyUnusable
-                        | Kind::KeyReplaced
-                        | Kind::KeyRolledBack
-                        | Kind::KeyUnreadable
-                )
-            }),
-        },
+        Check::new("vault", reached, of(&[Kind::NoContact, Kind::Unreachable, Kind::Sealed])),
+        Check::new(
+            "auth",
+            primary.token.as_ref().is_none_or(|token| token.held),
+            of(&[Kind::CredentialsRefused, Kind::CredentialsUnreadable]),
+        ),
+        Check::new(
+            "key",
+            primary.key.is_some() && !snapshot.unread,
+            of(&[
+                Kind::Denied,
+                Kind::KeyMissing,
+                Kind::KeyUnusable,
+                Kind::KeyReplaced,
+                Kind::KeyRolledBack,
+                Kind::KeyUnreadable,
+            ]),
+        ),
     ];
-    for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
+    for service in std::iter::once(primary).chain(&snapshot.decrypt_only) {
+        if service.name != primary.name {
+            checks.push(Check::new(
+                format!("{}/key", service.name),
+                service.key.is_some(),
+                service.problem.clone(),
+            ));
+        }
         for address in &service.addresses {
-            let failure = match address.reachable {
-                Some(false) => Some(address.reason.clone().unwrap_or_else(|| "not reachable".into())),
-                _ => None,
-            };
-            checks.push(Check { name: format!("{}/{}", service.name, address.address), failure });
+            let failure = (address.reachable == Some(false))
+                .then(|| address.reason.clone().unwrap_or_else(|| "not reachable".into()));
+            checks.push(Check::new(
+                format!("{}/{}", service.name, address.address),
+                address.reachable.is_some(),
+                failure,
+            ));
         }
     }
     checks
+}
+
+/// What is wrong, in one line: the state's, or that of a key service that only unwraps.
+pub(super) fn trouble(snapshot: &Snapshot) -> String {
+    let other = snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some());
+    match (snapshot.phase, other) {
+        (Phase::Ready, Some(other)) => {
+            let why = other.problem.as_deref().unwrap_or("its key was not read yet");
+            format!("{}; but decrypt_only {:?}: {why}", snapshot.line(), other.name)
+        }
+        _ => snapshot.line(),
+    }
 }
 
 /// The verbose form: one line a check, and a verdict.

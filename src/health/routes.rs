@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{metrics, render};
-use crate::snapshot::{Phase, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 
 /// An administrator's wish to accept a changed key; answered with the new state or why not.
@@ -54,7 +54,7 @@ pub fn router(
 /// Whether everything behind the socket works: the key service, our login, the key.
 async fn healthz(State(snapshot): State<Snapshots>, query: RawQuery, headers: HeaderMap) -> Response {
     let snapshot = snapshot();
-    let good = snapshot.phase == Phase::Ready;
+    let good = render::healthy(&snapshot);
     answer(&snapshot, "healthz", good, &query, &headers)
 }
 
@@ -104,7 +104,7 @@ fn answer(
     if good {
         (code, "ok\n".to_owned()).into_response()
     } else {
-        (code, snapshot.line() + "\n").into_response()
+        (code, render::trouble(snapshot) + "\n").into_response()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent: binds what it serves on, starts its tasks, and ends when one of them does or it is told to.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -32,8 +33,9 @@ const PROOF: Duration = Duration::from_secs(15);
 const MAX_STREAMS: u32 = 256;
 /// How often a draining agent looks whether calls are under way.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
-/// Time for the last answers to leave, after the last call has ended.
-const LAST_ANSWERS: Duration = Duration::from_millis(100);
+/// Time for peers to leave by themselves when no call is under way. Most do at once, and then nothing
+/// waits; a peer that is silent, or too busy to hear of the end, is cut off after it.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Accepted connections that may wait for the server.
 const MAX_ACCEPTED: usize = 64;
 /// Name of the watchdog's private socket in the runtime directory.
@@ -238,7 +240,10 @@ impl Agent {
     /// Starts a core with other settings beside the old one, and changes over when it has proven itself
     /// with a round trip. Connections stay; calls under way end where they began.
     async fn reload(&mut self, settings: &Settings) -> Result<(), String> {
-        let prepared = Prepared::new(settings, &self.metrics).map_err(|error| error.to_string())?;
+        let prepared = Prepared::new(settings, &self.metrics).map_err(|error| {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            format!("{error}{cause}")
+        })?;
         let core = prepared.start(self.faces.clone());
         if tokio::time::timeout(PROOF, core.proven()).await.is_err() {
             let line = core.snapshot.borrow().line();

@@ -16,14 +16,14 @@ pub enum AgentError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// TLS to the key service.
-    #[error("TLS to the key service cannot be set up: {0}")]
+    #[error("TLS to the key service cannot be set up; check ca_file, client_cert_file and client_key_file")]
     Tls(#[from] TlsError),
     /// The embedded keyring.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// The admin address.
     #[error(
-        "the admin address {address} cannot be bound: {cause}; is another agent running? Choose another with server.admin"
+        "the admin address {address} cannot be bound: {cause}; is another agent running? Choose another address (serve: server.admin, dev: --admin)"
     )]
     Admin {
         /// The address.

@@ -167,6 +167,8 @@ impl Observer {
                 }
             }
             Err(error) => {
+                // Whether only reading is lost shows in a round trip: it is tried at once.
+                watch.trip_at = Instant::now();
                 watch.read_fault = Some(error.clone());
                 self.tell(Event::DescribeFailed(error)).await;
             }
@@ -236,6 +238,8 @@ impl Observer {
                 self.tell(Event::RoundTripFailed { error, confirmed }).await;
             }
             Place::DecryptOnly(_) => {
+                // Whether only reading is lost shows in a round trip: it is tried at once.
+                watch.trip_at = Instant::now();
                 watch.read_fault = Some(error.clone());
                 self.tell(Event::DescribeFailed(error)).await;
             }

@@ -224,11 +224,11 @@ impl State {
         }
         match (&self.describe_fault, self.proven, &self.key) {
             (None, true, Some(_)) => (Phase::Ready, None, None),
-            (Some(error), true, Some(_)) if !self.is_outage(error) => {
+            (Some(error), true, Some(_)) if error.kind() == ErrorKind::Denied => {
                 let reason = Reason {
                     kind: ReasonKind::KeyUnreadable,
                     text: format!(
-                        "the key's versions cannot be read, so a rotation is not seen; wrapping works: {error}"
+                        "the key's versions cannot be read, so a rotation is not seen; wrapping worked at the last round trip: {error}"
                     ),
                     remedy: error.remedy().to_owned(),
                 };

@@ -109,8 +109,20 @@ impl Publisher {
 
     fn apply(&mut self, event: Event) -> bool {
         let before = self.state.key.clone();
+        let accepted = matches!(event, Event::Accept);
         let (state, effects) = step(self.state.clone(), event, BootTime::now());
         self.state = state;
+        if accepted && let (Some(given_up), Some(key)) = (&before, &self.state.key) {
+            tracing::warn!(
+                KMS_REASON = "key_accepted",
+                "an administrator accepted {} version {} of {}; what was written under version {} of {} is given up (unix seconds)",
+                key.scope,
+                key.version,
+                key.created,
+                given_up.version,
+                given_up.created
+            );
+        }
         if self.state.key != before {
             tell_key(before.as_ref(), self.state.key.as_ref());
         }
@@ -224,6 +236,7 @@ fn tell_phase(before: &Snapshot, now: &Snapshot) {
     match now.phase {
         Phase::Failed => tracing::error!(KMS_REASON = reason, "{line}"),
         Phase::Degraded => tracing::warn!(KMS_REASON = reason, "{line}"),
+        Phase::Starting if now.reason.is_some() => tracing::warn!(KMS_REASON = reason, "{line}"),
         _ => tracing::info!(KMS_REASON = reason, "{line}"),
     }
 }

@@ -31,7 +31,11 @@ impl Refusal {
     }
 
     fn error(&self, kind: ErrorKind, what: &str, remedy: impl Into<String>) -> BackendError {
-        let text = if self.text.is_empty() { "no reason given" } else { &self.text };
+        let text = match (self.text.as_str(), self.status) {
+            ("", 404) => "there is no such thing",
+            ("", _) => "no reason given",
+            (text, _) => text,
+        };
         let message = format!("{what}: {} answered {}: {text}", self.address_name, self.status);
         BackendError::new(kind, message, remedy.into())
     }
@@ -95,7 +99,10 @@ struct Errors {
 /// The server's own words in an error's body, or `None` when the body is not the server's JSON.
 pub(super) fn server_text(body: &[u8]) -> Option<String> {
     let parsed: Errors = serde_json::from_slice(body).ok()?;
-    let mut text = parsed.errors.join("; ").replace(['\n', '\t'], " ").trim().to_owned();
+    // Go's list of one error has a heading and a bullet, which say nothing.
+    let text = parsed.errors.join("; ").replace(['\n', '\t'], " ");
+    let mut text =
+        text.trim().trim_start_matches("1 error occurred:").trim_start_matches([' ', '*']).to_owned();
     if let Some((end, _)) = text.char_indices().nth(300) {
         text.truncate(end);
         text.push('…');
@@ -282,7 +289,7 @@ mod tests {
     fn a_servers_text_is_bounded_and_on_one_line() {
         let body =
             serde_json::json!({ "errors": ["1 error occurred:\n\t* permission denied\n\n"] }).to_string();
-        assert_eq!(server_text(body.as_bytes()).as_deref(), Some("1 error occurred:  * permission denied"));
+        assert_eq!(server_text(body.as_bytes()).as_deref(), Some("permission denied"));
         let long = serde_json::json!({ "errors": ["é".repeat(4000)] }).to_string();
         assert_eq!(server_text(long.as_bytes()).map(|text| text.chars().count()), Some(301));
         assert_eq!(server_text(b"<html>forbidden</html>"), None);

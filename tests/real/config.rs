@@ -60,7 +60,7 @@ fn layers_override_each_other_and_are_shown() {
     assert!(entry("vault.transit.key").1.ends_with("config.toml"));
     let (_, text, _) = run_file(&file, &variables, &[]);
     assert!(text.contains("level = \"debug\"  # KMS_PLUGIN_LOG_LEVEL"), "{text}");
-    assert!(text.contains("# mount = \"transit\"  # default"), "{text}");
+    assert!(text.contains("# mount: by default transit"), "{text}");
 }
 
 #[test]
