@@ -129,10 +129,10 @@ async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
     drop((waiting, directory));
 }
 
-/// kill -9 and a restart under load, while systemd holds the socket: no connection is refused, and only
-/// calls that were under way may fail.
+/// kill -9 under load, while systemd holds the socket: no connection is refused, and only calls that were
+/// under way may fail.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_under_a_passed_socket_refuses_no_connection() {
+async fn a_kill_under_a_passed_socket_refuses_no_connection() {
     let bao = Bao::start().await;
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("kms.sock");
@@ -142,15 +142,10 @@ async fn a_restart_under_a_passed_socket_refuses_no_connection() {
     let mut agent = start(directory);
     agent.wait_for_phase("ready").await;
     let first = agent.kms().await.round_trip().await;
-    for kill in [true, false, true] {
+    for _ in 0..3 {
         let load = Load::start(&socket, &first);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let directory = if kill {
-            agent.kill()
-        } else {
-            assert!(agent.stop().await.success());
-            agent.kill()
-        };
+        let directory = agent.kill();
         // Connections wait in the listener while nobody serves.
         let waiting = UnixStream::connect(&socket).unwrap();
         agent = start(directory);
@@ -158,17 +153,13 @@ async fn a_restart_under_a_passed_socket_refuses_no_connection() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         drop(waiting);
         let calls = load.stop().await;
-        let failed = calls.failed();
-        if kill {
-            // Each of the four callers may lose the call that it had under way, and its connection.
-            assert!(failed.len() <= 8, "{failed:?}");
-        } else {
-            assert!(failed.is_empty(), "a graceful restart: {failed:?}");
-        }
+        // Each of the four callers may lose the call that it had under way, and its connection.
+        assert!(calls.failed().len() <= 8, "{:?}", calls.failed());
     }
 }
 
-/// The same restarts, as the API server's own client meets them: no call fails, none is retried by us.
+/// Graceful restarts, as the API server's own client meets them: no call fails, none is retried by us. Not
+/// with a tonic client: it does not repeat a call that the end of a connection left unprocessed.
 #[tokio::test(flavor = "multi_thread")]
 async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     let Some(client) = tools::go_client() else { return };
@@ -180,22 +171,28 @@ async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     let start = |directory| Agent::start_with(directory, &config, |command| passing(&listener, &command));
     let mut agent = start(directory);
     agent.wait_for_phase("ready").await;
-    let client = tokio::process::Command::new(client)
-        .arg("-socket")
-        .arg(&socket)
-        .args(["-mode", "rotate", "-duration", "8s"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::process::Command::new(client)
+                .arg("-socket")
+                .arg(&socket)
+                .args(["-mode", "rotate", "-duration", "8s"])
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(1200)).await;
         assert!(agent.stop().await.success());
         agent = start(agent.kill());
         agent.wait_for_phase("ready").await;
     }
-    let output = client.wait_with_output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for client in clients {
+        let output = client.wait_with_output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[tokio::test]
