@@ -1,7 +1,7 @@
 //! The fault table, under a steady load: what fails, for how long, and that it heals by itself.
 //! Waits are shortened by configuration: a key check every 0.2 s, a round trip every 0.3 s.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -25,6 +25,15 @@ async fn loaded(agent: &Agent) -> Load {
 
 async fn pause(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// A connection, waited for while the listener's queue is full: a non-blocking connect does not wait by
+/// itself (unix(7)).
+async fn connect(socket: &Path) -> tokio::net::UnixStream {
+    eventually("a connection", async || {
+        tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())
+    })
+    .await
 }
 
 /// The server behind a proxy.
@@ -226,7 +235,7 @@ async fn crowds_and_silent_peers_do_not_stop_the_service() {
     let many = usize::try_from(hard / 4).unwrap().min(5000);
     let mut idle = Vec::new();
     for _ in 0..many {
-        idle.push(tokio::net::UnixStream::connect(agent.socket()).await.unwrap());
+        idle.push(connect(&agent.socket()).await);
     }
     // Half-sent requests on the admin socket.
     let admin: PathBuf = agent.directory.path().join("run/admin.sock");
@@ -260,7 +269,7 @@ async fn without_descriptors_accepting_pauses_and_goes_on() {
     kms.round_trip().await;
     let mut crowd = Vec::new();
     for _ in 0..150 {
-        crowd.push(tokio::net::UnixStream::connect(agent.socket()).await.unwrap());
+        crowd.push(connect(&agent.socket()).await);
     }
     agent.wait_for_log("accepting a connection failed").await;
     kms.round_trip().await;
