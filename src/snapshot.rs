@@ -168,6 +168,13 @@ pub struct ServiceState {
     pub problem: Option<String>,
 }
 
+impl ServiceState {
+    /// Whether its key was read, the last time, too: what it wrapped can be told apart and unwrapped.
+    pub fn is_readable(&self) -> bool {
+        self.key.is_some() && self.problem.is_none()
+    }
+}
+
 /// The state of the agent at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {

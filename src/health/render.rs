@@ -71,8 +71,7 @@ impl Check {
 
 /// Whether everything works: the primary, and every key service that only unwraps.
 pub(super) fn healthy(snapshot: &Snapshot) -> bool {
-    snapshot.phase == Phase::Ready
-        && snapshot.decrypt_only.iter().all(|other| other.key.is_some() && other.problem.is_none())
+    snapshot.phase == Phase::Ready && snapshot.decrypt_only.iter().all(ServiceState::is_readable)
 }
 
 /// The checks behind `/healthz`, in order.
@@ -127,7 +126,7 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
 
 /// What is wrong, in one line: the state's, or that of a key service that only unwraps.
 pub(super) fn trouble(snapshot: &Snapshot) -> String {
-    let other = snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some());
+    let other = snapshot.decrypt_only.iter().find(|other| !other.is_readable());
     match (snapshot.phase, other) {
         (Phase::Ready, Some(other)) => {
             let why = other.problem.as_deref().unwrap_or("its key was not read yet");

@@ -94,9 +94,7 @@ fn unknown(view: &View, message: &DecryptRequest, refreshed: Refreshed) -> Statu
     if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
         return status::of_reason(Code::Unavailable, reason);
     }
-    if let Some(other) =
-        snapshot.decrypt_only.iter().find(|other| other.key.is_none() || other.problem.is_some())
-    {
+    if let Some(other) = snapshot.decrypt_only.iter().find(|other| !other.is_readable()) {
         return status::told(
             Code::Unavailable,
             &format!(

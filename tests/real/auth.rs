@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY, policy, write_secret};
+use crate::support::bao::{Bao, KEY, write_secret};
 use crate::support::fake;
 use crate::support::jwt::Signer;
 use crate::support::kms::SEED;
@@ -71,10 +71,7 @@ async fn a_secret_from_a_systemd_credential() {
 #[tokio::test]
 async fn cert() {
     let pki = Pki::new(&["127.0.0.1"]);
-    let bao = Bao::bare(Some(&pki)).await;
-    bao.post("sys/mounts/transit", json!({ "type": "transit" })).await;
-    bao.post(&format!("transit/keys/{KEY}"), json!({})).await;
-    bao.put_policy("kms", &policy("transit", KEY)).await;
+    let bao = Bao::with_tls(&pki).await;
     bao.post("sys/auth/cert", json!({ "type": "cert" })).await;
     let ca = fs::read_to_string(&pki.ca).unwrap();
     bao.post("auth/cert/certs/nodes", json!({ "certificate": ca, "token_policies": "kms" })).await;

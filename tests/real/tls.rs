@@ -2,21 +2,9 @@
 
 use std::fs;
 
-use serde_json::json;
-
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY, policy};
+use crate::support::bao::Bao;
 use crate::support::pki::Pki;
-
-async fn server(pki: &Pki) -> Bao {
-    let bao = Bao::bare(Some(pki)).await;
-    bao.post("sys/mounts/transit", json!({ "type": "transit" })).await;
-    bao.post(&format!("transit/keys/{KEY}"), json!({})).await;
-    bao.put_policy("kms", &policy("transit", KEY)).await;
-    bao.post("sys/auth/approle", json!({ "type": "approle" })).await;
-    bao.approle("kms", json!({})).await;
-    bao
-}
 
 fn config(bao: &Bao, tls: &str) -> String {
     bao.vault_config().replace("[vault.transit]", &format!("{tls}\n[vault.transit]")) + QUICK
@@ -32,7 +20,7 @@ async fn unreachable(config: &str, words: &str) {
 #[tokio::test]
 async fn an_authority_from_a_file_and_a_name_that_is_not_the_addresss() {
     let pki = Pki::new(&["vault.internal"]);
-    let bao = server(&pki).await;
+    let bao = Bao::with_tls(&pki).await;
     let ca = format!("ca_file = {:?}", pki.ca);
     let agent = Agent::ready(&config(&bao, &format!("{ca}\nserver_name = \"vault.internal\""))).await;
     agent.kms().await.round_trip().await;
@@ -53,7 +41,7 @@ async fn an_authority_from_a_file_and_a_name_that_is_not_the_addresss() {
 #[tokio::test]
 async fn the_wrong_protocol_on_a_port() {
     let pki = Pki::new(&["127.0.0.1"]);
-    let bao = server(&pki).await;
+    let bao = Bao::with_tls(&pki).await;
     let plain = config(&bao, "").replace("https://", "http://");
     unreachable(&plain, "https://").await;
     let without_tls = Bao::start().await;

@@ -59,9 +59,9 @@ impl Bao {
         bao
     }
 
-    /// An empty server; with TLS when it is given certificates.
-    pub async fn bare(pki: Option<&Pki>) -> Self {
-        Self::any(pki, false).await
+    /// The same, with TLS.
+    pub async fn with_tls(pki: &Pki) -> Self {
+        Self::set_up(Self::any(Some(pki), false).await).await
     }
 
     async fn any(pki: Option<&Pki>, persistent: bool) -> Self {
