@@ -5,14 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{PATIENCE, eventually};
 use super::kms::Kms;
 
 /// Intervals that make a test quick.
@@ -78,7 +77,7 @@ impl Agent {
     pub fn admin(&self, method: &str, path: &str) -> Result<(u16, String), String> {
         let told = |error: std::io::Error| error.to_string();
         let mut stream = UnixStream::connect(self.directory.path().join("run/admin.sock")).map_err(told)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(told)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(told)?;
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -135,14 +134,11 @@ impl Agent {
 
     /// Waits until the process has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
-        eventually("the agent's end", async || Ok(())).await;
-        for _ in 0..1500 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("the agent does not end: {}", self.log());
+        let log = self.directory.path().join("log");
+        eventually("the agent's end", async || {
+            self.child.try_wait().unwrap().ok_or_else(|| fs::read_to_string(&log).unwrap())
+        })
+        .await
     }
 
     /// SIGTERM, and the exit status.

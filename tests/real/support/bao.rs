@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::pki::Pki;
-use super::tools;
+use super::{PATIENCE, tools};
 
 /// The name of the Transit key in most tests.
 pub const KEY: &str = "kms-key";
@@ -26,6 +26,17 @@ pub fn policy(mount: &str, key: &str) -> String {
            path "{mount}/keys/{key}" {{ capabilities = ["read"] }}
            path "auth/token/lookup-self" {{ capabilities = ["read"] }}"#
     )
+}
+
+/// A server's directory. What must outlive its process, not the machine, is kept in memory where it can be:
+/// raft syncs each entry, and a busy disk then takes longer than any test has patience.
+fn directory(persistent: bool) -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if persistent && memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
 }
 
 /// A running server.
@@ -75,7 +86,7 @@ impl Bao {
     }
 
     async fn try_start(pki: Option<&Pki>, persistent: bool) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory(persistent);
         let free_port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (port, cluster_port) = (free_port(), free_port());
         let path = |name: &str| directory.path().join(name).display().to_string();
@@ -106,7 +117,7 @@ impl Bao {
             path("audit.log"),
         );
         fs::write(path("config.hcl"), config).unwrap();
-        let mut http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
+        let mut http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
         if let Some(pki) = pki {
             http = http.tls_backend_preconfigured(pki.client_config());
         } else {
@@ -139,7 +150,8 @@ impl Bao {
 
     /// Waits until the server answers; `None` when it ended instead.
     async fn wait_up(&mut self) -> Option<()> {
-        for _ in 0..1500 {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
             if self.child.try_wait().unwrap().is_some() {
                 return None;
             }

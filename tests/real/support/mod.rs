@@ -12,6 +12,9 @@ pub mod tools;
 
 use std::time::{Duration, Instant};
 
+/// How long a test waits for what must come: far longer than it takes, since a machine can be slow and still right.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Asks until the answer is there; fails with the last answer when it takes too long. Never a bare sleep:
 /// a slow machine only waits longer.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
@@ -19,7 +22,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, S
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(last) if started.elapsed() > Duration::from_secs(30) => panic!("{what}: {last}"),
+            Err(last) if started.elapsed() > PATIENCE => panic!("{what}: {last}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
