@@ -75,10 +75,15 @@ impl BootTime {
     }
 }
 
-/// The kernel's random id of this boot, or `None` where `/proc` does not show it (random(4)).
+/// Variable in which the service unit passes the boot's id: under `ProcSubset=pid`, `/proc` does not show it.
+pub const BOOT_ID: &str = "KMS_PLUGIN_BOOT_ID";
+
+/// The kernel's random id of this boot (random(4)), as 32 hexadecimal digits; `None` where nothing tells it.
 pub fn boot_id() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned())
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let id = id.ok().or_else(|| std::env::var(BOOT_ID).ok())?;
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).collect();
+    (digits.len() == 32).then_some(digits)
 }
 
 /// Seconds since 1970 on the wall clock, for file formats and for people.

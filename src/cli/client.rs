@@ -14,6 +14,7 @@ use tower::service_fn;
 
 use super::exit::{Exit, Failure};
 use crate::proto::key_management_service_client::KeyManagementServiceClient;
+use crate::supervisor::ADMIN_SOCKET;
 
 /// Largest answer of the admin API that is read, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -55,6 +56,39 @@ pub(super) async fn kms(path: &Path, timeout: Duration) -> Result<KmsClient, Fai
 /// The path of a socket as people write it, with or without `unix://`.
 pub(super) fn socket_path(text: &str) -> PathBuf {
     PathBuf::from(text.strip_prefix("unix://").unwrap_or(text))
+}
+
+/// Which agent to ask.
+#[derive(Debug, clap::Args)]
+pub(super) struct AgentArgs {
+    /// Runtime directory of the agent (server.runtime_dir)
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "KMS_PLUGIN_SERVER_RUNTIME_DIR",
+        default_value = "/run/kms-plugin"
+    )]
+    runtime_dir: PathBuf,
+}
+
+impl AgentArgs {
+    /// Asks the agent to do something: its answer, or its refusal as a failure of this kind.
+    pub(super) async fn post(&self, path: &str, timeout: Duration, refused: Exit) -> Result<String, Failure> {
+        let socket = self.runtime_dir.join(ADMIN_SOCKET);
+        let asked = admin(&socket, hyper::Method::POST, path, timeout).await;
+        let (status, text) = asked.map_err(|error| {
+            let message = format!(
+                "no agent answers on {}; is kms-plugin.service active, are you root, and is this its server.runtime_dir (--runtime-dir)?",
+                socket.display()
+            );
+            Failure::new(Exit::Unavailable, error.context(message))
+        })?;
+        match status {
+            200 => Ok(text.trim_end().to_owned()),
+            409 => Err(Failure::message(refused, text.trim_end())),
+            _ => Err(Failure::message(Exit::Unavailable, text.trim_end())),
+        }
+    }
 }
 
 /// A request to the admin socket: the status code and the body.

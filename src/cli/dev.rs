@@ -64,11 +64,13 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     telemetry::init(&settings.log);
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        let agent = match Agent::start(&settings).await {
+        // There is no configuration to read again: whoever wishes for it is told that nobody does.
+        let nobody = tokio::sync::mpsc::channel(1).0;
+        let agent = match Agent::start(&settings, nobody.clone()).await {
             // The usual port is taken: a trial takes any other. A port that was asked for is not replaced.
             Err(AgentError::Admin { .. }) if args.admin.is_none() => {
                 settings.server.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-                Agent::start(&settings).await
+                Agent::start(&settings, nobody.clone()).await
             }
             started => started,
         };

@@ -61,3 +61,10 @@ impl Failure {
         self.exit
     }
 }
+
+impl std::fmt::Display for Failure {
+    /// The causes, on one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&format!("{:#}", self.error).replace('\n', "; "))
+    }
+}

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 use super::exit::{Exit, Failure};
+use crate::clock;
 use crate::config::schema::{self, Kind};
 use crate::config::{DEFAULT_FILE, Merged, Sources};
 
 /// The prefix of our variables.
 const PREFIX: &str = "KMS_PLUGIN_";
-/// Variables with our prefix that are not configuration: the file's place, and the tests' own.
-const NOT_KEYS: [&str; 2] = ["KMS_PLUGIN_CONFIG", "KMS_PLUGIN_TESTS_"];
+/// Variables with our prefix that are not configuration: the file's place, the boot's id, and the tests' own.
+const NOT_KEYS: [&str; 3] = ["KMS_PLUGIN_CONFIG", clock::BOOT_ID, "KMS_PLUGIN_TESTS_"];
 /// In what the kubelet sets for a Service that happens to be called kms-plugin or kms-plugin-something.
 const OF_A_SERVICE: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 

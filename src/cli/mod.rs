@@ -7,6 +7,7 @@ mod dev;
 mod exit;
 mod flags;
 mod probe;
+mod reload;
 mod report;
 mod serve;
 
@@ -39,6 +40,8 @@ enum Command {
     Probe(probe::ProbeArgs),
     /// Show the merged configuration and where each value came from
     Config(config::ConfigArgs),
+    /// Have a running agent read its configuration again, and wait for the outcome
+    Reload(reload::ReloadArgs),
     /// Accept that the key was replaced or rolled back: what was written under the old one is given up
     AcceptKey(accept_key::AcceptKeyArgs),
 }
@@ -57,6 +60,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::AcceptKey(args) => accept_key::run(&args),
     };
     match result {

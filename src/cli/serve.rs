@@ -7,6 +7,7 @@ use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::runtime;
 use crate::config::Settings;
+use crate::health::AdminRequest;
 use crate::kms::View;
 use crate::supervisor::{Agent, AgentError, ReloadRequest};
 use crate::systemd::notify;
@@ -18,16 +19,18 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
     process::harden();
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        let agent = Agent::start(&settings).await.map_err(failure)?;
+        let (wish, wishes) = mpsc::channel(1);
+        let agent = Agent::start(&settings, wish).await.map_err(failure)?;
+        let admin = agent.admin().map_or_else(String::new, |address| format!(", health on http://{address}"));
         tracing::info!(
-            "kms-plugin {} serves on {}",
+            "kms-plugin {} serves on {}{admin}",
             env!("CARGO_PKG_VERSION"),
-            settings.server.socket.display()
+            settings.server.socket.display(),
         );
-        let (reloads, view) = (agent.reloader(), agent.view());
+        let reloader = Reloader { flags, wishes, agent: agent.reloader(), view: agent.view() };
         tokio::select! {
             ended = signals.run(agent) => ended,
-            failed = reload_on_hangup(flags, reloads, view) => failed,
+            failed = reloader.run() => failed,
         }
     })
 }
@@ -46,39 +49,51 @@ fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
     })
 }
 
-/// SIGHUP reads the configuration, the credentials and the TLS files again. What does not work is told,
-/// and the old stays in use.
-async fn reload_on_hangup(
-    flags: &ConfigFlags,
-    reloads: mpsc::Sender<ReloadRequest>,
+/// SIGHUP and `kms-plugin reload` read the configuration, the credentials and the TLS files again. What does
+/// not work is told, and the old stays in use.
+struct Reloader<'a> {
+    flags: &'a ConfigFlags,
+    wishes: mpsc::Receiver<AdminRequest>,
+    agent: mpsc::Sender<ReloadRequest>,
     view: watch::Receiver<View>,
-) -> Result<(), Failure> {
-    let mut hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Internal, error))?;
-    loop {
-        hangups.recv().await;
-        notify::reloading();
-        let (answer, reloaded) = oneshot::channel();
-        let result = match read(flags) {
-            Ok(settings) => {
-                // When nobody takes it, the answer never comes: the agent is stopping.
-                let _taken = reloads.send((Box::new(settings), answer)).await;
-                reloaded.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
+}
+
+impl Reloader<'_> {
+    async fn run(mut self) -> Result<(), Failure> {
+        let mut hangups =
+            signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Internal, error))?;
+        loop {
+            let wish = tokio::select! {
+                _ = hangups.recv() => None,
+                Some(wish) = self.wishes.recv() => Some(wish),
+            };
+            notify::reloading();
+            let result = self.reload().await;
+            let line = self.view.borrow().snapshot.line();
+            match &result {
+                Ok(()) => tracing::info!(
+                    "the configuration was reloaded; [server] and [log] take effect at a restart"
+                ),
+                Err(cause) => tracing::error!(
+                    KMS_REASON = "reload_failed",
+                    "the reload failed, and the old configuration stays in use: {cause}"
+                ),
             }
-            Err(failure) => {
-                failure.tell();
-                Err("the configuration is wrong".into())
-            }
-        };
-        match result {
-            Ok(()) => {
-                tracing::info!("the configuration was reloaded; [server] and [log] take effect at a restart")
-            }
-            Err(cause) => {
-                tracing::error!("the reload failed, and the old configuration stays in use: {cause}")
+            notify::ready(&line);
+            if let Some(wish) = wish {
+                let _gone = wish.send(result.map(|()| line).map_err(|cause| {
+                    format!("the reload failed, and the old configuration stays in use: {cause}")
+                }));
             }
         }
-        let line = view.borrow().snapshot.line();
-        notify::ready(&line);
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        let settings = read(self.flags).map_err(|failure| failure.to_string())?;
+        let (answer, reloaded) = oneshot::channel();
+        // When nobody takes it, the answer never comes: the agent is stopping.
+        let _taken = self.agent.send((Box::new(settings), answer)).await;
+        reloaded.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
     }
 }
 

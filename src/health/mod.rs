@@ -1,4 +1,5 @@
-//! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key.
+//! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key
+//! and /reload.
 //!
 //! Renders the snapshot and nothing else: a probe costs the key service no call. Must not know KMS.
 
@@ -7,5 +8,5 @@ mod render;
 mod routes;
 mod server;
 
-pub use routes::{AcceptRequest, Alive, Snapshots, public_router, router};
+pub use routes::{AdminRequest, Alive, Snapshots, Wishes, public_router, router};
 pub use server::{serve_tcp, serve_unix};

@@ -15,11 +15,22 @@ use super::{metrics, render};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 
-/// An administrator's wish to accept a changed key; answered with the new state or why not.
-pub type AcceptRequest = oneshot::Sender<Result<String, String>>;
+/// An administrator's wish; answered with the new state or why not.
+pub type AdminRequest = oneshot::Sender<Result<String, String>>;
 
-/// How long an answer to an administrator may take.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Where wishes are sent to.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// To accept a changed key.
+    pub accept_key: mpsc::Sender<AdminRequest>,
+    /// To read the configuration again.
+    pub reload: mpsc::Sender<AdminRequest>,
+}
+
+/// How long accepting a key may take.
+const ACCEPT: Duration = Duration::from_secs(5);
+/// How long a reload may take: the new configuration has to prove itself within 15 s.
+const RELOAD: Duration = Duration::from_secs(25);
 
 /// Gives the snapshot of this moment.
 pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
@@ -41,13 +52,11 @@ pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Rou
 }
 
 /// What the private socket serves: the same, and what only root may do.
-pub fn router(
-    snapshot: Snapshots,
-    alive: Alive,
-    metrics: Metrics,
-    accept: mpsc::Sender<AcceptRequest>,
-) -> Router {
-    let private = Router::new().route("/accept-key", post(accept_key)).with_state(accept);
+pub fn router(snapshot: Snapshots, alive: Alive, metrics: Metrics, wishes: Wishes) -> Router {
+    let private = Router::new()
+        .route("/accept-key", post(accept_key))
+        .route("/reload", post(reload))
+        .with_state(wishes);
     public_router(snapshot, alive, metrics).merge(private)
 }
 
@@ -108,13 +117,22 @@ fn answer(
     }
 }
 
-async fn accept_key(State(accept): State<mpsc::Sender<AcceptRequest>>) -> Response {
+async fn accept_key(State(wishes): State<Wishes>) -> Response {
+    ask(&wishes.accept_key, ACCEPT).await
+}
+
+/// Answers when the new configuration is in use, or why it is not.
+async fn reload(State(wishes): State<Wishes>) -> Response {
+    ask(&wishes.reload, RELOAD).await
+}
+
+async fn ask(wishes: &mpsc::Sender<AdminRequest>, at_most: Duration) -> Response {
     let (sender, answer) = oneshot::channel();
     let asked = async {
-        accept.send(sender).await.ok()?;
+        wishes.send(sender).await.ok()?;
         answer.await.ok()
     };
-    match tokio::time::timeout(ANSWER, asked).await {
+    match tokio::time::timeout(at_most, asked).await {
         Ok(Some(Ok(line))) => (StatusCode::OK, line + "\n").into_response(),
         Ok(Some(Err(why))) => (StatusCode::CONFLICT, why + "\n").into_response(),
         Ok(None) | Err(_) => {

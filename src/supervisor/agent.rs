@@ -19,7 +19,7 @@ use super::phase::Event;
 use super::restart;
 use super::watchdog;
 use crate::config::Settings;
-use crate::health::{self, AcceptRequest};
+use crate::health::{self, AdminRequest, Wishes};
 use crate::kms::{Incoming, KmsService, KmsStream, MAX_MESSAGE, View};
 use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
@@ -55,7 +55,7 @@ pub struct Agent {
     core: Core,
     faces: Arc<watch::Sender<View>>,
     metrics: Metrics,
-    accepts: mpsc::Receiver<AcceptRequest>,
+    accepts: mpsc::Receiver<AdminRequest>,
     reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
     stop: watch::Sender<bool>,
     drain_timeout: Duration,
@@ -66,11 +66,15 @@ pub struct Agent {
 
 impl Agent {
     /// Binds everything, then starts the tasks. When this returns, the socket is served; whether the key
-    /// service is reached shows in the snapshot.
+    /// service is reached shows in the snapshot. An administrator's wish to reload goes to `reload_wishes`:
+    /// only the caller knows where settings come from.
     ///
     /// # Errors
     /// When something cannot be bound, or TLS or the keyring cannot be set up. Nothing is left behind.
-    pub async fn start(settings: &Settings) -> Result<Self, AgentError> {
+    pub async fn start(
+        settings: &Settings,
+        reload_wishes: mpsc::Sender<AdminRequest>,
+    ) -> Result<Self, AgentError> {
         let server = &settings.server;
         let runtime_dir = |cause| AgentError::RuntimeDir { path: server.runtime_dir.clone(), cause };
         std::fs::DirBuilder::new()
@@ -96,7 +100,8 @@ impl Agent {
 
         let faces = Arc::new(watch::channel(prepared.view()).0);
         let (stop, stopping) = watch::channel(false);
-        let (accept, accepts) = mpsc::channel(1);
+        let (accept_key, accepts) = mpsc::channel(1);
+        let wishes = Wishes { accept_key, reload: reload_wishes };
         let mut agent = Self {
             tasks: JoinSet::new(),
             core: prepared.start(faces.clone()),
@@ -130,7 +135,7 @@ impl Agent {
         let alive = pulse.alive();
         let snapshots: health::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
         let (router, listener) = (
-            health::router(snapshots.clone(), alive.clone(), metrics.clone(), accept),
+            health::router(snapshots.clone(), alive.clone(), metrics.clone(), wishes),
             Arc::new(private_admin),
         );
         let until = stopping.clone();

@@ -155,7 +155,7 @@ impl Publisher {
                 if service.problem.is_none() {
                     tracing::warn!(
                         KMS_REASON = error.kind().name(),
-                        remedy = error.remedy(),
+                        KMS_REMEDY = error.remedy(),
                         "decrypt_only {:?}: {problem}",
                         service.name
                     );

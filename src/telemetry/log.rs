@@ -20,24 +20,34 @@ pub fn init(log: &Log) {
         LogTarget::Stderr => false,
         LogTarget::Auto => stderr_is_the_journal(),
     };
-    if journal && let Ok(layer) = tracing_journald::layer() {
-        let layer = layer
-            .with_syslog_identifier("kms-plugin".into())
-            // Fields are named KMS_… where they are made; a prefix would come on top.
-            .with_field_prefix(None)
-            .with_priority_mappings(PriorityMappings {
-                error: Priority::Error,
-                warn: Priority::Warning,
-                info: Priority::Informational,
-                debug: Priority::Debug,
-                trace: Priority::Debug,
-            });
-        let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
-        return;
+    let mut problem = None;
+    if journal {
+        match tracing_journald::layer() {
+            Ok(layer) => return to_journal(layer, filter),
+            Err(error) => problem = Some(error),
+        }
     }
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let layer =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+    let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    if let Some(error) = problem {
+        tracing::warn!("the journal cannot be written to ({error}); logging to stderr instead");
+    }
+}
+
+fn to_journal(layer: tracing_journald::Layer, filter: Targets) {
+    let layer = layer
+        .with_syslog_identifier("kms-plugin".into())
+        // Fields are named KMS_… where they are made; a prefix would come on top.
+        .with_field_prefix(None)
+        .with_priority_mappings(PriorityMappings {
+            error: Priority::Error,
+            warn: Priority::Warning,
+            info: Priority::Informational,
+            debug: Priority::Debug,
+            trace: Priority::Debug,
+        });
     let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
 }
 

@@ -5,10 +5,12 @@
 
 mod address;
 mod client;
+mod cluster;
 mod error;
 mod exchange;
 mod key;
 mod login;
+mod notes;
 mod session;
 mod tls;
 mod token;

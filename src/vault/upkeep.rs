@@ -171,7 +171,7 @@ impl Session {
                 if self.current().is_some() {
                     tracing::warn!(
                         KMS_REASON = error.kind().name(),
-                        remedy = error.remedy(),
+                        KMS_REMEDY = error.remedy(),
                         "the token was not replaced: {error}"
                     );
                 }
@@ -213,7 +213,7 @@ impl Session {
             }
             Err(error) => {
                 if error.kind() == ErrorKind::CredentialsRefused {
-                    tracing::error!(KMS_REASON = error.kind().name(), remedy = error.remedy(), "{error}");
+                    tracing::error!(KMS_REASON = error.kind().name(), KMS_REMEDY = error.remedy(), "{error}");
                     upkeep.refused =
                         Some((fingerprint, Instant::now() + spread(REFUSED_REST), error.clone()));
                 }
@@ -300,7 +300,7 @@ impl Session {
             Err(CallError::Failed(error)) => {
                 tracing::warn!(
                     KMS_REASON = error.kind().name(),
-                    remedy = error.remedy(),
+                    KMS_REMEDY = error.remedy(),
                     "the token was not renewed: {error}"
                 );
                 self.set_problem(Some(error.to_string()));

@@ -9,10 +9,10 @@ use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
 use crate::support::bao::{Bao, write_secret};
-use crate::support::eventually;
 use crate::support::kms::SEED;
 use crate::support::load::Load;
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::{eventually, freeze};
 
 /// A recovery that still counts as by itself on a busy machine; the figures are printed.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -214,7 +214,7 @@ async fn a_frozen_agent_goes_on_where_it_was() {
     let bao = Bao::start().await;
     bao.approle("kms", json!({ "token_ttl": "4s", "token_max_ttl": "10s" })).await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    agent.signal(nix::sys::signal::Signal::SIGSTOP);
+    freeze(agent.pid());
     // Longer than the token lives: the agent wakes with a dead one.
     pause(6000).await;
     agent.signal(nix::sys::signal::Signal::SIGCONT);

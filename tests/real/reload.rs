@@ -53,6 +53,24 @@ async fn another_key_is_taken_up_under_load_and_the_old_data_stays_readable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_command_waits_for_the_outcome() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUICK;
+    let agent = Agent::ready(&config).await;
+    let (code, said) = agent.command("reload");
+    assert_eq!((code, said.starts_with("reloaded: ready")), (0, true), "{said}");
+    agent.write_config(&config.replace("[health]", "[helth]"));
+    let (code, said) = agent.command("reload");
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("did you mean health"), "{said}");
+    agent.write_config(&config.replace(KEY, "nothing"));
+    let (code, said) = agent.command("reload");
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("the old configuration stays in use"), "{said}");
+    agent.kms().await.round_trip().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_work_is_told_and_the_old_configuration_stays() {
     let bao = Bao::start().await;
     let config = bao.vault_config() + QUICK;

@@ -11,9 +11,9 @@ use nix::sys::signal::Signal;
 
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::Bao;
-use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::tools;
+use crate::support::{eventually, freeze};
 
 /// A place for notifications.
 struct Notified {
@@ -86,8 +86,7 @@ async fn readiness_status_watchdog_and_stop_are_told() {
     bao.restart().await;
     notified.next("STATUS=ready").await;
     // A process that does not run does not feed it.
-    agent.signal(Signal::SIGSTOP);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    freeze(agent.pid());
     notified.drain();
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let mut buffer = [0; 64];

@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, eventually};
 use super::kms::Kms;
+use super::{PATIENCE, eventually};
 
 /// Intervals that make a test quick.
 pub const QUICK: &str = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\n";
@@ -122,9 +122,27 @@ impl Agent {
         .await;
     }
 
+    /// Writes another configuration, for the agent to read when it is told to.
+    pub fn write_config(&self, config: &str) {
+        write_config(self.directory.path(), config);
+    }
+
+    /// Runs an administrator's command beside the agent: its exit code, and all that it wrote.
+    pub fn command(&self, name: &str) -> (i32, String) {
+        let run = self.directory.path().join("run");
+        let command = Command::new(env!("CARGO_BIN_EXE_kms-plugin"))
+            .arg(name)
+            .arg("--runtime-dir")
+            .arg(run)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (command.status.code().unwrap(), text(&command.stdout) + &text(&command.stderr))
+    }
+
     /// Writes another configuration and has it read.
     pub fn reload(&self, config: &str) {
-        write_config(self.directory.path(), config);
+        self.write_config(config);
         self.signal(Signal::SIGHUP);
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::pki::Pki;
-use super::{PATIENCE, tools};
+use super::{PATIENCE, freeze, tools};
 
 /// The name of the Transit key in most tests.
 pub const KEY: &str = "kms-key";
@@ -293,7 +293,7 @@ impl Bao {
 
     /// Stops the server's process in its tracks: a hang, as seen from outside.
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+        freeze(self.child.id());
     }
 
     pub fn thaw(&self) {

@@ -12,6 +12,10 @@ pub mod tools;
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
 /// How long a test waits for what must come: far longer than it takes, since a machine can be slow and still right.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -26,4 +30,11 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, S
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
+}
+
+/// Stops a child of ours in its tracks, and waits until the last of its threads stands still.
+pub fn freeze(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
 }

@@ -1,0 +1,106 @@
+//! `sys/health`: whether a server is there and usable, and which cluster it belongs to. Needs no token.
+//!
+//! Must not know tokens or Transit.
+
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::address::Address;
+use super::client::Client;
+use super::error;
+use super::exchange::Request;
+use crate::backend::{BackendError, ErrorKind};
+use crate::clock::Deadline;
+
+/// Answers 200 whatever the state, except for what cannot serve at all.
+const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
+
+/// `sys/health`, as far as it is used.
+#[derive(Deserialize)]
+struct SysHealth {
+    #[serde(default)]
+    cluster_id: Option<String>,
+    sealed: bool,
+    initialized: bool,
+}
+
+impl Client {
+    /// Whether any address answers `sys/health` as a usable server. Needs no token.
+    pub(super) async fn reachable(&self, deadline: Deadline) -> Result<(), BackendError> {
+        let mut first = None;
+        for (index, share) in self.shares(deadline) {
+            match self.health(index, share()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| BackendError::deadline("looking for a server")))
+    }
+
+    async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, BackendError> {
+        let Some(address) = self.addresses.get(index) else {
+            return Err(BackendError::deadline("looking for a server"));
+        };
+        let request = Request {
+            method: Method::GET,
+            path: HEALTH,
+            namespace: "",
+            token: None,
+            index: None,
+            body: None,
+        };
+        let raw = self.attempt(address, &request, deadline).await?;
+        let parsed = serde_json::from_slice::<SysHealth>(&raw.body);
+        let judged = match parsed {
+            Ok(health) if health.sealed || !health.initialized => Err(BackendError::new(
+                ErrorKind::Sealed,
+                format!("{} is sealed or not initialised", address.name),
+                "unseal it: vault operator unseal",
+            )),
+            Ok(health) => Ok(health),
+            Err(_) => Err(error::not_vault(&address.name)),
+        };
+        match &judged {
+            Ok(_) => address.answered(),
+            Err(error) => address.failed(error),
+        }
+        judged
+    }
+
+    /// Whether the address that refused us belongs to another cluster than the one our key is in. When
+    /// every address does, the cluster was moved: then what was known of it is forgotten.
+    pub(super) async fn is_foreign(&self, index: usize, deadline: Deadline) -> bool {
+        let Some(known) = self.cluster_id() else { return false };
+        let Ok(health) = self.health(index, deadline).await else { return false };
+        let foreign = health.cluster_id.is_some_and(|id| id != known);
+        if let Some(address) = self.addresses.get(index) {
+            address.set_foreign(foreign);
+            if foreign {
+                let message =
+                    format!("{} belongs to another cluster than the key's; it is left out", address.name);
+                address.failed(&BackendError::new(
+                    ErrorKind::Unreachable,
+                    message,
+                    "correct vault.addresses",
+                ));
+            }
+        }
+        if foreign && self.addresses.iter().all(Address::is_foreign) {
+            tracing::warn!("every address belongs to another cluster than before; it is taken as the key's");
+            self.expect_cluster(None);
+            self.addresses.iter().for_each(|address| address.set_foreign(false));
+            return false;
+        }
+        foreign
+    }
+
+    /// The id of the cluster behind `index`, remembered as ours from the first time on.
+    pub(super) async fn learn_cluster(&self, index: usize, deadline: Deadline) -> Option<String> {
+        if let Some(known) = self.cluster_id() {
+            return Some(known);
+        }
+        let id = self.health(index, deadline).await.ok()?.cluster_id?;
+        self.expect_cluster(Some(id.clone()));
+        Some(id)
+    }
+}
