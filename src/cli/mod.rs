@@ -6,6 +6,7 @@ mod config;
 mod dev;
 mod exit;
 mod flags;
+mod manual;
 mod probe;
 mod reload;
 mod report;
@@ -44,6 +45,11 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Accept that the key was replaced or rolled back: what was written under the old one is given up
     AcceptKey(accept_key::AcceptKeyArgs),
+    /// Print the completions of a shell
+    Completions(manual::CompletionsArgs),
+    /// Write the man pages, for packages
+    #[command(hide = true)]
+    Man(manual::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -62,6 +68,8 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::AcceptKey(args) => accept_key::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     match result {
         Ok(()) => Exit::Ok.into(),

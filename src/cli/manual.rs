@@ -1,0 +1,104 @@
+//! `completions` and `man`: what packages install beside the binary, made from the command line itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+use roff::{Roff, bold, italic, roman};
+
+use super::Cli;
+use super::exit::{Exit, Failure};
+use super::report;
+use crate::config::schema::KEYS;
+
+/// Section of the manual: commands for the administrator.
+const SECTION: &str = "8";
+
+/// Print the completions of a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "For the current bash: source <(kms-plugin completions bash)")]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Write the man pages
+#[derive(Debug, clap::Args)]
+pub(super) struct ManArgs {
+    /// Directory for the pages; it must exist
+    directory: PathBuf,
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+    let mut command = Cli::command();
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "kms-plugin", &mut script);
+    report::line(String::from_utf8_lossy(&script).trim_end())
+}
+
+pub(super) fn man(args: &ManArgs) -> Result<(), Failure> {
+    let mut command = Cli::command();
+    command.build();
+    // Without a command, kms-plugin serves: its flags have their page there.
+    let root = command.mut_args(|arg| if arg.get_id() == "help" { arg } else { arg.hide(true) });
+    pages(&root, "kms-plugin", &args.directory)?;
+    write(&args.directory.join("kms-plugin.toml.5"), &configuration().to_roff())
+}
+
+/// The page of a command, and one of each of its subcommands.
+fn pages(command: &Command, name: &str, directory: &Path) -> Result<(), Failure> {
+    let page = clap_mangen::Man::new(command.clone().name(name.to_owned()))
+        .section(SECTION)
+        .manual("Kubernetes KMS v2 plugin");
+    let mut text = Vec::new();
+    page.render(&mut text).map_err(|error| Failure::new(Exit::Internal, error))?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    write(&directory.join(format!("{name}.{SECTION}")), &text)?;
+    let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
+    shown
+        .map(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), directory))
+        .collect::<Result<Vec<()>, Failure>>()
+        .map(|_| ())
+}
+
+/// The page of the configuration file.
+fn configuration() -> Roff {
+    let mut page = Roff::default();
+    page.control("TH", ["kms-plugin.toml", "5", "", "kms-plugin", "Kubernetes KMS v2 plugin"]);
+    page.control("SH", ["NAME"]);
+    page.text([roman("kms-plugin.toml - configuration of kms-plugin(8)")]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.text([
+        roman("Read from "),
+        italic("/etc/kms-plugin/config.toml"),
+        roman(", then "),
+        italic("/etc/kms-plugin/config.d/*.toml"),
+        roman(" by name, then variables, then flags; a later layer wins. kms-plugin-config(8) shows the result."),
+    ]);
+    page.control("SH", ["KEYS"]);
+    for key in KEYS {
+        page.control("TP", []);
+        page.text([bold(key.path)]);
+        let default = match key.default {
+            "" => String::new(),
+            default => format!(" Default: {default}."),
+        };
+        page.text([
+            roman(format!("{}.{default} Variable: ", key.help)),
+            italic(key.variable()),
+            roman("; flag: "),
+            italic(format!("--{}", key.flag())),
+            roman("."),
+        ]);
+    }
+    page.control("SH", ["SEE ALSO"]);
+    page.text([roman("kms-plugin(8), systemd.exec(5)")]);
+    page
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|error| {
+        Failure::new(Exit::Unavailable, error).context(format!("{} cannot be written", path.display()))
+    })
+}
