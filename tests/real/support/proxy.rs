@@ -33,7 +33,12 @@ pub struct Proxy {
 impl Proxy {
     /// Starts one on a free loopback port in front of `http://host:port`.
     pub async fn before(target: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0", target).await
+    }
+
+    /// Starts one on this address of loopback.
+    pub async fn at(address: &str, target: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let mode = watch::channel(Mode::Pass).0;
         let (target, watched) = (Arc::<str>::from(target.trim_start_matches("http://")), mode.clone());

@@ -1,0 +1,17 @@
+//! The packages and the units in a real systemd: a container whose PID 1 it is, with a real OpenBao beside it.
+//!
+//! `tests/system/run` prepares what these tests need (root, root file systems, packages) and runs them, once for
+//! each generation of systemd. `cargo test` does not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod faults;
+mod install;
+mod journal;
+mod node;
+mod secrets;
+mod service;
+mod socket;
+#[path = "../real/support/mod.rs"]
+#[allow(dead_code)] // the other tests' support code, of which a part is used
+mod support;

@@ -1,0 +1,74 @@
+//! Secrets by systemd's credentials, and the user that systemd makes.
+
+use crate::node::{Node, QUICK};
+use crate::support::bao::Bao;
+
+fn with_credential(bao: &Bao) -> String {
+    let vault = Node::vault(bao);
+    let file = vault.lines().find(|line| line.starts_with("secret_id_file")).unwrap().to_owned();
+    vault.replace(&file, "credential = \"secret-id\"") + QUICK
+}
+
+fn drop_in(node: &Node, lines: &str) {
+    node.ok(&format!("mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Service]\\n{lines}\\n' > /etc/systemd/system/kms-plugin.service.d/50-test.conf && systemctl daemon-reload"));
+}
+
+fn secret(bao: &Bao) -> String {
+    std::fs::read_to_string(bao.file("secret-id")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_is_read_at_each_start_and_a_new_one_by_a_restart() {
+    let bao = Bao::start().await;
+    let node = Node::boot();
+    node.install("1");
+    node.configure(&bao, "");
+    node.write("/etc/kms-plugin/config.toml", &with_credential(&bao));
+    // Root alone may read it: systemd hands it over.
+    node.ok("mv /etc/kms-plugin/secret-id /root/secret-id && chmod 600 /root/secret-id && chown root:root /root/secret-id");
+    drop_in(&node, "LoadCredential=secret-id:/root/secret-id");
+    node.ok("systemctl enable --now kms-plugin");
+    node.wait_for_phase("ready").await;
+    let first = node.kms().await.round_trip().await;
+    bao.new_secret_id("kms").await;
+    std::fs::write(node.path("/root/secret-id"), secret(&bao)).unwrap();
+    node.ok("systemctl restart kms-plugin");
+    node.wait_for_phase("ready").await;
+    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_credential_works_with_the_hosts_key() {
+    let bao = Bao::start().await;
+    let node = Node::boot();
+    node.install("1");
+    node.configure(&bao, "");
+    node.write("/etc/kms-plugin/config.toml", &with_credential(&bao));
+    node.ok("systemd-creds setup && systemd-creds encrypt --with-key=host --name=secret-id /etc/kms-plugin/secret-id /etc/kms-plugin/secret-id.cred && rm /etc/kms-plugin/secret-id");
+    drop_in(&node, "LoadCredentialEncrypted=secret-id:/etc/kms-plugin/secret-id.cred");
+    node.ok("systemctl enable --now kms-plugin");
+    node.wait_for_phase("ready").await;
+    node.kms().await.round_trip().await;
+    assert!(!node.ok("cat /etc/kms-plugin/secret-id.cred").contains(secret(&bao).trim()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_runs_as_a_user_that_systemd_makes() {
+    let bao = Bao::start().await;
+    let node = Node::boot();
+    node.install("1");
+    node.configure(&bao, "");
+    node.write("/etc/kms-plugin/config.toml", &with_credential(&bao));
+    // As file-only delivery leaves it: no such user, files of root that everybody may list.
+    node.ok("userdel kms-plugin; mv /etc/kms-plugin/secret-id /root/; chown -R root:root /etc/kms-plugin && chmod 755 /etc/kms-plugin /etc/kms-plugin/config.d && chmod 644 /etc/kms-plugin/config.toml /etc/kms-plugin/role-id");
+    drop_in(&node, "LoadCredential=secret-id:/root/secret-id");
+    node.ok("cp /usr/share/kms-plugin/dropins/dynamic-user.conf /etc/systemd/system/kms-plugin.service.d/60-dynamic-user.conf && systemctl daemon-reload");
+    node.ok("systemctl enable --now kms-plugin");
+    node.wait_for_phase("ready").await;
+    let first = node.kms().await.round_trip().await;
+    let uid: u32 = node.ok(&format!("stat -c %u /proc/{}", node.pid())).parse().unwrap();
+    assert!((61184..=65519).contains(&uid), "{uid} is not a dynamic user");
+    node.ok("systemctl restart kms-plugin");
+    node.wait_for_phase("ready").await;
+    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
+}

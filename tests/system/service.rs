@@ -1,0 +1,182 @@
+//! The service under systemd: readiness, watchdog, crashes, boots without a Vault, reloads.
+
+use std::time::{Duration, Instant};
+
+use crate::node::{Node, QUICK, is_newer};
+use crate::support::bao::Bao;
+use crate::support::load::Load;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_means_a_round_trip_or_a_bounded_wait() {
+    let bao = Bao::start().await;
+    let node = Node::boot();
+    node.install("1");
+    node.configure(&bao, &QUICK.replace("5s", "3s"));
+    bao.freeze();
+    node.ok("systemctl start --no-block kms-plugin");
+    let starting = node.wait_until("systemctl is-active kms-plugin", |said| said.text == "activating").await;
+    assert_eq!(starting.text, "activating");
+    node.wait_until("systemctl is-active kms-plugin", |said| said.text == "active").await;
+    let status = node.show("kms-plugin", "StatusText");
+    assert!(status.starts_with("starting") && status.contains("did not answer"), "{status}");
+    bao.thaw();
+    node.wait_until("systemctl show --value -p StatusText kms-plugin", |said| said.text.starts_with("ready"))
+        .await;
+    assert_eq!(node.show("kms-plugin", "NRestarts"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_process_is_killed_by_the_watchdog_and_an_outage_is_not() {
+    let bao = Bao::start().await;
+    let node = Node::boot();
+    node.install("1");
+    node.configure(&bao, QUICK);
+    node.ok("mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Service]\\nWatchdogSec=2s\\n' > /etc/systemd/system/kms-plugin.service.d/quick.conf && systemctl daemon-reload");
+    node.ok("systemctl start kms-plugin");
+    node.wait_for_phase("ready").await;
+    let first = node.kms().await.round_trip().await;
+    // Vault hangs for longer than the watchdog's time: no reason to restart.
+    bao.freeze();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(node.show("kms-plugin", "NRestarts"), "0");
+    bao.thaw();
+    node.wait_for_phase("ready").await;
+    let pid = node.pid();
+    node.ok(&format!("kill -STOP {pid}"));
+    node.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
+        said.text != pid && said.text != "0"
+    })
+    .await;
+    node.wait_for_phase("ready").await;
+    assert_eq!(node.show("kms-plugin", "NRestarts"), "1");
+    assert!(node.journal().contains("Watchdog timeout"), "{}", node.journal());
+    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_under_load_refuse_no_connection_and_fifty_restarts_leave_it_alive() {
+    let bao = Bao::start().await;
+    let node = Node::serving(&bao, QUICK).await;
+    let first = node.kms().await.round_trip().await;
+    for _ in 0..3 {
+        let load = Load::start(&node.socket(), &first);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let pid = node.pid();
+        node.ok(&format!("kill -9 {pid}"));
+        // While nobody serves, connections wait.
+        let waiting = std::os::unix::net::UnixStream::connect(node.socket()).unwrap();
+        node.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
+            said.text != pid && said.text != "0"
+        })
+        .await;
+        node.wait_for_phase("ready").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        drop(waiting);
+        let calls = load.stop().await;
+        // Each of the four callers may lose the call that it had under way, and its connection.
+        assert!(calls.failed().len() <= 8, "{:?}", calls.failed());
+    }
+    node.ok("for i in $(seq 50); do systemctl restart kms-plugin || exit 1; done");
+    node.wait_for_phase("ready").await;
+    // Crashes in a row, faster than any start limit of systemd's own.
+    for _ in 0..8 {
+        let pid = node.pid();
+        node.run(&format!("kill -9 {pid}"));
+        node.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
+            said.text != pid && said.text != "0"
+        })
+        .await;
+    }
+    node.wait_for_phase("ready").await;
+    assert_eq!(node.ok("systemctl is-active kms-plugin.socket kms-plugin.service"), "active\nactive");
+    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_vault_the_boot_goes_on_and_the_agent_heals() {
+    let mut bao = Bao::persistent().await;
+    let mut node = Node::serving(&bao, QUICK).await;
+    // What the kubelet is to the boot: ordered after us, wanted by the same target.
+    node.ok("printf '[Unit]\\nDescription=kubelet\\n[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/kubelet.service && systemctl enable kubelet");
+    bao.kill();
+    node.reboot();
+    node.wait_until("systemctl is-active kubelet", |said| said.text == "active").await;
+    assert_eq!(node.ok("systemctl is-active kms-plugin"), "active");
+    let (ours, kubelet) = (
+        node.show("kms-plugin", "ActiveEnterTimestampMonotonic").parse::<u64>().unwrap(),
+        node.show("kubelet", "ActiveEnterTimestampMonotonic").parse::<u64>().unwrap(),
+    );
+    assert!(kubelet >= ours, "the kubelet came first");
+    let refused = node.kms().await.encrypt(&crate::support::kms::SEED).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    bao.restart().await;
+    node.wait_for_phase("ready").await;
+    node.kms().await.round_trip().await;
+    assert_eq!(node.show("kms-plugin", "NRestarts"), "0", "it healed by itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_is_waited_for_and_a_bad_one_fails_without_harm() {
+    let bao = Bao::start().await;
+    let node = Node::boot();
+    node.install(if is_newer() { "254" } else { "1" });
+    node.configure(&bao, QUICK);
+    node.ok("systemctl enable --now kms-plugin");
+    node.wait_for_phase("ready").await;
+    let (pid, mut kms) = (node.pid(), node.kms().await);
+    let first = kms.round_trip().await;
+    // Another secret-id, and the old one is gone: a reload is enough.
+    bao.new_secret_id("kms").await;
+    node.configure(&bao, QUICK);
+    node.ok("systemctl reload kms-plugin");
+    assert_eq!(
+        kms.decrypt(&first).await.unwrap(),
+        crate::support::kms::SEED,
+        "the connection is still there"
+    );
+    for (bad, said) in [("[vault", "wrong"), ("[vault.transit]\nkey = \"missing\"\n", "missing")] {
+        node.write("/etc/kms-plugin/config.d/99-bad.toml", bad);
+        let reload = node.run("systemctl reload kms-plugin");
+        assert_ne!(reload.code, 0, "{said}: {}", node.journal());
+        assert!(node.journal().contains("the old configuration stays in use"), "{}", node.journal());
+        assert_eq!(node.ok("systemctl is-active kms-plugin"), "active");
+        kms.round_trip().await;
+    }
+    node.ok("rm /etc/kms-plugin/config.d/99-bad.toml && systemctl reload kms-plugin");
+    assert_eq!(node.pid(), pid, "no reload was a restart");
+    assert!(node.show("kms-plugin", "StatusText").starts_with("ready"));
+}
+
+/// Installed, enabled and not configured: the service fails with the reason, systemd tries again at its pace,
+/// and a client that connects does not set PID 1 spinning.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_configuration_one_client_leaves_pid_1_idle() {
+    let node = Node::boot();
+    node.install("1");
+    node.run("systemctl enable --now kms-plugin");
+    let client = std::os::unix::net::UnixStream::connect(node.socket()).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let ticks = || -> u64 {
+        let stat = node.ok("cut -d')' -f2 /proc/1/stat");
+        stat.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+    };
+    let restarts = || node.show("kms-plugin", "NRestarts").parse::<u64>().unwrap();
+    let (before, count, started) = (ticks(), restarts(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let (spent, tried) = ((ticks() - before) as f64 / 100.0, (restarts() - count) as f64);
+    eprintln!(
+        "MEASURED PID 1 spends {:.1} % of a core, {:.1} starts/s",
+        spent / seconds * 100.0,
+        tried / seconds
+    );
+    assert!(spent / seconds < 0.25, "PID 1 spins: {spent} s of {seconds} s");
+    assert!(tried / seconds < 2.0, "{tried} starts in {seconds} s");
+    assert!(node.journal().contains("vault.addresses"), "the reason is told: {}", node.journal());
+    assert_eq!(node.ok("systemctl is-active kms-plugin.socket"), "active", "the socket outlives it");
+    drop(client);
+    // A configuration is all that it takes: nobody has to restart anything.
+    let bao = Bao::start().await;
+    node.configure(&bao, QUICK);
+    node.wait_for_phase("ready").await;
+}
