@@ -103,13 +103,22 @@ impl Session {
         self.wanted.notify_one();
         let ended = held.wait_for(|held| enough(held) || held.attempts > before);
         let Ok(Ok(held)) = tokio::time::timeout_at(deadline.instant(), ended).await else {
-            return Err(BackendError::deadline("waiting for a login"));
+            return Err(self.unanswered());
         };
         match (&held.token, &held.failure) {
             (Some(token), _) => Ok(token.clone()),
             (None, Some(error)) => Err(error.clone()),
-            (None, None) => Err(BackendError::deadline("waiting for a login")),
+            (None, None) => Err(self.unanswered()),
         }
+    }
+
+    fn unanswered(&self) -> BackendError {
+        let names: Vec<String> = self.client.states().into_iter().map(|state| state.address).collect();
+        BackendError::new(
+            ErrorKind::Deadline,
+            format!("the login at {} was not answered within the caller's deadline", names.join(", ")),
+            "see whether the key service hangs, or whether the way to it is slow",
+        )
     }
 
     /// A token with a limit of uses is replaced when a fifth of them is left.
