@@ -17,7 +17,7 @@ use super::client::{CallError, Client};
 use super::exchange::Request;
 use super::login::LoginMethod;
 use super::token::Token;
-use crate::backend::{BackendError, TokenState};
+use crate::backend::{BackendError, ErrorKind, TokenState};
 use crate::clock::{Deadline, unix_seconds};
 use crate::secret::Secret;
 
