@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 use super::exit::{Exit, Failure};
+use super::foreign::Foreign;
 use crate::clock;
 use crate::config::schema::{self, Kind};
 use crate::config::{DEFAULT_FILE, Merged, Sources};
@@ -22,6 +23,8 @@ const OF_A_SERVICE: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 pub(super) struct ConfigFlags {
     file: Option<PathBuf>,
     values: Vec<(String, String)>,
+    /// What other plugins' flags and variables say; our own win.
+    foreign: Foreign,
 }
 
 impl ConfigFlags {
@@ -32,6 +35,16 @@ impl ConfigFlags {
         (!named && !default.exists()).then_some(default)
     }
 
+    /// The same with what other plugins' flags say.
+    pub(super) fn with_foreign(self, foreign: Foreign) -> Self {
+        Self { foreign, ..self }
+    }
+
+    /// What is to be told about those flags.
+    pub(super) fn foreign_warnings(&self) -> impl Iterator<Item = &str> {
+        self.foreign.warnings.iter().map(String::as_str)
+    }
+
     /// The merged configuration: file, `config.d`, environment, flags.
     pub(super) fn merge(&self) -> Result<Merged, Failure> {
         let named = self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from));
@@ -39,7 +52,7 @@ impl ConfigFlags {
             required: named.is_some(),
             file: Some(named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))),
             environment: environment()?,
-            flags: self.values.clone(),
+            flags: self.foreign.values.iter().chain(&self.values).cloned().collect(),
         };
         Merged::load(&sources).map_err(|error| Failure::new(Exit::Config, error))
     }
@@ -108,6 +121,7 @@ impl FromArgMatches for ConfigFlags {
         Ok(Self {
             file: matches.get_one::<PathBuf>("config").cloned(),
             values: schema::KEYS.iter().filter_map(given).collect(),
+            foreign: Foreign::default(),
         })
     }
 

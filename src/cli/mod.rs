@@ -6,6 +6,7 @@ mod config;
 mod dev;
 mod exit;
 mod flags;
+mod foreign;
 mod manual;
 mod probe;
 mod reload;
@@ -23,6 +24,7 @@ use flags::ConfigFlags;
 #[derive(Debug, Parser)]
 #[command(name = "kms-plugin", version, about, max_term_width = 110, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
+                        The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
                         Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration.")]
 struct Cli {
     #[command(subcommand)]
@@ -54,7 +56,11 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let (arguments, foreign) = match foreign::take(std::env::args_os().collect(), std::env::vars()) {
+        Ok(taken) => taken,
+        Err(failure) => return failure.tell().into(),
+    };
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let _closed = error.print();
@@ -62,7 +68,7 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(flags) => serve::run(&flags),
+        Command::Serve(flags) => serve::run(&flags.with_foreign(foreign)),
         Command::Dev(args) => dev::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Config(args) => config::run(&args),

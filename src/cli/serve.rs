@@ -1,5 +1,7 @@
 //! `serve`: the agent, until a signal ends it.
 
+use std::path::PathBuf;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -9,13 +11,15 @@ use super::runtime;
 use crate::config::Settings;
 use crate::health::AdminRequest;
 use crate::kms::View;
-use crate::supervisor::{Agent, AgentError, ReloadRequest};
+use crate::supervisor::{Agent, AgentError, ReloadRequest, make_runtime_dir};
 use crate::systemd::notify;
 use crate::{process, telemetry};
 
 pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
-    let settings = read(flags)?;
+    let mut settings = read(flags)?;
     telemetry::init(&settings.log);
+    flags.foreign_warnings().for_each(|warning| tracing::warn!("{warning}"));
+    make_runtime_dir(&mut settings.server).map_err(failure)?;
     process::harden();
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
@@ -27,7 +31,8 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
             env!("CARGO_PKG_VERSION"),
             settings.server.socket.display(),
         );
-        let reloader = Reloader { flags, wishes, agent: agent.reloader(), view: agent.view() };
+        let runtime_dir = settings.server.runtime_dir.clone();
+        let reloader = Reloader { flags, runtime_dir, wishes, agent: agent.reloader(), view: agent.view() };
         tokio::select! {
             ended = signals.run(agent) => ended,
             failed = reloader.run() => failed,
@@ -53,6 +58,7 @@ fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
 /// not work is told, and the old stays in use.
 struct Reloader<'a> {
     flags: &'a ConfigFlags,
+    runtime_dir: PathBuf,
     wishes: mpsc::Receiver<AdminRequest>,
     agent: mpsc::Sender<ReloadRequest>,
     view: watch::Receiver<View>,
@@ -89,7 +95,9 @@ impl Reloader<'_> {
     }
 
     async fn reload(&self) -> Result<(), String> {
-        let settings = read(self.flags).map_err(|failure| failure.to_string())?;
+        let mut settings = read(self.flags).map_err(|failure| failure.to_string())?;
+        // The directory of the sockets that are open: [server] takes effect at a restart.
+        settings.server.runtime_dir.clone_from(&self.runtime_dir);
         let (answer, reloaded) = oneshot::channel();
         // When nobody takes it, the answer never comes: the agent is stopping.
         let _taken = self.agent.send((Box::new(settings), answer)).await;

@@ -6,6 +6,7 @@ pub mod raw;
 pub mod schema;
 pub mod secret;
 mod section;
+pub mod server;
 pub mod settings;
 mod validate;
 pub mod vault;

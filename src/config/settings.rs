@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::raw::{ConfigError, Merged, Problem};
 use super::section::RawVault;
+use super::server::{RawServer, Server, own_uids, server};
 use super::validate::Validator;
 use super::vault::Vault;
 
@@ -59,25 +60,6 @@ impl KeyService {
             Self::Embedded(_) => false,
         }
     }
-}
-
-/// The socket and its bounds.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// Where the KMS socket is: absolute, at most 100 bytes.
-    pub socket: PathBuf,
-    /// Where the admin API listens; `None` is off.
-    pub admin: Option<SocketAddr>,
-    /// Directory of the admin socket and of the saved identity.
-    pub runtime_dir: PathBuf,
-    /// Who may call.
-    pub allowed_uids: Vec<u32>,
-    /// Encrypt and Decrypt calls at once.
-    pub max_in_flight: usize,
-    /// Longest time for one call.
-    pub call_timeout: Duration,
-    /// How long a stop waits for calls under way.
-    pub drain_timeout: Duration,
 }
 
 /// How long an outage is ridden out.
@@ -132,19 +114,6 @@ struct Raw {
     health: RawHealth,
     log: RawLog,
     decrypt_only: Vec<RawDecryptOnly>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawServer {
-    socket: Option<String>,
-    admin: Option<String>,
-    insecure_admin_beyond_loopback: bool,
-    runtime_dir: Option<PathBuf>,
-    allowed_uids: Option<Vec<i64>>,
-    max_in_flight: Option<i64>,
-    call_timeout: Option<String>,
-    drain_timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -211,6 +180,7 @@ impl Settings {
                 socket: directory.join("kms.sock"),
                 admin: Some(admin),
                 runtime_dir: directory.to_path_buf(),
+                runtime_dir_fallback: None,
                 allowed_uids: own_uids(),
                 max_in_flight: 256,
                 call_timeout: Duration::from_secs(10),
@@ -227,79 +197,6 @@ impl Settings {
             },
             log: Log { level: tracing::Level::INFO, target: LogTarget::Stderr },
         }
-    }
-}
-
-fn own_uids() -> Vec<u32> {
-    let mut uids = vec![0, nix::unistd::geteuid().as_raw()];
-    uids.dedup();
-    uids
-}
-
-fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
-    let admin = raw.admin.unwrap_or_else(|| "127.0.0.1:8690".into());
-    let admin = match admin.as_str() {
-        "" => None,
-        text => match text.parse::<SocketAddr>() {
-            Ok(address) => {
-                if !address.ip().is_loopback() && !raw.insecure_admin_beyond_loopback {
-                    check.problem(
-                        "server.admin",
-                        format!("{address} is reached by other machines, without TLS; use 127.0.0.1, or set server.insecure_admin_beyond_loopback = true"),
-                    );
-                }
-                Some(address)
-            }
-            Err(_) => {
-                check.problem(
-                    "server.admin",
-                    format!("{text:?} is not an address with a port, such as 127.0.0.1:8690"),
-                );
-                None
-            }
-        },
-    };
-    if raw.allowed_uids.as_ref().is_some_and(Vec::is_empty) {
-        check.problem("server.allowed_uids", "is empty: nobody could call the socket");
-    }
-    let uids = raw.allowed_uids.map(|uids| {
-        uids.into_iter()
-            .filter_map(|uid| match u32::try_from(uid) {
-                Ok(uid) => Some(uid),
-                Err(_) => {
-                    check.problem("server.allowed_uids", format!("{uid} is not a user id"));
-                    None
-                }
-            })
-            .collect()
-    });
-    Server {
-        socket: check.socket_path(raw.socket.as_deref().unwrap_or("/run/kmsplugin/kms.sock")),
-        admin,
-        runtime_dir: raw.runtime_dir.unwrap_or_else(|| {
-            // systemd joins several directories by colons (systemd.exec(5)); the first is ours.
-            let given = std::env::var("RUNTIME_DIRECTORY").unwrap_or_default();
-            match given.split(':').next() {
-                None | Some("") => PathBuf::from("/run/kms-plugin"),
-                Some(directory) => PathBuf::from(directory),
-            }
-        }),
-        allowed_uids: uids.unwrap_or_else(own_uids),
-        max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),
-        call_timeout: check.duration(
-            "server.call_timeout",
-            raw.call_timeout.as_deref(),
-            "10s",
-            "100ms",
-            "5m",
-        ),
-        drain_timeout: check.duration(
-            "server.drain_timeout",
-            raw.drain_timeout.as_deref(),
-            "10s",
-            "0s",
-            "5m",
-        ),
     }
 }
 

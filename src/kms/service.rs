@@ -42,7 +42,7 @@ impl KmsService {
     /// A service that renders and calls what `views` shows.
     pub fn new(
         views: watch::Receiver<View>,
-        server: &crate::config::settings::Server,
+        server: &crate::config::server::Server,
         metrics: Metrics,
     ) -> Self {
         Self {

@@ -3,7 +3,6 @@
 use std::error::Error as _;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,11 +76,6 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let server = &settings.server;
         let runtime_dir = |cause| AgentError::RuntimeDir { path: server.runtime_dir.clone(), cause };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&server.runtime_dir)
-            .map_err(runtime_dir)?;
         let metrics = Metrics::default();
         let prepared = Prepared::new(settings, &metrics)?;
         let socket = Acceptor::open(&server.socket)?;

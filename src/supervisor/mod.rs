@@ -13,8 +13,10 @@ pub mod phase;
 mod publisher;
 mod reasons;
 mod restart;
+mod runtime_dir;
 mod services;
 mod watchdog;
 
 pub use agent::{ADMIN_SOCKET, Agent, ReloadRequest};
 pub use error::AgentError;
+pub use runtime_dir::make as make_runtime_dir;

@@ -23,6 +23,7 @@ mod decrypt_only;
 mod dev;
 mod failover;
 mod faults;
+mod foreign;
 mod go_client;
 mod identity;
 mod kms;

@@ -1,0 +1,123 @@
+//! `[server]`: the socket, the admin API and their bounds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::validate::Validator;
+
+/// Where the admin socket and the saved identity are, unless somebody chooses.
+const RUNTIME_DIR: &str = "/run/kms-plugin";
+
+/// The socket and its bounds.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where the KMS socket is: absolute, at most 100 bytes.
+    pub socket: PathBuf,
+    /// Where the admin API listens; `None` is off.
+    pub admin: Option<SocketAddr>,
+    /// Directory of the admin socket and of the saved identity.
+    pub runtime_dir: PathBuf,
+    /// Where that directory may be instead, when nobody chose it and it cannot be made: beside the socket.
+    pub runtime_dir_fallback: Option<PathBuf>,
+    /// Who may call.
+    pub allowed_uids: Vec<u32>,
+    /// Encrypt and Decrypt calls at once.
+    pub max_in_flight: usize,
+    /// Longest time for one call.
+    pub call_timeout: Duration,
+    /// How long a stop waits for calls under way.
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawServer {
+    socket: Option<String>,
+    admin: Option<String>,
+    insecure_admin_beyond_loopback: bool,
+    runtime_dir: Option<PathBuf>,
+    allowed_uids: Option<Vec<i64>>,
+    max_in_flight: Option<i64>,
+    call_timeout: Option<String>,
+    drain_timeout: Option<String>,
+}
+
+pub(super) fn own_uids() -> Vec<u32> {
+    let mut uids = vec![0, nix::unistd::geteuid().as_raw()];
+    uids.dedup();
+    uids
+}
+
+pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
+    let admin = raw.admin.unwrap_or_else(|| "127.0.0.1:8690".into());
+    let admin = match admin.as_str() {
+        "" => None,
+        text => match text.parse::<SocketAddr>() {
+            Ok(address) => {
+                if !address.ip().is_loopback() && !raw.insecure_admin_beyond_loopback {
+                    check.problem(
+                        "server.admin",
+                        format!("{address} is reached by other machines, without TLS; use 127.0.0.1, or set server.insecure_admin_beyond_loopback = true"),
+                    );
+                }
+                Some(address)
+            }
+            Err(_) => {
+                check.problem(
+                    "server.admin",
+                    format!("{text:?} is not an address with a port, such as 127.0.0.1:8690"),
+                );
+                None
+            }
+        },
+    };
+    if raw.allowed_uids.as_ref().is_some_and(Vec::is_empty) {
+        check.problem("server.allowed_uids", "is empty: nobody could call the socket");
+    }
+    let uids = raw.allowed_uids.map(|uids| {
+        uids.into_iter()
+            .filter_map(|uid| match u32::try_from(uid) {
+                Ok(uid) => Some(uid),
+                Err(_) => {
+                    check.problem("server.allowed_uids", format!("{uid} is not a user id"));
+                    None
+                }
+            })
+            .collect()
+    });
+    let socket = check.socket_path(raw.socket.as_deref().unwrap_or("/run/kmsplugin/kms.sock"));
+    let chosen = raw.runtime_dir.or_else(of_systemd);
+    let runtime_dir_fallback = chosen.is_none().then(|| socket.with_file_name(".kms-plugin"));
+    Server {
+        socket,
+        admin,
+        runtime_dir: chosen.unwrap_or_else(|| PathBuf::from(RUNTIME_DIR)),
+        runtime_dir_fallback,
+        allowed_uids: uids.unwrap_or_else(own_uids),
+        max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),
+        call_timeout: check.duration(
+            "server.call_timeout",
+            raw.call_timeout.as_deref(),
+            "10s",
+            "100ms",
+            "5m",
+        ),
+        drain_timeout: check.duration(
+            "server.drain_timeout",
+            raw.drain_timeout.as_deref(),
+            "10s",
+            "0s",
+            "5m",
+        ),
+    }
+}
+
+/// The directory that systemd made for the service; of several, joined by colons, the first
+/// (systemd.exec(5)).
+fn of_systemd() -> Option<PathBuf> {
+    let given = std::env::var("RUNTIME_DIRECTORY").ok()?;
+    given.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+}

@@ -1,0 +1,62 @@
+//! The runtime directory: made, or put beside the socket where it cannot be.
+//!
+//! A container with a read-only root has no `/run` to write to; the directory of the socket, a volume, it has.
+
+use std::fs::DirBuilder;
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use super::error::AgentError;
+use crate::config::server::Server;
+
+/// Makes the runtime directory, for our user alone. Where the usual one cannot be made and nobody chose
+/// it, `server` then names the one beside the socket.
+///
+/// # Errors
+/// When neither can be made.
+pub fn make(server: &mut Server) -> Result<(), AgentError> {
+    let Err(cause) = make_at(&server.runtime_dir) else { return Ok(()) };
+    let refused = matches!(cause.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
+    match server.runtime_dir_fallback.take() {
+        Some(beside) if refused => {
+            make_at(&beside).map_err(|cause| AgentError::RuntimeDir { path: beside.clone(), cause })?;
+            tracing::info!(
+                "{} cannot be made ({cause}); the admin socket and the saved identity are in {}",
+                server.runtime_dir.display(),
+                beside.display()
+            );
+            server.runtime_dir = beside;
+            Ok(())
+        }
+        _ => Err(AgentError::RuntimeDir { path: server.runtime_dir.clone(), cause }),
+    }
+}
+
+/// Makes the directory; one that exists must be writable for us.
+fn make_at(path: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    Ok(nix::unistd::access(path, nix::unistd::AccessFlags::W_OK)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn a_file_in_the_way_is_an_error_even_with_a_fallback() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server =
+            Settings::development(directory.path(), directory.path().join("keyring"), address).server;
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        server.runtime_dir = directory.path().join("file/run");
+        server.runtime_dir_fallback = Some(directory.path().join("beside"));
+        assert!(matches!(make(&mut server), Err(AgentError::RuntimeDir { .. })));
+        server.runtime_dir = directory.path().join("run");
+        make(&mut server).unwrap();
+        assert!(directory.path().join("run").is_dir());
+    }
+}
