@@ -10,6 +10,7 @@ mod foreign;
 mod manual;
 mod probe;
 mod reload;
+mod render;
 mod report;
 mod serve;
 
@@ -45,6 +46,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Have a running agent read its configuration again, and wait for the outcome
     Reload(reload::ReloadArgs),
+    /// Write manifests, policies and drop-ins for this configuration
+    Render(render::RenderArgs),
     /// Accept that the key was replaced or rolled back: what was written under the old one is given up
     AcceptKey(accept_key::AcceptKeyArgs),
     /// Print the completions of a shell
@@ -73,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Render(args) => render::run(&args),
         Command::AcceptKey(args) => accept_key::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

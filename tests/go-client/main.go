@@ -24,7 +24,8 @@ const providerName = "kms-plugin"
 
 var (
 	socket   = flag.String("socket", "", "absolute path of the plugin's unix socket")
-	mode     = flag.String("mode", "roundtrip", "roundtrip, rotate, preflight or transformer")
+	mode     = flag.String("mode", "roundtrip", "roundtrip, rotate, preflight, transformer or pod")
+	file     = flag.String("file", "", "transformer: the EncryptionConfiguration; pod: the manifest")
 	count    = flag.Int("count", 1, "roundtrip: how often")
 	timeout  = flag.Duration("timeout", 3*time.Second, "longest time for one call")
 	duration = flag.Duration("duration", 5*time.Second, "rotate: how long")
@@ -52,6 +53,9 @@ func main() {
 }
 
 func run(ctx context.Context) (result, error) {
+	if *mode == "pod" {
+		return pod(*file)
+	}
 	if flag.NArg() > 0 || !strings.HasPrefix(*socket, "/") || *count < 1 || *timeout <= 0 {
 		return nil, errors.New("usage: -socket /absolute/path, -count and -timeout above 0, no arguments")
 	}
@@ -72,7 +76,7 @@ func run(ctx context.Context) (result, error) {
 	case "preflight":
 		return kms.preflight(ctx)
 	case "transformer":
-		return transformer(ctx, endpoint, *timeout)
+		return transformer(ctx, *file)
 	default:
 		return nil, errors.New("no such -mode")
 	}

@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -17,27 +14,13 @@ import (
 	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
 )
 
-// configuration is the one that `kms-plugin dev` prints for pasting; keep them alike.
-const configuration = `apiVersion: apiserver.config.k8s.io/v1
-kind: EncryptionConfiguration
-resources:
-  - resources: [secrets]
-    providers:
-      - kms:
-          apiVersion: v2
-          name: %s
-          endpoint: %s
-          timeout: %s
-      - identity: {}
-`
-
 // transformer stores a Secret as kube-apiserver does and reads it back as the next kube-apiserver would.
-func transformer(ctx context.Context, endpoint string, timeout time.Duration) (result, error) {
+func transformer(ctx context.Context, file string) (result, error) {
 	etcdKey := value.DefaultContext("/registry/secrets/default/go-client")
 	line := []byte("kind: Secret, stored by the go-client. ")
 	plaintext := bytes.Repeat(line, 64)
 
-	writer, err := startApiserver(ctx, endpoint, timeout)
+	writer, err := startApiserver(ctx, file)
 	if err != nil {
 		return nil, fmt.Errorf("writer: %w", err)
 	}
@@ -57,7 +40,7 @@ func transformer(ctx context.Context, endpoint string, timeout time.Duration) (r
 
 	// The writer has its DEK in memory and would not ask the plugin to unwrap it. This one has another
 	// DEK, as after a restart, and must ask.
-	reader, err := startApiserver(ctx, endpoint, timeout)
+	reader, err := startApiserver(ctx, file)
 	if err != nil {
 		return nil, fmt.Errorf("reader: %w", err)
 	}
@@ -74,17 +57,7 @@ func transformer(ctx context.Context, endpoint string, timeout time.Duration) (r
 
 // startApiserver gives the transformer of Secrets. It loads --encryption-provider-config with
 // kube-apiserver's loader, which asks Status and has a DEK seed wrapped, and asks its health check.
-func startApiserver(ctx context.Context, endpoint string, timeout time.Duration) (value.Transformer, error) {
-	directory, err := os.MkdirTemp("", "go-client-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(directory)
-	file := filepath.Join(directory, "encryption.yaml")
-	text := fmt.Appendf(nil, configuration, providerName, endpoint, timeout)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		return nil, err
-	}
+func startApiserver(ctx context.Context, file string) (value.Transformer, error) {
 	config, err := encryptionconfig.LoadEncryptionConfig(ctx, file, false, "go-client")
 	if err != nil {
 		return nil, err

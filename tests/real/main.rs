@@ -30,5 +30,6 @@ mod kms;
 mod metrics;
 mod outage;
 mod reload;
+mod render;
 mod systemd;
 mod tls;

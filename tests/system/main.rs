@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod faults;
+mod image;
 mod install;
 mod journal;
 mod node;
+mod rollout;
 mod secrets;
 mod service;
 mod socket;

@@ -1,0 +1,180 @@
+//! `render`: golden files, and each product judged by what reads it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::agent::{Agent, QUICK, command};
+use crate::support::bao::{Bao, KEY};
+use crate::support::eventually;
+use crate::support::kms::SEED;
+use crate::support::tools;
+
+const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn render(config: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = command().arg("render").args(arguments).arg("--config").arg(config).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn rendered(config: &Path, arguments: &[&str]) -> String {
+    let (code, text, errors) = render(config, arguments);
+    assert_eq!(code, 0, "{errors}");
+    text
+}
+
+/// UPDATE_GOLDEN=1 writes the files anew; read the difference before you commit it.
+#[test]
+fn what_is_rendered_is_what_was_reviewed() {
+    let image = format!("registry.example/kms-plugin@sha256:{DIGEST}");
+    let package = "https://mirror.example/kms-plugin-0.1.0-1.x86_64.rpm";
+    let products: [(&str, Vec<&str>); 8] = [
+        ("machineconfig-image.yaml", vec!["machineconfig", "--way", "image", "--package", package]),
+        ("machineconfig-quadlet.yaml", vec!["machineconfig", "--way", "quadlet", "--image", &image]),
+        ("machineconfig-fetch.yaml", vec!["machineconfig", "--way", "fetch", "--image", &image]),
+        ("static-pod.yaml", vec!["static-pod", "--image", &image]),
+        ("encryption-config.yaml", vec!["encryption-config"]),
+        ("policy.hcl", vec!["policy"]),
+        ("unit-dropin.conf", vec!["unit-dropin"]),
+        ("unit-dropin-encrypted.conf", vec!["unit-dropin", "--encrypted"]),
+    ];
+    for (name, arguments) in products {
+        let text = rendered(&golden("config.toml"), &arguments);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(golden(name), &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(golden(name)).unwrap_or_default(), "{name}");
+    }
+}
+
+#[test]
+fn the_static_pod_is_a_pod_to_kubernetes_itself() {
+    let Some(client) = tools::go_client() else { return };
+    let output =
+        Command::new(client).args(["-mode", "pod", "-file"]).arg(golden("static-pod.yaml")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn the_encryption_configuration_is_loaded_by_the_api_servers_loader() {
+    let Some(client) = tools::go_client() else { return };
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let socket = agent.socket().display().to_string();
+    for identity in ["first", "last", "none"] {
+        let file = agent.directory.path().join("encryption.yaml");
+        let text = rendered(
+            &agent.directory.path().join("config.toml"),
+            &[
+                "encryption-config",
+                "--identity",
+                identity,
+                "--server-socket",
+                &socket,
+                "--resources",
+                "secrets",
+            ],
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(client)
+            .args(["-mode", "transformer", "-socket", &socket, "-file"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        // What the API server stores in etcd, and what the next one reads.
+        if identity != "first" {
+            let stored: serde_json::Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{errors}"));
+            assert!(stored["stored_bytes"].as_u64().unwrap() > 1024, "{stored}");
+        }
+        // With identity first nothing is wrapped, and the client says just that.
+        assert_eq!(output.status.success(), identity != "first", "{errors}");
+        assert!(identity != "first" || errors.contains("not wrapped"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn the_policy_is_all_that_is_needed() {
+    let bao = Bao::start().await;
+    bao.post("transit/keys/older", json!({})).await;
+    let config = bao.vault_config()
+        + "[[decrypt_only]]\nname = \"before\"\n[decrypt_only.vault.transit]\nkey = \"older\"\n"
+        + QUICK;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, &config).unwrap();
+    bao.put_policy("kms", &rendered(&file, &["policy"])).await;
+    let agent = Agent::ready(&config).await;
+    agent.kms().await.round_trip().await;
+    let older = bao.post("transit/encrypt/older", json!({ "plaintext": "c2VjcmV0" })).await;
+    let key_id = eventually("the older key", async || {
+        let status = agent.status()?;
+        let key_id = status["decrypt_only"][0]["key"]["key_id"].as_str().map(str::to_owned);
+        key_id.ok_or_else(|| status.to_string())
+    })
+    .await;
+    let ciphertext = older["data"]["ciphertext"].as_str().unwrap();
+    let plain = agent.kms().await.decrypt_raw(ciphertext.as_bytes(), &key_id).await.unwrap();
+    assert_eq!(plain, b"secret");
+    // Without its lines about the first key, the same policy is too little.
+    let text = rendered(&file, &["policy"]).replace(&format!("transit/encrypt/{KEY}"), "nowhere");
+    bao.put_policy("kms", &text).await;
+    let refused = agent.kms().await.encrypt(&SEED).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}
+
+#[test]
+fn secrets_stay_out_unless_they_are_asked_for_by_name() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(at("secret-id"), "s3cr3t-of-the-node").unwrap();
+    std::fs::write(at("ca.pem"), "a certificate").unwrap();
+    std::fs::write(
+        at("config.toml"),
+        format!(
+            "[vault]\naddresses = [\"https://v:8200\"]\nca_file = {:?}\n[vault.transit]\nkey = \"k\"\n\
+             [vault.auth]\nmethod = \"approle\"\nrole_id = \"r\"\nsecret_id_file = {:?}\n",
+            at("ca.pem"),
+            at("secret-id")
+        ),
+    )
+    .unwrap();
+    let config = directory.path().join("config.toml");
+    let image = format!("i@sha256:{DIGEST}");
+    let base = ["machineconfig", "--way", "quadlet", "--image", &image];
+    let encoded = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    let plain = rendered(&config, &base);
+    assert!(!plain.contains(&encoded("s3cr3t-of-the-node")));
+    assert!(plain.contains(&encoded("a certificate")), "what is public is carried");
+    let (code, text, warned) = render(&config, &[&base[..], &["--include-secret", "secret-id"]].concat());
+    assert_eq!(code, 0, "{warned}");
+    assert!(text.contains(&encoded("s3cr3t-of-the-node")) && warned.contains("in clear"), "{warned}");
+    let (code, _, said) = render(&config, &[&base[..], &["--include-secret", "token"]].concat());
+    assert!(code == 64 && said.contains("no secret file called token"), "{code} {said}");
+    let (code, _, said) = render(&config, &["static-pod", "--image", &image]);
+    assert!(code == 78 && said.contains("not below /etc/kms-plugin"), "{code} {said}");
+}
+
+#[test]
+fn images_go_by_their_digest_and_ways_need_what_they_need() {
+    for (arguments, part) in [
+        (
+            vec!["machineconfig", "--way", "fetch", "--image", "registry.example/kms-plugin:latest"],
+            "by its digest",
+        ),
+        (vec!["machineconfig", "--way", "fetch"], "--image"),
+        (vec!["machineconfig", "--way", "image"], "--package"),
+        (vec!["encryption-config", "--provider-name", "a:b"], "colon"),
+        (vec!["encryption-config", "--timeout", "3"], "is not a time"),
+    ] {
+        let (code, _, said) = render(&golden("config.toml"), &arguments);
+        assert!(code == 64 && said.contains(part), "{arguments:?}: {code} {said}");
+    }
+}
