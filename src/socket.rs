@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
 /// Mode of the socket: who may connect may have every DEK seed unwrapped.
 const MODE: u32 = 0o600;
 
@@ -97,7 +95,8 @@ impl BoundSocket {
         // Bound, but not listening yet: nobody can connect before the mode is right.
         let finish = || -> io::Result<(u64, u64)> {
             fs::set_permissions(&temporary, fs::Permissions::from_mode(MODE))?;
-            listen(&fd, Backlog::new(BACKLOG)?)?;
+            // As many waiting connections as the system allows: `net.core.somaxconn` bounds it (listen(2)).
+            listen(&fd, Backlog::MAXALLOWABLE)?;
             let metadata = fs::symlink_metadata(&temporary)?;
             fs::rename(&temporary, path)?;
             Ok((metadata.dev(), metadata.ino()))
