@@ -76,7 +76,7 @@ async fn the_operators_sidecar_serves_with_one_volume_to_write_to() {
         text(&bao, "role-id"),
     );
     // Nothing but the socket's directory can be written: the runtime directory finds its place beside it.
-    node.ok(&format!("systemd-run --unit=sidecar {CONFINED} -p BindPaths=/run/pod:/var/run/kmsplugin -p BindReadOnlyPaths=/run/secret:/etc/kms-plugin /kms-plugin {sidecar}"));
+    node.ok(&format!("systemd-run --unit=sidecar {CONFINED} -p TemporaryFileSystem=/run:ro -p BindPaths=/run/pod:/var/run/kmsplugin -p BindReadOnlyPaths=/run/secret:/etc/kms-plugin /kms-plugin {sidecar}"));
     serves(&node, "/run/pod", "sidecar").await;
     node.ok("test -S /run/pod/.kms-plugin/admin.sock");
     let port = node.run("journalctl -u sidecar -o cat --no-pager").text;

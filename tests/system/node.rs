@@ -154,7 +154,7 @@ impl Node {
 
     /// `/status` of the agent.
     pub fn status(&self) -> Result<Value, String> {
-        let said = self.run("printf 'GET /status HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' | perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(\"/run/kms-plugin/admin.sock\") or die $!; print $s <STDIN>; $s->shutdown(1); print <$s>'");
+        let said = self.run("printf 'GET /status HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' | perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(\"/run/kms-plugin/admin.sock\") or die $!; print $s <STDIN>; print <$s>'");
         let (_, body) = said.text.split_once("\r\n\r\n").ok_or_else(|| said.text.clone())?;
         serde_json::from_str(body).map_err(|error| error.to_string())
     }
