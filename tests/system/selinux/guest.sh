@@ -63,7 +63,7 @@ check 'a new file in the configuration takes over its label' label /etc/kms-plug
 systemctl start kms-plugin.socket
 check 'the socket has its label' label /run/kmsplugin/kms.sock kms_plugin_var_run_t
 # The first connection starts the service.
-check 'the first call starts the service and is answered' unconfined kms-plugin probe --timeout 30s
+check 'the first call starts the service and is answered' eventually 30 unconfined kms-plugin probe
 check 'the caller ran unconfined' sh -c "runcon -t unconfined_t -- bash -c '/usr/bin/kms-plugin --version >/dev/null; id -Z' | grep -q unconfined_t"
 check 'the service is active' systemctl is-active --quiet "$service"
 check 'the process runs in the domain' test "$(context_of "$(main_pid)")" = "$domain"
@@ -87,14 +87,16 @@ check 'it answers on the new socket' eventually 20 unconfined kms-plugin probe
 drop_in credential '[Service]' 'LoadCredential=vault-secret-id:/var/lib/bao/secret-id'
 mv /etc/kms-plugin/secret-id /var/lib/bao/secret-id
 restorecon -F /var/lib/bao/secret-id
-overlay '[vault.auth]' 'secret_id_file = ""' 'credential = "vault-secret-id"'
+sed -i 's/^secret_id_file = .*/credential = "vault-secret-id"/' "$config"
 check 'it starts with a credential of systemd' systemctl restart "$service"
 check '/healthz is good with the credential' eventually 10 healthz
 check 'it answers with the credential' unconfined kms-plugin probe
-rm -r /etc/systemd/system/kms-plugin.service.d /etc/kms-plugin/config.d/*
+rm -r /etc/systemd/system/kms-plugin.service.d
+sed -i 's|^credential = .*|secret_id_file = "/etc/kms-plugin/secret-id"|' "$config"
 mv /var/lib/bao/secret-id /etc/kms-plugin/secret-id
 restorecon -F /etc/kms-plugin/secret-id
 systemctl daemon-reload
+systemctl restart "$service"
 
 no_denials 'nothing was denied in all of that'
 
@@ -114,7 +116,7 @@ install -m 0640 -g kms-plugin /dev/null /var/spool/foreign
 echo s.foreign >/var/spool/foreign
 overlay '[vault.auth]' 'secret_id_file = "/var/spool/foreign"'
 check 'a reload that needs a foreign file fails' refused systemctl reload "$service"
-denial 'and the denial is logged' 'denied .*name="foreign".*kms_plugin_t'
+denial 'and the denial is logged' 'denied .*name="(foreign|spool)".*kms_plugin_t'
 overlay '[server]' 'admin = "127.0.0.1:9999"'
 refused systemctl restart "$service"
 denial 'listening elsewhere is denied' 'name_bind.*src=9999.*kms_plugin_t'
@@ -125,7 +127,7 @@ check 'and the status line tells of it' sh -c 'systemctl show --value -p StatusT
 
 # --- What an administrator may switch ----------------------------------------------------------------------
 
-check 'a port can be labelled as Vault'"'"'s' semanage port -m -t kms_plugin_vault_port_t -p tcp 9200
+check 'a port can be labelled as Vault'"'"'s' semanage port -a -t kms_plugin_vault_port_t -p tcp 9200
 check 'and then it is reached' eventually 60 unconfined kms-plugin probe
 overlay '[vault]' 'addresses = ["https://127.0.0.1:8443"]' 'ca_file = "/etc/ssl/certs/test-ca.pem"' '[health]' 'ready_timeout = "2s"'
 mark

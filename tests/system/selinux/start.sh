@@ -8,6 +8,6 @@ cp /root/work/bao /usr/bin/bao
 chmod 0755 /usr/bin/bao
 systemctl is-system-running --wait >/dev/null
 setenforce 1
-timeout 780 bash /root/work/guest.sh >/root/result 2>&1
+timeout 780 bash /root/work/guest.sh 2>&1 | tee /root/result >/dev/console
 setenforce 0
 cp /root/result /mnt/share/result
