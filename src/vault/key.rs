@@ -69,7 +69,10 @@ impl KeyData {
         };
         let aead = "make a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)";
         if self.soft_deleted {
-            return unusable(format!("{path} is soft-deleted"), "restore it: it can be undone");
+            return unusable(
+                format!("{path} is soft-deleted"),
+                "bring it back: vault write -f transit/keys/NAME/soft-delete-restore",
+            );
         }
         if !self.supports_encryption {
             return unusable(format!("{path} has type {}, which cannot encrypt", self.key_type), aead);

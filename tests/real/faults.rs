@@ -224,6 +224,35 @@ async fn a_frozen_agent_goes_on_where_it_was() {
     load.stop().await.none_failed("SIGSTOP for longer than the token's life");
 }
 
+/// The worst moment for a crash: nothing can be asked. The identity and the deadline are those of before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_while_vault_hangs_forgets_nothing_and_heals() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUICK;
+    let agent = Agent::ready(&config).await;
+    let key_id = agent.kms().await.status().await.unwrap().key_id;
+    let load = loaded(&agent).await;
+    pause(300).await;
+    let away = Instant::now();
+    bao.freeze();
+    let before = agent.wait_for_reason("degraded", "unreachable").await;
+    let agent = Agent::start_in(agent.kill(), &config, &[]);
+    let told = agent.kms().await.status().await.unwrap();
+    assert_eq!((told.healthz.as_str(), &told.key_id), ("ok", &key_id));
+    let after = agent.wait_for_phase("degraded").await;
+    let left = |status: &serde_json::Value| status["grace_left_seconds"].as_u64().unwrap();
+    assert!(left(&after) <= left(&before) && left(&after) > 3000, "{after}");
+    bao.thaw();
+    let back = Instant::now();
+    agent.wait_for_phase("ready").await;
+    pause(1500).await;
+    // The crash itself breaks what was under way, in whatever words the client has for that.
+    let codes = [AWAY[0], AWAY[1], Code::Unknown, Code::Cancelled, Code::Internal];
+    let recovery =
+        load.stop().await.failed_only_between("agent killed while Vault hangs", away, back, &codes);
+    assert!(recovery < RECOVERY, "{recovery:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn crowds_and_silent_peers_do_not_stop_the_service() {
     let bao = Bao::start().await;

@@ -47,6 +47,23 @@ async fn a_replaced_key_is_refused_until_it_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_soft_deleted_key_is_told_and_heals_when_it_is_brought_back() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let before = kms.round_trip().await;
+    bao.post(&format!("transit/keys/{KEY}/soft-delete"), json!({})).await;
+    let status = agent.wait_for_phase("failed").await;
+    let remedy = status["reason"]["remedy"].as_str().unwrap();
+    assert!(remedy.contains("soft-delete-restore"), "{status}");
+    assert!(kms.encrypt(&SEED).await.is_err() && kms.decrypt(&before).await.is_err());
+    bao.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
+    agent.wait_for_phase("ready").await;
+    assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
+    assert_eq!(kms.round_trip().await.key_id, before.key_id);
+}
+
+#[tokio::test]
 async fn a_key_replaced_while_the_agent_was_down_is_noticed() {
     let bao = Bao::start().await;
     let config = bao.vault_config() + QUICK;
