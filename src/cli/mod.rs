@@ -16,6 +16,7 @@ mod serve;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use exit::{Exit, Failure};
@@ -59,7 +60,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let (arguments, foreign) = match foreign::take(std::env::args_os().collect(), std::env::vars()) {
+    let (arguments, foreign) = match foreign::take(std::env::args_os().collect(), std::env::vars_os()) {
         Ok(taken) => taken,
         Err(failure) => return failure.tell().into(),
     };
@@ -67,6 +68,11 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _closed = error.print();
+            if let (ErrorKind::UnknownArgument, Some(flag)) =
+                (error.kind(), error.get(ContextKind::InvalidArg))
+            {
+                report::error_line(&format!("\n{}", foreign::hint(&flag.to_string())));
+            }
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };

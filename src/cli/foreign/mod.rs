@@ -37,7 +37,7 @@ struct Given {
 /// A flag without its value, or a value that means nothing.
 pub(super) fn take(
     arguments: Vec<OsString>,
-    variables: impl Iterator<Item = (String, String)>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(Vec<OsString>, Foreign), Failure> {
     let serves = match arguments.get(1).and_then(|first| first.to_str()) {
         None => arguments.len() == 1,
@@ -46,11 +46,15 @@ pub(super) fn take(
     if !serves {
         return Ok((arguments, Foreign::default()));
     }
-    let mut given: Vec<Given> = variables.filter_map(|(name, value)| of_variable(name, value)).collect();
+    // What is not text is nobody's: other programs' variables may hold anything.
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let mut given: Vec<Given> =
+        variables.filter_map(text).filter_map(|(name, value)| of_variable(name, value)).collect();
     let (mut rest, mut arguments) = (Vec::new(), arguments.into_iter());
     while let Some(argument) = arguments.next() {
         let Some((spelling, meaning, value)) = argument.to_str().and_then(of_flag) else {
-            rest.push(argument);
+            rest.push(two_dashes(argument));
             continue;
         };
         let value = match value {
@@ -63,7 +67,33 @@ pub(super) fn take(
         };
         given.push(Given { spelling, meaning, value });
     }
+    // To those plugins an empty value is none: an operator gives every flag, with or without a value.
+    given.retain(|one| !one.value.is_empty());
+    if !given.is_empty() {
+        rest.retain(|argument| !is_empty_and_shared(argument));
+    }
     Ok((rest, translate(given)?))
+}
+
+/// What to tell beside clap's words about a flag that nobody knows.
+pub(super) fn hint(unknown: &str) -> String {
+    let near = table::nearest(unknown.trim_start_matches('-').split('=').next().unwrap_or_default());
+    let near = near.map(|near| format!(" One of them is -{near}.")).unwrap_or_default();
+    format!("The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too (docs/flags.md).{near}")
+}
+
+/// A long flag with one dash, as Go takes it, is one of ours with two. Clap would read it as letters.
+fn two_dashes(argument: OsString) -> OsString {
+    let Some(name) = argument.to_str().and_then(|text| text.strip_prefix('-')) else { return argument };
+    let letters = name.split('=').next().unwrap_or_default();
+    let long = letters.len() > 1 && letters.starts_with(|c: char| c.is_ascii_alphabetic());
+    if long { OsString::from(format!("--{name}")) } else { argument }
+}
+
+/// One of ours that is theirs, too, without a value: `--vault-auth-namespace=`.
+fn is_empty_and_shared(argument: &OsString) -> bool {
+    let name = argument.to_str().and_then(|text| text.strip_prefix("--")?.strip_suffix('='));
+    name.is_some_and(|name| table::find(name).is_some())
 }
 
 fn of_flag(argument: &str) -> Option<(String, Meaning, Option<String>)> {
@@ -81,7 +111,8 @@ fn of_flag(argument: &str) -> Option<(String, Meaning, Option<String>)> {
 
 fn of_variable(name: String, value: String) -> Option<Given> {
     let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
-    let meaning = table::find(&rest.to_lowercase().replace('_', "-"))?;
+    let by_name = || table::find(&rest.to_lowercase().replace('_', "-"));
+    let meaning = table::of_its_own_name(&name).or_else(by_name)?;
     Some(Given { spelling: name, meaning, value })
 }
 

@@ -75,7 +75,7 @@ pub(super) const TABLE: &[(&str, Meaning)] = &[
     ("debug",                    DebugLevel),
     ("force-socket-overwrite",   ObsoleteSwitch("a stale socket is always replaced, and a live one never")),
     ("token-refresh-interval",   Obsolete(RENEWAL)),
-    ("token-renewal",            ObsoleteSwitch(RENEWAL)),
+    ("token-renewal",            Obsolete(RENEWAL)),
     ("disable-v1",               ObsoleteSwitch("there is no KMS v1 here")),
     ("disable-v2",               ObsoleteSwitch("KMS v2 is all that there is")),
     // The sidecar of OpenShift's operator, and the rest of that plugin's.
@@ -97,6 +97,22 @@ impl Meaning {
     pub(super) fn is_switch(self) -> bool {
         matches!(self, DebugLevel | Switch(_) | ObsoleteSwitch(_))
     }
+}
+
+/// The meaning of a variable that is not called like its flag.
+pub(super) fn of_its_own_name(variable: &str) -> Option<Meaning> {
+    match variable {
+        "VAULT_KMS_VAULT_ADDR" => find("vault-address"),
+        "VAULT_KMS_TOKEN_RENEWAL_SECONDS" => find("token-renewal"),
+        _ => None,
+    }
+}
+
+/// The flag that is most like `name`, when one is near enough to be meant.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let near = |(known, _): &(&'static str, Meaning)| (strsim::jaro_winkler(name, known), *known);
+    let best = TABLE.iter().map(near).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 > 0.9).then_some(best.1)
 }
 
 /// What a flag of this name means.

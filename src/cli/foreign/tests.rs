@@ -5,7 +5,7 @@ use super::*;
 fn taken(line: &str, variables: &[(&str, &str)]) -> Result<(Vec<OsString>, Foreign), Failure> {
     let arguments =
         std::iter::once("kms-plugin").chain(line.split_whitespace()).map(OsString::from).collect();
-    take(arguments, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    take(arguments, variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
 }
 
 /// The last value of a key, as the configuration sees it.
@@ -76,7 +76,7 @@ fn a_secret_becomes_a_file_of_memory_and_a_warning() {
 #[test]
 fn paths_levels_ports_and_what_is_obsolete() {
     let (_, foreign) =
-        taken("-vault-key-path=kms/transit/keys/k -zap-log-level=2 -metrics-port=0 -token-renewal", &[])
+        taken("-vault-key-path=kms/transit/keys/k -zap-log-level=2 -metrics-port=0 -token-renewal 3600", &[])
             .unwrap();
     assert_eq!(value(&foreign, "vault.transit.mount"), Some("kms/transit"));
     assert_eq!(value(&foreign, "vault.transit.key"), Some("k"));
@@ -98,4 +98,25 @@ fn what_means_nothing_is_an_error_that_names_the_flag() {
         let Err(failure) = taken(line, &[]) else { panic!("{line}") };
         assert!(failure.to_string().contains(part), "{line}: {failure}");
     }
+}
+
+#[test]
+fn an_empty_value_is_none_and_variables_have_their_documented_names() {
+    let line = "-vault-address=https://v -tls-sni= -tls-ca-file= --vault-auth-namespace= --vault-namespace=a";
+    let (rest, foreign) = taken(line, &[("VAULT_KMS_TOKEN", "")]).unwrap();
+    assert_eq!(rest, ["kms-plugin", "--vault-namespace=a"], "an empty one would mean the root namespace");
+    assert_eq!(foreign.values, [("vault.addresses".to_owned(), "https://v".to_owned())]);
+    // Alone it is ours, and means what it says.
+    assert_eq!(taken("--vault-auth-namespace=", &[]).unwrap().0, ["kms-plugin", "--vault-auth-namespace="]);
+    let variables = [("VAULT_KMS_VAULT_ADDR", "https://v"), ("VAULT_KMS_SERVICE_HOST", "10.0.0.1")];
+    let (_, foreign) = taken("", &variables).unwrap();
+    assert_eq!(foreign.values, [("vault.addresses".to_owned(), "https://v".to_owned())]);
+}
+
+#[test]
+fn a_long_flag_with_one_dash_is_one_of_ours_with_two() {
+    let (rest, _) = taken("-vault-ca-file=/c -V -h -12", &[]).unwrap();
+    assert_eq!(rest, ["kms-plugin", "--vault-ca-file=/c", "-V", "-h", "-12"]);
+    assert!(hint("--vault-addres").contains("-vault-address"));
+    assert!(!hint("--zzz").contains("One of them"));
 }
