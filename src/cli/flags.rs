@@ -40,6 +40,11 @@ impl ConfigFlags {
         Self { foreign, ..self }
     }
 
+    /// Whether another plugin's flags or variables were given.
+    pub(super) fn is_foreign(&self) -> bool {
+        !self.foreign.values.is_empty()
+    }
+
     /// What is to be told about those flags.
     pub(super) fn foreign_warnings(&self) -> impl Iterator<Item = &str> {
         self.foreign.warnings.iter().map(String::as_str)

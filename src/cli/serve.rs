@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
-use super::runtime;
+use super::{foreign, runtime};
 use crate::config::Settings;
 use crate::health::AdminRequest;
 use crate::kms::View;
@@ -19,6 +19,11 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
     let mut settings = read(flags)?;
     telemetry::init(&settings.log);
     flags.foreign_warnings().for_each(|warning| tracing::warn!("{warning}"));
+    if flags.is_foreign()
+        && let Some(closed) = foreign::close_directory(&settings.server.socket)
+    {
+        tracing::warn!("{closed}");
+    }
     make_runtime_dir(&mut settings.server).map_err(failure)?;
     process::harden();
     runtime()?.block_on(async {

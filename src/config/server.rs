@@ -90,7 +90,9 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
     });
     let socket = check.socket_path(raw.socket.as_deref().unwrap_or("/run/kmsplugin/kms.sock"));
     let chosen = raw.runtime_dir.or_else(of_systemd);
-    let runtime_dir_fallback = chosen.is_none().then(|| socket.with_file_name(".kms-plugin"));
+    // Named after the socket: while a key is exchanged, two agents share a pod's volume.
+    let beside = socket.file_name().map(|name| format!(".{}.run", name.to_string_lossy()));
+    let runtime_dir_fallback = beside.filter(|_| chosen.is_none()).map(|name| socket.with_file_name(name));
     Server {
         socket,
         admin,

@@ -21,8 +21,8 @@ pub fn make(server: &mut Server) -> Result<(), AgentError> {
     match server.runtime_dir_fallback.take() {
         Some(beside) if refused => {
             make_at(&beside).map_err(|cause| AgentError::RuntimeDir { path: beside.clone(), cause })?;
-            tracing::info!(
-                "{} cannot be made ({cause}); the admin socket and the saved identity are in {}",
+            tracing::warn!(
+                "{} cannot be written to ({cause}); the admin socket and the saved identity are in {}, and what is known of the key lives as long as that directory. server.runtime_dir names another one",
                 server.runtime_dir.display(),
                 beside.display()
             );

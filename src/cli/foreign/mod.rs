@@ -5,12 +5,14 @@
 //! sees and become values of our own keys. Must not know what those keys are used for.
 
 mod secret_file;
+mod socket_directory;
 mod table;
 
 use std::ffi::OsString;
 
 use super::exit::{Exit, Failure};
 use crate::config::schema;
+pub(super) use socket_directory::close as close_directory;
 use table::{Meaning, Of, PREFIXES};
 
 /// What the foreign flags and variables say, in our words.
