@@ -41,7 +41,12 @@ pub type Alive = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// What the loopback address serves: nothing that changes anything.
 pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Router {
     let scraped = Router::new().route("/metrics", get(scrape)).with_state((snapshot.clone(), metrics));
-    let living = Router::new().route("/livez", get(livez)).with_state(alive);
+    // `/health` and `/live` are another plugin's; its manifests ask them for liveness, so they must not tell
+    // of an outage: the kubelet would restart us.
+    let living = ["/livez", "/health", "/live"]
+        .into_iter()
+        .fold(Router::new(), |router, path| router.route(path, get(livez)))
+        .with_state(alive);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

@@ -1,5 +1,7 @@
 //! The command lines of OpenShift's guide and of its operator, as they are, each with a real client.
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -7,6 +9,8 @@ use serde_json::json;
 
 use crate::support::agent::Agent;
 use crate::support::bao::{Bao, KEY, write_secret};
+use crate::support::eventually;
+use crate::support::kms::Kms;
 
 /// Starts the binary with these arguments and variables alone, on `kms.sock` in a directory of its own.
 async fn started(socket_flag: &str, arguments: &[String], variables: &[(&str, String)]) -> Agent {
@@ -136,4 +140,113 @@ async fn the_health_port_is_open_to_the_kubelet_and_says_so() {
         .unwrap();
     assert_eq!(answer.status(), 200);
     agent.wait_for_log("without TLS, for the kubelet's probes").await;
+}
+
+/// The operator's flags for one sidecar, those without a value included.
+fn sidecar(bao: &Bao, socket: &Path) -> Vec<String> {
+    vec![
+        format!("-listen-address=unix://{}", socket.display()),
+        format!("-vault-address={}", bao.address),
+        format!("-vault-key-path=transit/keys/{KEY}"),
+        format!("-approle-role-id={}", secret(bao, "role-id")),
+        format!("-approle-secret-id-path={}", bao.file("secret-id").display()),
+        "-tls-ca-file=".to_owned(),
+        "-tls-sni=".to_owned(),
+        "--vault-namespace=".to_owned(),
+        "--vault-auth-namespace=".to_owned(),
+        "-metrics-port=0".to_owned(),
+    ]
+}
+
+/// As the operator runs them: user 0 without capabilities on a read-only root, in an emptyDir (mode 0777), and
+/// two at once while a key is being exchanged.
+#[tokio::test]
+async fn two_sidecars_share_a_volume_and_nothing_else() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("NOT TESTED: a read-only root takes a mount namespace, and so root");
+        return;
+    }
+    let bao = Bao::start().await;
+    let volume = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut agents = Vec::new();
+    for number in [1, 2] {
+        let socket = volume.path().join(format!("kms-{number}.sock"));
+        // /run stands for the root: nothing else is written to.
+        let script = "mount --make-rprivate / && mount -t tmpfs -o ro none /run \
+                      && exec setpriv --inh-caps=-all --bounding-set=-all --no-new-privs \"$@\"";
+        let arguments = sidecar(&bao, &socket);
+        let agent = Agent::start_with(tempfile::tempdir().unwrap(), "", |_| {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_kms-plugin")]);
+            command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+            command
+        });
+        eventually("the sidecar", async || {
+            std::os::unix::net::UnixStream::connect(&socket)
+                .map_err(|error| format!("{error}\n{}", agent.log()))?;
+            let status = Kms::connect(&socket).await.status().await.map_err(|error| error.to_string())?;
+            if status.healthz == "ok" { Ok(()) } else { Err(status.healthz) }
+        })
+        .await;
+        Kms::connect(&socket).await.round_trip().await;
+        let beside = volume.path().join(format!(".kms-{number}.sock.run"));
+        assert!(beside.join("identity.json").exists(), "{}", agent.log());
+        agents.push(agent);
+    }
+    assert_eq!(std::fs::metadata(&volume).unwrap().mode() & 0o7777, 0o1777, "nobody replaces the sockets");
+    // The second one finds the directory as the first one left it.
+    let told: Vec<bool> = agents.iter().map(|agent| agent.log().contains("has the sticky bit now")).collect();
+    assert_eq!(told, [true, false]);
+}
+
+/// What their documentation names: two variables that do not follow the rule, and the paths that its probes ask.
+#[tokio::test]
+async fn their_documented_variables_and_probes() {
+    let bao = Bao::start().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let variables = [
+        ("VAULT_KMS_VAULT_ADDR", bao.address.clone()),
+        ("VAULT_KMS_TRANSIT_KEY", KEY.to_owned()),
+        ("VAULT_KMS_APPROLE_ROLE_ID", secret(&bao, "role-id")),
+        ("VAULT_KMS_APPROLE_SECRET_ID", secret(&bao, "secret-id")),
+        ("VAULT_KMS_VAULT_NAMESPACE", String::new()),
+        ("VAULT_KMS_SERVICE_HOST", "10.0.0.1".to_owned()),
+        ("VAULT_KMS_TOKEN_RENEWAL_SECONDS", "3600".to_owned()),
+    ];
+    let flags = text(&["-token-renewal", "3600", &format!("-health-port={port}")]);
+    let agent = started("-socket", &flags, &variables).await;
+    serves(&agent).await;
+    assert!(agent.log().contains("_RENEWAL_SECONDS has no effect"), "{}", agent.log());
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(crate::support::pki::Pki::no_tls())
+        .build()
+        .unwrap();
+    for path in ["health", "live", "livez", "readyz"] {
+        let answer = http.get(format!("http://127.0.0.1:{port}/{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "/{path}");
+    }
+}
+
+#[test]
+fn a_wrong_flag_is_told_with_the_one_that_was_meant() {
+    use std::os::unix::ffi::OsStrExt as _;
+    for (argument, words) in [
+        ("-vault-addres=x", &["unexpected argument '--vault-addres", "-vault-address", "docs/flags.md"][..]),
+        ("--no-such-thing", &["unexpected argument '--no-such-thing'"]),
+        ("-vault-key-path=k", &["transit/keys/kms-key"]),
+    ] {
+        // A variable that is no text, of whatever else runs on the machine, disturbs nobody.
+        let output = crate::support::agent::command()
+            .arg(argument)
+            .env("SOMEBODY_ELSES", std::ffi::OsStr::from_bytes(b"\xff"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        for words in words {
+            assert!(said.contains(words), "{words:?} in {said}");
+        }
+    }
 }

@@ -208,14 +208,15 @@ impl Foreign {
             })
         };
         let (health, metrics) = (port(Meaning::HealthPort)?, port(Meaning::MetricsPort)?);
-        let port = match (health.filter(|port| *port > 0), metrics) {
-            (None, None) => return Ok(()),
-            (None, Some(0)) => {
-                self.set("server.admin", "");
+        let port = match (health.filter(|port| *port > 0), metrics.filter(|port| *port > 0)) {
+            (None, None) => {
+                if health.or(metrics).is_some() {
+                    self.set("server.admin", "");
+                }
                 return Ok(());
             }
             (None, Some(metrics)) => metrics,
-            (Some(health), metrics) => {
+            (Some(health), _) => {
                 if metrics.is_some_and(|metrics| metrics != health) {
                     let message =
                         format!("/metrics is served on the health port, {health}, like everything else");
