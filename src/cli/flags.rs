@@ -56,6 +56,7 @@ impl ConfigFlags {
         let sources = Sources {
             required: named.is_some(),
             file: Some(named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))),
+            defaults: self.foreign.defaults.clone(),
             environment: environment()?,
             flags: self.foreign.values.iter().chain(&self.values).cloned().collect(),
         };

@@ -59,6 +59,8 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// Whether the administrator named the file.
     pub required: bool,
+    /// Defaults other than ours, by key path: below the files.
+    pub defaults: Vec<(String, String)>,
     /// Variables of the environment, by name.
     pub environment: Vec<(String, String)>,
     /// Flags by key path, as given on the command line.
@@ -92,6 +94,11 @@ impl Merged {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let mut figment = Figment::new();
+        for (path, text) in &sources.defaults {
+            if let Some(key) = schema::find(path) {
+                add_text(&mut figment, key, text, "another plugin's default".into(), &mut problems);
+            }
+        }
         for path in files(sources, &mut problems) {
             if let Some(dict) = read(&path, &mut problems) {
                 figment = figment.merge(Layer { name: path.display().to_string(), dict });

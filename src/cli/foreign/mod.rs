@@ -18,6 +18,8 @@ use table::{Meaning, Of, PREFIXES};
 /// What the foreign flags and variables say, in our words.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Foreign {
+    /// What those plugins assume, by key path.
+    pub(super) defaults: Vec<(String, String)>,
     /// Values by key path; a later one wins.
     pub(super) values: Vec<(String, String)>,
     /// What is to be told about them.
@@ -123,6 +125,12 @@ fn translate(given: Vec<Given>) -> Result<Foreign, Failure> {
     let mut foreign = Foreign::default();
     if given.is_empty() {
         return Ok(foreign);
+    }
+    // Only for a whole command line of theirs: one of their flags beside our own file changes nothing else.
+    if given.iter().any(|one| one.meaning == Meaning::Key("vault.addresses", Of::Any)) {
+        let assumed = table::defaults(given.iter().map(|one| one.spelling.as_str()));
+        foreign.defaults =
+            assumed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     }
     let method = method(&given);
     if let Some(name) = method {

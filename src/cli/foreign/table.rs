@@ -46,10 +46,10 @@ use Meaning::{
 
 const RENEWAL: &str = "a token is renewed by its own lease, and replaced before it ends";
 
-/// Every flag, without its dashes.
+/// The flags of the static pod of OpenShift's guide and the rest of that plugin's (vault-kubernetes-kms),
+/// without their dashes. The sidecar's plugin has some of them, too.
 #[rustfmt::skip]
-pub(super) const TABLE: &[(&str, Meaning)] = &[
-    // The static pod of OpenShift's guide, and the rest of that plugin's.
+const POD: &[(&str, Meaning)] = &[
     ("socket",                   Key("server.socket", Of::Any)),
     ("vault-address",            Key("vault.addresses", Of::Any)),
     ("vault-namespace",          Key("vault.namespace", Of::Any)),
@@ -78,7 +78,11 @@ pub(super) const TABLE: &[(&str, Meaning)] = &[
     ("token-renewal",            Obsolete(RENEWAL)),
     ("disable-v1",               ObsoleteSwitch("there is no KMS v1 here")),
     ("disable-v2",               ObsoleteSwitch("KMS v2 is all that there is")),
-    // The sidecar of OpenShift's operator, and the rest of that plugin's.
+];
+
+/// The flags that only the sidecar of OpenShift's operator has (vault-kube-kms).
+#[rustfmt::skip]
+const SIDECAR: &[(&str, Meaning)] = &[
     ("listen-address",           Key("server.socket", Of::Any)),
     ("vault-key-path",           KeyPath),
     ("vault-auth-namespace",     Key("vault.auth_namespace", Of::Any)),
@@ -91,6 +95,25 @@ pub(super) const TABLE: &[(&str, Meaning)] = &[
     ("metrics-port",             MetricsPort),
     ("zap-log-level",            LogLevel),
 ];
+
+/// Every flag.
+fn all() -> impl Iterator<Item = &'static (&'static str, Meaning)> {
+    POD.iter().chain(SIDECAR)
+}
+
+/// What the plugin assumes whose flag or variable `spellings` are; it is the sidecar's as soon as one is.
+pub(super) fn defaults<'a>(
+    mut spellings: impl Iterator<Item = &'a str>,
+) -> &'static [(&'static str, &'static str)] {
+    let sidecar = |spelling: &str| {
+        let flag = spelling.trim_start_matches('-');
+        spelling.starts_with("VAULT_KUBE_KMS_") || SIDECAR.iter().any(|(name, _)| *name == flag)
+    };
+    match spellings.any(sidecar) {
+        true => &[("server.socket", "/tmp/vault-kube-kms.socket")],
+        false => &[("server.socket", "/opt/kms/vaultkms.socket"), ("vault.transit.key", "kms")],
+    }
+}
 
 impl Meaning {
     /// Whether the flag stands for `true` when no value is given.
@@ -111,13 +134,13 @@ pub(super) fn of_its_own_name(variable: &str) -> Option<Meaning> {
 /// The flag that is most like `name`, when one is near enough to be meant.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let near = |(known, _): &(&'static str, Meaning)| (strsim::jaro_winkler(name, known), *known);
-    let best = TABLE.iter().map(near).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let best = all().map(near).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.9).then_some(best.1)
 }
 
 /// What a flag of this name means.
 pub(super) fn find(name: &str) -> Option<Meaning> {
-    TABLE.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning)
+    all().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning)
 }
 
 #[cfg(test)]
@@ -128,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_key_exists_and_no_flag_is_ours_with_another_meaning() {
-        for (name, meaning) in TABLE {
+        for (name, meaning) in all() {
             if let Key(path, _) | Switch(path) | Secret(path) = meaning {
                 assert!(schema::find(path).is_some(), "{name}: {path}");
             }
@@ -143,9 +166,9 @@ mod tests {
         let text = include_str!("../../../docs/flags.md");
         let documented: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("| `-")?.split('`').next()).collect();
-        let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = all().map(|(name, _)| *name).collect();
         assert_eq!(documented, known);
-        for (name, meaning) in TABLE {
+        for (name, meaning) in all() {
             if let Key(path, _) | Switch(path) | Secret(path) = meaning {
                 let row = text.lines().find(|line| line.starts_with(&format!("| `-{name}`"))).unwrap();
                 assert!(row.contains(path), "{row} does not name {path}");

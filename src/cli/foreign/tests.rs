@@ -121,3 +121,16 @@ fn a_long_flag_with_one_dash_is_one_of_ours_with_two() {
     assert!(hint("--vault-addres").contains("-vault-address"));
     assert!(!hint("--zzz").contains("One of them"));
 }
+
+#[test]
+fn what_is_not_given_is_what_that_plugin_assumes() {
+    let assumed = |line: &str, variables: &[(&str, &str)]| {
+        let defaults = taken(line, variables).unwrap().1.defaults;
+        defaults.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    assert_eq!(assumed("-vault-address=x", &[]), ["/opt/kms/vaultkms.socket", "kms"]);
+    assert_eq!(assumed("-vault-address=x -tls-sni=v", &[]), ["/tmp/vault-kube-kms.socket"]);
+    let variables = [("VAULT_KUBE_KMS_VAULT_ADDRESS", "x")];
+    assert_eq!(assumed("", &variables), ["/tmp/vault-kube-kms.socket"]);
+    assert!(assumed("-debug --vault-addresses=x", &[]).is_empty(), "ours, with one of their flags");
+}
