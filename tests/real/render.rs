@@ -178,3 +178,73 @@ fn images_go_by_their_digest_and_ways_need_what_they_need() {
         assert!(code == 64 && said.contains(part), "{arguments:?}: {code} {said}");
     }
 }
+
+/// The login in one namespace, the key in another below it: one policy, written where the login is.
+#[tokio::test]
+async fn the_policy_reaches_into_the_namespace_of_the_key() {
+    let bao = Bao::start().await;
+    bao.post("sys/namespaces/team", json!({})).await;
+    bao.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
+    bao.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;
+    let config = bao.vault_config().replace(
+        "[vault.transit]",
+        "namespace = \"team\"\nauth_namespace = \"\"\n[vault.transit]\nmount = \"keys\"",
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, &config).unwrap();
+    let policy = rendered(&file, &["policy"]);
+    assert!(policy.contains("in the root namespace\n"), "{policy}");
+    bao.put_policy("kms", &policy).await;
+    Agent::ready(&(config + QUICK)).await.kms().await.round_trip().await;
+}
+
+/// The renewal is allowed where it is asked for; and an entry with a login of its own has a policy of its own.
+#[tokio::test]
+async fn each_login_has_a_policy_of_its_own() {
+    let bao = Bao::start().await;
+    let file = golden("config.toml");
+    let text = rendered(&file, &["policy"]);
+    let policies: Vec<&str> = text.split("\n\n").collect();
+    assert_eq!(policies.len(), 2, "{text}");
+    assert!(!policies[0].contains("old-key") && !policies[1].contains("encrypt"), "{text}");
+    assert!(policies.iter().all(|policy| policy.matches("lookup-self").count() == 1), "{text}");
+    assert!(!text.contains("renew-self"));
+    let text = rendered(&file, &["policy", "--renew"]);
+    assert_eq!(text.matches("auth/token/renew-self").count(), 2, "{text}");
+    // Both together, as somebody may write them, are still a policy to the server.
+    bao.put_policy("both", &text).await;
+}
+
+#[test]
+fn a_rollout_fits_the_configuration() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let token = directory.path().join("old-token");
+    std::fs::write(&token, "s3cr3t-of-the-node").unwrap();
+    let file = directory.path().join("config.toml");
+    let config = std::fs::read_to_string(golden("config.toml"))
+        .unwrap()
+        .replace("\"before\"", "\"the old one\"")
+        .replace("/etc/kms-plugin/old-token", &token.display().to_string());
+    std::fs::write(&file, &config).unwrap();
+    let image = format!("i@sha256:{DIGEST}");
+    let base = ["machineconfig", "--way", "fetch", "--image", &image];
+    // A secret has the same name wherever it is named, and a change of it restarts: it is handed over at a start.
+    let text = rendered(&file, &[&base[..], &["--include-secret", "token-the-old-one"]].concat());
+    assert!(text.contains("LoadCredential=token-the-old-one:/var/tmp/"), "{text}");
+    let policy: serde_json::Value = yaml_serde::from_str(text.rsplit("\n---\n").next().unwrap()).unwrap();
+    let files = policy["spec"]["nodeDisruptionPolicy"]["files"].as_array().unwrap();
+    let action = |path: &str| {
+        let file = files.iter().find(|file| file["path"] == path).unwrap();
+        file["actions"][0]["type"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(action(&token.display().to_string()), "Restart");
+    assert_eq!(action("/etc/kms-plugin/config.toml"), "Reload");
+    // The units know one socket.
+    for (socket, expected) in
+        [("/var/run/kmsplugin/kms.sock", 0), ("/run/kmsplugin/kms.sock", 0), ("/run/other/kms.sock", 78)]
+    {
+        let (code, _, said) = render(&file, &[&base[..], &["--server-socket", socket]].concat());
+        assert_eq!(code, expected, "{socket}: {said}");
+    }
+}

@@ -25,13 +25,18 @@ pub(super) fn by_credential(config: &mut Table) -> Vec<Credential> {
     if let Some(Value::Array(entries)) = config.get_mut("decrypt_only") {
         for entry in entries.iter_mut().filter_map(Value::as_table_mut) {
             let name = entry.get("name").and_then(Value::as_str).unwrap_or_default();
-            let suffix = format!("-{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
+            let suffix = suffix(name);
             if let Some(Value::Table(vault)) = entry.get_mut("vault") {
                 of_vault(vault, &suffix, &mut credentials);
             }
         }
     }
     credentials
+}
+
+/// What is added to the names of a decrypt_only entry's secrets; names of credentials are plain.
+pub(super) fn suffix(entry: &str) -> String {
+    format!("-{}", entry.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 
 fn of_vault(vault: &mut Table, suffix: &str, credentials: &mut Vec<Credential>) {

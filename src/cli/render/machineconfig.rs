@@ -3,12 +3,12 @@
 //! A MachineConfig writes files and units; it makes no users, directories or links, and has no room for a
 //! binary (1.5 MiB for the whole pool).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use toml::Table;
 
-use super::credentials::by_credential;
+use super::credentials::{Credential, by_credential};
 use super::payload::{self, Place, file};
 use super::unit_dropin::drop_in;
 use crate::cli::exit::{Exit, Failure};
@@ -83,6 +83,7 @@ struct Ignition {
 pub(super) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
     let (merged, settings) = super::configuration(&args.flags)?;
     let mut config: Table = merged.extract().map_err(|error| Failure::new(Exit::Config, error))?;
+    on_our_socket(&settings.server.socket)?;
     let mut ignition = Ignition::default();
     // A container reads root's files itself; a service with a user of its own gets them from systemd.
     let credentials = if args.way == Way::Quadlet { Vec::new() } else { by_credential(&mut config) };
@@ -137,9 +138,25 @@ pub(super) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
     documents.push((
         "Later changes of our files and units need no reboot. There is one such object in a cluster: merge this into it."
             .to_owned(),
-        disruption_policy(&ignition),
+        disruption_policy(&ignition, &credentials),
     ));
     super::documents(&documents)
+}
+
+/// Our socket units know one place, and a configuration that names another would serve nobody.
+fn on_our_socket(socket: &Path) -> Result<(), Failure> {
+    // `/var/run` is `/run`.
+    let place =
+        socket.strip_prefix("/var/run").map_or_else(|_| socket.into(), |rest| Path::new("/run").join(rest));
+    let listens = format!("ListenStream={}", place.display());
+    if SOCKET.lines().any(|line| line == listens) {
+        return Ok(());
+    }
+    let message = format!(
+        "server.socket is {}, and kms-plugin.socket listens on /run/kmsplugin/kms.sock; leave server.socket out",
+        socket.display()
+    );
+    Err(Failure::message(Exit::Config, message))
 }
 
 /// Public files always; secrets only by name, and with a word about it.
@@ -214,7 +231,7 @@ fn fetch(image: &str, mut dropins: Vec<Value>, ignition: &mut Ignition) {
 }
 
 /// A container that systemd runs from our image, on the same socket.
-fn quadlet(image: &str, directory: &std::path::Path) -> String {
+fn quadlet(image: &str, directory: &Path) -> String {
     let directory = directory.display();
     format!(
         "# podman makes kms-plugin.service of this (podman-systemd.unit(5)).\n\
@@ -254,16 +271,24 @@ fn operating_system(args: &MachineConfigArgs) -> Value {
 }
 
 /// What the Machine Config Operator does when one of our files or units changes, in place of a reboot.
-fn disruption_policy(ignition: &Ignition) -> Value {
+fn disruption_policy(ignition: &Ignition, credentials: &[Credential]) -> Value {
     let restart = json!({ "type": "Restart", "restart": { "serviceName": "kms-plugin.service" } });
     let reload = json!({ "type": "Reload", "reload": { "serviceName": "kms-plugin.service" } });
     let files: Vec<Value> = ignition
         .files
         .iter()
         .filter_map(|file| file["path"].as_str())
-        .map(|path| match path.starts_with("/etc/containers/systemd/") {
-            true => json!({ "path": path, "actions": [{ "type": "DaemonReload" }, restart] }),
-            false => json!({ "path": path, "actions": [reload] }),
+        .map(|path| {
+            // systemd hands a credential over at a start, and never again.
+            let handed_over = credentials.iter().any(|one| one.file.as_deref() == Some(path));
+            let actions = match path {
+                _ if path.starts_with("/etc/containers/systemd/") => {
+                    json!([{ "type": "DaemonReload" }, restart])
+                }
+                _ if handed_over => json!([restart]),
+                _ => json!([reload]),
+            };
+            json!({ "path": path, "actions": actions })
         })
         .collect();
     let units: Vec<Value> = ignition

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::credentials::suffix;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::Settings;
 use crate::config::secret::{RoleId, SecretSource};
@@ -26,7 +27,7 @@ pub(super) enum Place {
 
 /// Every file that the configuration names, each once.
 pub(super) fn places(settings: &Settings) -> Vec<Place> {
-    let named = settings.decrypt_only.iter().map(|(name, service)| (format!("-{name}"), service));
+    let named = settings.decrypt_only.iter().map(|(name, service)| (suffix(name), service));
     let mut places = Vec::new();
     for (suffix, service) in std::iter::once((String::new(), &settings.primary)).chain(named) {
         let KeyService::Vault(vault) = service else { continue };
