@@ -50,7 +50,7 @@ async fn the_static_pods_of_the_guide_and_of_ours_serve() {
         text(&bao, "role-id"),
         text(&bao, "secret-id")
     );
-    node.ok(&format!("systemd-run --unit=guide {CONFINED} -p BindPaths=/run/kmsplugin:/var/run/kmsplugin /kms-plugin {guide}"));
+    node.ok(&format!("systemd-run --unit=guide {CONFINED} -p BindPaths=/run/kmsplugin:/var/run/kmsplugin /vault-kubernetes-kms {guide}"));
     serves(&node, "/run/kmsplugin", "guide").await;
     node.ok("systemctl stop guide");
     // Ours: configuration and secrets from mounted files.
@@ -67,7 +67,8 @@ async fn the_static_pods_of_the_guide_and_of_ours_serve() {
 async fn the_operators_sidecar_serves_with_one_volume_to_write_to() {
     let bao = Bao::start().await;
     let node = Node::boot();
-    node.ok("mkdir -p /run/pod /run/secret");
+    // As a kubelet makes an emptyDir.
+    node.ok("mkdir -p /run/secret && mkdir -m 0777 /run/pod");
     std::fs::write(node.path("/run/secret/secret-id"), text(&bao, "secret-id")).unwrap();
     let sidecar = format!(
         "-listen-address=unix:///var/run/kmsplugin/kms.sock -vault-address={} -vault-key-path=transit/keys/{KEY} \
@@ -78,7 +79,7 @@ async fn the_operators_sidecar_serves_with_one_volume_to_write_to() {
     // Nothing but the socket's directory can be written: the runtime directory finds its place beside it.
     node.ok(&format!("systemd-run --unit=sidecar {CONFINED} -p TemporaryFileSystem=/run:ro -p BindPaths=/run/pod:/var/run/kmsplugin -p BindReadOnlyPaths=/run/secret:/etc/kms-plugin /kms-plugin {sidecar}"));
     serves(&node, "/run/pod", "sidecar").await;
-    node.ok("test -S /run/pod/.kms-plugin/admin.sock");
+    node.ok("test -S /run/pod/.kms.sock.run/admin.sock");
     let port = node.run("journalctl -u sidecar -o cat --no-pager").text;
     assert!(!port.contains("health on http"), "{port}");
 }
