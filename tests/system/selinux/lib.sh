@@ -5,18 +5,23 @@ failed=0
 
 # check NAME COMMAND…: one line of TAP; the command's output follows a failure.
 check() {
-	local name=$1 output
+	local name=$1 output began outcome=0
 	shift
 	number=$((number + 1))
-	if output=$("$@" 2>&1 </dev/null); then
+	began=$(uptime_seconds)
+	output=$("$@" 2>&1 </dev/null) || outcome=$?
+	began=$(($(uptime_seconds) - began))
+	[ "$began" -lt 5 ] || echo "# $began s for this:"
+	if [ "$outcome" = 0 ]; then
 		echo "ok $number - $name"
 		return 0
 	fi
 	failed=$((failed + 1))
 	echo "not ok $number - $name"
-	echo "# failed: $(printf '%s ' "$@" | head -n 1 | cut -c1-200)"
-	printf '%s\n' "$output" | tail -n 20 | sed 's/^/#   /'
-	denials | tail -n 3 | cut -c1-300 | sed 's/^/#   /'
+	echo "# failed: $*"
+	printf '%s\n' "$output" | tail -n 20 | cut -c 1-400 | sed 's/^/#   /'
+	journalctl --quiet --no-pager --output=cat --lines=8 --unit=kms-plugin.service | cut -c 1-400 | sed 's/^/#   journal: /'
+	new_denials | tail -n 5 | sed 's/^/#   /'
 	return 1
 }
 
@@ -58,22 +63,21 @@ denials() { grep -h 'avc:  denied' /var/log/audit/audit.log 2>/dev/null | grep k
 
 seen=0
 # Forgets the denials up to now.
-mark() { seen=$(denials | wc -l); }
+mark() { sleep 0.3; seen=$(denials | wc -l); }
 new_denials() { denials | tail -n "+$((seen + 1))"; }
 
-none() { [ -z "$1" ] || { echo "$1"; return 1; }; }
-matches() { grep -qE "$1" <<<"$2" || { echo "no such denial among the last:"; tail -n 5 <<<"$2" | cut -c1-300; return 1; }; }
-
-no_denials() {
-	check "$1" none "$(new_denials | cut -c1-300 | tail -n 20)"
-	mark
+# The new ones, one line a kind.
+kinds() {
+	new_denials | sed -E 's/.*denied  (\{[^}]*\}).* comm="([^"]*)"( (path|name)="([^"]*)")?.* scontext=[^:]*:[^:]*:([^:]*).* tcontext=[^:]*:[^:]*:([^:]*).* tclass=([a-z0-9_]*).*/\6 \7 \8 \1 \2/' | sort | uniq -c | head -n 30
 }
+
+nothing_new() { [ "$(new_denials | wc -l)" = 0 ] || { kinds; return 1; }; }
+something_new() { new_denials | grep -qE "$1" || { echo "no denial like $1 among:"; kinds; return 1; }; }
+
+no_denials() { check "$1" nothing_new; mark; }
 
 # denial NAME PATTERN: at least one denial since the last mark matches.
-denial() {
-	check "$1" matches "$2" "$(new_denials)"
-	mark
-}
+denial() { check "$1" something_new "$2"; mark; }
 
 # A command as an administrator runs it.
 unconfined() { runcon -t unconfined_t -- bash -c '"$@"' bash "$@"; }
@@ -89,7 +93,7 @@ bao() {
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" | tr -d '\n'; }
 
 # The policy of the README, as the API takes it.
-jq_policy() {
+kms_policy() {
 	printf '{"policy": "%s"}' "$(
 		for rule in transit/encrypt/kms-key:update transit/decrypt/kms-key:update transit/keys/kms-key:read auth/token/lookup-self:read; do
 			printf 'path \\"%s\\" { capabilities = [\\"%s\\"] }\\n' "${rule%:*}" "${rule#*:}"
@@ -97,8 +101,23 @@ jq_policy() {
 	)"
 }
 
+secret_in_file() {
+	printf '%s\n' '[vault.auth]' 'secret_id_file = "/etc/kms-plugin/secret-id"' >/etc/kms-plugin/config.d/10-secret.toml
+}
+
 # overlay LINE…: the configuration with these lines on top.
 overlay() { printf '%s\n' "$@" >/etc/kms-plugin/config.d/50-test.toml; }
+
+as_before() { rm -f /etc/kms-plugin/config.d/50-test.toml; }
+
+# Whether a restart leads to an agent that serves and cannot reach its key.
+unhealthy() {
+	mark
+	systemctl restart kms-plugin.service || return 1
+	local answer
+	answer=$(curl -sS --max-time 5 -o /dev/null -w '%{http_code}' http://127.0.0.1:8690/healthz)
+	[ "$answer" = 503 ] || { echo "/healthz says $answer"; return 1; }
+}
 
 # drop_in NAME LINE…
 drop_in() {
@@ -113,7 +132,20 @@ bad_reload() {
 	overlay '[vault.transit]' 'key = "there-is-no-such-key"'
 	refused systemctl reload kms-plugin.service
 	local outcome=$?
-	rm /etc/kms-plugin/config.d/50-test.toml
+	as_before
 	systemctl reload kms-plugin.service
 	return "$outcome"
 }
+
+# limit PID NAME SOFT
+limit() {
+	local line
+	line=$(grep "^$2 " "/proc/$1/limits") || return 1
+	[[ $line =~ ^"$2"\ +$3\  ]] || { echo "$line"; return 1; }
+}
+
+# between LOW HIGH NUMBER
+between() { [ "$3" -ge "$1" ] && [ "$3" -le "$2" ] || { echo "$3 is not within $1 to $2"; return 1; }; }
+
+# How often the agent logged in, by OpenBao's audit log.
+logins() { grep -c '"type":"request".*"path":"auth/approle/login"' /var/lib/bao/audit.log; }
