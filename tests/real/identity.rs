@@ -52,7 +52,7 @@ async fn a_soft_deleted_key_is_told_and_heals_when_it_is_brought_back() {
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
-    bao.post(&format!("transit/keys/{KEY}/soft-delete"), json!({})).await;
+    bao.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
     let status = agent.wait_for_phase("failed").await;
     let remedy = status["reason"]["remedy"].as_str().unwrap();
     assert!(remedy.contains("soft-delete-restore"), "{status}");
