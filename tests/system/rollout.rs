@@ -5,7 +5,7 @@ use std::process::Command;
 use base64::Engine as _;
 use serde_json::Value;
 
-use crate::node::{Node, QUICK};
+use crate::node::{Node, QUICK, is_newer};
 use crate::support::bao::Bao;
 
 /// The MachineConfig's Ignition configuration, as rendered for this configuration.
@@ -106,6 +106,26 @@ async fn a_node_of_files_alone_boots_and_serves() {
     // What the node disruption policy does for a changed file.
     node.ok("systemctl reload kms-plugin");
     assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
+}
+
+/// podman's own generator reads the Quadlet file without a word of warning. (4.4 and newer have one, and so the
+/// newer suite.)
+#[test]
+fn the_quadlet_file_becomes_a_unit() {
+    if !is_newer() {
+        eprintln!("NOT TESTED: this suite's podman has no Quadlet");
+        return;
+    }
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config.toml");
+    let image = format!("registry.example/kms-plugin@sha256:{}", "0123456789abcdef".repeat(4));
+    let node = Node::boot();
+    apply(&node, &ignition(&golden, &["--way", "quadlet", "--image", &image]));
+    let unit = node
+        .ok("/usr/libexec/podman/quadlet -dryrun 2>/tmp/errors; cat /tmp/errors >&2; test ! -s /tmp/errors");
+    for part in ["---kms-plugin.service---", "--sdnotify=container", "--read-only", "--cap-drop all", &image]
+    {
+        assert!(unit.contains(part), "no {part} in {unit}");
+    }
 }
 
 #[test]
