@@ -37,6 +37,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Accepted connections that may wait for the server.
 const MAX_ACCEPTED: usize = 64;
+/// What a start takes beside the wait for readiness, at most.
+const START_SLACK: Duration = Duration::from_secs(30);
 /// Name of the watchdog's private socket in the runtime directory.
 const WATCHDOG_SOCKET: &str = "watchdog.sock";
 /// Name of the admin socket in the runtime directory.
@@ -194,6 +196,7 @@ impl Agent {
         abort: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
         let (mut shown, ready_timeout) = (self.faces.subscribe(), self.ready_timeout);
+        notify::starting(ready_timeout + START_SLACK);
         // READY must not wait for the key service for ever: the kubelet is started after us.
         self.spawn("readiness", async move {
             let proven = shown.wait_for(|view| view.snapshot.proven);

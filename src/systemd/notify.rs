@@ -10,6 +10,11 @@ fn send(states: &[NotifyState<'_>]) {
     }
 }
 
+/// The service starts, and may take this long until it is ready: the unit's own limit is extended by it.
+pub fn starting(at_most: Duration) {
+    send(&[NotifyState::ExtendTimeoutUsec(micros(at_most))]);
+}
+
 /// The service serves.
 pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -30,10 +35,9 @@ pub fn reloading() {
 
 /// The service ends, and may take this long: the unit's own limit is extended by it.
 pub fn stopping(at_most: Duration) {
-    let micros = u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX);
     send(&[
         NotifyState::Stopping,
-        NotifyState::ExtendTimeoutUsec(micros),
+        NotifyState::ExtendTimeoutUsec(micros(at_most)),
         NotifyState::Status("stopping: waiting for calls under way"),
     ]);
 }
@@ -46,4 +50,9 @@ pub fn alive() {
 /// How often systemd wants to hear that we live (`WatchdogSec=`), if it does.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
+}
+
+/// At most what the protocol's field holds: 71 minutes.
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
