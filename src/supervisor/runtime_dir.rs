@@ -4,7 +4,7 @@
 
 use std::fs::DirBuilder;
 use std::io::{Error, ErrorKind};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::error::AgentError;
@@ -20,7 +20,9 @@ pub fn make(server: &mut Server) -> Result<(), AgentError> {
     let refused = matches!(cause.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
     match server.runtime_dir_fallback.take() {
         Some(beside) if refused => {
-            make_at(&beside).map_err(|cause| AgentError::RuntimeDir { path: beside.clone(), cause })?;
+            make_at(&beside)
+                .and_then(|()| is_ours_alone(&beside))
+                .map_err(|cause| AgentError::RuntimeDir { path: beside.clone(), cause })?;
             tracing::warn!(
                 "{} cannot be written to ({cause}); the admin socket and the saved identity are in {}, and what is known of the key lives as long as that directory. server.runtime_dir names another one",
                 server.runtime_dir.display(),
@@ -31,6 +33,16 @@ pub fn make(server: &mut Server) -> Result<(), AgentError> {
         }
         _ => Err(AgentError::RuntimeDir { path: server.runtime_dir.clone(), cause }),
     }
+}
+
+/// The directory beside the socket is ours alone: others may make files there, and whoever owned this one
+/// could reach the admin socket, and change what is remembered of the key.
+fn is_ours_alone(path: &Path) -> Result<(), Error> {
+    let found = std::fs::symlink_metadata(path)?;
+    if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(Error::other("somebody else made it, or others may use it; remove it, or set server.runtime_dir"))
 }
 
 /// Makes the directory; one that exists must be writable for us.
@@ -55,8 +67,14 @@ mod tests {
         server.runtime_dir = directory.path().join("file/run");
         server.runtime_dir_fallback = Some(directory.path().join("beside"));
         assert!(matches!(make(&mut server), Err(AgentError::RuntimeDir { .. })));
+        let (taken, link) = (directory.path().join("taken"), directory.path().join("link"));
+        DirBuilder::new().mode(0o777).create(&taken).unwrap();
+        std::fs::set_permissions(&taken, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::os::unix::fs::symlink(directory.path(), &link).unwrap();
+        assert!(is_ours_alone(&taken).is_err() && is_ours_alone(&link).is_err());
         server.runtime_dir = directory.path().join("run");
         make(&mut server).unwrap();
+        is_ours_alone(&server.runtime_dir).unwrap();
         assert!(directory.path().join("run").is_dir());
     }
 }

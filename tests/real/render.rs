@@ -173,6 +173,7 @@ fn images_go_by_their_digest_and_ways_need_what_they_need() {
         (vec!["machineconfig", "--way", "image"], "--package"),
         (vec!["encryption-config", "--provider-name", "a:b"], "colon"),
         (vec!["encryption-config", "--timeout", "3"], "is not a time"),
+        (vec!["encryption-config", "--timeout", "3secs"], "is not a time"),
     ] {
         let (code, _, said) = render(&golden("config.toml"), &arguments);
         assert!(code == 64 && said.contains(part), "{arguments:?}: {code} {said}");

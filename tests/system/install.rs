@@ -42,8 +42,9 @@ async fn it_installs_disabled_and_then_tells_the_truth() {
     assert_eq!((field("NoNewPrivs:").as_str(), field("Seccomp:").as_str()), ("1", "2"));
     assert_eq!(node.ok(&format!("ps -o user= -p {}", node.pid())), "kms-plugin");
     // The newer generation's drop-in is in force where its package was installed.
-    let wanted = if is_newer() { "notify-reload" } else { "notify" };
-    assert_eq!(node.show("kms-plugin", "Type"), wanted);
+    if is_newer() {
+        assert_eq!(node.show("kms-plugin", "RestartSteps"), "8");
+    }
     let manual = node.ok("rpm -ql kms-plugin | grep -c -e '/man[58]/' -e completions");
     assert!(manual.parse::<u32>().unwrap() >= 10, "{manual}");
 }

@@ -70,5 +70,7 @@ async fn at_debug_each_request_names_what_the_audit_log_names() {
     let text = told.iter().map(Value::to_string).collect::<String>();
     let secret = std::fs::read_to_string(bao.file("secret-id")).unwrap();
     assert!(!text.contains(secret.trim()), "a secret is in the journal");
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, SEED);
     assert!(!text.contains(std::str::from_utf8(&SEED).unwrap()), "a plaintext is in the journal");
+    assert!(!text.contains(&encoded), "a plaintext is in the journal, as Vault gets it");
 }

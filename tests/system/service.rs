@@ -36,13 +36,13 @@ async fn a_hung_process_is_killed_by_the_watchdog_and_an_outage_is_not() {
     let node = Node::boot();
     node.install("1");
     node.configure(&bao, QUICK);
-    node.ok("mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Service]\\nWatchdogSec=2s\\n' > /etc/systemd/system/kms-plugin.service.d/quick.conf && systemctl daemon-reload");
+    node.ok("mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Service]\\nWatchdogSec=5s\\n' > /etc/systemd/system/kms-plugin.service.d/quick.conf && systemctl daemon-reload");
     node.ok("systemctl start kms-plugin");
     node.wait_for_phase("ready").await;
     let first = node.kms().await.round_trip().await;
     // Vault hangs for longer than the watchdog's time: no reason to restart.
     bao.freeze();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(node.show("kms-plugin", "NRestarts"), "0");
     bao.thaw();
     node.wait_for_phase("ready").await;
@@ -134,6 +134,9 @@ async fn a_reload_is_waited_for_and_a_bad_one_fails_without_harm() {
     bao.new_secret_id("kms").await;
     node.configure(&bao, QUICK);
     node.ok("systemctl reload kms-plugin");
+    let reloads =
+        node.ok("journalctl -u kms-plugin -o cat --no-pager | grep -c 'configuration was reloaded'");
+    assert_eq!(reloads, "1", "one wish, one reload");
     assert_eq!(
         kms.decrypt(&first).await.unwrap(),
         crate::support::kms::SEED,

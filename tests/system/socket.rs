@@ -36,6 +36,10 @@ async fn a_deleted_socket_or_directory_is_put_back() {
     let old = inode();
     node.ok("mv /run/kmsplugin /run/aside && mkdir /run/kmsplugin");
     serves_again(&node, "directory replaced", &old).await;
+    // A pod that mounts the file itself makes a directory where it is missing.
+    let old = inode();
+    node.ok("rm /run/kmsplugin/kms.sock; mkdir /run/kmsplugin/kms.sock");
+    serves_again(&node, "a directory in the socket's place", &old).await;
     // And once more, so that the watch itself is known to be renewed.
     let old = inode();
     node.ok("rm /run/kmsplugin/kms.sock");

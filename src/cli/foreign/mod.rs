@@ -9,6 +9,7 @@ mod socket_directory;
 mod table;
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use crate::config::schema;
@@ -233,7 +234,9 @@ impl Foreign {
                 health
             }
         };
-        self.set("server.admin", &format!("0.0.0.0:{port}"));
+        // Both families, as Go's `:port`; where the kernel has no IPv6, the one that there is.
+        let every = if Path::new("/proc/net/if_inet6").exists() { "[::]" } else { "0.0.0.0" };
+        self.set("server.admin", &format!("{every}:{port}"));
         self.set("server.insecure_admin_beyond_loopback", "true");
         self.warnings.push(format!(
             "health and metrics are served on every address of this machine, port {port}, without TLS, for the \

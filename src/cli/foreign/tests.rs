@@ -83,7 +83,7 @@ fn paths_levels_ports_and_what_is_obsolete() {
     assert_eq!((value(&foreign, "log.level"), value(&foreign, "server.admin")), (Some("debug"), Some("")));
     assert!(foreign.warnings.iter().any(|warning| warning.contains("-token-renewal has no effect")));
     let (_, foreign) = taken("-health-port=8080 -metrics-port=9090", &[]).unwrap();
-    assert_eq!(value(&foreign, "server.admin"), Some("0.0.0.0:8080"));
+    assert!(value(&foreign, "server.admin").is_some_and(|admin| admin.ends_with(":8080")));
     assert_eq!(value(&taken("-health-port=0", &[]).unwrap().1, "server.admin"), Some(""));
     assert_eq!(foreign.warnings.len(), 2);
 }

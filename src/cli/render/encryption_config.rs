@@ -70,12 +70,11 @@ fn provider_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// A time as Go writes it, since Kubernetes reads it: the same letters as ours, without blanks.
+/// A time as Go writes it, since Kubernetes reads it: a whole number and one unit.
 fn timeout(text: &str) -> Result<String, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if !time.is_zero() && !text.contains(' ') && text.ends_with(['s', 'm']) => {
-            Ok(text.to_owned())
-        }
+    let number = ["ms", "s", "m"].iter().find_map(|unit| text.strip_suffix(unit));
+    match number.and_then(|number| number.parse::<u32>().ok()) {
+        Some(1..) => Ok(text.to_owned()),
         _ => Err("is not a time such as 3s or 500ms".to_owned()),
     }
 }

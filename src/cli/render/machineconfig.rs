@@ -14,9 +14,12 @@ use super::unit_dropin::drop_in;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::flags::ConfigFlags;
 use crate::cli::report;
+use crate::config::Settings;
 
 /// Ignition's version that every OpenShift 4 takes.
 const IGNITION: &str = "3.2.0";
+/// The unit that copies the binary out of the image.
+const FETCH: &str = "kms-plugin-fetch.service";
 /// Where a fetched binary lies: `/usr` is read-only.
 const BINARIES: &str = "/var/lib/kms-plugin-bin";
 
@@ -84,6 +87,9 @@ pub(super) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
     let (merged, settings) = super::configuration(&args.flags)?;
     let mut config: Table = merged.extract().map_err(|error| Failure::new(Exit::Config, error))?;
     on_our_socket(&settings.server.socket)?;
+    if args.way != Way::Quadlet {
+        readable(&settings)?;
+    }
     let mut ignition = Ignition::default();
     // A container reads root's files itself; a service with a user of its own gets them from systemd.
     let credentials = if args.way == Way::Quadlet { Vec::new() } else { by_credential(&mut config) };
@@ -97,8 +103,10 @@ pub(super) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
     let image = args.image.as_deref().unwrap_or_default();
     match args.way {
         Way::Image => {
-            ignition.units.push(json!({ "name": "kms-plugin.service", "enabled": true, "dropins": dropins }));
-            ignition.units.push(json!({ "name": "kms-plugin.socket", "enabled": true }));
+            // Users of an image and of a node may differ, and the operator enables no unit that it has not
+            // written: a user of systemd's making, and enabled where the package is installed.
+            dropins.push(json!({ "name": "30-dynamic-user.conf", "contents": DYNAMIC_USER }));
+            ignition.units.push(json!({ "name": "kms-plugin.service", "dropins": dropins }));
         }
         Way::Quadlet => {
             let container = quadlet(image, settings.server.socket.parent().unwrap_or(&PathBuf::new()));
@@ -159,6 +167,17 @@ fn on_our_socket(socket: &Path) -> Result<(), Failure> {
     Err(Failure::message(Exit::Config, message))
 }
 
+/// A JWT changes while the service runs, so it is no credential of systemd's, and the service's user may not
+/// read what root alone may.
+fn readable(settings: &Settings) -> Result<(), Failure> {
+    let jwt = |place: &Place| matches!(place, Place::Secret(name, _) if name.starts_with("jwt"));
+    if payload::places(settings).iter().any(jwt) {
+        let message = "the service's own user could not read vault.auth.jwt_file; use --way quadlet, or another login method";
+        return Err(Failure::message(Exit::Config, message));
+    }
+    Ok(())
+}
+
 /// Public files always; secrets only by name, and with a word about it.
 fn payload_files(args: &MachineConfigArgs, places: &[Place], ignition: &mut Ignition) -> Result<(), Failure> {
     for wanted in &args.include_secret {
@@ -211,7 +230,7 @@ fn fetch(image: &str, mut dropins: Vec<Value>, ignition: &mut Ignition) {
         "name": "kms-plugin.service", "enabled": true, "contents": SERVICE, "dropins": dropins,
     }));
     socket_units(ignition);
-    // Done once an image: later boots find the binary and wait for nobody.
+    // Done once an image: later boots find the binary, and need no registry.
     let unit = format!(
         "[Unit]\nDescription=Copy kms-plugin out of its image\nConditionPathExists=!{binary}\n\
          Wants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n\
@@ -225,9 +244,10 @@ fn fetch(image: &str, mut dropins: Vec<Value>, ignition: &mut Ignition) {
          ExecStart=/usr/bin/chmod 0755 {binary}.new\n\
          # Without a type that may be executed, SELinux refuses to start it.\n\
          ExecStart=-/usr/bin/chcon -t bin_t {binary}.new\n\
-         ExecStart=/usr/bin/mv {binary}.new {binary}\n"
+         # A power cut after the mv must not leave an empty file that counts as fetched.\n\
+         ExecStart=/usr/bin/sync {binary}.new\nExecStart=/usr/bin/mv {binary}.new {binary}\n"
     );
-    ignition.units.push(json!({ "name": "kms-plugin-fetch.service", "contents": unit }));
+    ignition.units.push(json!({ "name": FETCH, "contents": unit }));
 }
 
 /// A container that systemd runs from our image, on the same socket.
@@ -254,7 +274,9 @@ fn quadlet(image: &str, directory: &Path) -> String {
 fn operating_system(args: &MachineConfigArgs) -> Value {
     let package = args.package.as_deref().unwrap_or_default();
     let containerfile = format!(
-        "FROM configs AS final\nRUN dnf install -y {package} && dnf clean all && ostree container commit\n"
+        "FROM configs AS final\nRUN dnf install -y {package} && dnf clean all && \\\n    \
+         chmod 0755 /etc/kms-plugin /etc/kms-plugin/config.d && systemctl enable kms-plugin.service && \\\n    \
+         ostree container commit\n"
     );
     json!({
         "apiVersion": "machineconfiguration.openshift.io/v1",
@@ -291,11 +313,25 @@ fn disruption_policy(ignition: &Ignition, credentials: &[Credential]) -> Value {
             json!({ "path": path, "actions": actions })
         })
         .collect();
+    let restart_of = |unit: &str| json!({ "type": "Restart", "restart": { "serviceName": unit } });
+    let fetches = ignition.units.iter().any(|unit| unit["name"] == FETCH);
     let units: Vec<Value> = ignition
         .units
         .iter()
         .filter_map(|unit| unit["name"].as_str())
-        .map(|name| json!({ "name": name, "actions": [{ "type": "DaemonReload" }, restart] }))
+        .map(|name| {
+            let mut actions = vec![json!({ "type": "DaemonReload" })];
+            match name {
+                // The socket takes the service along.
+                "kms-plugin.socket" | "kms-plugin-rebind.path" => {
+                    actions.push(restart_of("kms-plugin.socket"))
+                }
+                // Another image: a pull that fails ends it here, with the old agent still running.
+                _ if fetches => actions.extend([restart_of(FETCH), restart.clone()]),
+                _ => actions.push(restart.clone()),
+            }
+            json!({ "name": name, "actions": actions })
+        })
         .collect();
     json!({
         "apiVersion": "operator.openshift.io/v1",
