@@ -55,11 +55,8 @@ fn pages(command: &Command, name: &str, directory: &Path) -> Result<(), Failure>
     page.render(&mut text).map_err(|error| Failure::new(Exit::Internal, error))?;
     let text = String::from_utf8_lossy(&text).into_owned();
     write(&directory.join(format!("{name}.{SECTION}")), &text)?;
-    let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
-    shown
-        .map(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), directory))
-        .collect::<Result<Vec<()>, Failure>>()
-        .map(|_| ())
+    let mut shown = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
+    shown.try_for_each(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), directory))
 }
 
 /// The page of the configuration file.

@@ -79,22 +79,19 @@ impl Reloader<'_> {
                 Some(wish) = self.wishes.recv() => Some(wish),
             };
             notify::reloading();
-            let result = self.reload().await;
+            let result = self.reload().await.map_err(|cause| {
+                format!("the reload failed, and the old configuration stays in use: {cause}")
+            });
             let line = self.view.borrow().snapshot.line();
             match &result {
                 Ok(()) => tracing::info!(
                     "the configuration was reloaded; [server] and [log] take effect at a restart"
                 ),
-                Err(cause) => tracing::error!(
-                    KMS_REASON = "reload_failed",
-                    "the reload failed, and the old configuration stays in use: {cause}"
-                ),
+                Err(failure) => tracing::error!(KMS_REASON = "reload_failed", "{failure}"),
             }
             notify::ready(&line);
             if let Some(wish) = wish {
-                let _gone = wish.send(result.map(|()| line).map_err(|cause| {
-                    format!("the reload failed, and the old configuration stays in use: {cause}")
-                }));
+                let _gone = wish.send(result.map(|()| line));
             }
         }
     }

@@ -3,11 +3,12 @@
 
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::Bao;
@@ -111,22 +112,43 @@ async fn readiness_does_not_wait_for_vault_for_ever() {
     assert!(ready.contains("STATUS=starting") && ready.contains("/nonexistent"), "{ready}");
 }
 
+/// A socket that outlives the agents behind it, as systemd's does, and the key service for them.
+struct Passed {
+    bao: Bao,
+    socket: PathBuf,
+    /// Blocking, as systemd passes it.
+    listener: UnixListener,
+}
+
+impl Passed {
+    /// The socket, and a first agent that is ready.
+    async fn with_agent() -> (Self, Agent) {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("kms.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let passed = Self { bao: Bao::start().await, socket, listener };
+        let agent = passed.start(directory).await;
+        (passed, agent)
+    }
+
+    /// An agent in the directory of the one before it; ready.
+    async fn start(&self, directory: TempDir) -> Agent {
+        let config = self.bao.vault_config() + QUICK;
+        let agent = Agent::start_with(directory, &config, |command| passing(&self.listener, &command));
+        agent.wait_for_phase("ready").await;
+        agent
+    }
+}
+
 #[tokio::test]
 async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
-    let bao = Bao::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("kms.sock");
-    // Blocking, as systemd passes it.
-    let listener = UnixListener::bind(&socket).unwrap();
-    let agent =
-        Agent::start_with(directory, &(bao.vault_config() + QUICK), |command| passing(&listener, &command));
-    agent.wait_for_phase("ready").await;
+    let (passed, agent) = Passed::with_agent().await;
     agent.wait_for_log("systemd passed the socket").await;
     agent.kms().await.round_trip().await;
     // While nobody serves, connections wait in the listener that systemd holds: none is refused.
     let directory = agent.kill();
-    let waiting = UnixStream::connect(&socket).unwrap();
-    assert!(socket.exists(), "the socket is systemd's to remove");
+    let waiting = UnixStream::connect(&passed.socket).unwrap();
+    assert!(passed.socket.exists(), "the socket is systemd's to remove");
     drop((waiting, directory));
 }
 
@@ -134,23 +156,15 @@ async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
 /// under way may fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_under_a_passed_socket_refuses_no_connection() {
-    let bao = Bao::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("kms.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let config = bao.vault_config() + QUICK;
-    let start = |directory| Agent::start_with(directory, &config, |command| passing(&listener, &command));
-    let mut agent = start(directory);
-    agent.wait_for_phase("ready").await;
+    let (passed, mut agent) = Passed::with_agent().await;
     let first = agent.kms().await.round_trip().await;
     for _ in 0..3 {
-        let load = Load::start(&socket, &first);
+        let load = Load::start(&passed.socket, &first);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let directory = agent.kill();
         // Connections wait in the listener while nobody serves.
-        let waiting = UnixStream::connect(&socket).unwrap();
-        agent = start(directory);
-        agent.wait_for_phase("ready").await;
+        let waiting = UnixStream::connect(&passed.socket).unwrap();
+        agent = passed.start(directory).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         drop(waiting);
         let calls = load.stop().await;
@@ -164,19 +178,12 @@ async fn a_kill_under_a_passed_socket_refuses_no_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     let Some(client) = tools::go_client() else { return };
-    let bao = Bao::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("kms.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let config = bao.vault_config() + QUICK;
-    let start = |directory| Agent::start_with(directory, &config, |command| passing(&listener, &command));
-    let mut agent = start(directory);
-    agent.wait_for_phase("ready").await;
+    let (passed, mut agent) = Passed::with_agent().await;
     let clients: Vec<_> = (0..4)
         .map(|_| {
             tokio::process::Command::new(client)
                 .arg("-socket")
-                .arg(&socket)
+                .arg(&passed.socket)
                 .args(["-mode", "rotate", "-duration", "8s"])
                 .stdout(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::piped())
@@ -187,8 +194,7 @@ async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(1200)).await;
         assert!(agent.stop().await.success());
-        agent = start(agent.kill());
-        agent.wait_for_phase("ready").await;
+        agent = passed.start(agent.kill()).await;
     }
     for client in clients {
         let output = client.wait_with_output().await.unwrap();
