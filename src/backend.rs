@@ -36,6 +36,15 @@ impl fmt::Display for KeyScope {
 /// Versions of a key and when each was made, in seconds since 1970 as the service tells it.
 pub type KeyVersions = BTreeMap<u32, i64>;
 
+/// Something about a key that an administrator should change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyWarning {
+    /// What is wrong, and why it matters.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
 /// What the key service says of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyDescription {
@@ -48,7 +57,7 @@ pub struct KeyDescription {
     /// The versions that the service still shows.
     pub versions: KeyVersions,
     /// What an administrator should change about the key; it is used all the same.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<KeyWarning>,
     /// Which cluster answered, where the service has such an id.
     pub cluster_id: Option<String>,
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use zeroize::Zeroizing;
 
 /// A credential or token. `Debug` shows the first 16 bits of its SHA-256: enough to match two log
@@ -41,6 +41,17 @@ impl fmt::Debug for Secret {
 /// SHA-256 of a secret; compared, never printed.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// A hash of the fingerprint that can be written to a file for `purpose`: compared there, and of no use to
+    /// find the secret by another file's hash.
+    pub fn salted(&self, purpose: &[u8]) -> String {
+        let mut hash = Context::new(&SHA256);
+        hash.update(purpose);
+        hash.update(&self.0);
+        hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::backend::{AddressState, KeyScope, KeyVersions, TokenState};
+use crate::backend::{AddressState, KeyScope, KeyVersions, KeyWarning, TokenState};
 use crate::clock::BootTime;
 
 /// Where the agent is in its life.
@@ -147,7 +147,7 @@ pub struct KnownKey {
     /// The cluster that it was last read from, where the service has such an id.
     pub cluster_id: Option<String>,
     /// What should be changed about the key.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<KeyWarning>,
     /// The version of each acceptable key_id.
     #[serde(skip)]
     pub ids: Arc<HashMap<String, u32>>,

@@ -7,6 +7,10 @@ use std::process::ExitCode;
 pub(super) enum Exit {
     /// All is well.
     Ok = 0,
+    /// A verdict: it works, and something should be changed.
+    Warned = 1,
+    /// A verdict: something does not work.
+    Failed = 2,
     /// The command line is wrong.
     Usage = 64,
     /// What is needed is not there.

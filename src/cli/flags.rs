@@ -28,11 +28,19 @@ pub(super) struct ConfigFlags {
 }
 
 impl ConfigFlags {
+    /// The file that is read.
+    pub(super) fn file(&self) -> PathBuf {
+        self.named().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))
+    }
+
+    fn named(&self) -> Option<PathBuf> {
+        self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from))
+    }
+
     /// The default file, when no other was named and it is not there.
     pub(super) fn missing_file(&self) -> Option<PathBuf> {
         let default = PathBuf::from(DEFAULT_FILE);
-        let named = self.file.is_some() || std::env::var_os("KMS_PLUGIN_CONFIG").is_some();
-        (!named && !default.exists()).then_some(default)
+        (self.named().is_none() && !default.exists()).then_some(default)
     }
 
     /// The same with what other plugins' flags say.
@@ -52,7 +60,7 @@ impl ConfigFlags {
 
     /// The merged configuration: file, `config.d`, environment, flags.
     pub(super) fn merge(&self) -> Result<Merged, Failure> {
-        let named = self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from));
+        let named = self.named();
         let sources = Sources {
             required: named.is_some(),
             file: Some(named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))),

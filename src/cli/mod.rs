@@ -1,10 +1,12 @@
 //! The command line: one file a subcommand. The only place that writes to stdout and knows exit codes.
 
 mod accept_key;
+mod check;
 mod client;
 mod config;
 mod dev;
 mod exit;
+mod external;
 mod flags;
 mod foreign;
 mod manual;
@@ -43,6 +45,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Call a KMS v2 plugin as kube-apiserver does, and time it
     Probe(probe::ProbeArgs),
+    /// Look at everything that must be right on this node, and name the remedy of what is not
+    Check(check::CheckArgs),
     /// Show the merged configuration and where each value came from
     Config(config::ConfigArgs),
     /// Have a running agent read its configuration again, and wait for the outcome
@@ -77,20 +81,26 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(flags) => serve::run(&flags.with_foreign(foreign)),
-        Command::Dev(args) => dev::run(&args),
-        Command::Probe(args) => probe::run(&args),
-        Command::Config(args) => config::run(&args),
-        Command::Reload(args) => reload::run(&args),
-        Command::Render(args) => render::run(&args),
-        Command::AcceptKey(args) => accept_key::run(&args),
-        Command::Completions(args) => manual::completions(&args),
-        Command::Man(args) => manual::man(&args),
+        Command::Serve(flags) => well(serve::run(&flags.with_foreign(foreign))),
+        Command::Dev(args) => well(dev::run(&args)),
+        Command::Probe(args) => well(probe::run(&args)),
+        Command::Check(args) => check::run(&args),
+        Command::Config(args) => well(config::run(&args)),
+        Command::Reload(args) => well(reload::run(&args)),
+        Command::Render(args) => well(render::run(&args)),
+        Command::AcceptKey(args) => well(accept_key::run(&args)),
+        Command::Completions(args) => well(manual::completions(&args)),
+        Command::Man(args) => well(manual::man(&args)),
     };
     match result {
-        Ok(()) => Exit::Ok.into(),
+        Ok(exit) => exit.into(),
         Err(failure) => failure.tell().into(),
     }
+}
+
+/// A command without a verdict of its own.
+fn well(result: Result<(), Failure>) -> Result<Exit, Failure> {
+    result.map(|()| Exit::Ok)
 }
 
 /// The runtime: few threads, whatever the size of the machine. The work is waiting.

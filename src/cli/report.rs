@@ -1,16 +1,29 @@
 //! Writing to stdout and stderr. A reader that went away (`| head`) ends the command quietly.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use super::exit::{Exit, Failure};
 
 /// Writes `text` and a newline to stdout.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    write(&mut io::stdout().lock(), &format!("{text}\n"))
+}
+
+/// Writes text with colours to stdout: they are left out unless it is a terminal, and when `NO_COLOR` is set.
+pub(super) fn styled(text: &str) -> Result<(), Failure> {
+    write(&mut anstream::stdout().lock(), text)
+}
+
+fn write(stdout: &mut impl io::Write, text: &str) -> Result<(), Failure> {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Internal, error)),
         _ => Ok(()),
     }
+}
+
+/// The width of the terminal that stdout is, in columns; `None` when it is none: then lines are not broken.
+pub(super) fn width() -> Option<usize> {
+    io::stdout().is_terminal().then(textwrap::termwidth)
 }
 
 /// Writes a line to stderr; nobody reading it is no failure.
@@ -23,6 +36,7 @@ pub(super) fn error_line(text: &str) {
 pub(super) enum Output {
     /// For people.
     #[default]
+    #[value(alias = "table")]
     Text,
     /// For programs.
     Json,

@@ -8,10 +8,12 @@ pub mod secret;
 mod section;
 pub mod server;
 pub mod settings;
+pub mod stray;
 mod validate;
 pub mod vault;
 
 pub use raw::{ConfigError, Merged, Problem, Sources};
+pub use server::DEFAULT_RUNTIME_DIR;
 pub use settings::Settings;
 
 /// The main configuration file, where no other is named.

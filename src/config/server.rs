@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::validate::Validator;
 
 /// Where the admin socket and the saved identity are, unless somebody chooses.
-const RUNTIME_DIR: &str = "/run/kms-plugin";
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/kms-plugin";
 
 /// The socket and its bounds.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
     Server {
         socket,
         admin,
-        runtime_dir: chosen.unwrap_or_else(|| PathBuf::from(RUNTIME_DIR)),
+        runtime_dir: chosen.unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR)),
         runtime_dir_fallback,
         allowed_uids: uids.unwrap_or_else(own_uids),
         max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),

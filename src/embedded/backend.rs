@@ -11,7 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::keyring::{Keyring, KeyringError};
-use crate::backend::{AddressState, Backend, BackendError, ErrorKind, KeyDescription, KeyScope, TokenState};
+use crate::backend::{
+    AddressState, Backend, BackendError, ErrorKind, KeyDescription, KeyScope, KeyWarning, TokenState,
+};
 use crate::clock::Deadline;
 
 /// How our ciphertexts begin.
@@ -102,7 +104,10 @@ impl Backend for EmbeddedBackend {
             min_encryption: 0,
             min_decryption: 1,
             versions: keyring.versions.iter().map(|(number, version)| (*number, version.created)).collect(),
-            warnings: vec!["DEVELOPMENT ONLY: the keys lie in a file; whoever reads it has them".into()],
+            warnings: vec![KeyWarning {
+                text: "DEVELOPMENT ONLY: the keys lie in a file; whoever reads it has them".into(),
+                remedy: "use Transit in Vault or OpenBao for anything that matters".into(),
+            }],
             cluster_id: None,
         })
     }

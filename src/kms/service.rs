@@ -245,6 +245,11 @@ impl KeyManagementService for Arc<KmsService> {
         let key_id: String = request.get_ref().key_id.chars().take(64).collect();
         let unwrapped = self.unwrap(request).await;
         self.count("Decrypt", started, &unwrapped);
+        match unwrapped.as_ref().map_err(Status::code) {
+            Ok(_) => self.metrics.readable(&key_id, true),
+            Err(Code::FailedPrecondition) => self.metrics.readable(&key_id, false),
+            Err(_) => {}
+        }
         unwrapped.map(Response::new).map_err(|status| self.failed("decrypt", &uid, &key_id, status))
     }
 }

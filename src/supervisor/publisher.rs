@@ -219,7 +219,7 @@ fn tell_key(before: Option<&KnownKey>, now: Option<&KnownKey>) {
     }
     for warning in &key.warnings {
         if before.is_none_or(|before| !before.warnings.contains(warning)) {
-            tracing::warn!("{}: {warning}", key.scope);
+            tracing::warn!(KMS_REMEDY = warning.remedy, "{}: {}", key.scope, warning.text);
         }
     }
 }

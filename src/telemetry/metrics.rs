@@ -4,7 +4,8 @@
 //! Labels are bounded: methods, codes, operations, outcomes, and the configured addresses. No secret, no
 //! path of a login, and no error text is ever a label.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -50,6 +51,9 @@ struct Outcome {
     outcome: &'static str,
 }
 
+/// Ids of keys whose data could not be unwrapped that are told apart; more count as so many.
+const MAX_UNREADABLE: usize = 256;
+
 type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn times<L: Clone + std::hash::Hash + Eq>() -> Times<L> {
@@ -71,6 +75,8 @@ struct Inner {
     renewals: Family<Outcome, Counter>,
     rebinds: Counter,
     accept_failures: Counter,
+    unreadable: Gauge,
+    unreadable_ids: Mutex<HashSet<String>>,
 }
 
 impl Default for Metrics {
@@ -86,6 +92,8 @@ impl Default for Metrics {
             renewals: Family::default(),
             rebinds: Counter::default(),
             accept_failures: Counter::default(),
+            unreadable: Gauge::default(),
+            unreadable_ids: Mutex::default(),
         };
         let registry = &mut inner.registry;
         registry.register("requests", "KMS calls answered, by method and gRPC code", inner.calls.clone());
@@ -102,6 +110,8 @@ impl Default for Metrics {
         registry.register("socket_rebinds", help, inner.rebinds.clone());
         let help = "Connections that could not be accepted";
         registry.register("accept_failures", help, inner.accept_failures.clone());
+        let help = "key_ids whose data was asked for and could not be unwrapped, the last time";
+        registry.register("unreadable_key_ids", help, inner.unreadable.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What is running", build);
         Self(Arc::new(inner))
@@ -113,6 +123,20 @@ impl Metrics {
     pub fn call(&self, method: &'static str, code: &'static str, took: Duration) {
         self.0.calls.get_or_create(&Call { method, code }).inc();
         self.0.call_times.get_or_create(&Method { method }).observe(took.as_secs_f64());
+    }
+
+    /// Data under `key_id` was asked for: whether it could be unwrapped by a key that is there.
+    pub fn readable(&self, key_id: &str, readable: bool) {
+        if readable && self.0.unreadable.get() == 0 {
+            return;
+        }
+        let mut ids = self.0.unreadable_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if readable {
+            ids.remove(key_id);
+        } else if ids.len() < MAX_UNREADABLE {
+            ids.insert(key_id.to_owned());
+        }
+        self.0.unreadable.set(i64::try_from(ids.len()).unwrap_or(i64::MAX));
     }
 
     /// A call is under way for as long as the answer is held.

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::address::Address;
 use super::error::{self, Refusal};
-use super::exchange::{Raw, Request, exchange};
+use super::exchange::{Quota, Raw, Request, exchange};
 use super::notes::Notes;
 use super::tls::{self, TlsError};
 use crate::backend::{AddressState, BackendError, ErrorKind};
@@ -74,6 +74,8 @@ pub(super) struct Client {
     /// The cluster that our key is known to live in.
     cluster_id: Mutex<Option<String>>,
     notes: Notes,
+    /// The tightest quota that an answer told of.
+    quota: Mutex<Option<Quota>>,
     pub(super) metrics: Metrics,
 }
 
@@ -87,6 +89,7 @@ impl Client {
             preferred: AtomicUsize::new(0),
             cluster_id: Mutex::default(),
             notes: Notes::default(),
+            quota: Mutex::default(),
             metrics,
         })
     }
@@ -180,6 +183,7 @@ impl Client {
         // A caller with hardly any time left says nothing about the address.
         let (fair, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
         let judged = exchange(address, request, deadline).await.and_then(|raw| {
+            self.note_quota(raw.quota);
             let text = (raw.status >= 300).then(|| error::server_text(&raw.body)).flatten();
             let away = match raw.status {
                 _ if raw.location.is_some() => None,
@@ -234,6 +238,16 @@ impl Client {
         let rest = (0..self.addresses.len()).filter(|index| *index != preferred);
         let foreign = |index: &usize| self.addresses.get(*index).is_none_or(Address::is_foreign);
         std::iter::once(preferred).chain(rest).filter(|index| !foreign(index)).collect()
+    }
+
+    fn note_quota(&self, quota: Option<Quota>) {
+        let mut tightest = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        *tightest = tightest.into_iter().chain(quota).min_by_key(|quota| quota.remaining);
+    }
+
+    /// The tightest quota that an answer told of, if any did.
+    pub(super) fn quota(&self) -> Option<Quota> {
+        *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an answer of this address is known to be the server's own.

@@ -16,12 +16,24 @@ use crate::clock::Deadline;
 const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
 
 /// `sys/health`, as far as it is used.
-#[derive(Deserialize)]
-struct SysHealth {
+#[derive(Clone, Debug, Deserialize)]
+pub struct SysHealth {
+    /// The cluster's id; a sealed server tells none.
     #[serde(default)]
-    cluster_id: Option<String>,
-    sealed: bool,
-    initialized: bool,
+    pub cluster_id: Option<String>,
+    /// Whether it is sealed.
+    pub sealed: bool,
+    /// Whether it is initialised.
+    pub initialized: bool,
+    /// Whether it only passes requests on.
+    #[serde(default)]
+    pub standby: bool,
+    /// The server's version.
+    #[serde(default)]
+    pub version: String,
+    /// The server's clock, in seconds since 1970.
+    #[serde(default)]
+    pub server_time_utc: Option<i64>,
 }
 
 impl Client {
@@ -41,6 +53,29 @@ impl Client {
         let Some(address) = self.addresses.get(index) else {
             return Err(BackendError::deadline("looking for a server"));
         };
+        let judged = self.sys_health(address, deadline).await.and_then(|health| {
+            if health.initialized && !health.sealed {
+                return Ok(health);
+            }
+            Err(BackendError::new(
+                ErrorKind::Sealed,
+                format!("{} is sealed or not initialised", address.name),
+                "unseal it: vault operator unseal",
+            ))
+        });
+        match &judged {
+            Ok(_) => address.answered(),
+            Err(error) => address.failed(error),
+        }
+        judged
+    }
+
+    /// What an address says of itself, also when it is sealed.
+    pub(super) async fn sys_health(
+        &self,
+        address: &Address,
+        deadline: Deadline,
+    ) -> Result<SysHealth, BackendError> {
         let request = Request {
             method: Method::GET,
             path: HEALTH,
@@ -50,21 +85,7 @@ impl Client {
             body: None,
         };
         let raw = self.attempt(address, &request, deadline).await?;
-        let parsed = serde_json::from_slice::<SysHealth>(&raw.body);
-        let judged = match parsed {
-            Ok(health) if health.sealed || !health.initialized => Err(BackendError::new(
-                ErrorKind::Sealed,
-                format!("{} is sealed or not initialised", address.name),
-                "unseal it: vault operator unseal",
-            )),
-            Ok(health) => Ok(health),
-            Err(_) => Err(error::not_vault(&address.name)),
-        };
-        match &judged {
-            Ok(_) => address.answered(),
-            Err(error) => address.failed(error),
-        }
-        judged
+        serde_json::from_slice(&raw.body).map_err(|_| error::not_vault(&address.name))
     }
 
     /// Whether the address that refused us belongs to another cluster than the one our key is in. When

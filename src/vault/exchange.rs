@@ -38,6 +38,7 @@ impl Request<'_> {
         match self.path {
             path if path.starts_with("sys/health") => "health",
             path if path.starts_with("sys/wrapping/") => "unwrap_secret",
+            path if path.starts_with("sys/capabilities-self") => "capabilities",
             "auth/token/lookup-self" => "lookup",
             "auth/token/renew-self" => "renew",
             path if path.starts_with("auth/") => "login",
@@ -48,12 +49,23 @@ impl Request<'_> {
     }
 }
 
+/// What a rate limit quota leaves, where the server says so in its answers
+/// (`enable_rate_limit_response_headers` of `sys/quotas/config`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests in one interval.
+    pub limit: u64,
+    /// Requests that are left in this one.
+    pub remaining: u64,
+}
+
 /// What came back, whatever its status.
 pub(super) struct Raw {
     pub status: u16,
     pub location: Option<String>,
     pub retry_after: Option<Duration>,
     pub index: Option<String>,
+    pub quota: Option<Quota>,
     pub body: Zeroizing<Vec<u8>>,
 }
 
@@ -71,12 +83,15 @@ pub(super) async fn exchange(
             value.to_str().ok().map(str::to_owned)
         };
         let status = response.status();
-        let seconds = text(RETRY_AFTER.as_str()).and_then(|text| text.parse::<u64>().ok());
+        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+        let quota = number("x-ratelimit-limit").zip(number("x-ratelimit-remaining"));
+        let seconds = number(RETRY_AFTER.as_str());
         let mut raw = Raw {
             status: status.as_u16(),
             location: text(LOCATION.as_str()).filter(|_| status.is_redirection()),
             retry_after: seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER))),
             index: text("x-vault-index"),
+            quota: quota.map(|(limit, remaining)| Quota { limit, remaining }),
             body: Zeroizing::default(),
         };
         raw.body = read(response, address).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyVersions};
+use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyVersions, KeyWarning};
 use crate::clock::unix_seconds;
 
 /// Key types that authenticate what they encrypt. Others could give a wrong byte without an error.
@@ -56,7 +56,7 @@ impl KeyData {
             latest: self.latest_version,
             min_encryption: self.min_encryption_version,
             min_decryption: self.min_decryption_version,
-            warnings: self.warnings(&versions),
+            warnings: self.warnings(&versions, path),
             versions,
             cluster_id: None,
         })
@@ -89,18 +89,41 @@ impl KeyData {
         Ok(())
     }
 
-    fn warnings(&self, versions: &KeyVersions) -> Vec<String> {
+    fn warnings(&self, versions: &KeyVersions, path: &str) -> Vec<KeyWarning> {
         let age = versions.get(&self.latest_version).map_or(0, |created| unix_seconds() - created);
-        let days = age / 86_400;
-        [
-            (self.exportable, "the key is exportable: whoever may export it takes it out of the key service for ever".to_owned()),
-            (self.deletion_allowed, "the key may be deleted (deletion_allowed): a deleted key loses every Secret; set it to false".to_owned()),
-            (self.allow_plaintext_backup, "the key allows a plaintext backup: whoever may make one has the key".to_owned()),
-            (self.key_type != "aes256-gcm96", format!("the key has type {}; aes256-gcm96 is the usual one", self.key_type)),
-            (age > ROTATION_ADVISED, format!("the key's newest version is {days} days old; rotate it (vault write -f transit/keys/NAME/rotate)")),
-        ]
-        .into_iter()
-        .filter_map(|(applies, text)| applies.then_some(text))
-        .collect()
+        let set = |setting: &str| format!("vault write {path}/config {setting}");
+        let anew = "it cannot be taken back: make another key and move to it (docs/operations.md)".to_owned();
+        let mut warnings = Vec::new();
+        let mut warn = |applies: bool, text: String, remedy: String| {
+            if applies {
+                warnings.push(KeyWarning { text, remedy });
+            }
+        };
+        warn(
+            self.exportable,
+            "the key is exportable: whoever may export it takes it out of the key service for ever".into(),
+            anew.clone(),
+        );
+        warn(
+            self.deletion_allowed,
+            "the key may be deleted (deletion_allowed): with it, every Secret would be lost".into(),
+            set("deletion_allowed=false"),
+        );
+        warn(
+            self.allow_plaintext_backup,
+            "the key allows a plaintext backup: whoever may make one has the key".into(),
+            anew,
+        );
+        warn(
+            self.key_type != "aes256-gcm96",
+            format!("the key has type {}; aes256-gcm96 is the usual one", self.key_type),
+            "nothing needs to be done at once; the next key should be of type aes256-gcm96".into(),
+        );
+        warn(
+            age > ROTATION_ADVISED,
+            format!("the newest version of the key is {} days old", age / 86_400),
+            format!("vault write -f {path}/rotate"),
+        );
+        warnings
     }
 }

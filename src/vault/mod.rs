@@ -1,13 +1,17 @@
 //! Transit in HashiCorp Vault or OpenBao, as a `Backend`.
 //!
 //! Must not know gRPC, Kubernetes, or who asks. `client` talks HTTP to one of several addresses,
-//! `session` keeps a token, `login` says how each method logs in, `transit` wraps and unwraps.
+//! `session` keeps a token, `login` says how each method logs in, `transit` wraps and unwraps;
+//! `inspector` shows an operator's check what the others keep to themselves.
 
 mod address;
+mod certificate;
 mod client;
 mod cluster;
 mod error;
 mod exchange;
+mod handshake;
+mod inspector;
 mod key;
 mod login;
 mod notes;
@@ -17,5 +21,11 @@ mod token;
 mod transit;
 mod upkeep;
 
+pub use certificate::CertificateFacts;
+pub use cluster::SysHealth;
+pub use exchange::Quota;
+pub use handshake::Handshake;
+pub use inspector::{Inspector, Target};
+pub use session::Lookup;
 pub use tls::TlsError;
 pub use transit::TransitBackend;

@@ -53,13 +53,26 @@ pub(super) struct Held {
     pub(super) failure: Option<BackendError>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct Lookup {
-    pub(super) ttl: u64,
+/// What the server says of a token (`auth/token/lookup-self`), as far as it is used.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Lookup {
+    /// Seconds until it ends; 0 is no end.
+    pub ttl: u64,
+    /// Whether it can be renewed.
     #[serde(default)]
-    pub(super) renewable: bool,
+    pub renewable: bool,
+    /// How many uses it has; 0 is no limit.
     #[serde(default)]
-    pub(super) num_uses: u64,
+    pub num_uses: u64,
+    /// Its policies.
+    #[serde(default)]
+    pub policies: Vec<String>,
+    /// Seconds after its creation at which it ends, whatever renews it; 0 is no such end.
+    #[serde(default)]
+    pub explicit_max_ttl: u64,
+    /// When it was made, in seconds since 1970.
+    #[serde(default)]
+    pub creation_time: i64,
 }
 
 impl Session {

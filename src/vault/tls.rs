@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
@@ -30,18 +31,37 @@ fn error(message: String) -> TlsError {
 
 /// The client configuration for `tls`.
 pub fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|cause| error(format!("no TLS version is usable: {cause}")))?;
-    let builder = if tls.skip_verify {
+    if tls.skip_verify {
         tracing::error!(
             "INSECURE: server certificates are not verified; whoever is in the way can read every DEK seed and take the token"
         );
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
-    } else {
-        builder.with_root_certificates(roots(tls.ca_file.as_deref())?)
-    };
+    }
+    config_with(tls, verifier(tls)?)
+}
+
+/// How the servers' certificates are verified.
+pub(super) fn verifier(tls: &Tls) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    if tls.skip_verify {
+        return Ok(Arc::new(AcceptAny(provider)));
+    }
+    let roots = Arc::new(roots(tls.ca_file.as_deref())?);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+    verifier
+        .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
+        .map_err(|cause| error(format!("the authorities cannot be used: {cause}")))
+}
+
+/// The client configuration for `tls` with this verifier.
+pub(super) fn config_with(
+    tls: &Tls,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| error(format!("no TLS version is usable: {cause}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     let Some((certificate, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
     let (chain, private) = (certificates(certificate)?, private_key(key)?);
     builder.with_client_auth_cert(chain, private).map_err(|cause| {
@@ -91,7 +111,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     Ok(pem)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {

@@ -27,8 +27,8 @@ use crate::telemetry::metrics::Metrics;
 const PREFIX: &str = "vault:v";
 /// A Transit key in Vault or OpenBao.
 pub struct TransitBackend {
-    client: Arc<Client>,
-    session: Arc<Session>,
+    pub(super) client: Arc<Client>,
+    pub(super) session: Arc<Session>,
     /// Whether the session is another backend's, which looks after it.
     shares_session: bool,
     scope: KeyScope,

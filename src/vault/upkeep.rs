@@ -197,14 +197,7 @@ impl Session {
         {
             return Err(error.clone());
         }
-        let deadline = Deadline::after(LOGIN);
-        let granted = Instant::now();
-        let result = match self.method.credentials(&self.client, deadline).await {
-            Ok(Credentials::Token(secret)) => self.adopt(secret, granted, deadline).await,
-            Ok(Credentials::Login { path, body }) => self.exchange(&path, &body, granted, deadline).await,
-            Err(error) => Err(error),
-        };
-        match result {
+        match self.obtain(Deadline::after(LOGIN)).await {
             Ok(mut token) => {
                 upkeep.refused = None;
                 upkeep.logins += 1;
@@ -219,6 +212,15 @@ impl Session {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Asks for a token once, with the credentials as they are now.
+    pub(super) async fn obtain(&self, deadline: Deadline) -> Result<Token, BackendError> {
+        let granted = Instant::now();
+        match self.method.credentials(&self.client, deadline).await? {
+            Credentials::Token(secret) => self.adopt(secret, granted, deadline).await,
+            Credentials::Login { path, body } => self.exchange(&path, &body, granted, deadline).await,
         }
     }
 

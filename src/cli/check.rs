@@ -1,0 +1,242 @@
+//! `check`: looks at everything that must be right on this node, in order, and names the remedy of what is not.
+
+mod admin;
+mod agent;
+mod certificate;
+mod configuration;
+mod credentials;
+mod encryption_config;
+mod finding;
+mod key;
+mod login;
+mod network;
+mod peer;
+mod report;
+mod service_user;
+mod socket;
+mod unit;
+mod web;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::exit::{Exit, Failure};
+use super::flags::ConfigFlags;
+use super::report::Output;
+use super::runtime;
+use crate::config::settings::KeyService;
+use crate::config::vault::Vault;
+use crate::config::{DEFAULT_RUNTIME_DIR, Settings};
+use crate::kms::key_id;
+use crate::vault::Inspector;
+
+use agent::AgentView;
+use finding::{Check, Finding, Outcome};
+use key::{KeyCheck, Learnt};
+use login::Refusals;
+pub(super) use report::Report;
+use service_user::ServiceUser;
+use unit::Units;
+use web::Web;
+
+/// The key service that wraps, as the agent calls it.
+const PRIMARY: &str = "primary";
+
+/// Look at everything that must be right on this node, and name the remedy of what is not
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Run it as root, before the agent is started or beside a running one: it reads the same \
+                        configuration, and needs no right in Vault that the agent does not have. In order: the \
+                        configuration, the secret files, then for each address DNS, TCP, TLS and sys/health, then one \
+                        login, the token, the policy, the key and 20 round trips; last the socket, the units, the \
+                        admin address and the running agent.\n\
+                        \n\
+                        Credentials that were refused are not sent again for 15 minutes, so that running it again and \
+                        again does not lock the role for every node. Each run is one login; with secret-ids that may \
+                        be used only so often, use --no-login.\n\
+                        \n\
+                        Exit codes: 0 all is well, 1 the worst is a warning, 2 something fails, 64 usage.\n\
+                        \n\
+                        Other nodes:  ssh node-2 kms-plugin status --output json > node-2.json\n              \
+                                      kms-plugin check --peer node-2.json"
+)]
+pub(super) struct CheckArgs {
+    /// Compare the key_id with another node's: its admin address (http://HOST:PORT), or a file with what
+    /// `kms-plugin status --output json` wrote there; may be repeated
+    #[arg(long, value_name = "URL|FILE")]
+    peer: Vec<String>,
+    /// Also look at this EncryptionConfiguration of kube-apiserver
+    #[arg(long, value_name = "FILE")]
+    encryption_config: Option<PathBuf>,
+    /// Do not log in: what needs a token is not tested
+    #[arg(long)]
+    no_login: bool,
+    /// Longest time for each step
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+impl CheckArgs {
+    /// The usual check of this configuration, for the support bundle.
+    pub(super) fn plain(flags: ConfigFlags, no_login: bool) -> Self {
+        Self {
+            peer: Vec::new(),
+            encryption_config: None,
+            no_login,
+            timeout: Duration::from_secs(5),
+            output: Output::Json,
+            flags,
+        }
+    }
+}
+
+pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
+    if args.timeout.is_zero() {
+        return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
+    }
+    let mut report = Report::new(args.output == Output::Text);
+    runtime()?.block_on(fill(args, &mut report));
+    report.show(args.output)?;
+    Ok(match report.worst() {
+        Outcome::Ok | Outcome::Skipped => Exit::Ok,
+        Outcome::Warn => Exit::Warned,
+        Outcome::Fail => Exit::Failed,
+    })
+}
+
+/// Every check, in order.
+pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
+    let units = Units::read().await;
+    let settings = configuration::check(&args.flags, &units, report);
+    let runtime_dir = settings.as_ref().map(|settings| settings.server.runtime_dir.clone());
+    let runtime_dir = runtime_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR));
+    let agent = AgentView::read(&runtime_dir, args.timeout).await;
+    let Some(settings) = settings else {
+        units.judge(agent.runs(), report);
+        agent.judge(report);
+        return;
+    };
+    let mut key_services = KeyServices { args, units: &units, agent: &agent, report };
+    let learnt = key_services.check(&settings, Refusals::load(&runtime_dir)).await;
+    let own = own_key(&settings, &learnt);
+    let (version, expected) = own.as_ref().map(|(version, id)| (*version, id.as_str())).unzip();
+    let web = Web::new();
+    let wanted = units.is_wanted();
+    socket::check(&settings.server.socket, &agent, wanted, expected, args.timeout, report).await;
+    units.judge(agent.runs(), report);
+    admin::check(settings.server.admin, &agent, &web, args.timeout, report).await;
+    agent.judge(report);
+    agent.judge_data(learnt.key.as_ref().map(|(_, key)| key), report);
+    let announced = agent.key_id().or(expected);
+    peer::check(&args.peer, announced, version.or_else(|| agent.version()), &web, args.timeout, report).await;
+    if let Some(file) = &args.encryption_config {
+        encryption_config::check(file, &settings.server.socket, learnt.slowest, report);
+    }
+}
+
+/// The version and the id that this configuration leads to.
+fn own_key(settings: &Settings, learnt: &Learnt) -> Option<(u32, String)> {
+    let (scope, key) = learnt.key.as_ref()?;
+    let known = key_id::known_key(scope, key, &key.versions, settings.primary.key_id_epoch())?;
+    Some((known.version, known.key_id.to_string()))
+}
+
+/// The checks of every key service, the one that wraps first.
+struct KeyServices<'a> {
+    args: &'a CheckArgs,
+    units: &'a Units,
+    agent: &'a AgentView,
+    report: &'a mut Report,
+}
+
+impl KeyServices<'_> {
+    async fn check(&mut self, settings: &Settings, mut refusals: Refusals) -> Learnt {
+        let user = ServiceUser::of(self.units);
+        let mut learnt = Learnt::default();
+        let mut first: Option<(Inspector, bool)> = None;
+        let all = std::iter::once((PRIMARY, &settings.primary))
+            .chain(settings.decrypt_only.iter().map(|(name, service)| (name.as_str(), service)));
+        for (name, service) in all {
+            let KeyService::Vault(vault) = service else { continue };
+            let mut vault = vault.as_ref().clone();
+            credentials::from_outside(&mut vault, self.units);
+            // A key beside the first one is reached by the same way and the same token.
+            let shared = first.as_ref().filter(|_| vault.shares_login);
+            let shared = shared.map(|(inspector, usable)| (inspector.beside(&vault), *usable));
+            let (inspector, usable) = match shared {
+                Some(shared) => shared,
+                None => {
+                    let readable = credentials::check(&vault, &user, self.report);
+                    let Some(inspector) = self.inspector(name, &vault) else { continue };
+                    let reached = network::check(&vault, &inspector, self.args.timeout, self.report).await;
+                    let usable =
+                        self.log_in(name, &vault, &inspector, (readable, reached), &mut refusals).await;
+                    (inspector, usable)
+                }
+            };
+            let found = self.key(name, &vault, &inspector, usable).await;
+            if name == PRIMARY {
+                learnt = found;
+                first = Some((inspector, usable));
+            } else if !vault.shares_login {
+                inspector.give_back(crate::clock::Deadline::after(self.args.timeout)).await;
+            }
+        }
+        if let Some((inspector, _)) = first {
+            inspector.give_back(crate::clock::Deadline::after(self.args.timeout)).await;
+        }
+        learnt
+    }
+
+    fn inspector(&mut self, name: &str, vault: &Vault) -> Option<Inspector> {
+        Inspector::new(vault)
+            .map_err(|error| {
+                self.report.add(Finding::fail(
+                    Check::Tls,
+                    name,
+                    error.to_string(),
+                    "without TLS no server is reached",
+                    "check vault.ca_file, vault.client_cert_file and vault.client_key_file",
+                ));
+            })
+            .ok()
+    }
+
+    /// Whether there is a token to go on with.
+    async fn log_in(
+        &mut self,
+        name: &str,
+        vault: &Vault,
+        inspector: &Inspector,
+        (readable, reached): (bool, bool),
+        refusals: &mut Refusals,
+    ) -> bool {
+        let because = match () {
+            () if self.args.no_login => "--no-login",
+            () if !readable => "a file that it needs cannot be used",
+            () if !reached => "no address can be used",
+            () => {
+                let time = self.args.timeout;
+                return login::check(name, vault, inspector, self.agent, refusals, time, self.report).await;
+            }
+        };
+        self.report.add(Finding::skipped(Check::Login, login::subject(name, vault), because));
+        false
+    }
+
+    async fn key(&mut self, name: &str, vault: &Vault, inspector: &Inspector, usable: bool) -> Learnt {
+        let time = self.args.timeout;
+        if !usable {
+            let path = format!("{}/keys/{}", vault.transit.mount, vault.transit.key);
+            self.report.add(Finding::skipped(Check::Key, path, "without a login nothing can be asked"));
+            return Learnt::default();
+        }
+        let often = login::token(name, vault, inspector, time, self.report).await;
+        KeyCheck::new(vault, inspector, name == PRIMARY, time).run(often, self.report).await
+    }
+}

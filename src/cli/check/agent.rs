@@ -1,0 +1,126 @@
+//! The running agent, as its private socket shows it; and other nodes' agents, by what they show.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::PRIMARY;
+use super::finding::{Check, Finding};
+use super::report::Report;
+use crate::backend::KeyDescription;
+use crate::cli::client;
+use crate::supervisor::ADMIN_SOCKET;
+
+/// The gauge of data that cannot be unwrapped.
+const UNREADABLE: &str = "kms_plugin_unreadable_key_ids ";
+
+/// `/status` of the agent on this node, or why there is none.
+pub(super) struct AgentView {
+    status: Result<Value, String>,
+    /// key_ids whose data it was asked for and could not unwrap.
+    unreadable: u64,
+}
+
+impl AgentView {
+    pub(super) async fn read(runtime_dir: &Path, time: Duration) -> Self {
+        let socket = runtime_dir.join(ADMIN_SOCKET);
+        let asked = client::admin(&socket, hyper::Method::GET, "/status", time).await;
+        let status = match asked {
+            Ok((200, text)) => serde_json::from_str(&text).map_err(|error| error.to_string()),
+            Ok((code, _)) => Err(format!("it answers {code}")),
+            Err(error) => Err(format!("{}: {error}", socket.display())),
+        };
+        let scraped = client::admin(&socket, hyper::Method::GET, "/metrics", time).await;
+        let unreadable = scraped.ok().and_then(|(_, text)| {
+            text.lines().find_map(|line| line.strip_prefix(UNREADABLE)?.trim().parse().ok())
+        });
+        Self { status, unreadable: unreadable.unwrap_or_default() }
+    }
+
+    /// Whether an agent answers.
+    pub(super) fn runs(&self) -> bool {
+        self.status.is_ok()
+    }
+
+    fn at(&self, pointer: &str) -> Option<&Value> {
+        self.status.as_ref().ok()?.pointer(pointer)
+    }
+
+    /// The id that it announces.
+    pub(super) fn key_id(&self) -> Option<&str> {
+        self.at("/primary/key/key_id")?.as_str()
+    }
+
+    /// Why it was refused at a login with the credentials as they are now, and what to do: an agent reads a
+    /// changed file within seconds.
+    pub(super) fn refused_login(&self, name: &str) -> Option<(String, String)> {
+        let text = |pointer: &str| self.at(pointer)?.as_str().map(str::to_owned);
+        let refused = text("/reason/kind").as_deref() == Some("credentials_refused");
+        (refused && name == PRIMARY).then(|| Some((text("/reason/text")?, text("/reason/remedy")?))).flatten()
+    }
+
+    /// The version of its key.
+    pub(super) fn version(&self) -> Option<u32> {
+        u32::try_from(self.at("/primary/key/version")?.as_u64()?).ok()
+    }
+
+    /// Tells what the agent says of itself.
+    pub(super) fn judge(&self, report: &mut Report) {
+        let status = match &self.status {
+            Ok(status) => status,
+            Err(why) => {
+                report.add(Finding::skipped(Check::Agent, "", format!("no agent answers: {why}")));
+                return;
+            }
+        };
+        let text = |pointer: &str| status.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let line = text("/line");
+        // The remedy has a place of its own.
+        let seen = line.split("; remedy: ").next().unwrap_or(line);
+        let remedy = text("/reason/remedy");
+        report.add(match text("/phase") {
+            "ready" => Finding::ok(Check::Agent, "", seen),
+            "failed" => Finding::fail(
+                Check::Agent,
+                "",
+                seen,
+                "the API server is told so, and its writes stop",
+                remedy,
+            ),
+            "degraded" => {
+                Finding::warn(Check::Agent, "", seen, "it rides this out as long as the line says", remedy)
+            }
+            _ => Finding::warn(Check::Agent, "", seen, "the API server is not ready before it is", remedy),
+        });
+        if let Some(problem) = status.pointer("/primary/token/problem").and_then(Value::as_str) {
+            report.add(Finding::warn(
+                Check::Agent,
+                "token",
+                problem,
+                "the token that it holds still works; when it ends, nothing does",
+                "mend the login before that: the lines on login and token above say how",
+            ));
+        }
+    }
+
+    /// Whether the API server asked for data that no configured key can unwrap.
+    pub(super) fn judge_data(&self, key: Option<&KeyDescription>, report: &mut Report) {
+        if self.unreadable == 0 {
+            return;
+        }
+        let old = key.filter(|key| key.min_decryption > 1).map(|key| key.min_decryption);
+        let (seen, remedy) = match old {
+            Some(least) => (
+                format!("min_decryption_version is {least}, and data of an older version was asked for"),
+                "lower min_decryption_version (vault write transit/keys/NAME/config min_decryption_version=1), write all data anew, and raise it when kms-plugin verify-etcd says that nothing is left",
+            ),
+            None => (
+                format!("data of {} key_id(s) was asked for that no configured key has", self.unreadable),
+                "journalctl -u kms-plugin -g key_id names them; add the key that wrote the data as [[decrypt_only]], or restore it from a backup (docs/operations.md)",
+            ),
+        };
+        let why = "the API server cannot read these objects, and a list of their kind fails as a whole";
+        report.add(Finding::fail(Check::Key, "data in etcd", seen, why, remedy));
+    }
+}

@@ -1,0 +1,189 @@
+//! The files that hold credentials and certificates: there, of the right mode, readable by the service's user,
+//! not too old, and something in them.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use super::finding::{Check, Finding, Outcome};
+use super::report::Report;
+use super::service_user::ServiceUser;
+use super::unit::Units;
+use crate::clock::unix_seconds;
+use crate::config::secret::{RoleId, SecretSource};
+use crate::config::vault::{Method, Vault};
+use crate::snapshot::ago;
+
+/// Age from which a secret should be replaced by a new one.
+const OLD: Duration = Duration::from_secs(365 * 86_400);
+/// Where systemd shows root the credentials of a running service.
+const PASSED: &str = "/run/credentials/kms-plugin.service";
+const WHY: &str = "without it the agent cannot log in";
+
+/// A file that the agent reads.
+struct Place {
+    what: &'static str,
+    path: PathBuf,
+    /// Secret, with the source to read it by; a certificate is none.
+    secret: Option<SecretSource>,
+}
+
+/// Where systemd's credentials can be read from outside of the service: as passed to the running one, else the
+/// files that its unit names. What is in neither place stays as it is.
+pub(super) fn from_outside(vault: &mut Vault, units: &Units) {
+    let place = |source: &mut SecretSource| {
+        let SecretSource::Credential(name) = source else { return };
+        if source_is_passed(name) {
+            return;
+        }
+        let passed = Path::new(PASSED).join(&*name);
+        let named = units.credential_source(name).map(PathBuf::from);
+        if let Some(path) = Some(passed).filter(|path| path.exists()).or(named) {
+            // A credential's file is root's alone, wherever it comes from.
+            *source = SecretSource::file(&path, true);
+        }
+    };
+    match &mut vault.auth.method {
+        Method::Token(source) => place(source),
+        Method::AppRole { secret_id, .. } => place(secret_id),
+        Method::Userpass { password, .. } => place(password),
+        Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => place(jwt),
+        Method::Cert { .. } => {}
+    }
+}
+
+fn source_is_passed(name: &str) -> bool {
+    crate::systemd::credentials::path(name).is_some()
+}
+
+fn places(vault: &Vault) -> Vec<Result<Place, String>> {
+    let secret = |what, source: &SecretSource| match (source, source.path()) {
+        (_, Some(path)) => Ok(Place { what, path, secret: Some(source.clone()) }),
+        (SecretSource::Credential(name), None) => Err(name.clone()),
+        (SecretSource::File { path, .. }, None) => {
+            Ok(Place { what, path: path.clone(), secret: Some(source.clone()) })
+        }
+    };
+    let file = |what, path: &Path| Ok(Place { what, path: path.to_path_buf(), secret: None });
+    let mut places = match &vault.auth.method {
+        Method::Token(source) => vec![secret("token", source)],
+        Method::AppRole { role_id, secret_id, .. } => {
+            let mut both = vec![secret("secret-id", secret_id)];
+            if let RoleId::File(path) = role_id {
+                both.insert(0, file("role-id", path));
+            }
+            both
+        }
+        Method::Userpass { password, .. } => vec![secret("password", password)],
+        Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => vec![secret("JWT", jwt)],
+        Method::Cert { .. } => Vec::new(),
+    };
+    places.extend(vault.tls.ca_file.iter().map(|path| file("authorities", path)));
+    if let Some((certificate, key)) = &vault.tls.client {
+        places.push(file("client certificate", certificate));
+        let key = SecretSource::file(key, false);
+        places.push(secret("client key", &key));
+    }
+    places
+}
+
+/// Looks at every file of one key service; whether all of them can be used.
+pub(super) fn check(vault: &Vault, user: &Result<ServiceUser, String>, report: &mut Report) -> bool {
+    let mut usable = true;
+    for place in places(vault) {
+        let finding = match place {
+            Ok(place) => place.check(user),
+            Err(name) => Finding::skipped(
+                Check::Credentials,
+                name,
+                "a systemd credential that only the running service sees; start it, or name its file in LoadCredential=",
+            ),
+        };
+        usable &= finding.outcome != Outcome::Fail;
+        report.add(finding);
+    }
+    usable
+}
+
+impl Place {
+    fn check(&self, user: &Result<ServiceUser, String>) -> Finding {
+        let shown = self.path.display().to_string();
+        let fail =
+            |seen: String, remedy: String| Finding::fail(Check::Credentials, &shown, seen, WHY, remedy);
+        let metadata = match fs::metadata(&self.path) {
+            Ok(metadata) => metadata,
+            Err(cause) => {
+                let remedy =
+                    format!("write the {} there, or correct its place in the configuration", self.what);
+                return fail(format!("{}: {cause}", self.what), remedy);
+            }
+        };
+        if let Ok(user) = user
+            && let Err(obstacle) = user.may_read(&self.path)
+        {
+            let name = &user.name;
+            let remedy = if obstacle == self.path {
+                format!("chown root:{name} {shown} && chmod 0640 {shown}")
+            } else {
+                format!("chown root:{name} {0} && chmod 0750 {0}", obstacle.display())
+            };
+            return fail(
+                format!("user {name} may not read it: {} is in the way", obstacle.display()),
+                remedy,
+            );
+        }
+        if let Some(source) = &self.secret
+            && self.what != "client key"
+        {
+            match source.read() {
+                Err(error) => return fail(error.to_string(), error.remedy),
+                Ok(secret) if self.what == "JWT" => {
+                    if let Some(finding) = jwt(&shown, secret.expose()) {
+                        return finding;
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+        if self.what == "client key" && metadata.mode() & 0o007 != 0 {
+            return fail(
+                format!("every user of this machine can read it (mode {:04o})", metadata.mode() & 0o7777),
+                format!("chmod 0640 {shown}, and treat the key as known to others"),
+            );
+        }
+        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
+        let age = age.unwrap_or_default();
+        let seen = format!("{}, mode {:04o}, {} old", self.what, metadata.mode() & 0o7777, ago(age));
+        if self.secret.is_some() && age > OLD {
+            let why = "the longer a secret lives, the more places it has been in";
+            let remedy =
+                format!("make a new one and write it into {shown}; it is taken up without a restart");
+            return Finding::warn(Check::Credentials, &shown, seen, why, remedy);
+        }
+        Finding::ok(Check::Credentials, &shown, seen)
+    }
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<i64>,
+}
+
+/// A JWT says itself when it ends.
+fn jwt(shown: &str, token: &str) -> Option<Finding> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
+    let ended = unix_seconds() - serde_json::from_slice::<Claims>(&payload).ok()?.exp?;
+    let ended = u64::try_from(ended).ok().map(Duration::from_secs)?;
+    Some(Finding::fail(
+        Check::Credentials,
+        shown,
+        format!("the JWT ended {} ago", ago(ended)),
+        WHY,
+        "see why nobody writes a new one: the kubelet does for a projected service account token",
+    ))
+}

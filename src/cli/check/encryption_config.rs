@@ -1,0 +1,156 @@
+//! The API server's EncryptionConfiguration: does it call this agent, and does it write through it?
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::finding::{Check, Finding};
+use super::report::Report;
+
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+/// kube-apiserver's own default for `timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeouts outside of these are probably meant otherwise.
+const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// `slowest` is the slowest call to the key service that was seen.
+pub(super) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report) {
+    let shown = file.display().to_string();
+    let fail = |seen: String, why: &str, remedy: String| {
+        Finding::fail(Check::EncryptionConfig, &shown, seen, why, remedy)
+    };
+    let document = match read(file) {
+        Ok(document) => document,
+        Err(why) => {
+            let remedy = "kms-plugin render encryption-config writes a good one".to_owned();
+            report.add(fail(why, "the API server does not start with it", remedy));
+            return;
+        }
+    };
+    let before = report.worst();
+    let mut found = Vec::new();
+    let mut endpoints = Vec::new();
+    for (resources, providers) in rules(&document) {
+        let ours = providers.iter().position(|provider| {
+            let endpoint = provider.pointer("/kms/endpoint").and_then(Value::as_str);
+            endpoints.extend(endpoint.map(str::to_owned));
+            endpoint.is_some_and(|endpoint| normal(endpoint) == normal(&socket.display().to_string()))
+        });
+        if let Some((at, kms)) = ours.and_then(|at| Some((at, providers.get(at)?.get("kms")?))) {
+            found.push(resources.clone());
+            provider(&shown, &resources, kms, slowest, report);
+            order(&shown, &resources, &providers, at, report);
+        }
+    }
+    if found.is_empty() {
+        let named = if endpoints.is_empty() { "none".to_owned() } else { endpoints.join(", ") };
+        report.add(fail(
+            format!("no KMS provider has the endpoint unix://{}; endpoints named: {named}", socket.display()),
+            "the API server does not call this agent",
+            format!("set endpoint: unix://{} (/var/run is /run), or correct server.socket", socket.display()),
+        ));
+    } else if report.worst() == before {
+        report.add(Finding::ok(
+            Check::EncryptionConfig,
+            &shown,
+            format!("writes {} through unix://{}", found.join(", "), socket.display()),
+        ));
+    }
+}
+
+fn read(file: &Path) -> Result<Value, String> {
+    let size = std::fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?.len();
+    if size > MAX_FILE {
+        return Err("larger than 1 MiB: no EncryptionConfiguration".into());
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+    // The text itself can hold keys (aescbc, secretbox): an error of the parser might show them.
+    let document: Value = yaml_serde::from_str(&text).map_err(|_| "is not valid YAML".to_owned())?;
+    match document.get("kind").and_then(Value::as_str) {
+        Some("EncryptionConfiguration") => Ok(document),
+        _ => Err("its kind is not EncryptionConfiguration".into()),
+    }
+}
+
+/// The resources of each rule, joined, and its providers.
+fn rules(document: &Value) -> Vec<(String, Vec<Value>)> {
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let rule = |rule: &Value| {
+        let resources = list(rule.get("resources"));
+        let names: Vec<&str> = resources.iter().filter_map(Value::as_str).collect();
+        (names.join(", "), list(rule.get("providers")))
+    };
+    list(document.get("resources")).iter().map(rule).collect()
+}
+
+/// A socket's path, however it is written: /var/run is /run.
+fn normal(endpoint: &str) -> PathBuf {
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    let path = path.strip_prefix("/var/run/").map_or_else(|| path.to_owned(), |rest| format!("/run/{rest}"));
+    path.split('/').filter(|part| !part.is_empty()).collect()
+}
+
+fn provider(shown: &str, resources: &str, kms: &Value, slowest: Option<Duration>, report: &mut Report) {
+    let text = |name: &str| kms.get(name).and_then(Value::as_str);
+    if text("apiVersion") != Some("v2") {
+        report.add(Finding::fail(
+            Check::EncryptionConfig,
+            shown,
+            format!("{resources}: apiVersion is {}", text("apiVersion").unwrap_or("not set, which means v1")),
+            "this agent serves KMS v2, and Kubernetes has v1 turned off",
+            "set apiVersion: v2 at the kms provider",
+        ));
+    }
+    let timeout = match text("timeout").map(humantime::parse_duration) {
+        None => DEFAULT_TIMEOUT,
+        Some(Ok(timeout)) => timeout,
+        Some(Err(_)) => {
+            report.add(Finding::fail(
+                Check::EncryptionConfig,
+                shown,
+                format!("{resources}: timeout {:?} is no time", text("timeout").unwrap_or_default()),
+                "the API server does not start with it",
+                "write it as 3s or 500ms",
+            ));
+            return;
+        }
+    };
+    if let Some(slowest) = slowest.filter(|slowest| *slowest >= timeout) {
+        report.add(Finding::fail(
+            Check::EncryptionConfig,
+            shown,
+            format!("{resources}: timeout is {timeout:?}, and a call took {slowest:.1?}"),
+            "such a call fails, although the key service answers",
+            "raise timeout (10s is OpenShift's), and look why Vault is slow",
+        ));
+    } else if timeout < TIMEOUTS.0 || timeout > TIMEOUTS.1 {
+        report.add(Finding::warn(
+            Check::EncryptionConfig,
+            shown,
+            format!("{resources}: timeout is {timeout:?}"),
+            "too short fails on every hiccup, too long makes every request wait while the agent is away",
+            "3s is the default, 10s what OpenShift sets",
+        ));
+    }
+}
+
+/// The first provider writes; all of them read.
+fn order(shown: &str, resources: &str, providers: &[Value], at: usize, report: &mut Report) {
+    let first = providers.first().and_then(Value::as_object).and_then(|provider| provider.keys().next());
+    if at > 0 {
+        let first = first.map_or("another provider", String::as_str);
+        report.add(Finding::warn(
+            Check::EncryptionConfig,
+            shown,
+            format!("{resources}: {first} is first, so it writes; this agent only reads"),
+            if first == "identity" {
+                "new data is stored without encryption"
+            } else {
+                "new data is not under this key"
+            },
+            "put kms first, unless encryption is being turned off or moved away (docs/operations.md)",
+        ));
+    }
+}

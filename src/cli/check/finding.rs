@@ -1,0 +1,162 @@
+//! What a check found: how bad it is, what was seen, why it matters, and what to do about it.
+
+use serde::Serialize;
+
+/// How bad it is; the order is that of severity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::cli) enum Outcome {
+    /// As it should be.
+    Ok,
+    /// Not tested; `seen` says why.
+    Skipped,
+    /// Works, and should be changed.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+impl Outcome {
+    pub(in crate::cli) fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Skipped => "skip",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// What is looked at, in the order of the report. The names are stable: programs read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::cli) enum Check {
+    Configuration,
+    Credentials,
+    Dns,
+    Tcp,
+    Tls,
+    Server,
+    Cluster,
+    Login,
+    Token,
+    Policy,
+    Key,
+    RoundTrip,
+    Quota,
+    Socket,
+    Service,
+    Admin,
+    Agent,
+    Peer,
+    EncryptionConfig,
+}
+
+impl Check {
+    pub(in crate::cli) fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Credentials => "credentials",
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Server => "server",
+            Self::Cluster => "cluster",
+            Self::Login => "login",
+            Self::Token => "token",
+            Self::Policy => "policy",
+            Self::Key => "key",
+            Self::RoundTrip => "round-trip",
+            Self::Quota => "quota",
+            Self::Socket => "socket",
+            Self::Service => "service",
+            Self::Admin => "admin",
+            Self::Agent => "agent",
+            Self::Peer => "peer",
+            Self::EncryptionConfig => "encryption-config",
+        }
+    }
+
+    /// The section of docs/troubleshooting.md that says more.
+    pub(in crate::cli) fn section(self) -> &'static str {
+        match self {
+            Self::Configuration => "the-configuration-is-invalid",
+            Self::Credentials => "a-secret-file-cannot-be-used",
+            Self::Dns | Self::Tcp | Self::Tls | Self::Cluster => "no-way-to-vault",
+            Self::Server => "vault-is-away",
+            Self::Login | Self::Token => "credentials-are-wrong-or-expired",
+            Self::Policy => "vault-refuses",
+            Self::Key => "the-key-is-gone-or-cannot-be-used",
+            Self::RoundTrip => "calls-are-slow",
+            Self::Quota => "vault-asks-to-slow-down",
+            Self::Socket => "the-socket-is-missing-or-does-not-answer",
+            Self::Service | Self::Admin | Self::Agent => "the-agent-is-not-running",
+            Self::Peer => "nodes-disagree-about-the-key",
+            Self::EncryptionConfig => "the-api-servers-configuration-does-not-fit",
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::cli) struct Finding {
+    pub(in crate::cli) check: Check,
+    /// What it is about: an address, a path, a unit; empty when there is only one.
+    pub(in crate::cli) subject: String,
+    pub(in crate::cli) outcome: Outcome,
+    /// What was seen.
+    pub(in crate::cli) seen: String,
+    /// Why it matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) why: Option<String>,
+    /// What to do, with the command where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) remedy: Option<String>,
+    /// Where the documentation says more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) see: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn ok(check: Check, subject: impl Into<String>, seen: impl Into<String>) -> Self {
+        Self::new(check, subject, Outcome::Ok, seen)
+    }
+
+    pub(super) fn skipped(check: Check, subject: impl Into<String>, because: impl Into<String>) -> Self {
+        Self::new(check, subject, Outcome::Skipped, because)
+    }
+
+    pub(super) fn warn(
+        check: Check,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject, Outcome::Warn, seen).told(why, remedy)
+    }
+
+    pub(super) fn fail(
+        check: Check,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject, Outcome::Fail, seen).told(why, remedy)
+    }
+
+    fn new(check: Check, subject: impl Into<String>, outcome: Outcome, seen: impl Into<String>) -> Self {
+        let (subject, seen) = (subject.into(), seen.into());
+        Self { check, subject, outcome, seen, why: None, remedy: None, see: None }
+    }
+
+    fn told(self, why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            why: Some(why.into()),
+            remedy: Some(remedy.into()),
+            see: Some(format!("docs/troubleshooting.md#{}", self.check.section())),
+            ..self
+        }
+    }
+}

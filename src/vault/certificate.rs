@@ -1,0 +1,61 @@
+//! What a certificate says of itself: names, issuer, validity.
+//!
+//! Must not judge: whether a certificate is trusted is the verifier's word.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use super::tls::{self, TlsError};
+
+/// A certificate's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Whose it is, as a distinguished name.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// The names that it is valid for: DNS names and IP addresses.
+    pub names: Vec<String>,
+    /// From when on it is valid, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl CertificateFacts {
+    /// The certificates of a PEM file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds none.
+    pub fn of_file(path: &Path) -> Result<Vec<Self>, TlsError> {
+        Ok(tls::certificates(path)?.iter().filter_map(Self::of).collect())
+    }
+
+    /// `None` when the bytes are no certificate.
+    pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let alternatives = certificate.subject_alternative_name().ok().flatten();
+        let names = alternatives.map(|names| names.value.general_names.iter().filter_map(name).collect());
+        Some(Self {
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+            names: names.unwrap_or_default(),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+        })
+    }
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok().map(|ip| ip.to_string())
+        }
+        _ => None,
+    }
+}
