@@ -74,20 +74,34 @@ pub(super) struct AgentArgs {
 impl AgentArgs {
     /// Asks the agent to do something: its answer, or its refusal as a failure of this kind.
     pub(super) async fn post(&self, path: &str, timeout: Duration, refused: Exit) -> Result<String, Failure> {
-        let socket = self.runtime_dir.join(ADMIN_SOCKET);
-        let asked = admin(&socket, hyper::Method::POST, path, timeout).await;
-        let (status, text) = asked.map_err(|error| {
-            let message = format!(
-                "no agent answers on {}; is kms-plugin.service active, are you root, and is this its server.runtime_dir (--runtime-dir)?",
-                socket.display()
-            );
-            Failure::new(Exit::Unavailable, error.context(message))
-        })?;
+        let (status, text) = self.ask(hyper::Method::POST, path, timeout).await?;
         match status {
             200 => Ok(text.trim_end().to_owned()),
             409 => Err(Failure::message(refused, text.trim_end())),
             _ => Err(Failure::message(Exit::Unavailable, text.trim_end())),
         }
+    }
+
+    /// What the agent says of itself.
+    pub(super) async fn status(&self, timeout: Duration) -> Result<serde_json::Value, Failure> {
+        let (_, text) = self.ask(hyper::Method::GET, "/status", timeout).await?;
+        serde_json::from_str(&text).map_err(|error| Failure::new(Exit::Unavailable, error))
+    }
+
+    async fn ask(
+        &self,
+        method: hyper::Method,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<(u16, String), Failure> {
+        let socket = self.runtime_dir.join(ADMIN_SOCKET);
+        admin(&socket, method, path, timeout).await.map_err(|error| {
+            let message = format!(
+                "no agent answers on {}; is kms-plugin.service active, are you root, and is this its server.runtime_dir (--runtime-dir)?",
+                socket.display()
+            );
+            Failure::new(Exit::Unavailable, error.context(message))
+        })
     }
 }
 

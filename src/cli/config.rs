@@ -126,7 +126,8 @@ fn redacted(value: &Value) -> Value {
     }
 }
 
-fn json(merged: &Merged) -> String {
+/// The values with their origins, as JSON.
+pub(super) fn json(merged: &Merged) -> String {
     let values: serde_json::Map<_, _> = schema::KEYS
         .iter()
         .filter_map(|key| {

@@ -15,6 +15,8 @@ mod reload;
 mod render;
 mod report;
 mod serve;
+mod status;
+mod support_bundle;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,10 @@ enum Command {
     Probe(probe::ProbeArgs),
     /// Look at everything that must be right on this node, and name the remedy of what is not
     Check(check::CheckArgs),
+    /// Show what the running agent knows of itself
+    Status(status::StatusArgs),
+    /// Collect what somebody else needs to find a fault, in one file, without secrets
+    SupportBundle(support_bundle::BundleArgs),
     /// Show the merged configuration and where each value came from
     Config(config::ConfigArgs),
     /// Have a running agent read its configuration again, and wait for the outcome
@@ -85,6 +91,8 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => well(dev::run(&args)),
         Command::Probe(args) => well(probe::run(&args)),
         Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::SupportBundle(args) => well(support_bundle::run(&args)),
         Command::Config(args) => well(config::run(&args)),
         Command::Reload(args) => well(reload::run(&args)),
         Command::Render(args) => well(render::run(&args)),

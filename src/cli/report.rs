@@ -6,18 +6,24 @@ use super::exit::{Exit, Failure};
 
 /// Writes `text` and a newline to stdout.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
-    write(&mut io::stdout().lock(), &format!("{text}\n"))
+    write(&mut io::stdout().lock(), &format!("{text}\n")).map(drop)
 }
 
 /// Writes text with colours to stdout: they are left out unless it is a terminal, and when `NO_COLOR` is set.
 pub(super) fn styled(text: &str) -> Result<(), Failure> {
+    streamed(text).map(drop)
+}
+
+/// The same; whether somebody still reads.
+pub(super) fn streamed(text: &str) -> Result<bool, Failure> {
     write(&mut anstream::stdout().lock(), text)
 }
 
-fn write(stdout: &mut impl io::Write, text: &str) -> Result<(), Failure> {
+fn write(stdout: &mut impl io::Write, text: &str) -> Result<bool, Failure> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Internal, error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(Exit::Internal, error)),
     }
 }
 

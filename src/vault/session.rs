@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) wanted: Notify,
     /// A login is wanted although a token is held.
     pub(super) renew_by_login: AtomicBool,
+    /// Whether the upkeep runs: without it, no login follows another.
+    pub(super) upkept: AtomicBool,
     /// The last token died young.
     pub(super) died_young: AtomicBool,
     uses: AtomicU64,
@@ -84,6 +86,7 @@ impl Session {
             held: watch::channel(Held::default()).0,
             wanted: Notify::new(),
             renew_by_login: AtomicBool::new(false),
+            upkept: AtomicBool::new(false),
             died_young: AtomicBool::new(false),
             uses: AtomicU64::new(0),
             looking: tokio::sync::Mutex::default(),
@@ -170,6 +173,9 @@ impl Session {
         }
         if self.lookup(&token.secret, deadline).await?.is_some() {
             *looking = Some((token.generation, Instant::now()));
+            return Ok(None);
+        }
+        if !self.upkept.load(Ordering::Relaxed) {
             return Ok(None);
         }
         tracing::warn!(KMS_REASON = "token_dead", "the token is no longer valid; logging in again");

@@ -75,6 +75,7 @@ impl Session {
     /// Logs in when a token is wanted, renews and logs in ahead of time, and looks after changed
     /// credential files. Never returns.
     pub(super) async fn maintain(&self) {
+        self.upkept.store(true, Ordering::Relaxed);
         let mut upkeep = Upkeep {
             logins: 0,
             refused: None,

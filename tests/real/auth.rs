@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
 use crate::support::bao::{Bao, KEY, write_secret};
@@ -131,21 +131,7 @@ async fn kubernetes() {
 #[tokio::test]
 async fn a_wrapped_secret_id_is_opened_once_and_kept_in_memory() {
     let bao = Bao::start().await;
-    let wrap = async |path: &str| -> String {
-        let client =
-            reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
-        let request = client.post(format!("{}/v1/{path}", bao.address));
-        let answer = request
-            .header("x-vault-token", &bao.root)
-            .header("x-vault-wrap-ttl", "5m")
-            .body("{}")
-            .send()
-            .await
-            .unwrap();
-        let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-        answer["wrap_info"]["token"].as_str().unwrap().to_owned()
-    };
-    write_secret(&bao.file("secret-id"), &wrap("auth/approle/role/kms/secret-id").await);
+    write_secret(&bao.file("secret-id"), &bao.wrapped("auth/approle/role/kms/secret-id").await);
     let wrapped = bao.vault_config() + "secret_id_wrapped = true\n";
     let agent = Agent::ready(&(wrapped.clone() + QUICK)).await;
     agent.kms().await.round_trip().await;
@@ -159,7 +145,7 @@ async fn a_wrapped_secret_id_is_opened_once_and_kept_in_memory() {
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("somebody else"), "{status}");
     // A wrapping token of something else is not even opened.
     bao.post("sys/mounts/kv", json!({ "type": "kv" })).await;
-    write_secret(&bao.file("secret-id"), &wrap("auth/token/create").await);
+    write_secret(&bao.file("secret-id"), &bao.wrapped("auth/token/create").await);
     let opened = bao.count("sys/wrapping/unwrap");
     let tricked = Agent::start(&(wrapped + QUICK));
     let status = tricked.wait_for_reason("failed", "credentials_refused").await;

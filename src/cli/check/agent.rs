@@ -1,6 +1,6 @@
 //! The running agent, as its private socket shows it; and other nodes' agents, by what they show.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,6 +17,8 @@ const UNREADABLE: &str = "kms_plugin_unreadable_key_ids ";
 
 /// `/status` of the agent on this node, or why there is none.
 pub(super) struct AgentView {
+    socket: PathBuf,
+    time: Duration,
     status: Result<Value, String>,
     /// key_ids whose data it was asked for and could not unwrap.
     unreadable: u64,
@@ -25,17 +27,12 @@ pub(super) struct AgentView {
 impl AgentView {
     pub(super) async fn read(runtime_dir: &Path, time: Duration) -> Self {
         let socket = runtime_dir.join(ADMIN_SOCKET);
-        let asked = client::admin(&socket, hyper::Method::GET, "/status", time).await;
-        let status = match asked {
-            Ok((200, text)) => serde_json::from_str(&text).map_err(|error| error.to_string()),
-            Ok((code, _)) => Err(format!("it answers {code}")),
-            Err(error) => Err(format!("{}: {error}", socket.display())),
-        };
+        let status = ask(&socket, time).await;
         let scraped = client::admin(&socket, hyper::Method::GET, "/metrics", time).await;
         let unreadable = scraped.ok().and_then(|(_, text)| {
             text.lines().find_map(|line| line.strip_prefix(UNREADABLE)?.trim().parse().ok())
         });
-        Self { status, unreadable: unreadable.unwrap_or_default() }
+        Self { socket, time, status, unreadable: unreadable.unwrap_or_default() }
     }
 
     /// Whether an agent answers.
@@ -50,6 +47,13 @@ impl AgentView {
     /// The id that it announces.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.at("/primary/key/key_id")?.as_str()
+    }
+
+    /// Whether it announces this id now: a rotation may have been seen since it was read.
+    pub(super) async fn announces(&self, key_id: &str) -> bool {
+        let now = ask(&self.socket, self.time).await.ok();
+        let now = now.as_ref().and_then(|status| status.pointer("/primary/key/key_id")?.as_str());
+        self.key_id() == Some(key_id) || now == Some(key_id)
     }
 
     /// Why it was refused at a login with the credentials as they are now, and what to do: an agent reads a
@@ -122,5 +126,13 @@ impl AgentView {
         };
         let why = "the API server cannot read these objects, and a list of their kind fails as a whole";
         report.add(Finding::fail(Check::Key, "data in etcd", seen, why, remedy));
+    }
+}
+
+async fn ask(socket: &Path, time: Duration) -> Result<Value, String> {
+    match client::admin(socket, hyper::Method::GET, "/status", time).await {
+        Ok((200, text)) => serde_json::from_str(&text).map_err(|error| error.to_string()),
+        Ok((code, _)) => Err(format!("it answers {code}")),
+        Err(error) => Err(format!("{}: {error}", socket.display())),
     }
 }

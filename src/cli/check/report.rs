@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
-use super::finding::{Check, Finding, Outcome};
+use super::finding::{Finding, Outcome};
 use crate::cli::exit::Failure;
 use crate::cli::report::{self, Output};
 
@@ -123,6 +123,8 @@ fn wrapped(text: &str, first: &str, indent: usize, width: Option<usize>) -> Stri
     let options = textwrap::Options::new(width.max(indent + 10))
         .initial_indent(first)
         .subsequent_indent(&rest)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
         .break_words(false);
     textwrap::fill(text, options)
 }
@@ -130,6 +132,7 @@ fn wrapped(text: &str, first: &str, indent: usize, width: Option<usize>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::check::finding::Check;
 
     fn finding() -> Finding {
         let why = "the agent would not be able to reach the server at all, and so neither read nor write";

@@ -5,11 +5,13 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use tonic::Code;
+
 use super::agent::AgentView;
 use super::finding::{Check, Finding};
 use super::report::Report;
 use crate::cli::{client, external};
-use crate::proto::StatusRequest;
+use crate::proto::{StatusRequest, StatusResponse};
 
 const WHY: &str = "the API server waits for it until its timeout, with every call";
 /// Flag of a listening socket in /proc/net/unix (`__SO_ACCEPTCON`, proc(5)).
@@ -70,16 +72,14 @@ fn mv(shown: &str, kind: &str) -> String {
 async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Duration, report: &mut Report) {
     let shown = path.display().to_string();
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Socket, &shown, seen, WHY, remedy);
-    let asked = async {
-        let mut kms = client::kms(path, time).await.map_err(|failure| failure.to_string())?;
-        let status = kms.status(StatusRequest {}).await;
-        status
-            .map(tonic::Response::into_inner)
-            .map_err(|status| format!("Status failed: {}", status.message()))
-    };
-    let status = match tokio::time::timeout(time, asked).await {
-        Ok(Ok(status)) => status,
-        Ok(Err(why)) => {
+    let status = match ask(path, time).await {
+        Ok(status) => status,
+        Err(Silence::Hangs) => {
+            let seen = format!("no answer to Status within {time:?}");
+            report.add(fail(seen, "the process behind it hangs: systemctl restart kms-plugin"));
+            return;
+        }
+        Err(Silence::Refuses(why)) => {
             let remedy = if agent.runs() {
                 "the agent's own line in this report says what is wrong"
             } else {
@@ -88,13 +88,8 @@ async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Du
             report.add(fail(why, remedy));
             return;
         }
-        Err(_) => {
-            let seen = format!("no answer to Status within {time:?}");
-            report.add(fail(seen, "the process behind it hangs: systemctl restart kms-plugin"));
-            return;
-        }
     };
-    let ours = agent.key_id().is_none_or(|key_id| key_id == status.key_id);
+    let ours = !agent.runs() || status.healthz != "ok" || agent.announces(&status.key_id).await;
     report.add(if status.healthz != "ok" {
         fail(
             format!("it answers, and is not well: {}", status.healthz),
@@ -122,13 +117,38 @@ async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Du
     });
 }
 
-/// How many processes listen under this name, whether or not the file is there.
+/// Why there is no status.
+enum Silence {
+    Hangs,
+    Refuses(String),
+}
+
+async fn ask(path: &Path, time: Duration) -> Result<StatusResponse, Silence> {
+    let asked = async {
+        let kms = client::kms(path, time).await;
+        let mut kms = kms.map_err(|failure| Silence::Refuses(failure.to_string()))?;
+        kms.status(StatusRequest {}).await.map(tonic::Response::into_inner).map_err(|status| {
+            match status.code() {
+                // What the client says itself when the time is over.
+                Code::DeadlineExceeded | Code::Cancelled => Silence::Hangs,
+                _ => Silence::Refuses(format!("Status failed: {}", status.message())),
+            }
+        })
+    };
+    tokio::time::timeout(time, asked).await.unwrap_or(Err(Silence::Hangs))
+}
+
+/// How many listeners have this name, whether or not the file is there. One that was bound under a temporary
+/// name and then renamed keeps the former, which begins with the latter.
 fn listeners(path: &Path) -> usize {
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let wanted = path.display().to_string();
+    let is_temporary = |rest: &str| rest.is_empty() || (rest.len() == 7 && rest.starts_with('.'));
     let listens = |line: &&str| {
         let mut fields = line.split_whitespace();
         let flags = fields.nth(3).and_then(|flags| u32::from_str_radix(flags, 16).ok()).unwrap_or_default();
-        flags & LISTENING != 0 && fields.last().is_some_and(|name| Path::new(name) == path)
+        flags & LISTENING != 0
+            && fields.last().is_some_and(|name| name.strip_prefix(&wanted).is_some_and(is_temporary))
     };
     table.lines().filter(listens).count()
 }

@@ -129,13 +129,13 @@ impl Agent {
 
     /// Runs an administrator's command beside the agent: its exit code, and all that it wrote.
     pub fn command(&self, name: &str) -> (i32, String) {
+        self.command_with(&[name])
+    }
+
+    /// The same with arguments.
+    pub fn command_with(&self, arguments: &[&str]) -> (i32, String) {
         let run = self.directory.path().join("run");
-        let command = Command::new(env!("CARGO_BIN_EXE_kms-plugin"))
-            .arg(name)
-            .arg("--runtime-dir")
-            .arg(run)
-            .output()
-            .unwrap();
+        let command = command().args(arguments).arg("--runtime-dir").arg(run).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (command.status.code().unwrap(), text(&command.stdout) + &text(&command.stderr))
     }
@@ -185,7 +185,7 @@ fn spawn(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Child {
 }
 
 /// The configuration's file, with `[server]` of this directory.
-fn write_config(directory: &Path, config: &str) -> PathBuf {
+pub fn write_config(directory: &Path, config: &str) -> PathBuf {
     let file = directory.join("config.toml");
     let server = format!(
         "[server]\nsocket = {:?}\nadmin = \"\"\nruntime_dir = {:?}\n",

@@ -194,6 +194,15 @@ impl Bao {
         answer
     }
 
+    /// What a POST would have answered, behind a wrapping token.
+    pub async fn wrapped(&self, path: &str) -> String {
+        let request = self.http.post(format!("{}/v1/{path}", self.base));
+        let request = request.header("x-vault-token", &self.root).header("x-vault-wrap-ttl", "5m");
+        let answer = request.body("{}").send().await.unwrap().text().await.unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["wrap_info"]["token"].as_str().unwrap().to_owned()
+    }
+
     /// A read that must succeed.
     pub async fn get(&self, path: &str) -> Value {
         let (status, answer) = self.request(Method::GET, path, Value::Null, "").await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -13,6 +14,8 @@ use kms_plugin::proto::{
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tonic::{Request, Response, Status};
+
+use super::pki::Pki;
 
 /// Serves a router on a free loopback port; its address.
 async fn serve(router: Router) -> String {
@@ -40,6 +43,20 @@ pub async fn always(status: u16, content_type: &'static str, body: &'static str)
         (StatusCode::from_u16(status).unwrap(), [(header::CONTENT_TYPE, content_type)], body)
     };
     serve(Router::new().fallback(any(answer))).await
+}
+
+/// A server that only shakes hands, with this certificate, whether or not it is valid.
+pub async fn tls(pki: &Pki) -> String {
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(pki.server_config()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
+        }
+    });
+    address
 }
 
 /// A server that redirects every request, as a standby does.

@@ -23,10 +23,16 @@ impl Signer {
 
     /// A token of `subject` for `audience`, valid for an hour, with what Kubernetes puts into one.
     pub fn sign(&self, subject: &str, audience: &str) -> String {
+        self.sign_for(subject, audience, 3600)
+    }
+
+    /// The same, valid for so many seconds from now.
+    pub fn sign_for(&self, subject: &str, audience: &str, seconds: i64) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = i64::try_from(now).unwrap();
         let header = json!({ "alg": "ES256", "typ": "JWT" });
         let claims = json!({
-            "sub": subject, "aud": [audience], "iat": now, "nbf": now - 5, "exp": now + 3600, "iss": "test",
+            "sub": subject, "aud": [audience], "iat": now, "nbf": now - 5, "exp": now + seconds, "iss": "test",
             "kubernetes.io": {
                 "namespace": "kube-system", "serviceaccount": { "name": "kms-plugin", "uid": "1" },
             },

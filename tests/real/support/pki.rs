@@ -1,14 +1,28 @@
 //! A certificate authority of a test's own, with a server's and a client's certificate in files.
 
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
+
+/// In seconds.
+const DAY: i64 = 86_400;
+const YEAR: i64 = 365 * DAY;
+
+/// A moment this many seconds from now. A macro, since the crate that owns its type is not ours to name.
+macro_rules! from_now {
+    ($seconds:expr) => {{
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs((now + $seconds) as u64)
+    }};
+}
 
 /// The files.
 pub struct Pki {
@@ -24,6 +38,11 @@ pub struct Pki {
 impl Pki {
     /// An authority, and a server's certificate for these names.
     pub fn new(server_names: &[&str]) -> Self {
+        Self::valid(server_names, -DAY..YEAR, -DAY..YEAR)
+    }
+
+    /// The same with times of validity, in seconds from now: of the server's certificate, and of the authority's.
+    pub fn valid(server_names: &[&str], server: Range<i64>, authority: Range<i64>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: String| {
             let path = directory.path().join(name);
@@ -33,6 +52,7 @@ impl Pki {
         let ca_key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params.not_before, params.not_after) = (from_now!(authority.start), from_now!(authority.end));
         params.distinguished_name.push(DnType::CommonName, "test authority");
         let ca = params.self_signed(&ca_key).unwrap();
         let issuer = Issuer::new(params, ca_key);
@@ -41,6 +61,7 @@ impl Pki {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             let mut params = CertificateParams::new(names).unwrap();
             params.extended_key_usages = vec![purpose];
+            (params.not_before, params.not_after) = (from_now!(server.start), from_now!(server.end));
             params.distinguished_name.push(DnType::CommonName, common_name);
             (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
         };
@@ -62,6 +83,19 @@ impl Pki {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
         config(roots)
+    }
+
+    /// TLS for a server of the tests' own.
+    pub fn server_config(&self) -> rustls::ServerConfig {
+        let chain = vec![CertificateDer::from_pem_file(&self.server_cert).unwrap()];
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_file(&self.server_key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap()
     }
 
     /// A name in the server's certificate.

@@ -1,0 +1,268 @@
+//! `check` at the key service: each fault is found on its line, with a remedy that mends it.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::agent::{Agent, QUICK, QUIET, write_config};
+use crate::support::bao::{Bao, KEY, policy, write_secret};
+use crate::support::checked::check;
+use crate::support::fake;
+use crate::support::kms::SEED;
+use crate::support::proxy::{Mode, Proxy};
+
+/// A directory with this configuration, and no agent.
+pub fn node(config: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    write_config(directory.path(), config);
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_node_is_green_before_the_agent_and_beside_it() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    let before = check(node.path(), &[]);
+    before.is_green();
+    before.warns(&["socket"], &["no agent was started yet"]);
+    assert_eq!(before.outcomes("policy"), ["ok"; 3]);
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let beside = check(agent.directory.path(), &[]);
+    beside.is_green();
+    assert_eq!(beside.code, 0, "{beside:#?}");
+    assert_eq!((beside.outcomes("agent"), beside.outcomes("round-trip")), (vec!["ok"], vec!["ok"]));
+}
+
+/// It asks for nothing that the guide's policy does not give, but for two things that may be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_is_one_login_and_a_bounded_number_of_requests() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    check(node.path(), &[]).is_green();
+    assert_eq!(bao.count("auth/approle/login"), 1);
+    assert_eq!((bao.count("transit/encrypt/"), bao.count("transit/decrypt/")), (20, 20));
+    assert_eq!((bao.count("transit/keys/"), bao.count("auth/token/lookup-self")), (1, 1));
+    assert_eq!((bao.count("sys/capabilities-self"), bao.count("auth/token/revoke-self")), (1, 1));
+    let all = bao.audited().into_iter().filter(|path| path != "sys/health").count();
+    assert_eq!(all, 45, "{:?}", bao.audited());
+    check(node.path(), &["--no-login"]).warns(&["socket"], &["no agent"]);
+    assert_eq!(bao.count("auth/approle/login"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_sent_once_and_the_role_is_not_locked() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
+    check(node.path(), &[]).fails(&["login"], &["400", "write a new secret-id"]);
+    for _ in 0..6 {
+        check(node.path(), &[]).fails(&["login"], &["not sent again so soon", "write a new secret-id"]);
+    }
+    assert_eq!(bao.count("auth/approle/login"), 1);
+    bao.new_secret_id("kms").await;
+    check(node.path(), &[]).is_green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_agent_that_was_refused_answers_for_the_credentials() {
+    let bao = Bao::start().await;
+    let good = fs::read_to_string(bao.file("secret-id")).unwrap();
+    write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
+    let agent = Agent::start(&(bao.vault_config() + QUICK));
+    agent.wait_for_reason("failed", "credentials_refused").await;
+    let sent = bao.count("auth/approle/login");
+    let found = check(agent.directory.path(), &[]);
+    found.fails(&["login", "socket", "agent"], &["the running agent was refused", "write a new secret-id"]);
+    assert_eq!(bao.count("auth/approle/login"), sent);
+    write_secret(&bao.file("secret-id"), &good);
+    agent.wait_for_phase("ready").await;
+    check(agent.directory.path(), &[]).is_green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_dead_unlimited_in_power_or_near_its_end() {
+    let bao = Bao::start().await;
+    let auth = format!("[vault.auth]\nmethod = \"token\"\ntoken_file = {:?}\n", bao.file("token"));
+    let config = format!("[vault]\naddresses = [{:?}]\n[vault.transit]\nkey = {KEY:?}\n{auth}", bao.address);
+    let node = node(&config);
+    let token = async |extra: serde_json::Value| {
+        let mut body = json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "8h" });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let made = bao.post("auth/token/create", body).await;
+        let token = made["auth"]["client_token"].as_str().unwrap().to_owned();
+        write_secret(&bao.file("token"), &token);
+        token
+    };
+    let dead = token(json!({})).await;
+    check(node.path(), &[]).is_green();
+    // A token that somebody else made is not given back.
+    check(node.path(), &[]).is_green();
+    bao.post("auth/token/revoke", json!({ "token": dead })).await;
+    check(node.path(), &[]).fails(&["login"], &["expired, revoked", "token"]);
+    token(json!({ "renewable": false })).await;
+    check(node.path(), &[]).warns(&["token", "socket"], &["nobody renews it"]);
+    token(json!({ "explicit_max_ttl": "10h" })).await;
+    check(node.path(), &[]).warns(&["token", "socket"], &["maximum lifetime is over in"]);
+    token(json!({ "num_uses": 50 })).await;
+    let limited = check(node.path(), &[]);
+    limited.warns(&["token", "socket"], &["requests only"]);
+    assert_eq!(limited.outcomes("round-trip"), ["ok"]);
+    write_secret(&bao.file("token"), &bao.root);
+    check(node.path(), &[]).warns(&["token", "socket"], &["root token", "render policy"]);
+    token(json!({})).await;
+    check(node.path(), &[]).is_green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_lacks_something_or_gives_too_much() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    let whole = policy("transit", KEY);
+    let without = |operation: &str, capability: &str| {
+        let rule = format!("path \"transit/{operation}/{KEY}\" {{ capabilities = [\"{capability}\"] }}");
+        assert!(whole.contains(&rule));
+        whole.replace(&rule, "")
+    };
+    let may_ask = "path \"sys/capabilities-self\" { capabilities = [\"update\"] }";
+    // By use, and by asking: the same line fails.
+    for asking in ["", may_ask] {
+        for (operation, capability) in [("encrypt", "update"), ("decrypt", "update"), ("keys", "read")] {
+            bao.put_policy("kms", &(without(operation, capability) + asking)).await;
+            let path = format!("transit/{operation}/{KEY}");
+            check(node.path(), &[]).fails(&["policy"], &[&path, &format!("grant {capability}")]);
+        }
+    }
+    bao.put_policy("kms", &whole.replace("lookup-self", "other")).await;
+    check(node.path(), &[]).warns(&["token", "socket"], &["lookup-self", "render policy"]);
+    let creates = whole.replacen("[\"update\"]", "[\"create\", \"update\"]", 1) + may_ask;
+    bao.put_policy("kms", &creates).await;
+    check(node.path(), &[])
+        .warns(&["policy", "socket"], &["makes a new one in silence", "grant update alone"]);
+    let broad = whole.replacen("[\"read\"]", "[\"read\", \"delete\"]", 1) + may_ask;
+    bao.put_policy("kms", &broad).await;
+    check(node.path(), &[]).warns(&["policy", "socket"], &["delete", "grant read alone"]);
+    // The remedy: the policy that `render` writes.
+    let rendered = crate::support::agent::command()
+        .args(["render", "policy", "--config"])
+        .arg(node.path().join("config.toml"))
+        .output()
+        .unwrap();
+    bao.put_policy("kms", &String::from_utf8(rendered.stdout).unwrap()).await;
+    check(node.path(), &[]).is_green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_gone_or_should_be_changed() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    let config = format!("transit/keys/{KEY}/config");
+    bao.post(&config, json!({ "deletion_allowed": true })).await;
+    check(node.path(), &[])
+        .warns(&["key", "socket"], &["deletion_allowed=false", "every Secret would be lost"]);
+    bao.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
+    check(node.path(), &[]).fails(&["key"], &["soft-deleted", "soft-delete-restore"]);
+    bao.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
+    bao.post(&config, json!({ "deletion_allowed": false })).await;
+    check(node.path(), &[]).is_green();
+    bao.post(&config, json!({ "deletion_allowed": true })).await;
+    bao.delete(&format!("transit/keys/{KEY}")).await;
+    check(node.path(), &[]).fails(&["key"], &["404", "nothing is at transit/keys"]);
+    // Nothing is made by looking.
+    assert!(
+        !bao.audited().iter().any(|path| path.starts_with("transit/encrypt"))
+            || bao.count("transit/keys") > 0
+    );
+    bao.post(&format!("transit/keys/{KEY}"), json!({ "exportable": true })).await;
+    check(node.path(), &[]).warns(&["key", "socket"], &["exportable", "cannot be taken back"]);
+    for (name, kind, words) in
+        [("signing", "ed25519", "cannot encrypt"), ("rsa", "rsa-2048", "does not authenticate")]
+    {
+        bao.post(&format!("transit/keys/{name}"), json!({ "type": kind })).await;
+        bao.put_policy("kms", &policy("transit", name)).await;
+        check(node.path(), &["--vault-transit-key", name]).fails(&["key"], &[words, "aes256-gcm96"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_under_a_version_that_is_switched_off() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let old = agent.kms().await.round_trip().await;
+    bao.rotate().await;
+    let config = format!("transit/keys/{KEY}/config");
+    bao.post(&config, json!({ "min_decryption_version": 2 })).await;
+    agent.kms().await.decrypt(&old).await.unwrap_err();
+    let found = check(agent.directory.path(), &[]);
+    found.fails(&["key"], &["min_decryption_version is 2", "min_decryption_version=1"]);
+    bao.post(&config, json!({ "min_decryption_version": 1 })).await;
+    assert_eq!(agent.kms().await.decrypt(&old).await.unwrap(), SEED);
+    crate::support::eventually("the agent sees it", async || {
+        let found = check(agent.directory.path(), &[]);
+        if found.code == 0 { Ok(()) } else { Err(format!("{found:#?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_and_a_slow_way() {
+    let bao = Bao::start().await;
+    bao.post("sys/quotas/config", json!({ "enable_rate_limit_response_headers": true })).await;
+    let quota = async |rate: f64| {
+        let body = json!({ "path": "transit/", "rate": rate, "interval": "1h" });
+        bao.post("sys/quotas/rate-limit/small", body).await;
+    };
+    let node = node(&bao.vault_config());
+    quota(10.0).await;
+    check(node.path(), &[]).fails(&["quota"], &["429", "raise the rate limit quota"]);
+    quota(44.0).await;
+    check(node.path(), &[]).warns(&["quota", "socket"], &["requests were left", "sys/quotas/rate-limit"]);
+    quota(100_000.0).await;
+    let green = check(node.path(), &[]);
+    green.is_green();
+    assert_eq!(green.outcomes("quota"), ["ok"]);
+    let proxy = Proxy::before(&bao.address).await;
+    proxy.set(Mode::Slow(Duration::from_millis(1100)));
+    let slow = bao.vault_config().replace(&bao.address, &proxy.address);
+    check(self::node(&slow).path(), &[])
+        .warns(&["round-trip", "socket"], &["gives up after 3s", "the way to Vault"]);
+    proxy.set(Mode::Pass);
+    check(self::node(&slow).path(), &[]).is_green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrapped_secret_id_is_left_for_the_agent() {
+    let bao = Bao::start().await;
+    let wrapped = bao.wrapped("auth/approle/role/kms/secret-id").await;
+    write_secret(&bao.file("secret-id"), &wrapped);
+    let config = bao.vault_config() + "secret_id_wrapped = true\n";
+    let found = check(node(&config).path(), &[]);
+    found.is_green();
+    assert_eq!(found.outcomes("login"), ["skipped"]);
+    Agent::ready(&(config + QUIET)).await.kms().await.round_trip().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_only_unwraps_is_looked_at_too() {
+    let bao = Bao::start().await;
+    let other = Bao::start().await;
+    let config = format!(
+        "{}\n[[decrypt_only]]\nname = \"old\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}",
+        bao.vault_config(),
+        other.address,
+        other.key_and_auth("decrypt_only.vault")
+    );
+    let node = node(&config);
+    let found = check(node.path(), &[]);
+    found.is_green();
+    assert_eq!((found.outcomes("login").len(), found.outcomes("policy").len()), (2, 5), "{found:#?}");
+    other.put_policy("kms", "path \"transit/keys/*\" { capabilities = [\"read\"] }").await;
+    let found = check(node.path(), &[]);
+    found.fails(&["policy"], &["transit/decrypt", "grant update"]);
+    other.put_policy("kms", &policy("transit", KEY)).await;
+    check(node.path(), &[]).is_green();
+    let page = fake::always(200, "text/html", "<html>We are moving</html>").await;
+    let moved = config.replace(&other.address, &page);
+    check(self::node(&moved).path(), &[]).fails(&["server"], &["not Vault's", "vault.addresses"]);
+}

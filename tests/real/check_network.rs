@@ -1,0 +1,161 @@
+//! `check` on the way to the key service: names, connections, TLS, the state of the server.
+
+use std::net::TcpStream;
+
+use serde_json::json;
+
+use crate::check::node;
+use crate::support::bao::{Bao, KEY};
+use crate::support::checked::check;
+use crate::support::fake;
+use crate::support::pki::Pki;
+use crate::support::proxy::{Mode, Proxy};
+
+const DAY: i64 = 86_400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_a_port_or_a_firewall_in_the_way() {
+    let bao = Bao::start().await;
+    let with = |address: &str| node(&bao.vault_config().replace(&bao.address, address));
+    let found = check(with("https://vault.invalid:8200").path(), &[]);
+    found.fails(&["dns"], &["vault.invalid", "getent ahosts vault.invalid"]);
+    assert_eq!(found.outcomes("login"), ["skipped"]);
+    check(with("http://127.0.0.1:9").path(), &[]).fails(&["tcp"], &["refused", "start Vault"]);
+    // A queue that is full drops what comes, as a firewall does.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _queue: Vec<TcpStream> = (0..8)
+        .map_while(|_| TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)).ok())
+        .collect();
+    check(with(&format!("http://{address}")).path(), &[]).fails(&["tcp"], &["did not answer", "firewall"]);
+    // A way that takes connections and gives nothing back.
+    let proxy = Proxy::before(&bao.address).await;
+    proxy.set(Mode::BlackHole);
+    check(with(&proxy.address).path(), &[]).fails(&["server"], &["did not answer in time", "firewall"]);
+    proxy.set(Mode::Pass);
+    check(with(&proxy.address).path(), &[]).is_green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_address_among_good_ones() {
+    let bao = Bao::start().await;
+    let both = |other: &str| {
+        let addresses = format!("{:?}, {other:?}", bao.address);
+        node(&bao.vault_config().replace(&format!("{:?}", bao.address), &addresses))
+    };
+    let found = check(both("http://127.0.0.1:9").path(), &[]);
+    found.fails(&["tcp"], &["http://127.0.0.1:9"]);
+    assert_eq!(found.outcomes("round-trip"), ["ok"]);
+    let foreign = Bao::start().await;
+    check(both(&foreign.address).path(), &[]).fails(&["cluster"], &["another cluster", "leave only"]);
+    check(node(&bao.vault_config()).path(), &[]).is_green();
+}
+
+/// `[vault]` for a server with TLS on 127.0.0.1.
+fn tls(bao: &Bao, extra: &str) -> String {
+    bao.vault_config().replace("[vault]\n", &format!("[vault]\n{extra}\n"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_cannot_be_verified() {
+    let pki = Pki::new(&["127.0.0.1"]);
+    let bao = Bao::with_tls(&pki).await;
+    let ca = format!("ca_file = {:?}", pki.ca);
+    check(node(&tls(&bao, &ca)).path(), &[]).is_green();
+    let other = Pki::new(&["127.0.0.1"]);
+    let wrong = format!("ca_file = {:?}", other.ca);
+    check(node(&tls(&bao, &wrong)).path(), &[]).fails(&["tls"], &["test authority", "vault.ca_file"]);
+    let named = format!("{ca}\nserver_name = \"vault.example\"");
+    check(node(&tls(&bao, &named)).path(), &[])
+        .fails(&["tls"], &["vault.example", "for 127.0.0.1", "server_name"]);
+    let missing = "ca_file = \"/nonexistent/ca.pem\"";
+    check(node(&tls(&bao, missing)).path(), &[]).fails(&["credentials", "tls"], &["/nonexistent/ca.pem"]);
+    let unsafe_ = "insecure_skip_verify = true";
+    check(node(&tls(&bao, unsafe_)).path(), &[])
+        .warns(&["configuration", "socket"], &["insecure_skip_verify"]);
+    // TLS where there is none, and none where there is.
+    let plain = Bao::start().await;
+    let config = plain.vault_config().replace("http://", "https://");
+    check(node(&config).path(), &[]).fails(&["tls"], &["no handshake", "scheme"]);
+    let config = tls(&bao, &ca).replace("https://", "http://");
+    check(node(&config).path(), &[]).fails(&["server"], &["HTTPS", "https://"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_by_their_time() {
+    let now = [-DAY, 365 * DAY];
+    let range = |from: i64, to: i64| from..to;
+    for (server, authority, outcome, words) in [
+        (
+            range(-2 * DAY, -DAY),
+            range(now[0], now[1]),
+            "fail",
+            ["ended at", "renew the server's certificate"],
+        ),
+        (range(DAY, 2 * DAY), range(now[0], now[1]), "fail", ["is valid from", "timedatectl"]),
+        (range(-DAY, 5 * DAY), range(now[0], now[1]), "warn", ["CN=server ends in", "renew it"]),
+        (
+            range(-DAY, 90 * DAY),
+            range(-DAY, 20 * DAY),
+            "warn",
+            ["CN=test authority ends in", "into vault.ca_file"],
+        ),
+    ] {
+        let pki = Pki::valid(&["127.0.0.1"], server, authority);
+        // The tests' own requests cannot go to a server whose certificate is over.
+        let address = fake::tls(&pki).await;
+        let bao = Bao::start().await;
+        let config = bao.vault_config().replace(
+            &format!("addresses = [{:?}]", bao.address),
+            &format!("addresses = [{address:?}, {:?}]\nca_file = {:?}", bao.address, pki.ca),
+        );
+        let found = check(node(&config).path(), &[]);
+        match outcome {
+            "fail" => found.fails(&["tls"], &words),
+            _ => {
+                let tls = found.findings.iter().find(|finding| finding["check"] == "tls").unwrap();
+                assert_eq!(tls["outcome"], "warn", "{found:#?}");
+                assert!(words.iter().all(|word| tls.to_string().contains(word)), "{tls:#}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_sealed_empty_or_behind_in_time() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    bao.seal().await;
+    check(node.path(), &[]).fails(&["server"], &["sealed", "vault operator unseal"]);
+    bao.unseal().await;
+    check(node.path(), &[]).is_green();
+    let with = async |health: serde_json::Value| {
+        let text: &'static str = Box::leak(health.to_string().into_boxed_str());
+        fake::always(200, "application/json", text).await
+    };
+    let one = |address: &str| self::node(&bao.vault_config().replace(&bao.address, address));
+    let empty = with(json!({ "initialized": false, "sealed": true, "version": "1.2.3" })).await;
+    check(one(&empty).path(), &[]).fails(&["server"], &["not initialised", "vault operator init"]);
+    let ahead = json!({ "initialized": true, "sealed": false, "version": "1.2.3", "server_time_utc": 1_000 });
+    let late = check(one(&with(ahead).await).path(), &["--no-login"]);
+    let server = late.findings.iter().find(|finding| finding["check"] == "server").unwrap();
+    assert!(server["outcome"] == "warn" && server["remedy"].as_str().unwrap().contains("NTP"), "{server:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_garbage() {
+    let bao = Bao::start().await;
+    for (status, kind, body) in [
+        (200, "text/html", "<html>We are moving</html>"),
+        (200, "application/json", "{\"sealed\": \"perhaps\"}"),
+        (200, "application/json", "[1, 2"),
+        (403, "text/html", "<html>Forbidden</html>"),
+        (500, "text/plain", ""),
+    ] {
+        let page = fake::always(status, kind, body).await;
+        let config = bao.vault_config().replace(&bao.address, &page);
+        check(node(&config).path(), &[]).fails(&["server"], &["Vault"]);
+    }
+    assert_eq!(bao.count(&format!("transit/keys/{KEY}")), 0);
+}

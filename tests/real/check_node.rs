@@ -1,0 +1,348 @@
+//! `check` on the node itself: configuration, files, the socket, the admin address, peers, the API server's file;
+//! and how it behaves as a command.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::check::node;
+use crate::support::agent::{Agent, QUICK, QUIET, command, write_config};
+use crate::support::bao::{Bao, KEY, write_secret};
+use crate::support::checked::check;
+use crate::support::fake::{Flaw, Plugin};
+use crate::support::freeze;
+use crate::support::jwt::Signer;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_is_invalid_incomplete_or_missing() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    let good = fs::read_to_string(node.path().join("config.toml")).unwrap();
+    let without_key = good.replace(&format!("key = {KEY:?}\n"), "");
+    for (text, words) in [
+        (without_key.as_str(), ["vault.transit.key", "is missing"]),
+        (&good.replace("addresses", "adresses"), ["did you mean", "vault.addresses"]),
+        ("= nonsense", ["config.toml:1", "not valid TOML"]),
+    ] {
+        fs::write(node.path().join("config.toml"), text).unwrap();
+        let found = check(node.path(), &[]);
+        found.fails(&["configuration"], &words);
+        found.fails(&["configuration"], &["kms-plugin config"]);
+    }
+    fs::remove_file(node.path().join("config.toml")).unwrap();
+    check(node.path(), &[]).fails(&["configuration"], &["cannot be read", "No such file"]);
+    fs::write(node.path().join("config.toml"), &good).unwrap();
+    check(node.path(), &[]).is_green();
+    // Valid, and not what was meant.
+    fs::write(node.path().join("config.toml"), good + "password_file = \"/etc/kms-plugin/password\"\n")
+        .unwrap();
+    check(node.path(), &[])
+        .warns(&["configuration", "socket"], &["password_file", "no effect with method approle"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secret_files_that_cannot_be_used() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    let secret = bao.file("secret-id");
+    let good = fs::read_to_string(&secret).unwrap();
+    let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    check(node.path(), &[]).fails(&["credentials"], &["0644", "chmod 0640"]);
+    mode(0o600);
+    for (text, words) in [("", "is empty"), ("one\ntwo\n", "more than one line")] {
+        write_secret(&secret, text);
+        let found = check(node.path(), &[]);
+        found.fails(&["credentials"], &[words]);
+        assert_eq!(found.outcomes("login"), ["skipped"]);
+    }
+    fs::remove_file(&secret).unwrap();
+    check(node.path(), &[]).fails(&["credentials"], &["No such file", "secret-id"]);
+    fs::create_dir(&secret).unwrap();
+    check(node.path(), &[]).fails(&["credentials"], &["is a directory"]);
+    fs::remove_dir(&secret).unwrap();
+    write_secret(&secret, &good);
+    check(node.path(), &[]).is_green();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(400 * 86_400);
+    fs::File::options().write(true).open(&secret).unwrap().set_modified(old).unwrap();
+    check(node.path(), &[]).warns(&["credentials", "socket"], &["400d", "make a new one"]);
+    let signer = Signer::new();
+    write_secret(&bao.file("jwt"), &signer.sign_for("node", "vault", -7200));
+    let auth = format!("method = \"jwt\"\njwt_file = {:?}\n", bao.file("jwt"));
+    let (head, _) =
+        bao.vault_config().split_once("method").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    check(self::node(&(head + &auth)).path(), &[]).fails(&["credentials"], &["the JWT ended", "kubelet"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let socket = agent.socket();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    check(agent.directory.path(), &[]).fails(&["socket"], &["0666", "chmod 0600"]);
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).unwrap();
+    check(agent.directory.path(), &[]).is_green();
+    // Deleted while the agent cannot look.
+    freeze(agent.pid());
+    fs::remove_file(&socket).unwrap();
+    check(agent.directory.path(), &[])
+        .fails(&["socket"], &["still listens", "systemctl restart kms-plugin.socket"]);
+    agent.signal(nix::sys::signal::Signal::SIGCONT);
+    crate::support::eventually("the socket is back", async || {
+        if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) }
+    })
+    .await;
+    check(agent.directory.path(), &[]).is_green();
+    // Hung.
+    freeze(agent.pid());
+    check(agent.directory.path(), &[]).fails(&["socket"], &["no answer to Status", "restart kms-plugin"]);
+    agent.signal(nix::sys::signal::Signal::SIGCONT);
+    // Killed: the file stays, and nobody serves it.
+    let directory = agent.kill();
+    check(directory.path(), &[]).fails(&["socket"], &["Connection refused", "nobody serves it"]);
+    let agent = Agent::start_in(directory, &(bao.vault_config() + QUICK), &[]);
+    agent.wait_for_phase("ready").await;
+    check(agent.directory.path(), &[]).is_green();
+    // Something else in its place, and another plugin.
+    fs::remove_file(&socket).unwrap();
+    freeze(agent.pid());
+    let _gone = fs::remove_file(&socket);
+    fs::create_dir(&socket).unwrap();
+    check(agent.directory.path(), &[]).fails(&["socket"], &["a directory is in its place", "rmdir"]);
+    fs::remove_dir(&socket).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_plugin_on_the_socket_and_an_agent_on_another() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let other = agent.directory.path().join("other.sock");
+    Plugin(Flaw::Nothing).serve(&other);
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+    let path = other.display().to_string();
+    let directory = agent.directory.path().to_path_buf();
+    let found = tokio::task::spawn_blocking({
+        let directory = directory.clone();
+        move || check(&directory, &["--server-socket", &path])
+    });
+    found.await.unwrap().fails(&["socket"], &["another plugin serves it", "stop the other plugin"]);
+    let nowhere = directory.join("nowhere.sock").display().to_string();
+    check(&directory, &["--server-socket", &nowhere]).fails(&["socket"], &["another server.socket"]);
+    check(&directory, &[]).is_green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_address_that_is_taken() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    check(node.path(), &["--server-admin", &address])
+        .fails(&["admin"], &["something else listens", "ss -ltnp"]);
+    drop(listener);
+    let green = check(node.path(), &["--server-admin", &address]);
+    green.is_green();
+    assert_eq!(green.outcomes("admin"), ["ok"]);
+    let own = [("KMS_PLUGIN_SERVER_ADMIN", address.as_str())];
+    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUIET), &own);
+    agent.wait_for_phase("ready").await;
+    let beside = check(agent.directory.path(), &["--server-admin", &address]);
+    beside.is_green();
+    // Another node's file names the same address.
+    check(node.path(), &["--server-admin", &address]).warns(&["socket", "admin"], &["private socket"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_agree_and_nodes_that_do_not() {
+    let bao = Bao::start().await;
+    let other = Bao::start().await;
+    // Two keys of one name that were made in the same second have the same key_id.
+    other.replace_key().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admin = port.to_string();
+    let second = Agent::start_in(
+        tempfile::tempdir().unwrap(),
+        &(bao.vault_config() + QUIET),
+        &[("KMS_PLUGIN_SERVER_ADMIN", &admin)],
+    );
+    second.wait_for_phase("ready").await;
+    let url = format!("http://{admin}");
+    let beside = check(agent.directory.path(), &["--peer", &url]);
+    beside.is_green();
+    assert_eq!(beside.outcomes("peer"), ["ok"]);
+    let stranger = Agent::ready(&(other.vault_config() + QUIET)).await;
+    let file = stranger.directory.path().join("node.json");
+    let (code, text) = stranger.command_with(&["status", "--output", "json"]);
+    assert_eq!(code, 0, "{text}");
+    fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    check(agent.directory.path(), &["--peer", &url, "--peer", &file])
+        .fails(&["peer"], &["key_id v1.", "compare namespace, mount, key"]);
+    // A rotation that one of them has not seen is no fault yet.
+    bao.rotate().await;
+    agent.reload(&(bao.vault_config() + QUIET));
+    crate::support::eventually("the new version", async || {
+        let status = agent.status()?;
+        if status["primary"]["key"]["version"] == 2 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    check(agent.directory.path(), &["--peer", &url]).warns(&["peer"], &["wait two minutes"]);
+    check(agent.directory.path(), &["--peer", "http://127.0.0.1:9"])
+        .fails(&["peer"], &["refused", "on loopback"]);
+    check(agent.directory.path(), &["--peer", "/nonexistent"]).fails(&["peer"], &["No such file"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_servers_own_configuration() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let file = agent.directory.path().join("encryption.yaml");
+    let rendered = command()
+        .args(["render", "encryption-config", "--config"])
+        .arg(agent.directory.path().join("config.toml"))
+        .output()
+        .unwrap();
+    let good = String::from_utf8(rendered.stdout).unwrap();
+    let shown = file.display().to_string();
+    let look = |text: &str| {
+        fs::write(&file, text).unwrap();
+        check(agent.directory.path(), &["--encryption-config", &shown])
+    };
+    let green = look(&good);
+    green.is_green();
+    assert_eq!(green.outcomes("encryption-config"), ["ok"]);
+    look(&good.replace("kms.sock", "other.sock"))
+        .fails(&["encryption-config"], &["other.sock", "set endpoint"]);
+    look(&good.replace("apiVersion: v2", "apiVersion: v1"))
+        .fails(&["encryption-config"], &["apiVersion is v1", "v2"]);
+    look(&good.replace("timeout: 3s", "timeout: 100ms"))
+        .warns(&["encryption-config"], &["100ms", "3s is the default"]);
+    look(&good.replace("timeout: 3s", "timeout: soon"))
+        .fails(&["encryption-config"], &["soon", "3s or 500ms"]);
+    look("secret: [").fails(&["encryption-config"], &["not valid YAML", "render encryption-config"]);
+    look("kind: Pod").fails(&["encryption-config"], &["kind"]);
+    let first = command()
+        .args(["render", "encryption-config", "--identity", "first", "--config"])
+        .arg(agent.directory.path().join("config.toml"))
+        .output()
+        .unwrap();
+    look(&String::from_utf8(first.stdout).unwrap())
+        .warns(&["encryption-config"], &["without encryption", "put kms first"]);
+    fs::remove_file(&file).unwrap();
+    check(agent.directory.path(), &["--encryption-config", &shown])
+        .fails(&["encryption-config"], &["cannot be read"]);
+}
+
+/// Runs it as a shell would, on a terminal of this many columns.
+fn on_a_terminal(directory: &Path, columns: u16, environment: &str) -> String {
+    let line = format!(
+        "stty rows 24 cols {columns}; {environment} {} check --config {}",
+        env!("CARGO_BIN_EXE_kms-plugin"),
+        directory.join("config.toml").display()
+    );
+    let output = command_of("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().replace('\r', "")
+}
+
+fn command_of(program: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    command.stdin(Stdio::null()).env_remove("NO_COLOR").env("TERM", "xterm");
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_narrow_terminal_in_a_pipe_and_without_colours() {
+    let bao = Bao::start().await;
+    let node = node(&bao.vault_config().replace(&bao.address, "http://127.0.0.1:9"));
+    let narrow = on_a_terminal(node.path(), 40, "");
+    assert!(narrow.contains("\x1b["), "{narrow:?}");
+    let plain = on_a_terminal(node.path(), 40, "NO_COLOR=1");
+    let words = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!plain.contains('\x1b') && words.contains("start Vault"), "{plain}");
+    for line in plain.lines().filter(|line| line.trim().contains(' ')) {
+        // A word that cannot be broken, such as a path, may stand on a line of its own.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert!(line.chars().count() <= 40 || words.len() <= 2, "{line:?}");
+    }
+    let piped = command().args(["check", "--config"]).arg(node.path().join("config.toml")).output().unwrap();
+    let text = String::from_utf8(piped.stdout).unwrap();
+    assert!(!text.contains('\x1b') && text.contains("fail  tcp "), "{text}");
+    assert_eq!(piped.status.code(), Some(2));
+    // A reader that goes away after a line.
+    let mut child = command()
+        .args(["check", "--config"])
+        .arg(node.path().join("config.toml"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 4]).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_for_people_and_programs() {
+    let bao = Bao::start().await;
+    let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let (code, text) = agent.command_with(&["status"]);
+    assert_eq!(code, 0, "{text}");
+    for words in
+        ["ready for", "transit/keys/kms-key version 1", "key_id", "by approle", "answers, used first"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let (_, json) = agent.command_with(&["status", "--output", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["phase"], &json["kms_status"]), (&"ready".into(), &"ok".into()));
+    bao.freeze();
+    agent.wait_for_phase("degraded").await;
+    let (code, text) = agent.command_with(&["status"]);
+    assert!(code == 1 && text.contains("grace left") && text.contains("remedy"), "{code} {text}");
+    bao.thaw();
+    agent.wait_for_phase("ready").await;
+    // Watching goes on while the agent restarts, and ends with its reader.
+    let mut watching = command()
+        .args(["status", "--watch=100ms", "--output", "json", "--runtime-dir"])
+        .arg(agent.directory.path().join("run"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watching.stdout.take().unwrap()));
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["phase"], "ready");
+    agent.stop().await;
+    while next()["error"].is_null() {}
+    drop(lines);
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
+    let (code, text) = agent.command_with(&["status"]);
+    assert!(code == 69 && text.contains("no agent answers"), "{code} {text}");
+    let (code, text) = agent.command_with(&["status", "--watch=1ms"]);
+    assert!(code == 64, "{code} {text}");
+}
+
+/// A process that listens on the socket's path from before, for the check's own look at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_was_replaced_under_a_listener() {
+    let bao = Bao::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("kmsplugin");
+    fs::create_dir(&inner).unwrap();
+    let socket = inner.join("kms.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::rename(&inner, directory.path().join("old")).unwrap();
+    fs::create_dir(&inner).unwrap();
+    write_config(directory.path(), &bao.vault_config());
+    let path = socket.display().to_string();
+    check(directory.path(), &["--server-socket", &path]).fails(&["socket"], &["its directory was replaced"]);
+}

@@ -1,0 +1,80 @@
+//! `kms-plugin check` as a test reads it.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::agent::command;
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Checked {
+    pub code: i32,
+    pub findings: Vec<Value>,
+}
+
+/// Runs it on the configuration in this directory.
+pub fn check(directory: &Path, more: &[&str]) -> Checked {
+    let output = command()
+        .args(["check", "--output", "json", "--timeout", "2s", "--config"])
+        .arg(directory.join("config.toml"))
+        .args(more)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let report: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    Checked { code: output.status.code().unwrap(), findings: report["findings"].as_array().unwrap().clone() }
+}
+
+impl Checked {
+    /// The findings with this outcome.
+    fn with(&self, outcome: &str) -> Vec<&Value> {
+        self.findings.iter().filter(|finding| finding["outcome"] == outcome).collect()
+    }
+
+    /// Only these checks fail, and one of them says all these words; nothing else fails falsely.
+    #[track_caller]
+    pub fn fails(&self, checks: &[&str], words: &[&str]) {
+        self.found("fail", checks, words);
+        assert_eq!(self.code, 2, "{self:#?}");
+    }
+
+    /// Nothing fails, and only these checks warn.
+    #[track_caller]
+    pub fn warns(&self, checks: &[&str], words: &[&str]) {
+        assert!(self.with("fail").is_empty(), "{:#?}", self.with("fail"));
+        self.found("warn", checks, words);
+        assert_eq!(self.code, 1, "{self:#?}");
+    }
+
+    #[track_caller]
+    fn found(&self, outcome: &str, checks: &[&str], words: &[&str]) {
+        let found = self.with(outcome);
+        let mut names: Vec<&str> = found.iter().map(|finding| finding["check"].as_str().unwrap()).collect();
+        names.dedup();
+        assert_eq!(names, checks, "{found:#?}");
+        let says = |finding: &&Value| words.iter().all(|word| finding.to_string().contains(word));
+        assert!(found.iter().any(says), "{words:?} in {found:#?}");
+        for finding in found {
+            for part in ["seen", "why", "remedy", "see"] {
+                assert!(finding[part].as_str().is_some_and(|text| !text.is_empty()), "{part}: {finding:#}");
+            }
+        }
+    }
+
+    /// Nothing fails, but for what is not there before an agent was started.
+    #[track_caller]
+    pub fn is_green(&self) {
+        assert!(self.with("fail").is_empty(), "{:#?}", self.with("fail"));
+        let warned: Vec<_> =
+            self.with("warn").into_iter().filter(|finding| finding["check"] != "socket").collect();
+        assert!(warned.is_empty(), "{warned:#?}");
+    }
+
+    /// The outcomes of one check.
+    pub fn outcomes(&self, check: &str) -> Vec<&str> {
+        let of = |finding: &&Value| finding["check"] == check;
+        self.findings.iter().filter(of).map(|finding| finding["outcome"].as_str().unwrap()).collect()
+    }
+}
