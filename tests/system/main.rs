@@ -6,6 +6,7 @@
 // A test that fails panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod doctor;
 mod faults;
 mod image;
 mod install;

@@ -22,12 +22,18 @@ pub fn check(directory: &Path, more: &[&str]) -> Checked {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let report: Value = serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
-    Checked { code: output.status.code().unwrap(), findings: report["findings"].as_array().unwrap().clone() }
+    assert!(!text.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    Checked::read(output.status.code().unwrap(), &text)
 }
 
 impl Checked {
+    /// What `--output json` wrote.
+    #[track_caller]
+    pub fn read(code: i32, text: &str) -> Self {
+        let report: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        Self { code, findings: report["findings"].as_array().unwrap().clone() }
+    }
+
     /// The findings with this outcome.
     fn with(&self, outcome: &str) -> Vec<&Value> {
         self.findings.iter().filter(|finding| finding["outcome"] == outcome).collect()
