@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -72,6 +73,15 @@ pub(super) struct AgentArgs {
 }
 
 impl AgentArgs {
+    /// `/status` of the agent, as JSON.
+    pub(super) async fn status(&self, timeout: Duration) -> anyhow::Result<String> {
+        let socket = self.runtime_dir.join(ADMIN_SOCKET);
+        let asked = admin(&socket, hyper::Method::GET, "/status", timeout).await;
+        let (status, text) = asked.with_context(|| format!("no agent answers on {}", socket.display()))?;
+        anyhow::ensure!(status == 200, "the agent on {} answers with status {status}", socket.display());
+        Ok(text)
+    }
+
     /// Asks the agent to do something: its answer, or its refusal as a failure of this kind.
     pub(super) async fn post(&self, path: &str, timeout: Duration, refused: Exit) -> Result<String, Failure> {
         let socket = self.runtime_dir.join(ADMIN_SOCKET);

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 pub(super) enum Exit {
     /// All is well.
     Ok = 0,
+    /// The answer to the question is no.
+    No = 1,
     /// The command line is wrong.
     Usage = 64,
     /// What is needed is not there.

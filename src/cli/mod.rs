@@ -13,6 +13,7 @@ mod reload;
 mod render;
 mod report;
 mod serve;
+mod verify_etcd;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ use flags::ConfigFlags;
 #[command(name = "kms-plugin", version, about, max_term_width = 110, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
                         The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
-                        Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration.")]
+                        Exit codes: 0 ok, 1 the answer is no (verify-etcd), 64 usage, 69 unavailable, 70 internal, 78 configuration.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -49,6 +50,8 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Write manifests, policies and drop-ins for this configuration
     Render(render::RenderArgs),
+    /// Tell what the objects in etcd are encrypted with: is the migration or the rotation finished?
+    VerifyEtcd(verify_etcd::VerifyEtcdArgs),
     /// Accept that the key was replaced or rolled back: what was written under the old one is given up
     AcceptKey(accept_key::AcceptKeyArgs),
     /// Print the completions of a shell
@@ -83,6 +86,10 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Render(args) => render::run(&args),
+        Command::VerifyEtcd(args) => match verify_etcd::run(&args) {
+            Ok(answer) => return answer.into(),
+            Err(failure) => Err(failure),
+        },
         Command::AcceptKey(args) => accept_key::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

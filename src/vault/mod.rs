@@ -17,5 +17,5 @@ mod token;
 mod transit;
 mod upkeep;
 
-pub use tls::TlsError;
+pub use tls::{TlsError, client_config};
 pub use transit::TransitBackend;
