@@ -25,20 +25,25 @@ const MAX_LIST: u64 = 10_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Reads only, decrypts nothing, shows no value. Run it where the agent runs, or name the key_id that everything \
-should be under: it is in /status, and in the API server's log and metrics.
+should be under: `kms-plugin probe` shows it.
 
 kubeadm, from etcd itself:
-  kms-plugin verify-etcd --endpoint https://127.0.0.1:2379 --cacert /etc/kubernetes/pki/etcd/ca.crt \\
-    --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt --key /etc/kubernetes/pki/etcd/healthcheck-client.key
+  cd /etc/kubernetes/pki/etcd
+  kms-plugin verify-etcd --endpoint https://127.0.0.1:2379 --cacert ca.crt \\
+    --cert healthcheck-client.crt --key healthcheck-client.key
 or through its pod:
+  pki=/etc/kubernetes/pki/etcd
   kubectl -n kube-system exec etcd-NODE -- etcdctl --endpoints https://127.0.0.1:2379 \\
-    --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \\
-    --key /etc/kubernetes/pki/etcd/healthcheck-client.key \\
+    --cacert $pki/ca.crt --cert $pki/healthcheck-client.crt \\
+    --key $pki/healthcheck-client.key \\
     get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -
 OpenShift, whose prefixes are others; several calls may go into one pipe:
-  for prefix in /kubernetes.io/secrets/ /kubernetes.io/configmaps/ /openshift.io/routes/ \\
-    /openshift.io/oauth/accesstokens/ /openshift.io/oauth/authorizetokens/; do
-    oc -n openshift-etcd exec -c etcdctl etcd-NODE -- etcdctl get --prefix $prefix -w json
+  for prefix in /kubernetes.io/secrets/ /kubernetes.io/configmaps/ \\
+    /openshift.io/routes/ /openshift.io/oauth/accesstokens/ \\
+    /openshift.io/oauth/authorizetokens/
+  do
+    oc -n openshift-etcd exec -c etcdctl etcd-NODE -- \\
+      etcdctl get --prefix $prefix -w json
   done | kms-plugin verify-etcd -
 
 -w json is exact. etcdctl's other forms (simple, --print-value-only) put newlines between values that hold \
@@ -106,13 +111,13 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
                     Ok(0) => empty.push(prefix),
                     Ok(_) => {}
                     Err(error) => {
-                        outcome = Err(Failure::new(Exit::Unavailable, error));
+                        outcome = Err(source::explained(error));
                         break;
                     }
                 }
             }
             let revision = etcd.revision().unwrap_or_default();
-            outcome.map(|()| (format!("etcd at revision {revision}"), true))
+            outcome.map(|()| (format!("{} at revision {revision}", etcd.endpoint()), true))
         }
     };
     counting.bar.finish_and_clear();

@@ -31,9 +31,9 @@ pub enum EtcdError {
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be built: {0}")]
     Client(String),
-    /// No endpoint gave an answer; one line each.
-    #[error("etcd cannot be read:\n{}", .0.join("\n"))]
-    Unavailable(Vec<String>),
+    /// No endpoint gave an answer.
+    #[error("etcd cannot be read:{}", .0.iter().map(|refusal| format!("\n{refusal}")).collect::<String>())]
+    Unavailable(Vec<Refusal>),
     /// The revision of the first page is gone.
     #[error(
         "etcd compacted revision {0} while it was being read (the API server has it done every five minutes), so no consistent answer is left: try again, with fewer resources at a time (--prefix), or nearer to etcd"
@@ -47,10 +47,35 @@ pub enum EtcdError {
     TooLarge(String),
 }
 
-/// What one endpoint answered to one request.
+/// Why an endpoint did not give an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// No connection, no TLS, no answer in time.
+    Transport,
+    /// There is no HTTP/JSON gateway.
+    NoGateway,
+    /// It wants a user, or this one may not read.
+    Denied,
+    /// Anything else.
+    Other,
+}
+
+/// What an endpoint answered instead of objects.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{endpoint}: {text}")]
+pub struct Refusal {
+    /// Which one.
+    pub endpoint: String,
+    /// What kind of refusal.
+    pub kind: RefusalKind,
+    /// In words.
+    pub text: String,
+}
+
+/// How one request ended without a page.
 enum Refused {
     /// Another endpoint may do better.
-    Endpoint(String),
+    Endpoint(Refusal),
     /// A smaller page may do better.
     TooLarge,
     /// Nothing does better.
@@ -87,6 +112,11 @@ impl Etcd {
     /// The revision that everything is read at, once something was.
     pub fn revision(&self) -> Option<u64> {
         self.revision
+    }
+
+    /// The endpoint that answered last.
+    pub fn endpoint(&self) -> String {
+        self.endpoints.first().map(name).unwrap_or_default()
     }
 
     /// Hands every object below `prefix` to `sink`; how many there were.
@@ -151,7 +181,9 @@ impl Etcd {
     /// One request: the answer's body.
     async fn ask(&self, endpoint: &Url, start: &[u8], end: &[u8]) -> Result<Vec<u8>, Refused> {
         let name = name(endpoint);
-        let failed = |why: String| Refused::Endpoint(format!("{name}: {why}"));
+        let failed = |text: String| {
+            Refused::Endpoint(Refusal { endpoint: name.clone(), kind: RefusalKind::Transport, text })
+        };
         let url = endpoint.join("/v3/kv/range").map_err(|error| failed(error.to_string()))?;
         let body = serde_json::json!({
             "key": STANDARD.encode(start), "range_end": STANDARD.encode(end), "limit": self.page,
@@ -168,7 +200,7 @@ impl Etcd {
                     return Err(if status == 200 {
                         Refused::TooLarge
                     } else {
-                        failed(format!("HTTP status {status}"))
+                        self.refusal(&name, status, &[])
                     });
                 }
                 body.extend_from_slice(&chunk);
@@ -202,15 +234,15 @@ impl Etcd {
             }
             _ => {}
         }
-        let why = match status {
-            404 => "no HTTP/JSON gateway there: it is off (--enable-grpc-gateway), or this is no etcd 3.4 or newer; pipe it in instead: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -".to_owned(),
-            _ if error.contains("user name is empty") || error.contains("permission denied") || status == 401 => {
-                format!("{error}: this etcd asks for a user; pipe it in instead: etcdctl --user NAME get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -")
-            }
-            _ if error.is_empty() => format!("HTTP status {status}: is it etcd, and is https:// right?"),
-            _ => format!("HTTP status {status}, {error}"),
+        let denied =
+            status == 401 || error.contains("user name is empty") || error.contains("permission denied");
+        let (kind, text) = match status {
+            _ if denied => (RefusalKind::Denied, format!("HTTP status {status}, {error}")),
+            404 => (RefusalKind::NoGateway, "there is no HTTP/JSON gateway (HTTP status 404)".to_owned()),
+            _ if error.is_empty() => (RefusalKind::Other, format!("HTTP status {status}")),
+            _ => (RefusalKind::Other, format!("HTTP status {status}, {error}")),
         };
-        Refused::Endpoint(format!("{endpoint}: {why}"))
+        Refused::Endpoint(Refusal { endpoint: endpoint.to_owned(), kind, text })
     }
 }
 
@@ -221,8 +253,9 @@ fn no_roots() -> Result<ClientConfig, rustls::Error> {
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-fn not_etcd(endpoint: &Url) -> String {
-    format!("{}: the answer is not etcd's", name(endpoint))
+fn not_etcd(endpoint: &Url) -> Refusal {
+    let text = "the answer is not etcd's".to_owned();
+    Refusal { endpoint: name(endpoint), kind: RefusalKind::Other, text }
 }
 
 /// The endpoint without what may be secret in it.

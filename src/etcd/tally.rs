@@ -12,7 +12,7 @@ const MAX_NAME: usize = 512;
 /// The resource of what is counted together.
 const FURTHER: &str = "(further)";
 /// The resource of a value without a key.
-const UNKNOWN: &str = "(unknown)";
+pub const UNKNOWN: &str = "(unknown)";
 
 /// What is known of the keys that values may be under.
 #[derive(Clone, Debug, Default)]

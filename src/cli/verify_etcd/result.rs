@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::etcd::tally::{Group, State, Tally};
+use crate::etcd::tally::{Group, State, Tally, UNKNOWN};
 
 /// Most parts that the verdict names, of what is left and of what to rewrite.
 const MAX_PARTS: usize = 5;
@@ -31,14 +31,14 @@ impl Report {
     }
 
     pub(super) fn verdict(&self) -> String {
-        let objects = grouped(self.tally.objects());
+        let objects = objects(self.tally.objects());
         match (self.finished(), self.tally.current()) {
             (Some(true), current) => format!(
-                "finished: all {objects} objects are under the current key_id {}",
+                "finished: {objects}, all under the current key_id {}",
                 printable(current.unwrap_or_default())
             ),
             (None, _) => format!(
-                "not judged: all {objects} objects are under one key_id, and it is not known whether it is the current one; see --current-key-id"
+                "not judged: {objects}, all under one key_id, and it is not known whether it is the current one; see --current-key-id"
             ),
             (Some(false), _) => {
                 let mut left = self.parts();
@@ -70,7 +70,10 @@ impl Report {
         let mut parts: Vec<String> = counts
             .iter()
             .take(MAX_PARTS)
-            .map(|((resource, what), count)| printable(&format!("{} {resource} {what}", grouped(*count))))
+            .map(|((resource, what), count)| {
+                let of = if resource == UNKNOWN { "values" } else { resource };
+                printable(&format!("{} {of} {what}", grouped(*count)))
+            })
             .collect();
         if further > 0 {
             parts.push(format!("{} others", grouped(further)));
@@ -122,8 +125,8 @@ impl Report {
             if group.resource != resource {
                 resource = &group.resource;
                 let of = self.tally.groups().iter().filter(|(group, _)| group.resource == resource);
-                let objects: u64 = of.map(|(_, count)| count).sum();
-                text.push_str(&format!("\n{}: {} objects\n", printable(resource), grouped(objects)));
+                let of = of.map(|(_, count)| count).sum();
+                text.push_str(&format!("\n{}: {}\n", printable(resource), objects(of)));
             }
             let mut line = format!("{:>10}  {:<width$}", grouped(*count), printable(&group.state.text()));
             if let Some(version) = group.transit_version {
@@ -175,6 +178,10 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
+fn objects(number: u64) -> String {
+    format!("{} object{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// A number with commas.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -210,7 +217,7 @@ mod tests {
     fn the_verdict_names_what_is_left_and_the_command() {
         const KMS: &[u8] = b"k8s:enc:kms:v2:p:\x0a\x01d\x12\x03now\x1a\x0avault:v1:A";
         let good = report(Some("now"), &[("/registry/secrets/a/b", KMS)]);
-        assert_eq!(good.verdict(), "finished: all 1 objects are under the current key_id now");
+        assert_eq!(good.verdict(), "finished: 1 object, all under the current key_id now");
         let unknown = report(None, &[("/registry/secrets/a/b", KMS)]);
         assert_eq!((unknown.finished(), unknown.verdict().starts_with("not judged")), (None, true));
         let left = report(

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::config::vault::Tls;
-use crate::etcd::client::Etcd;
+use crate::etcd::client::{Etcd, EtcdError, Refusal, RefusalKind};
 use crate::etcd::key;
 use crate::vault;
 
@@ -87,6 +87,36 @@ impl EndpointArgs {
             )
         })
     }
+}
+
+/// A failure to read etcd, with what to do about it.
+pub(super) fn explained(error: EtcdError) -> Failure {
+    let remedy = match &error {
+        EtcdError::Unavailable(refusals) => refusals.iter().find_map(remedy),
+        _ => None,
+    };
+    let text = match remedy {
+        Some(remedy) => format!("{error}\n{remedy}"),
+        None => error.to_string(),
+    };
+    Failure::message(Exit::Unavailable, text)
+}
+
+fn remedy(refusal: &Refusal) -> Option<&'static str> {
+    let of_tls = ["certificate", "Certificate", "alert"].iter().any(|word| refusal.text.contains(word));
+    Some(match refusal.kind {
+        RefusalKind::Transport | RefusalKind::Other if of_tls => {
+            "--cacert names the authority of etcd, --cert and --key a client certificate that etcd accepts (kubeadm: /etc/kubernetes/pki/etcd/)"
+        }
+        RefusalKind::Transport => "is etcd there, and is https:// or http:// right?",
+        RefusalKind::NoGateway => {
+            "it is off (etcd --enable-grpc-gateway), or this is no etcd; pipe it in instead: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -"
+        }
+        RefusalKind::Denied => {
+            "this etcd wants a user; pipe it in instead: etcdctl --user NAME get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -"
+        }
+        RefusalKind::Other => return None,
+    })
 }
 
 /// Which part of etcd.
