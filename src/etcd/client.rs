@@ -50,8 +50,10 @@ pub enum EtcdError {
 /// Why an endpoint did not give an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// No connection, no TLS, no answer in time.
+    /// No connection, or no answer in time.
     Transport,
+    /// A certificate is not trusted, or one is missing.
+    Tls,
     /// There is no HTTP/JSON gateway.
     NoGateway,
     /// It wants a user, or this one may not read.
@@ -181,8 +183,14 @@ impl Etcd {
     /// One request: the answer's body.
     async fn ask(&self, endpoint: &Url, start: &[u8], end: &[u8]) -> Result<Vec<u8>, Refused> {
         let name = name(endpoint);
-        let failed = |text: String| {
-            Refused::Endpoint(Refusal { endpoint: name.clone(), kind: RefusalKind::Transport, text })
+        let refused = |kind, text| Refused::Endpoint(Refusal { endpoint: name.clone(), kind, text });
+        let failed = |text: String| refused(RefusalKind::Transport, text);
+        let broken = |error: reqwest::Error| {
+            let text = cause(&error);
+            // A server that misses a client's certificate says so after the handshake, or just hangs up.
+            let closed = endpoint.scheme() == "https" && !error.is_connect();
+            let of_tls = closed || text.contains("certificate") || text.contains("alert");
+            refused(if of_tls { RefusalKind::Tls } else { RefusalKind::Transport }, text)
         };
         let url = endpoint.join("/v3/kv/range").map_err(|error| failed(error.to_string()))?;
         let body = serde_json::json!({
@@ -191,11 +199,11 @@ impl Etcd {
         });
         let request = self.http.post(url).header(CONTENT_TYPE, "application/json").body(body.to_string());
         let exchange = async {
-            let mut response = request.send().await.map_err(|error| failed(cause(&error)))?;
+            let mut response = request.send().await.map_err(broken)?;
             let status = response.status().as_u16();
             let most = if status == 200 { MAX_ANSWER } else { MAX_REFUSAL };
             let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| failed(cause(&error)))? {
+            while let Some(chunk) = response.chunk().await.map_err(broken)? {
                 if body.len() + chunk.len() > most {
                     return Err(if status == 200 {
                         Refused::TooLarge

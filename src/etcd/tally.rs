@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::key::ObjectKey;
 use super::value::{Stored, Transformer};
 
-/// Most groups that are told apart; the objects of further ones are counted together, by state.
+/// Most groups of one resource that are told apart; the objects of further ones are counted together, by state.
+const MAX_GROUPS_EACH: usize = 50;
+/// Most groups in all that are told apart; further resources are counted together.
 const MAX_GROUPS: usize = 1000;
 /// Longest resource or object name that is kept, in bytes.
 const MAX_NAME: usize = 512;
-/// The resource of what is counted together.
+/// The resource, or the provider, of what is counted together.
 const FURTHER: &str = "(further)";
 /// The resource of a value without a key.
 pub const UNKNOWN: &str = "(unknown)";
@@ -105,6 +107,8 @@ pub struct Tally {
     known: Known,
     root: String,
     groups: BTreeMap<Group, u64>,
+    /// How many groups of each resource are told apart.
+    each: BTreeMap<String, usize>,
     objects: u64,
     good: u64,
     list: Vec<String>,
@@ -118,6 +122,7 @@ impl Tally {
             known,
             root: root.to_owned(),
             groups: BTreeMap::new(),
+            each: BTreeMap::new(),
             objects: 0,
             good: 0,
             list: Vec::new(),
@@ -139,10 +144,33 @@ impl Tally {
                 object.map_or_else(|| format!("value {}", self.objects), |object| cut(object.shown_name()));
             self.list.push(format!("{} {name}: {}", group.resource, group.state.text()));
         }
-        if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&group) {
-            group = together(group.state);
-        }
+        let group = self.bounded(group);
         *self.groups.entry(group).or_default() += 1;
+    }
+
+    /// The group itself, or that of what is not told apart any more.
+    fn bounded(&mut self, group: Group) -> Group {
+        if self.groups.contains_key(&group) {
+            return group;
+        }
+        let together = |resource: &str, state| Group {
+            resource: resource.to_owned(),
+            state,
+            provider: FURTHER.to_owned(),
+            key_id: String::new(),
+            transit_version: None,
+        };
+        if self.groups.len() >= MAX_GROUPS {
+            // The name of an older key is not told apart either.
+            let older = matches!(group.state, State::Older(_));
+            return together(FURTHER, if older { State::Older("older keys".into()) } else { group.state });
+        }
+        let of_resource = self.each.entry(group.resource.clone()).or_default();
+        if *of_resource >= MAX_GROUPS_EACH {
+            return together(&group.resource, group.state);
+        }
+        *of_resource += 1;
+        group
     }
 
     fn classify(&self, stored: Stored) -> Group {
@@ -206,19 +234,7 @@ impl Tally {
 
     /// Whether there were more groups than are told apart.
     pub fn is_folded(&self) -> bool {
-        self.groups.keys().any(|group| group.resource == FURTHER)
-    }
-}
-
-/// The group of what is not told apart any more.
-fn together(state: State) -> Group {
-    let state = if let State::Older(_) = state { State::Older("older keys".into()) } else { state };
-    Group {
-        resource: FURTHER.into(),
-        state,
-        provider: String::new(),
-        key_id: String::new(),
-        transit_version: None,
+        self.groups.keys().any(|group| group.provider == FURTHER)
     }
 }
 
@@ -307,9 +323,19 @@ mod tests {
             tally.add(Some(key.as_bytes()), &value("p", &format!("id-{number}"), number));
             tally.add(Some(key.as_bytes()), &value("p", "v1.now", 1));
         }
-        assert!(tally.groups().len() <= MAX_GROUPS + 12 && tally.is_folded());
+        assert!(tally.groups().len() <= MAX_GROUPS + 12 && tally.is_folded(), "{}", tally.groups().len());
         assert_eq!(tally.groups().values().sum::<u64>(), 10_000);
         assert_eq!((tally.objects(), tally.left()), (10_000, 5000));
         assert!(tally.list().iter().all(|name| name.len() < 2 * MAX_NAME));
+
+        // Many keys of one resource leave room for the others, and the resource keeps its name.
+        let mut tally = Tally::new(known(), "/registry", 0);
+        for number in 0..5000 {
+            tally.add(Some(b"/registry/secrets/a/b"), &value("p", &format!("id-{number}"), number));
+        }
+        tally.add(Some(b"/registry/configmaps/a/b"), b"k8s\0");
+        let further = tally.groups().iter().find(|(group, _)| group.provider == FURTHER).unwrap();
+        assert_eq!((further.0.resource.as_str(), *further.1), ("secrets", 4950));
+        assert_eq!(tally.groups().len(), MAX_GROUPS_EACH + 2);
     }
 }

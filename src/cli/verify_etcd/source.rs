@@ -103,9 +103,8 @@ pub(super) fn explained(error: EtcdError) -> Failure {
 }
 
 fn remedy(refusal: &Refusal) -> Option<&'static str> {
-    let of_tls = ["certificate", "Certificate", "alert"].iter().any(|word| refusal.text.contains(word));
     Some(match refusal.kind {
-        RefusalKind::Transport | RefusalKind::Other if of_tls => {
+        RefusalKind::Tls => {
             "--cacert names the authority of etcd, --cert and --key a client certificate that etcd accepts (kubeadm: /etc/kubernetes/pki/etcd/)"
         }
         RefusalKind::Transport => "is etcd there, and is https:// or http:// right?",

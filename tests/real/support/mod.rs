@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod bao;
+pub mod etcd;
 pub mod fake;
 pub mod jwt;
 pub mod kms;
