@@ -56,6 +56,8 @@ pub enum RefusalKind {
     Tls,
     /// There is no HTTP/JSON gateway.
     NoGateway,
+    /// The gateway does not reach the etcd that it belongs to.
+    GatewayAlone,
     /// It wants a user, or this one may not read.
     Denied,
     /// Anything else.
@@ -247,6 +249,7 @@ impl Etcd {
         let (kind, text) = match status {
             _ if denied => (RefusalKind::Denied, format!("HTTP status {status}, {error}")),
             404 => (RefusalKind::NoGateway, "there is no HTTP/JSON gateway (HTTP status 404)".to_owned()),
+            503 => (RefusalKind::GatewayAlone, format!("HTTP status 503, {error}")),
             _ if error.is_empty() => (RefusalKind::Other, format!("HTTP status {status}")),
             _ => (RefusalKind::Other, format!("HTTP status {status}, {error}")),
         };

@@ -111,6 +111,9 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
         RefusalKind::NoGateway => {
             "it is off (etcd --enable-grpc-gateway), or this is no etcd; pipe it in instead: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -"
         }
+        RefusalKind::GatewayAlone => {
+            "etcd's gateway does not reach etcd: it uses etcd's server certificate as a client, which must allow that (clientAuth); or pipe it in: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -"
+        }
         RefusalKind::Denied => {
             "this etcd wants a user; pipe it in instead: etcdctl --user NAME get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -"
         }
