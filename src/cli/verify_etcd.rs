@@ -53,7 +53,7 @@ Exit codes: 0 finished; 1 not finished: something is plain, under another key, o
 69 etcd, or what etcdctl wrote, cannot be read, or holds no object. Without a known key_id: 0 when everything is \
 under KMS v2 and one key_id, else 1.")]
 pub(super) struct VerifyEtcdArgs {
-    /// Read from stdin what `etcdctl get` wrote; so it is without an endpoint, too
+    /// Read from stdin what `etcdctl get` wrote: without an endpoint, and where ETCDCTL_ENDPOINTS is set, too
     #[arg(value_name = "-", value_parser = ["-"])]
     stdin: Option<String>,
     #[command(flatten)]

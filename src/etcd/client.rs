@@ -307,4 +307,26 @@ mod tests {
         assert_eq!(after(b"\xff"), [0]);
         assert_eq!(after(b""), [0]);
     }
+    struct Nothing;
+
+    impl Sink for Nothing {
+        fn object(&mut self, _key: Option<&[u8]>, _value: &[u8]) {}
+    }
+
+    #[test]
+    fn all_answers_must_be_one_clusters() {
+        let mut etcd = Etcd::new(Vec::new(), None, Duration::from_secs(1)).unwrap();
+        let endpoint = Url::parse("https://etcd-2:2379").unwrap();
+        let mut take =
+            |body: &str| etcd.take(&endpoint, body.as_bytes(), &mut Nothing).map(|page| page.objects);
+        let page = r#"{"header":{"cluster_id":"7","revision":"3"},"kvs":[{"key":"L2E="}]}"#;
+        assert_eq!(take(page).unwrap(), 1);
+        assert_eq!(take(&page.replace(r#""3""#, r#""4""#)).unwrap(), 1);
+        let other = take(&page.replace(r#""7""#, r#""8""#)).unwrap_err().to_string();
+        assert!(other.starts_with("https://etcd-2:2379 belongs to another etcd cluster"), "{other}");
+        for strange in ["", "<html>", "{}", r#"{"kvs":[]}"#, r#"{"header":{"cluster_id":"x"}}"#] {
+            assert!(take(strange).unwrap_err().to_string().contains("not etcd's"), "{strange}");
+        }
+        assert_eq!(etcd.revision(), Some(3), "everything is read at the first answer's revision");
+    }
 }

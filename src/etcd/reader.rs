@@ -41,6 +41,16 @@ pub enum ReadError {
         /// How many were whole.
         objects: u64,
     },
+    /// It holds a part of what there is.
+    #[error(
+        "the input has {objects} of {count} objects, so nothing is proven: run etcdctl get without --limit"
+    )]
+    Partial {
+        /// How many came.
+        objects: u64,
+        /// How many there are.
+        count: u64,
+    },
     /// It is damaged.
     #[error("the input is not what etcdctl get -w json writes: line {line}, column {column}")]
     Damaged {
@@ -100,7 +110,11 @@ fn documents(input: impl Read, sink: &mut dyn Sink) -> Result<(), ReadError> {
             // Another document follows.
             Err(_) => {}
         }
-        range::read(&mut json, &gauge, &mut counted).map_err(|error| told(error, &gauge, counted.objects))?;
+        let range = range::read(&mut json, &gauge, &mut counted)
+            .map_err(|error| told(error, &gauge, counted.objects))?;
+        if range.more || range.count > range.objects {
+            return Err(ReadError::Partial { objects: range.objects, count: range.count });
+        }
     }
 }
 
@@ -175,8 +189,10 @@ mod tests {
             .iter()
             .map(|(key, value)| serde_json::json!({ "key": STANDARD.encode(key), "version": 1, "value": STANDARD.encode(value) }))
             .collect();
-        serde_json::to_vec(&serde_json::json!({ "header": { "revision": 7 }, "kvs": objects, "count": 1 }))
-            .unwrap()
+        serde_json::to_vec(
+            &serde_json::json!({ "header": { "revision": 7 }, "count": objects.len(), "kvs": objects }),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -115,6 +115,9 @@ async fn terminals_and_closed_pipes() {
     let (code, shown) = on_a_narrow_terminal(&format!("{binary} verify-etcd --help"));
     assert!(code == 0 && shown.contains("--endpoint") && shown.contains("Exit codes"), "{code} {shown}");
 
+    let part = etcd.get(&["get", "--prefix", "/registry/", "--limit", "7", "-w", "json"]);
+    piped(&part, &[]).fails(69, "7 of 3000 objects");
+
     // A reader that went away: the answer is still the exit code, and nothing complains.
     let line = format!(
         "set -o pipefail; {binary} verify-etcd --endpoint {} --list 3000 | head -1; echo ${{PIPESTATUS[0]}}",

@@ -218,13 +218,13 @@ async fn watched(mut command: Command, input: Stdio) -> (Run, u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_objects_need_little_memory() {
     const OBJECTS: u64 = 20_000;
-    const MOST: u64 = 64 * 1024;
+    const MOST: u64 = 48 * 1024;
     let (bao, etcd) = (Bao::start().await, Etcd::start().await);
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
-    let old = value(&mut kms, 4000).await;
+    let old = value(&mut kms, 2600).await;
     rotated(&bao, &agent, 2).await;
-    let new = value(&mut kms, 4000).await;
+    let new = value(&mut kms, 2600).await;
     let objects = (0..OBJECTS).map(|number| {
         let value = if number % 1000 == 7 { &old } else { &new };
         (format!("/registry/secrets/team-{}/secret-{number}", number % 50), value.clone())
