@@ -1,8 +1,8 @@
 //! A Kubernetes KMS v2 plugin as a node agent.
 //!
 //! The folders are floors, and imports go down only: `clock`, `secret`, `telemetry`, `config`, `retry`
-//! → `backend`, `snapshot` → `vault`, `embedded` → `kms`, `health` → `supervisor` → `cli`. `systemd` and
-//! `socket` stand on the ground too. The binary is a few lines; the library holds everything, so that
+//! → `backend`, `snapshot` → `vault`, `embedded` → `kms`, `health` → `supervisor` → `cli`. `systemd`,
+//! `socket` and `etcd` stand on the ground too. The binary is a few lines; the library holds everything, so that
 //! the tests under `tests/` reach it.
 
 pub mod backend;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod embedded;
+pub mod etcd;
 pub mod health;
 pub mod kms;
 pub mod process;

@@ -82,10 +82,14 @@ impl AgentArgs {
         }
     }
 
-    /// What the agent says of itself.
-    pub(super) async fn status(&self, timeout: Duration) -> Result<serde_json::Value, Failure> {
-        let (_, text) = self.ask(hyper::Method::GET, "/status", timeout).await?;
-        serde_json::from_str(&text).map_err(|error| Failure::new(Exit::Unavailable, error))
+    /// `/status` of the agent, as JSON text.
+    pub(super) async fn status(&self, timeout: Duration) -> Result<String, Failure> {
+        match self.ask(hyper::Method::GET, "/status", timeout).await? {
+            (200, text) => Ok(text),
+            (code, _) => {
+                Err(Failure::message(Exit::Unavailable, format!("the agent answers with status {code}")))
+            }
+        }
     }
 
     async fn ask(

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(super) enum Exit {
     /// All is well.
     Ok = 0,
-    /// A verdict: it works, and something should be changed.
+    /// A verdict: not as it should be, or not finished.
     Warned = 1,
     /// A verdict: something does not work.
     Failed = 2,
@@ -46,6 +46,11 @@ impl Failure {
     /// Puts what was tried in front.
     pub(super) fn context(self, message: String) -> Self {
         Self { exit: self.exit, error: self.error.context(message) }
+    }
+
+    /// The causes alone, for a caller that goes on without.
+    pub(super) fn into_error(self) -> anyhow::Error {
+        self.error
     }
 
     /// Tells each cause on a line of its own: to the journal or to stderr, wherever the log goes.

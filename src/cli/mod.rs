@@ -17,6 +17,7 @@ mod report;
 mod serve;
 mod status;
 mod support_bundle;
+mod verify_etcd;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,8 @@ use flags::ConfigFlags;
 #[command(name = "kms-plugin", version, about, max_term_width = 110, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
                         The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
-                        Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration.")]
+                        Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration; check, status and\n\
+                        verify-etcd have a verdict of their own: 1 and 2.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -59,6 +61,8 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Write manifests, policies and drop-ins for this configuration
     Render(render::RenderArgs),
+    /// Tell what the objects in etcd are encrypted with: is the migration or the rotation finished?
+    VerifyEtcd(verify_etcd::VerifyEtcdArgs),
     /// Accept that the key was replaced or rolled back: what was written under the old one is given up
     AcceptKey(accept_key::AcceptKeyArgs),
     /// Print the completions of a shell
@@ -94,6 +98,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::SupportBundle(args) => well(support_bundle::run(&args)),
         Command::Config(args) => well(config::run(&args)),
+        Command::VerifyEtcd(args) => verify_etcd::run(&args),
         Command::Reload(args) => well(reload::run(&args)),
         Command::Render(args) => well(render::run(&args)),
         Command::AcceptKey(args) => well(accept_key::run(&args)),

@@ -39,7 +39,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     }
     runtime()?.block_on(async {
         let Some(every) = args.watch else {
-            let status = args.agent.status(TIMEOUT).await?;
+            let status = read(args).await?;
             match args.output {
                 Output::Text => report::styled(&text(&status))?,
                 Output::Json => report::line(&serde_json::to_string_pretty(&status).unwrap_or_default())?,
@@ -48,7 +48,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
         };
         loop {
             // An agent that restarts is gone for a moment: watching goes on.
-            let shown = match (args.agent.status(TIMEOUT).await, args.output) {
+            let shown = match (read(args).await, args.output) {
                 (Ok(status), Output::Text) => text(&status),
                 (Ok(status), Output::Json) => format!("{status}\n"),
                 (Err(failure), Output::Text) => format!("{failure}\n"),
@@ -63,6 +63,11 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             tokio::time::sleep(every).await;
         }
     })
+}
+
+async fn read(args: &StatusArgs) -> Result<Value, Failure> {
+    let text = args.agent.status(TIMEOUT).await?;
+    serde_json::from_str(&text).map_err(|error| Failure::new(Exit::Unavailable, error))
 }
 
 fn verdict(status: &Value) -> Exit {

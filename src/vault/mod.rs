@@ -27,5 +27,5 @@ pub use exchange::Quota;
 pub use handshake::Handshake;
 pub use inspector::{Inspector, Target};
 pub use session::Lookup;
-pub use tls::TlsError;
+pub use tls::{TlsError, client_config};
 pub use transit::TransitBackend;

@@ -52,7 +52,7 @@ func transformer(ctx context.Context, file string) (result, error) {
 	if stale || !bytes.Equal(read, plaintext) {
 		return nil, fmt.Errorf("from storage: stale is %t, identical is %t", stale, bytes.Equal(read, plaintext))
 	}
-	return result{"stored_bytes": len(stored), "key_id": object.KeyID}, nil
+	return result{"stored_bytes": len(stored), "stored": stored, "key_id": object.KeyID}, nil
 }
 
 // startApiserver gives the transformer of Secrets. It loads --encryption-provider-config with

@@ -37,3 +37,4 @@ mod reload;
 mod render;
 mod systemd;
 mod tls;
+mod verify_etcd;

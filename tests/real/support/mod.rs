@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bao;
 pub mod checked;
+pub mod etcd;
 pub mod fake;
 pub mod jwt;
 pub mod kms;

@@ -56,17 +56,19 @@ impl Pki {
         params.distinguished_name.push(DnType::CommonName, "test authority");
         let ca = params.self_signed(&ca_key).unwrap();
         let issuer = Issuer::new(params, ca_key);
-        let issue = |names: &[&str], purpose: ExtendedKeyUsagePurpose, common_name: &str| {
+        let issue = |names: &[&str], purposes: &[ExtendedKeyUsagePurpose], common_name: &str| {
             let key = KeyPair::generate().unwrap();
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             let mut params = CertificateParams::new(names).unwrap();
-            params.extended_key_usages = vec![purpose];
+            params.extended_key_usages = purposes.to_vec();
             (params.not_before, params.not_after) = (from_now!(server.start), from_now!(server.end));
             params.distinguished_name.push(DnType::CommonName, common_name);
             (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
         };
-        let (server_cert, server_key) = issue(server_names, ExtendedKeyUsagePurpose::ServerAuth, "server");
-        let (client_cert, client_key) = issue(&["node-1"], ExtendedKeyUsagePurpose::ClientAuth, "node-1");
+        let (server, client) = (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
+        // etcd's gateway is a client of etcd itself, with the server's certificate: kubeadm makes it for both.
+        let (server_cert, server_key) = issue(server_names, &[server, client.clone()], "server");
+        let (client_cert, client_key) = issue(&["node-1"], &[client], "node-1");
         Self {
             ca: write("ca.pem", ca.pem()),
             server_cert: write("server.pem", server_cert),

@@ -51,6 +51,14 @@ pub fn bao() -> &'static Path {
     })
 }
 
+/// `etcd` or `etcdctl`: from PATH, else from `target/tools`.
+pub fn etcd(name: &str) -> PathBuf {
+    let here = || Some(directory().join(name)).filter(|path| path.is_file());
+    on_path(name).or_else(here).unwrap_or_else(|| {
+        panic!("{name} is needed: apt-get install etcd-server etcd-client, or put it on PATH or into target/tools")
+    })
+}
+
 /// The API server's own client, built from `tests/go-client`. `None` only where the environment says
 /// that there is no Go: without it the tests fail, so that nothing is skipped in silence.
 pub fn go_client() -> Option<&'static Path> {

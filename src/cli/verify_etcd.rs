@@ -1,0 +1,206 @@
+//! `verify-etcd`: what every object in etcd is encrypted with: is the migration or the rotation finished?
+
+mod known;
+mod result;
+mod source;
+
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::client::AgentArgs;
+use super::exit::{Exit, Failure};
+use super::report::{self, Output};
+use super::runtime;
+use crate::etcd::Sink;
+use crate::etcd::reader::{self, Form};
+use crate::etcd::tally::{Known, Tally};
+use result::{Report, printable};
+use source::{EndpointArgs, PrefixArgs};
+
+/// Most names that --list shows.
+const MAX_LIST: u64 = 10_000;
+
+/// Tell what the objects in etcd are encrypted with: is the migration or the rotation finished?
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Reads only, decrypts nothing, shows no value. Run it where the agent runs, or name the key_id that everything \
+should be under: `kms-plugin probe` shows it.
+
+kubeadm, from etcd itself:
+  cd /etc/kubernetes/pki/etcd
+  kms-plugin verify-etcd --endpoint https://127.0.0.1:2379 --cacert ca.crt \\
+    --cert healthcheck-client.crt --key healthcheck-client.key
+or through its pod:
+  pki=/etc/kubernetes/pki/etcd
+  kubectl -n kube-system exec etcd-NODE -- etcdctl --endpoints https://127.0.0.1:2379 \\
+    --cacert $pki/ca.crt --cert $pki/healthcheck-client.crt \\
+    --key $pki/healthcheck-client.key \\
+    get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -
+OpenShift, whose prefixes are others; several calls may go into one pipe:
+  for prefix in /kubernetes.io/secrets/ /kubernetes.io/configmaps/ \\
+    /openshift.io/routes/ /openshift.io/oauth/accesstokens/ \\
+    /openshift.io/oauth/authorizetokens/
+  do
+    oc -n openshift-etcd exec -c etcdctl etcd-NODE -- \\
+      etcdctl get --prefix $prefix -w json
+  done | kms-plugin verify-etcd -
+
+-w json is exact. etcdctl's other forms (simple, --print-value-only) put newlines between values that hold \
+newlines themselves; they are split where a known beginning of a value follows a newline.
+
+Exit codes: 0 finished; 1 not finished: something is plain, under another key, or unrecognised; 64 usage; \
+69 etcd, or what etcdctl wrote, cannot be read, or holds no object. Without a known key_id: 0 when everything is \
+under KMS v2 and one key_id, else 1.")]
+pub(super) struct VerifyEtcdArgs {
+    /// Read from stdin what `etcdctl get` wrote: without an endpoint, and where ETCDCTL_ENDPOINTS is set, too
+    #[arg(value_name = "-", value_parser = ["-"])]
+    stdin: Option<String>,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    #[command(flatten)]
+    prefix: PrefixArgs,
+    /// The key_id that everything should be under [default: the running agent's]
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    current_key_id: Option<String>,
+    /// The name that the provider should have in EncryptionConfiguration [default: any]
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Show the first N objects that are not under the current key
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_LIST))]
+    list: u64,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+/// Answers the question: yes or no as the exit code.
+pub(super) fn run(args: &VerifyEtcdArgs) -> Result<Exit, Failure> {
+    let report = runtime()?.block_on(verify(args))?;
+    let text = match args.output {
+        Output::Text => report.text(),
+        Output::Json => report.json(),
+    };
+    report::line(&text)?;
+    Ok(if report.finished() == Some(false) { Exit::Warned } else { Exit::Ok })
+}
+
+async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
+    let from_etcd = args.endpoint.is_given() && args.stdin.is_none();
+    if !from_etcd && std::io::stdin().is_terminal() {
+        return Err(Failure::message(
+            Exit::Usage,
+            "nothing to read: name an --endpoint, or pipe it in: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -",
+        ));
+    }
+    // What can be wrong with the command line, before anybody is asked.
+    let prefixes = args.prefix.prefixes()?;
+    let etcd = if from_etcd { Some(args.endpoint.etcd()?) } else { None };
+    let (known, current) = known(args).await;
+    let list = usize::try_from(args.list).unwrap_or_default();
+    let mut counting = Counting { tally: Tally::new(known, args.prefix.root(), list), bar: bar(from_etcd) };
+    let mut empty = Vec::new();
+    let read = match etcd {
+        None => from_stdin(&mut counting),
+        Some(mut etcd) => {
+            let mut outcome = Ok(());
+            for prefix in prefixes {
+                match etcd.read(&prefix, &mut counting).await {
+                    Ok(0) => empty.push(prefix),
+                    Ok(_) => {}
+                    Err(error) => {
+                        outcome = Err(source::explained(error));
+                        break;
+                    }
+                }
+            }
+            let revision = etcd.revision().unwrap_or_default();
+            outcome.map(|()| (format!("{} at revision {revision}", etcd.endpoint()), true))
+        }
+    };
+    counting.bar.finish_and_clear();
+    let (source, exact) = read?;
+    let tally = counting.tally;
+    match tally.objects() {
+        0 => Err(Failure::message(Exit::Unavailable, nothing(&empty))),
+        _ => Ok(Report { tally, source, exact, current, empty }),
+    }
+}
+
+fn nothing(empty: &[String]) -> String {
+    let below = if empty.is_empty() { String::new() } else { format!(" below {}", empty.join(" and ")) };
+    format!(
+        "no object was found{}, so nothing is proven: are the prefixes right? On OpenShift they begin with /kubernetes.io and /openshift.io (--etcd-prefix /kubernetes.io)",
+        printable(&below)
+    )
+}
+
+fn from_stdin(counting: &mut Counting) -> Result<(String, bool), Failure> {
+    match reader::read(std::io::stdin().lock(), counting) {
+        Ok(Form::Json) => Ok(("stdin, etcdctl -w json".into(), true)),
+        Ok(Form::Simple) => Ok(("stdin, etcdctl -w simple".into(), false)),
+        Ok(Form::Values) => Ok(("stdin, etcdctl --print-value-only".into(), false)),
+        Err(error) => {
+            let exit =
+                if matches!(error, reader::ReadError::NoForm) { Exit::Usage } else { Exit::Unavailable };
+            let message = printable(&error.to_string());
+            Err(match error {
+                reader::ReadError::Io(cause) => Failure::new(exit, cause).context(message),
+                _ => Failure::message(exit, message),
+            })
+        }
+    }
+}
+
+/// Which key_ids are ours, and how that is known.
+async fn known(args: &VerifyEtcdArgs) -> (Known, String) {
+    let provider = args.provider.clone();
+    if let Some(current) = &args.current_key_id {
+        let told = format!("{}, from the command line", printable(current));
+        return (Known { current: Some(current.clone()), provider, ..Known::default() }, told);
+    }
+    match known::ask(&args.agent).await {
+        Ok(known) => {
+            let told = format!("{}, from the running agent", known.current.as_deref().unwrap_or_default());
+            (Known { provider, ..known }, told)
+        }
+        Err(error) => {
+            let told = printable(&format!("unknown: {error:#}; see --current-key-id and --runtime-dir"));
+            (Known { provider, ..Known::default() }, told)
+        }
+    }
+}
+
+/// Counts, and shows that it does.
+struct Counting {
+    tally: Tally,
+    bar: ProgressBar,
+}
+
+impl Sink for Counting {
+    fn expect(&mut self, objects: u64) {
+        self.bar.inc_length(objects);
+    }
+
+    fn object(&mut self, key: Option<&[u8]>, value: &[u8]) {
+        self.tally.add(key, value);
+        self.bar.inc(1);
+    }
+}
+
+/// Progress on a terminal only; how much there is to come is known of etcd alone.
+fn bar(from_etcd: bool) -> ProgressBar {
+    let target = match std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let (length, template) = match from_etcd {
+        true => (Some(0), "{human_pos}/{human_len} objects, {per_sec} {wide_bar}"),
+        false => (None, "{human_pos} objects, {per_sec}"),
+    };
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::with_draw_target(length, target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,316 @@
+//! Objects from a stream: what `etcdctl get` wrote, in any form that can be told apart, one object at a time.
+//!
+//! `-w json` is exact. The others put a newline between values that hold newlines themselves.
+
+use std::io::{self, BufReader, Read};
+
+use super::range::{self, Gauge, Metered};
+use super::split::{Split, begins_value};
+use super::{MAX_VALUE, Sink};
+
+/// How many bytes tell the form.
+pub(super) const HEAD: usize = 64;
+/// How much is read at once.
+pub(super) const CHUNK: usize = 64 * 1024;
+
+/// In which form the objects came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `etcdctl get -w json`.
+    Json,
+    /// `etcdctl get`: a key and a value in turn.
+    Simple,
+    /// `etcdctl get --print-value-only`.
+    Values,
+}
+
+/// Why the stream cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Nothing came.
+    #[error("nothing came: did etcdctl fail, or is nothing below its prefix?")]
+    Empty,
+    /// Something else than stored values came.
+    #[error(
+        "this is not what etcdctl get writes (-w json, or simple); kubectl's output does not show how an object is stored"
+    )]
+    NoForm,
+    /// It ends in the middle.
+    #[error("the input ends in the middle, after {objects} objects: did etcdctl fail?")]
+    Truncated {
+        /// How many were whole.
+        objects: u64,
+    },
+    /// It holds a part of what there is.
+    #[error(
+        "the input has {objects} of {count} objects, so nothing is proven: run etcdctl get without --limit"
+    )]
+    Partial {
+        /// How many came.
+        objects: u64,
+        /// How many there are.
+        count: u64,
+    },
+    /// It is damaged.
+    #[error("the input is not what etcdctl get -w json writes: line {line}, column {column}")]
+    Damaged {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// One object is too large.
+    #[error("{object} is larger than {} MiB; etcd itself takes 1.5 MiB by default", MAX_VALUE / 1024 / 1024)]
+    TooLarge {
+        /// Its key, or its place in the stream.
+        object: String,
+    },
+    /// The system's error.
+    #[error("the input cannot be read")]
+    Io(#[source] io::Error),
+}
+
+/// Reads `input` to its end, handing each object to `sink`.
+pub fn read(mut input: impl Read, sink: &mut dyn Sink) -> Result<Form, ReadError> {
+    let mut head = Vec::with_capacity(HEAD);
+    input.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(ReadError::Io)?;
+    let text = head.trim_ascii_start();
+    let form = match text {
+        [] => return Err(ReadError::Empty),
+        text if is_range(text) => Form::Json,
+        [b'/', ..] if text.len() == head.len() => Form::Simple,
+        _ if begins_value(&head) => Form::Values,
+        _ => return Err(ReadError::NoForm),
+    };
+    let input = head.as_slice().chain(input);
+    match form {
+        Form::Json => documents(input, sink)?,
+        Form::Simple | Form::Values => Split::new(input, form).run(sink)?,
+    }
+    Ok(form)
+}
+
+/// Whether this is the beginning of an answer to a range request.
+fn is_range(text: &[u8]) -> bool {
+    let Some(inside) = text.strip_prefix(b"{") else { return false };
+    let inside = inside.trim_ascii_start();
+    [b"\"header\"".as_slice(), b"\"kvs\"", b"\"count\""].iter().any(|field| inside.starts_with(field))
+}
+
+/// One JSON document after the other: several calls of etcdctl in one pipe.
+fn documents(input: impl Read, sink: &mut dyn Sink) -> Result<(), ReadError> {
+    let gauge = Gauge::default();
+    let metered = Metered { input: BufReader::with_capacity(CHUNK, input), gauge: &gauge };
+    let mut json = serde_json::Deserializer::from_reader(metered);
+    let mut counted = Counted { sink, objects: 0 };
+    loop {
+        match json.end() {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_io() => return Err(told(error, &gauge, counted.objects)),
+            // Another document follows.
+            Err(_) => {}
+        }
+        let range = range::read(&mut json, &gauge, &mut counted)
+            .map_err(|error| told(error, &gauge, counted.objects))?;
+        if range.more || range.count > range.objects {
+            return Err(ReadError::Partial { objects: range.objects, count: range.count });
+        }
+    }
+}
+
+/// An error without the words of the parser: it quotes what it read.
+fn told(error: serde_json::Error, gauge: &Gauge, objects: u64) -> ReadError {
+    if gauge.exceeded() {
+        let key = gauge.key();
+        let object = if key.is_empty() { format!("object {}", objects + 1) } else { key };
+        return ReadError::TooLarge { object };
+    }
+    match error.classify() {
+        serde_json::error::Category::Eof => ReadError::Truncated { objects },
+        serde_json::error::Category::Io => ReadError::Io(error.into()),
+        _ => ReadError::Damaged { line: error.line(), column: error.column() },
+    }
+}
+
+/// Counts what goes through.
+struct Counted<'a> {
+    sink: &'a mut dyn Sink,
+    objects: u64,
+}
+
+impl Sink for Counted<'_> {
+    fn object(&mut self, key: Option<&[u8]>, value: &[u8]) {
+        self.objects += 1;
+        self.sink.object(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
+    use super::super::MAX_KEY;
+    use super::*;
+
+    #[derive(Default)]
+    struct Kept(Vec<Object>);
+
+    type Object = (Option<Vec<u8>>, Vec<u8>);
+
+    impl Sink for Kept {
+        fn object(&mut self, key: Option<&[u8]>, value: &[u8]) {
+            self.0.push((key.map(<[u8]>::to_vec), value.to_vec()));
+        }
+    }
+
+    /// Gives one byte at a time, as a slow pipe may.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = buffer.len().min(1);
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    fn all(input: &[u8]) -> Result<(Form, Vec<Object>), ReadError> {
+        let (mut fast, mut slow) = (Kept::default(), Kept::default());
+        let form = read(input, &mut fast);
+        let again = read(Slow(input), &mut slow);
+        assert_eq!(format!("{form:?}"), format!("{again:?}"));
+        assert_eq!(fast.0, slow.0);
+        Ok((form?, fast.0))
+    }
+
+    fn json(objects: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let objects: Vec<_> = objects
+            .iter()
+            .map(|(key, value)| serde_json::json!({ "key": STANDARD.encode(key), "version": 1, "value": STANDARD.encode(value) }))
+            .collect();
+        serde_json::to_vec(
+            &serde_json::json!({ "header": { "revision": 7 }, "count": objects.len(), "kvs": objects }),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn documents_in_a_row() {
+        let first = json(&[(b"/registry/secrets/a/b", b"k8s\0\nx\n"), (b"/registry/secrets/a/c", b"")]);
+        let input = [first.as_slice(), b"\n", b"{\"header\":{\"revision\":8}}\n", &first].concat();
+        let (form, objects) = all(&input).unwrap();
+        assert_eq!((form, objects.len()), (Form::Json, 4));
+        assert_eq!(objects[0], (Some(b"/registry/secrets/a/b".to_vec()), b"k8s\0\nx\n".to_vec()));
+        assert_eq!(objects[3].1, b"");
+    }
+
+    #[test]
+    fn a_document_that_is_cut_or_damaged() {
+        let whole = json(&[(b"/registry/secrets/a/b", b"k8s\0x"), (b"/registry/secrets/a/c", b"k8s\0y")]);
+        for length in 10..whole.len() {
+            assert!(matches!(all(&whole[..length]), Err(ReadError::Truncated { .. })), "{length}");
+        }
+        for input in [
+            r#"{"kvs":"hunter2"}"#,
+            r#"{"kvs":[{"key":"L2E=","value":"hunter2!"}]}"#,
+            r#"{"kvs":[{"value":"L2E="}]}"#,
+            r#"{"kvs":[]} trailing"#,
+            r#"{"header": 5}"#,
+        ] {
+            let error = all(input.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, ReadError::Damaged { .. }) && !error.to_string().contains("hunter"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_alone_and_with_keys() {
+        let values: &[&[u8]] =
+            &[b"k8s:enc:kms:v2:p:\n\n{\n/a\n", b"k8s\0\nk8s", b"{\"kind\":\"Secret\"}\n", b"k8s:enc:x"];
+        let alone = values.concat_with(b"\n");
+        let (form, objects) = all(&alone).unwrap();
+        assert_eq!(form, Form::Values);
+        assert_eq!(objects.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), values);
+
+        let simple: Vec<u8> = values
+            .iter()
+            .enumerate()
+            .flat_map(|(number, value)| {
+                [format!("/registry/secrets/a/{number}\n").as_bytes(), value, b"\n"].concat()
+            })
+            .collect();
+        let (form, objects) = all(&simple).unwrap();
+        assert_eq!(form, Form::Simple);
+        for (number, (key, value)) in objects.iter().enumerate() {
+            assert_eq!(key.as_deref(), Some(format!("/registry/secrets/a/{number}").as_bytes()));
+            assert_eq!(value, values[number]);
+        }
+        assert_eq!(objects.len(), values.len());
+    }
+
+    #[test]
+    fn what_is_no_stored_value_is_refused() {
+        assert!(matches!(all(b""), Err(ReadError::Empty)));
+        assert!(matches!(all(b" \n"), Err(ReadError::Empty)));
+        for input in [
+            "hello",
+            "{\n  \"apiVersion\": \"v1\",\n  \"items\": []",
+            "{}",
+            "\n/registry",
+            "\u{1f}\u{8b}gzip",
+        ] {
+            assert!(matches!(all(input.as_bytes()), Err(ReadError::NoForm)), "{input}");
+        }
+        assert!(matches!(all(b"/registry/secrets/a/b"), Err(ReadError::Truncated { objects: 0 })));
+    }
+
+    #[test]
+    fn an_object_that_is_too_large_is_named() {
+        let large = vec![b'x'; MAX_VALUE + MAX_KEY + 1];
+        let told = |input: &[u8]| read(input, &mut Kept::default()).unwrap_err().to_string();
+        let document = json(&[
+            (b"/registry/secrets/a/b", b"k8s\0"),
+            (b"/registry/secrets/a/large", &[large.as_slice(); 2].concat()),
+        ]);
+        // serde_json sorts the fields: here the value comes after the key, as etcdctl writes them.
+        assert!(
+            told(&document).starts_with("/registry/secrets/a/large is larger than 4 MiB"),
+            "{}",
+            told(&document)
+        );
+        let simple = [b"/registry/secrets/a/large\nk8s\0".as_slice(), &large].concat();
+        assert!(told(&simple).starts_with("/registry/secrets/a/large is larger"), "{}", told(&simple));
+        let values = [b"k8s\0a\nk8s\0".as_slice(), &large].concat();
+        assert!(told(&values).starts_with("value 2 is larger"), "{}", told(&values));
+    }
+
+    trait ConcatWith {
+        fn concat_with(&self, separator: &[u8]) -> Vec<u8>;
+    }
+
+    impl ConcatWith for &[&[u8]] {
+        fn concat_with(&self, separator: &[u8]) -> Vec<u8> {
+            self.iter().flat_map(|part| [*part, separator].concat()).collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_input_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0usize..6) {
+            let heads: [&[u8]; 6] = [b"", b"{\"kvs\":[", b"{\"header\":{}", b"/registry/a/b\nk8s\0", b"k8s:enc:", b"/"];
+            let _read = all(&[heads[kind], &bytes].concat());
+        }
+
+        #[test]
+        fn json_is_exact(objects in proptest::collection::vec(("/[a-z/]{1,20}", proptest::collection::vec(any::<u8>(), 0..50)), 0..8)) {
+            let pairs: Vec<(&[u8], &[u8])> = objects.iter().map(|(key, value)| (key.as_bytes(), value.as_slice())).collect();
+            let (form, read) = all(&json(&pairs)).unwrap();
+            prop_assert_eq!(form, Form::Json);
+            let expected: Vec<_> = objects.iter().map(|(key, value)| (Some(key.clone().into_bytes()), value.clone())).collect();
+            prop_assert_eq!(read, expected);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a stored value is, by its first bytes: plain, or which transformer of the API server wrote it.
+
+use bytes::Bytes;
+use prost::Message;
+
+/// What the API server writes in front of a KMS v2 value; the provider's name and a colon follow.
+const KMS_V2: &[u8] = b"k8s:enc:kms:v2:";
+/// The other transformers, each followed by a key's or provider's name and a colon.
+const OTHERS: &[(&[u8], Transformer)] = &[
+    (b"k8s:enc:kms:v1:", Transformer::KmsV1),
+    (b"k8s:enc:aescbc:v1:", Transformer::AesCbc),
+    (b"k8s:enc:aesgcm:v1:", Transformer::AesGcm),
+    (b"k8s:enc:secretbox:v1:", Transformer::Secretbox),
+];
+/// How unencrypted protobuf begins.
+pub(super) const PROTOBUF: &[u8] = b"k8s\0";
+/// How anything encrypted begins.
+pub(super) const ENCRYPTED: &[u8] = b"k8s:enc:";
+/// Longest name of a provider or key that is believed, in bytes.
+const MAX_NAME: usize = 253;
+/// Longest key_id, in bytes: the API server's own limit.
+const MAX_KEY_ID: usize = 1024;
+
+/// The transformers before KMS v2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transformer {
+    /// KMS v1.
+    KmsV1,
+    /// A local key, AES-CBC.
+    AesCbc,
+    /// A local key, AES-GCM.
+    AesGcm,
+    /// A local key, XSalsa20 and Poly1305.
+    Secretbox,
+}
+
+impl Transformer {
+    /// Its name in EncryptionConfiguration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KmsV1 => "kms v1",
+            Self::AesCbc => "aescbc",
+            Self::AesGcm => "aesgcm",
+            Self::Secretbox => "secretbox",
+        }
+    }
+}
+
+/// A stored value, without anything secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// KMS v2.
+    KmsV2 {
+        /// The provider's name in EncryptionConfiguration.
+        provider: String,
+        /// The plugin's key_id at the time of writing.
+        key_id: String,
+        /// The version of the Transit key, where the wrapped DEK seed is a Transit ciphertext.
+        transit_version: Option<u32>,
+    },
+    /// An older transformer, with the name of its key or provider.
+    Other(Transformer, String),
+    /// Not encrypted.
+    Plain,
+    /// None of these, and why.
+    Unrecognised(&'static str),
+}
+
+/// `EncryptedObject` of k8s.io/apiserver's kmsv2, as far as it is looked at.
+#[derive(Clone, PartialEq, Message)]
+struct EncryptedObject {
+    #[prost(bytes = "bytes", tag = "1")]
+    encrypted_data: Bytes,
+    #[prost(string, tag = "2")]
+    key_id: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    encrypted_dek_source: Bytes,
+}
+
+impl Stored {
+    /// Tells what `value` is.
+    pub fn parse(value: &[u8]) -> Self {
+        if let Some(rest) = value.strip_prefix(KMS_V2) {
+            return kms_v2(rest).unwrap_or_else(Self::Unrecognised);
+        }
+        for (prefix, transformer) in OTHERS {
+            if let Some(rest) = value.strip_prefix(*prefix) {
+                return match named(rest) {
+                    Some((name, _)) => Self::Other(*transformer, name),
+                    None => Self::Unrecognised("damaged: no name"),
+                };
+            }
+        }
+        match value {
+            [] => Self::Unrecognised("empty"),
+            value if value.starts_with(ENCRYPTED) => Self::Unrecognised("unknown transformer"),
+            value if value.starts_with(PROTOBUF) || value.starts_with(b"{") => Self::Plain,
+            _ => Self::Unrecognised("neither protobuf nor JSON"),
+        }
+    }
+}
+
+fn kms_v2(rest: &[u8]) -> Result<Stored, &'static str> {
+    let (provider, message) = named(rest).ok_or("damaged: no provider")?;
+    let object =
+        EncryptedObject::decode(Bytes::copy_from_slice(message)).map_err(|_| "damaged: no KMS v2 object")?;
+    if object.encrypted_data.is_empty() || object.encrypted_dek_source.is_empty() {
+        return Err("damaged: parts are missing");
+    }
+    if object.key_id.is_empty() || object.key_id.len() > MAX_KEY_ID {
+        return Err("damaged: no key_id");
+    }
+    let transit_version = transit_version(&object.encrypted_dek_source);
+    Ok(Stored::KmsV2 { provider, key_id: object.key_id, transit_version })
+}
+
+/// The name in front of a colon, and what follows.
+fn named(rest: &[u8]) -> Option<(String, &[u8])> {
+    let end = rest.iter().take(MAX_NAME + 1).position(|byte| *byte == b':').filter(|end| *end > 0)?;
+    let (name, rest) = rest.split_at_checked(end)?;
+    Some((std::str::from_utf8(name).ok()?.to_owned(), rest.get(1..)?))
+}
+
+/// N of `vault:vN:…`.
+fn transit_version(ciphertext: &[u8]) -> Option<u32> {
+    let rest = ciphertext.strip_prefix(b"vault:v")?;
+    let end = rest.iter().take(11).position(|byte| *byte == b':')?;
+    std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn object(key_id: &str, dek: &[u8]) -> Vec<u8> {
+        let object = EncryptedObject {
+            encrypted_data: Bytes::from_static(b"ciphertext: not looked at"),
+            key_id: key_id.into(),
+            encrypted_dek_source: Bytes::copy_from_slice(dek),
+        };
+        [b"k8s:enc:kms:v2:kms-plugin:", object.encode_to_vec().as_slice()].concat()
+    }
+
+    fn kms(transit_version: Option<u32>) -> Stored {
+        Stored::KmsV2 { provider: "kms-plugin".into(), key_id: "v1.abc".into(), transit_version }
+    }
+
+    #[test]
+    fn each_form_is_told_apart() {
+        let unrecognised = Stored::Unrecognised;
+        let other = |transformer, name: &str| Stored::Other(transformer, name.into());
+        for (value, expected) in [
+            (object("v1.abc", b"vault:v12:AAAA"), kms(Some(12))),
+            (object("v1.abc", b"\x01\x02 another plugin's"), kms(None)),
+            (object("v1.abc", b"vault:vx:AAAA"), kms(None)),
+            (object("v1.abc", b"vault:v99999999999:A"), kms(None)),
+            (b"k8s:enc:kms:v1:old:\x00\x01".to_vec(), other(Transformer::KmsV1, "old")),
+            (b"k8s:enc:aescbc:v1:key1:\x00".to_vec(), other(Transformer::AesCbc, "key1")),
+            (b"k8s:enc:aesgcm:v1:key1:\x00".to_vec(), other(Transformer::AesGcm, "key1")),
+            (b"k8s:enc:secretbox:v1:key1:\x00".to_vec(), other(Transformer::Secretbox, "key1")),
+            (b"k8s\0\n\x0c".to_vec(), Stored::Plain),
+            (b"{\"kind\":\"Secret\"}".to_vec(), Stored::Plain),
+            (b"".to_vec(), unrecognised("empty")),
+            (b"k8s:enc:rot13:v1:key1:".to_vec(), unrecognised("unknown transformer")),
+            (b"hello".to_vec(), unrecognised("neither protobuf nor JSON")),
+            (b"k8s:enc:aescbc:v1:".to_vec(), unrecognised("damaged: no name")),
+            (b"k8s:enc:kms:v2::\x0a".to_vec(), unrecognised("damaged: no provider")),
+            (b"k8s:enc:kms:v2:p:".to_vec(), unrecognised("damaged: parts are missing")),
+            (b"k8s:enc:kms:v2:p:\xff\xff".to_vec(), unrecognised("damaged: no KMS v2 object")),
+            (object("", b"vault:v1:A"), unrecognised("damaged: no key_id")),
+            (object(&"k".repeat(1025), b"vault:v1:A"), unrecognised("damaged: no key_id")),
+            (
+                [b"k8s:enc:kms:v2:".as_slice(), &[b'p'; 300], b":"].concat(),
+                unrecognised("damaged: no provider"),
+            ),
+        ] {
+            assert_eq!(Stored::parse(&value), expected, "{}", String::from_utf8_lossy(&value));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_of_a_newer_api_server_do_no_harm() {
+        let mut value = object("v1.abc", b"vault:v1:A");
+        // annotations = 4 (one entry), encryptedDEKSourceType = 5, and a field 9 that does not exist yet.
+        value.extend_from_slice(b"\x22\x06\x0a\x01a\x12\x01b\x28\x01\x4a\x02hi");
+        assert_eq!(Stored::parse(&value), kms(Some(1)));
+    }
+
+    #[test]
+    fn a_value_that_was_cut_short_is_never_taken_for_a_whole_one() {
+        let value = object("v1.abc", b"vault:v1:AAAA");
+        for length in 0..value.len() {
+            let parsed = Stored::parse(&value[..length]);
+            // Nothing that is cut inside its last field decodes.
+            assert!(matches!(parsed, Stored::Unrecognised(_)), "{length}: {parsed:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0usize..7) {
+            let prefixes: [&[u8]; 7] =
+                [b"", b"k8s:enc:kms:v2:p:", b"k8s:enc:kms:v2:", b"k8s:enc:kms:v1:", b"k8s:enc:", b"k8s\0", b"{"];
+            let parsed = Stored::parse(&[prefixes[kind], &bytes].concat());
+            if kind >= 5 {
+                prop_assert_eq!(parsed, Stored::Plain);
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(key_id in "[a-zA-Z0-9._-]{1,60}", version in any::<u32>(), tail in ".{0,40}") {
+            let value = object(&key_id, format!("vault:v{version}:{tail}").as_bytes());
+            let provider = "kms-plugin".to_owned();
+            prop_assert_eq!(
+                Stored::parse(&value), Stored::KmsV2 { provider, key_id, transit_version: Some(version) }
+            );
+        }
+    }
+}
