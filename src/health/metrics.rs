@@ -19,6 +19,24 @@ struct ServiceLabel {
     service: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// A key_id is no secret, and there is one a service at a time.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KeyLabels {
+    service: String,
+    key_id: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AddressLabels {
+    service: String,
+    address: String,
+}
+
 const PHASES: [Phase; 5] = [Phase::Starting, Phase::Ready, Phase::Degraded, Phase::Failed, Phase::Stopping];
 
 /// The text of one scrape.
@@ -34,6 +52,11 @@ fn state(snapshot: &Snapshot) -> Registry {
         phases.get_or_create(&PhaseLabel { phase: phase.name() }).set(i64::from(phase == snapshot.phase));
     }
     registry.register("phase", "1 for the phase that the agent is in", phases);
+    let reasons = Family::<ReasonLabel, Gauge>::default();
+    if let Some(reason) = &snapshot.reason {
+        reasons.get_or_create(&ReasonLabel { reason: reason.kind.name() }).set(1);
+    }
+    registry.register("reason", "1 for the reason why the agent is not ready", reasons);
     let seconds = |registry: &mut Registry, name: &str, help: &str, value: Option<i64>| {
         if let Some(value) = value {
             let gauge: Gauge = Gauge::default();
@@ -47,22 +70,52 @@ fn state(snapshot: &Snapshot) -> Registry {
     seconds(&mut registry, "grace_left", "Time that Status stays ok in this outage", left);
     let ago = snapshot.last_contact.map(|contact| whole(now.since(contact)));
     seconds(&mut registry, "last_contact_age", "Time since the last good round trip", ago);
-    let families = [(); 3].map(|()| Family::<ServiceLabel, Gauge>::default());
-    let [versions, created, expiries] = &families;
+    services(&mut registry, snapshot);
+    registry
+}
+
+/// What is known of each key service: its key, our token, its addresses.
+fn services(registry: &mut Registry, snapshot: &Snapshot) {
+    let families = [(); 6].map(|()| Family::<ServiceLabel, Gauge>::default());
+    let [versions, created, readable, warnings, expiries, problems] = &families;
+    let keys = Family::<KeyLabels, Gauge>::default();
+    let addresses = Family::<AddressLabels, Gauge>::default();
     for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
         let label = ServiceLabel { service: service.name.clone() };
+        readable.get_or_create(&label).set(i64::from(service.is_readable()));
         if let Some(key) = &service.key {
             versions.get_or_create(&label).set(i64::from(key.version));
             created.get_or_create(&label).set(key.created);
+            warnings.get_or_create(&label).set(i64::try_from(key.warnings.len()).unwrap_or(i64::MAX));
+            let labels = KeyLabels { service: service.name.clone(), key_id: key.key_id.to_string() };
+            keys.get_or_create(&labels).set(1);
         }
-        if let Some(expires) = service.token.as_ref().and_then(|token| token.expires) {
-            expiries.get_or_create(&label).set(expires);
+        if let Some(token) = &service.token {
+            problems.get_or_create(&label).set(i64::from(token.problem.is_some()));
+            if let Some(expires) = token.expires {
+                expiries.get_or_create(&label).set(expires);
+            }
+        }
+        for address in &service.addresses {
+            if let Some(reachable) = address.reachable {
+                let labels =
+                    AddressLabels { service: service.name.clone(), address: address.address.clone() };
+                addresses.get_or_create(&labels).set(i64::from(reachable));
+            }
         }
     }
     registry.register("key_version", "Version of the key in use", versions.clone());
     let help = "When the key version in use was made, as a unix time";
     registry.register_with_unit("key_created_timestamp", help, Unit::Seconds, created.clone());
+    registry.register("key_info", "1 for the key_id that is announced, or was last read", keys);
+    let help = "Whether the key is known and its last check found nothing wrong";
+    registry.register("key_readable", help, readable.clone());
+    let help = "How many settings of the key should be changed; the log names them";
+    registry.register("key_warnings", help, warnings.clone());
     let help = "When our token ends, as a unix time; absent when it does not end";
     registry.register_with_unit("token_expiry_timestamp", help, Unit::Seconds, expiries.clone());
-    registry
+    let help = "Whether our token could not be renewed or replaced at the last try";
+    registry.register("token_problem", help, problems.clone());
+    let help = "Whether the address answered when it was last asked; absent before that";
+    registry.register("vault_address_up", help, addresses);
 }

@@ -14,6 +14,8 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
 
+use crate::telemetry::metrics::UnderWay;
+
 /// What the service knows of the connection that a call came over.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -42,6 +44,7 @@ impl Connection {
 pub struct KmsStream {
     stream: UnixStream,
     connection: Connection,
+    _counted: UnderWay,
 }
 
 impl Connected for KmsStream {
@@ -89,10 +92,10 @@ impl AsyncWrite for KmsStream {
 }
 
 impl KmsStream {
-    /// Takes over an accepted stream.
-    pub fn new(stream: UnixStream) -> Self {
+    /// Takes over an accepted stream, which is `counted` until it is closed.
+    pub fn new(stream: UnixStream, counted: UnderWay) -> Self {
         let connection = Connection::of(&stream);
-        Self { stream, connection }
+        Self { stream, connection, _counted: counted }
     }
 }
 

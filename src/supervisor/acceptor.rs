@@ -120,7 +120,7 @@ impl Acceptor {
                 Ok((stream, _)) => {
                     failing = false;
                     backoff.reset();
-                    if streams.send(KmsStream::new(stream)).await.is_err() {
+                    if streams.send(KmsStream::new(stream, metrics.connected())).await.is_err() {
                         return Err("the server takes no connections".into());
                     }
                 }

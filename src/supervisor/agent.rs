@@ -137,15 +137,15 @@ impl Agent {
         let until = stopping.clone();
         agent.spawn(
             "admin socket",
-            restart::in_place("admin socket's server", move || {
+            restart::in_place("admin socket's server", metrics.clone(), move || {
                 health::serve_unix(listener.clone(), router.clone(), until.clone())
             }),
         );
         if let Some(listener) = admin_listener.map(Arc::new) {
-            let router = health::public_router(snapshots, alive, metrics);
+            let router = health::public_router(snapshots, alive, metrics.clone());
             agent.spawn(
                 "admin address",
-                restart::in_place("admin address's server", move || {
+                restart::in_place("admin address's server", metrics, move || {
                     health::serve_tcp(listener.clone(), router.clone(), stopping.clone())
                 }),
             );
@@ -165,7 +165,9 @@ impl Agent {
         let incoming = Incoming::new(accepted);
         self.spawn(
             KMS_SERVER,
-            restart::in_place(KMS_SERVER, move || serve(service.clone(), incoming.clone(), stopping.clone())),
+            restart::in_place(KMS_SERVER, self.metrics.clone(), move || {
+                serve(service.clone(), incoming.clone(), stopping.clone())
+            }),
         );
         streams
     }

@@ -8,12 +8,18 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::telemetry::metrics::Metrics;
+
 /// Failures within the window that are mended in place.
 const MOST: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Runs what `serve` makes until it ends well, or fails once too often.
-pub(super) async fn in_place<F>(name: &str, mut serve: impl FnMut() -> F) -> Result<(), String>
+pub(super) async fn in_place<F>(
+    name: &str,
+    metrics: Metrics,
+    mut serve: impl FnMut() -> F,
+) -> Result<(), String>
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
@@ -33,6 +39,7 @@ where
         if failures.len() > MOST {
             return Err(format!("failed {} times within {WINDOW:?}, at last: {cause}", failures.len()));
         }
+        metrics.server_restart();
         tracing::error!("the {name} failed and is started again in place: {cause}");
     }
 }
@@ -42,19 +49,24 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use prometheus_client::registry::Registry;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn failures_and_panics_are_mended_three_times_a_minute() {
         let runs = Arc::new(AtomicU32::new(0));
         let counted = runs.clone();
-        let error = in_place("test server", move || {
+        let metrics = Metrics::default();
+        let error = in_place("test server", metrics.clone(), move || {
             let run = counted.fetch_add(1, Ordering::Relaxed);
             async move { if run.is_multiple_of(2) { panic!("broken") } else { Err("failed".to_owned()) } }
         })
         .await
         .unwrap_err();
         assert_eq!(runs.load(Ordering::Relaxed), 4);
+        let text = metrics.encode(&Registry::default());
+        assert!(text.contains("kms_plugin_server_restarts_total 3\n"), "{text}");
         assert!(error.contains("4 times") && error.contains("failed"), "{error}");
     }
 
@@ -62,7 +74,7 @@ mod tests {
     async fn rare_failures_never_end_the_process() {
         let runs = Arc::new(AtomicU32::new(0));
         let counted = runs.clone();
-        let served = in_place("test server", move || {
+        let served = in_place("test server", Metrics::default(), move || {
             let run = counted.fetch_add(1, Ordering::Relaxed);
             async move {
                 tokio::time::sleep(Duration::from_secs(31)).await;

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -60,6 +60,11 @@ fn times<L: Clone + std::hash::Hash + Eq>() -> Times<L> {
     Family::new_with_constructor(|| Histogram::new(BUCKETS))
 }
 
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// The metrics of one agent; clones count together.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -69,6 +74,7 @@ struct Inner {
     calls: Family<Call, Counter>,
     call_times: Times<Method>,
     in_flight: Gauge,
+    connections: Gauge,
     vault_calls: Family<VaultCall, Counter>,
     vault_times: Times<VaultTime>,
     logins: Family<Outcome, Counter>,
@@ -77,6 +83,7 @@ struct Inner {
     accept_failures: Counter,
     unreadable: Gauge,
     unreadable_ids: Mutex<HashSet<String>>,
+    restarts: Counter,
 }
 
 impl Default for Metrics {
@@ -86,6 +93,7 @@ impl Default for Metrics {
             calls: Family::default(),
             call_times: times(),
             in_flight: Gauge::default(),
+            connections: Gauge::default(),
             vault_calls: Family::default(),
             vault_times: times(),
             logins: Family::default(),
@@ -94,12 +102,14 @@ impl Default for Metrics {
             accept_failures: Counter::default(),
             unreadable: Gauge::default(),
             unreadable_ids: Mutex::default(),
+            restarts: Counter::default(),
         };
         let registry = &mut inner.registry;
         registry.register("requests", "KMS calls answered, by method and gRPC code", inner.calls.clone());
         let help = "Time to answer a KMS call";
         registry.register_with_unit("request_duration", help, Unit::Seconds, inner.call_times.clone());
         registry.register("in_flight", "Encrypt and Decrypt calls under way", inner.in_flight.clone());
+        registry.register("connections", "Connections to the socket", inner.connections.clone());
         let help = "Requests to the key service, by operation, address and outcome";
         registry.register("vault_requests", help, inner.vault_calls.clone());
         let help = "Time of one request to the key service";
@@ -112,6 +122,13 @@ impl Default for Metrics {
         registry.register("accept_failures", help, inner.accept_failures.clone());
         let help = "key_ids whose data was asked for and could not be unwrapped, the last time";
         registry.register("unreadable_key_ids", help, inner.unreadable.clone());
+        let help = "Times that a server inside the agent failed or panicked and was started again";
+        registry.register("server_restarts", help, inner.restarts.clone());
+        // Set once: a clock that is set later must not look like a restart.
+        let started: Gauge = Gauge::default();
+        started.set(unix_now());
+        let help = "When the agent was started, as a unix time";
+        registry.register_with_unit("start_timestamp", help, Unit::Seconds, started);
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What is running", build);
         Self(Arc::new(inner))
@@ -143,6 +160,12 @@ impl Metrics {
     pub fn under_way(&self) -> UnderWay {
         self.0.in_flight.inc();
         UnderWay(self.0.in_flight.clone())
+    }
+
+    /// A connection is open for as long as the answer is held.
+    pub fn connected(&self) -> UnderWay {
+        self.0.connections.inc();
+        UnderWay(self.0.connections.clone())
     }
 
     /// A request to the key service has ended.
@@ -179,6 +202,11 @@ impl Metrics {
         self.0.accept_failures.inc();
     }
 
+    /// A server inside the agent is started again in place.
+    pub fn server_restart(&self) {
+        self.0.restarts.inc();
+    }
+
     /// Everything in the text format, with `state` beside it: what the snapshot says at this moment.
     pub fn encode(&self, state: &Registry) -> String {
         let mut text = String::new();
@@ -190,7 +218,7 @@ impl Metrics {
     }
 }
 
-/// Counts down when a call ends, however it ends.
+/// Counts down when a call or a connection ends, however it ends.
 pub struct UnderWay(Gauge);
 
 impl Drop for UnderWay {

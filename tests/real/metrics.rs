@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use serde_json::json;
+
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::Bao;
+use crate::support::bao::{Bao, KEY, write_secret};
 use crate::support::eventually;
 use crate::support::kms::SEED;
 
@@ -56,9 +58,21 @@ async fn calls_requests_logins_and_state_are_counted() {
     assert_eq!(after["kms_plugin_phase{phase=\"ready\"}"], 1.0);
     assert_eq!(after["kms_plugin_key_version{service=\"primary\"}"], 1.0);
     assert_eq!(after["kms_plugin_in_flight"], 0.0);
+    assert_eq!(after["kms_plugin_connections"], 1.0);
+    assert_eq!(after["kms_plugin_server_restarts_total"], 0.0);
+    assert_eq!(after["kms_plugin_key_readable{service=\"primary\"}"], 1.0);
+    assert_eq!(after["kms_plugin_key_warnings{service=\"primary\"}"], 0.0);
+    assert_eq!(after["kms_plugin_token_problem{service=\"primary\"}"], 0.0);
+    let up = format!("kms_plugin_vault_address_up{{service=\"primary\",address=\"{address}\"}}");
+    assert_eq!(after[&up], 1.0);
+    let key_id = agent.status().unwrap()["primary"]["key"]["key_id"].as_str().unwrap().to_owned();
+    assert_eq!(after[&format!("kms_plugin_key_info{{service=\"primary\",key_id=\"{key_id}\"}}")], 1.0);
+    assert!(!after.keys().any(|name| name.starts_with("kms_plugin_reason")), "{after:?}");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     let expiry = after["kms_plugin_token_expiry_timestamp_seconds{service=\"primary\"}"];
     assert!((now + 3500.0..now + 3700.0).contains(&expiry), "{expiry}");
+    let started = after["kms_plugin_start_timestamp_seconds"];
+    assert!((now - 300.0..now + 1.0).contains(&started), "{started}");
 
     bao.kill();
     assert!(kms.encrypt(&SEED).await.is_err());
@@ -68,6 +82,41 @@ async fn calls_requests_logins_and_state_are_counted() {
         "kms_plugin_vault_requests_total{{operation=\"encrypt\",address=\"{address}\",outcome=\"unreachable\"}}"
     );
     assert!(after[&unreachable] >= 1.0);
+    eventually("the address is down", async || match scrape(&agent)[&up] {
+        0.0 => Ok(()),
+        up => Err(up.to_string()),
+    })
+    .await;
+    drop(kms);
+    eventually("the connection is gone", async || match scrape(&agent)["kms_plugin_connections"] {
+        0.0 => Ok(()),
+        open => Err(open.to_string()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn settings_of_the_key_that_should_be_changed_are_counted() {
+    let bao = Bao::start().await;
+    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true, "exportable": true }))
+        .await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    assert_eq!(scrape(&agent)["kms_plugin_key_warnings{service=\"primary\"}"], 2.0);
+}
+
+#[tokio::test]
+async fn credentials_that_are_refused_show_while_the_old_token_lives() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    write_secret(&bao.file("secret-id"), "not-a-secret-id");
+    eventually("the problem", async || {
+        let samples = scrape(&agent);
+        let refused = samples.get("kms_plugin_logins_total{outcome=\"credentials_refused\"}");
+        let problem = samples["kms_plugin_token_problem{service=\"primary\"}"];
+        if problem == 1.0 && refused.is_some() { Ok(()) } else { Err(format!("{samples:?}")) }
+    })
+    .await;
+    assert_eq!(scrape(&agent)["kms_plugin_phase{phase=\"ready\"}"], 1.0);
 }
 
 #[tokio::test]
@@ -81,6 +130,8 @@ async fn an_outage_shows_its_grace_and_a_rebind_is_counted() {
     let left = samples["kms_plugin_grace_left_seconds"];
     assert!((3500.0..=3600.0).contains(&left), "{left}");
     assert_eq!(samples["kms_plugin_phase{phase=\"degraded\"}"], 1.0);
+    assert_eq!(samples["kms_plugin_reason{reason=\"unreachable\"}"], 1.0);
+    assert_eq!(samples["kms_plugin_key_readable{service=\"primary\"}"], 0.0);
     bao.thaw();
     std::fs::remove_file(agent.socket()).unwrap();
     eventually("the rebind", async || {

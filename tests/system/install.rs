@@ -47,6 +47,8 @@ async fn it_installs_disabled_and_then_tells_the_truth() {
     }
     let manual = node.ok("rpm -ql kms-plugin | grep -c -e '/man[58]/' -e completions");
     assert!(manual.parse::<u32>().unwrap() >= 10, "{manual}");
+    let monitoring = node.ok("cd /usr/share/kms-plugin/monitoring && echo *");
+    assert_eq!(monitoring, "alerts.yaml dashboard.json prometheusrule.yaml scrape.yaml");
 }
 
 #[tokio::test(flavor = "multi_thread")]
