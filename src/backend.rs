@@ -234,6 +234,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The key version that a ciphertext names, or `None` when it is not in this service's form.
     fn ciphertext_version(&self, ciphertext: &[u8]) -> Option<u32>;
 
+    /// Asks the addresses that failed whether they are back, while another one serves.
+    async fn revisit(&self, _deadline: Deadline) {}
+
     /// How each address last answered.
     fn addresses(&self) -> Vec<AddressState>;
 

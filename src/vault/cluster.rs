@@ -49,6 +49,19 @@ impl Client {
         Err(first.unwrap_or_else(|| BackendError::deadline("looking for a server")))
     }
 
+    /// Asks the addresses that failed last, all at once. Calls go to the one that works: without this, what
+    /// is told of the others would stay as it was.
+    pub(super) async fn revisit(&self, deadline: Deadline) {
+        let failed = |address: &Address| address.state().0 == Some(false) && !address.is_foreign();
+        let looks = self
+            .addresses
+            .iter()
+            .enumerate()
+            .filter(|(_, address)| failed(address))
+            .map(|(index, _)| self.health(index, deadline));
+        futures_util::future::join_all(looks).await;
+    }
+
     async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, BackendError> {
         let Some(address) = self.addresses.get(index) else {
             return Err(BackendError::deadline("looking for a server"));

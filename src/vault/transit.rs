@@ -294,6 +294,10 @@ impl Backend for TransitBackend {
         (plain && !data.is_empty()).then(|| version.parse().ok()).flatten()
     }
 
+    async fn revisit(&self, deadline: Deadline) {
+        self.client.revisit(deadline).await;
+    }
+
     fn addresses(&self) -> Vec<AddressState> {
         self.client.states()
     }

@@ -7,6 +7,7 @@ use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::fake;
 use crate::support::kms::SEED;
+use crate::support::proxy::{Mode, Proxy};
 
 /// The server's configuration with other addresses.
 fn config(bao: &Bao, addresses: &[&str]) -> String {
@@ -43,6 +44,27 @@ async fn a_hanging_preferred_address_leaves_time_for_the_next() {
     hanging.freeze();
     let agent = Agent::ready(&(config(&bao, &[&hanging.address, &bao.address]) + QUICK)).await;
     agent.kms().await.round_trip().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_comes_back_is_told_while_another_serves() {
+    let bao = Bao::start().await;
+    let proxy = Proxy::before(&bao.address).await;
+    let agent = Agent::ready(&(config(&bao, &[&proxy.address, &bao.address]) + QUICK)).await;
+    let first = async |reachable: bool| {
+        eventually("the first address", async || {
+            agent.kms().await.round_trip().await;
+            let status = agent.status()?;
+            let seen = &status["primary"]["addresses"][0]["reachable"];
+            if *seen == json!(reachable) { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+    };
+    first(true).await;
+    proxy.set(Mode::Refuse);
+    first(false).await;
+    proxy.set(Mode::Pass);
+    first(true).await;
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn the_units_and_the_service_user() {
     node.ok("systemctl disable kms-plugin kms-plugin.socket");
     check(&node).warns(&["service"], &["after the next boot", "systemctl enable kms-plugin"]);
     node.ok("systemctl stop kms-plugin.socket && systemctl mask kms-plugin");
-    check(&node).fails(&["service"], &["is masked", "systemctl unmask"]);
+    check(&node).fails(&["socket", "service"], &["is masked", "systemctl unmask"]);
     node.ok("systemctl unmask kms-plugin.service kms-plugin.socket && systemctl enable --now kms-plugin");
     green(&node).await;
 

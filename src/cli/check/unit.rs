@@ -15,7 +15,7 @@ const MANY_RESTARTS: u64 = 5;
 /// What is asked of a unit (systemctl(1), org.freedesktop.systemd1(5)).
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,User,DynamicUser,\
                           WatchdogUSec,StartLimitIntervalUSec,NeedDaemonReload,StatusText,MainPID,Environment,\
-                          ExecStart,LoadCredential,LoadCredentialEncrypted,Listen";
+                          ExecStart";
 /// Why a service that does not run matters.
 const DEAD: &str =
     "without the agent, the API server can neither read nor write Secrets that it does not have in memory";
@@ -27,6 +27,8 @@ const OWN_VARIABLE: &str = "KMS_PLUGIN_BOOT_ID=";
 pub(super) struct Units {
     service: BTreeMap<String, String>,
     socket: BTreeMap<String, String>,
+    /// The files of the credentials that the service is passed. As text: systemctl 252 cannot show the property.
+    credentials: BTreeMap<String, String>,
     /// Why nothing is known.
     unknown: Option<String>,
 }
@@ -36,10 +38,13 @@ impl Units {
         if !external::systemd_runs() {
             return Self { unknown: Some("systemd does not run here".into()), ..Self::default() };
         }
-        match (show(SERVICE).await, show(SOCKET).await) {
-            (Ok(service), Ok(socket)) => Self { service, socket, unknown: None },
-            (Err(why), _) | (_, Err(why)) => Self { unknown: Some(why), ..Self::default() },
-        }
+        let (service, socket) = match (show(SERVICE).await, show(SOCKET).await) {
+            (Ok(service), Ok(socket)) => (service, socket),
+            (Err(why), _) | (_, Err(why)) => return Self { unknown: Some(why), ..Self::default() },
+        };
+        let files = external::run("systemctl", &["cat", SERVICE]).await;
+        let credentials = files.map(|files| passed(&files.text)).unwrap_or_default();
+        Self { service, socket, credentials, unknown: None }
     }
 
     fn get<'a>(properties: &'a BTreeMap<String, String>, name: &str) -> &'a str {
@@ -67,8 +72,7 @@ impl Units {
 
     /// The file that the unit passes as this credential.
     pub(super) fn credential_source(&self, name: &str) -> Option<&str> {
-        let passed = Self::get(&self.service, "LoadCredential");
-        passed.split_whitespace().find_map(|pair| pair.strip_prefix(name)?.strip_prefix(':'))
+        self.credentials.get(name).map(String::as_str)
     }
 
     /// What the unit sets that a command in a shell does not see.
@@ -226,6 +230,15 @@ impl Units {
     }
 }
 
+/// `LoadCredential=NAME:PATH` in the files of a unit (systemd.exec(5)).
+fn passed(files: &str) -> BTreeMap<String, String> {
+    let pair = |line: &str| {
+        let (name, path) = line.trim().strip_prefix("LoadCredential=")?.split_once(':')?;
+        Some((name.to_owned(), path.to_owned()))
+    };
+    files.lines().filter_map(pair).collect()
+}
+
 async fn show(unit: &str) -> Result<BTreeMap<String, String>, String> {
     let shown = external::run("systemctl", &["show", PROPERTIES, unit]).await?;
     if !shown.success {
@@ -251,11 +264,17 @@ mod tests {
                 "{ path=/usr/bin/kms-plugin ; argv[]=/usr/bin/kms-plugin serve --log-level=debug ; x=y }"
                     .to_owned(),
             ),
-            ("LoadCredential".to_owned(), "other:/a secret-id:/etc/kms-plugin/secret-id".to_owned()),
         ]);
         let units = Units { service, ..Units::default() };
         assert_eq!(units.own_settings(), ["KMS_PLUGIN_VAULT_NAMESPACE", "--log-level"]);
-        assert_eq!(units.credential_source("secret-id"), Some("/etc/kms-plugin/secret-id"));
-        assert_eq!(units.credential_source("secret"), None);
+    }
+
+    #[test]
+    fn the_files_of_credentials_are_in_the_units_text() {
+        let credentials =
+            passed("[Service]\nLoadCredential=secret-id:/etc/secret-id\nLoadCredential=bare\nUser=x\n");
+        let units = Units { credentials, ..Units::default() };
+        assert_eq!(units.credential_source("secret-id"), Some("/etc/secret-id"));
+        assert_eq!((units.credential_source("secret"), units.credential_source("bare")), (None, None));
     }
 }
