@@ -164,14 +164,14 @@ impl KeyServices<'_> {
         for (name, service) in all {
             let KeyService::Vault(vault) = service else { continue };
             let mut vault = vault.as_ref().clone();
-            credentials::from_outside(&mut vault, self.units);
+            let passed = credentials::from_outside(&mut vault, self.units);
             // A key beside the first one is reached by the same way and the same token.
             let shared = first.as_ref().filter(|_| vault.shares_login);
             let shared = shared.map(|(inspector, usable)| (inspector.beside(&vault), *usable));
             let (inspector, usable) = match shared {
                 Some(shared) => shared,
                 None => {
-                    let readable = credentials::check(&vault, &user, self.report);
+                    let readable = credentials::check(&vault, &user, passed, self.report);
                     let Some(inspector) = self.inspector(name, &vault) else { continue };
                     let reached = network::check(&vault, &inspector, self.args.timeout, self.report).await;
                     let usable =

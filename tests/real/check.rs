@@ -74,7 +74,7 @@ async fn a_running_agent_that_was_refused_answers_for_the_credentials() {
     agent.wait_for_reason("failed", "credentials_refused").await;
     let sent = bao.count("auth/approle/login");
     let found = check(agent.directory.path(), &[]);
-    found.fails(&["login", "socket", "agent"], &["the running agent was refused", "write a new secret-id"]);
+    found.fails(&["login", "agent"], &["the running agent was refused", "write a new secret-id"]);
     assert_eq!(bao.count("auth/approle/login"), sent);
     write_secret(&bao.file("secret-id"), &good);
     agent.wait_for_phase("ready").await;

@@ -54,8 +54,9 @@ async fn the_units_and_the_service_user() {
     node.ok("systemctl unmask kms-plugin.service kms-plugin.socket && systemctl enable --now kms-plugin");
     green(&node).await;
 
-    node.ok("mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Unit]\\nStartLimitIntervalSec=10\\n[Service]\\nWatchdogSec=0\\nEnvironment=KMS_PLUGIN_LOG_LEVEL=info\\n' > /etc/systemd/system/kms-plugin.service.d/local.conf");
+    node.ok("touch /usr/lib/systemd/system/kms-plugin.service");
     check(&node).warns(&["service"], &["changed after systemd read them", "daemon-reload"]);
+    node.ok("mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Unit]\\nStartLimitIntervalSec=10\\n[Service]\\nWatchdogSec=0\\nEnvironment=KMS_PLUGIN_LOG_LEVEL=info\\n' > /etc/systemd/system/kms-plugin.service.d/local.conf");
     node.ok("systemctl daemon-reload && systemctl restart kms-plugin");
     node.wait_for_phase("ready").await;
     let found = check(&node);

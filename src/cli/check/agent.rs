@@ -12,6 +12,18 @@ use crate::backend::KeyDescription;
 use crate::cli::client;
 use crate::supervisor::ADMIN_SOCKET;
 
+/// The section of docs/troubleshooting.md on a reason of the agent's.
+fn section(reason: &str) -> &'static str {
+    match reason {
+        "unreachable" | "sealed" | "no_contact" => "vault-is-away",
+        "denied" | "key_unreadable" => "vault-refuses",
+        "credentials_refused" | "credentials_unreadable" => "credentials-are-wrong-or-expired",
+        "key_missing" | "key_unusable" => "the-key-is-gone-or-cannot-be-used",
+        "key_replaced" | "key_rolled_back" => "the-key-was-replaced-or-rolled-back",
+        _ => "the-agent-is-not-running",
+    }
+}
+
 /// The gauge of data that cannot be unwrapped.
 const UNREADABLE: &str = "kms_plugin_unreadable_key_ids ";
 
@@ -56,6 +68,11 @@ impl AgentView {
         self.key_id() == Some(key_id) || now == Some(key_id)
     }
 
+    /// Whether it tells the API server that something is wrong.
+    pub(super) fn complains(&self) -> bool {
+        self.at("/kms_status").and_then(Value::as_str).is_some_and(|announced| announced != "ok")
+    }
+
     /// Why it was refused at a login with the credentials as they are now, and what to do: an agent reads a
     /// changed file within seconds.
     pub(super) fn refused_login(&self, name: &str) -> Option<(String, String)> {
@@ -83,7 +100,7 @@ impl AgentView {
         // The remedy has a place of its own.
         let seen = line.split("; remedy: ").next().unwrap_or(line);
         let remedy = text("/reason/remedy");
-        report.add(match text("/phase") {
+        let finding = match text("/phase") {
             "ready" => Finding::ok(Check::Agent, "", seen),
             "failed" => Finding::fail(
                 Check::Agent,
@@ -96,15 +113,17 @@ impl AgentView {
                 Finding::warn(Check::Agent, "", seen, "it rides this out as long as the line says", remedy)
             }
             _ => Finding::warn(Check::Agent, "", seen, "the API server is not ready before it is", remedy),
-        });
+        };
+        report.add(finding.at(section(text("/reason/kind"))));
         if let Some(problem) = status.pointer("/primary/token/problem").and_then(Value::as_str) {
-            report.add(Finding::warn(
+            let warning = Finding::warn(
                 Check::Agent,
                 "token",
                 problem,
                 "the token that it holds still works; when it ends, nothing does",
                 "mend the login before that: the lines on login and token above say how",
-            ));
+            );
+            report.add(warning.at(section("credentials_refused")));
         }
     }
 

@@ -34,26 +34,27 @@ struct Place {
 }
 
 /// Where systemd's credentials can be read from outside of the service: as passed to the running one, else the
-/// files that its unit names. What is in neither place stays as it is.
-pub(super) fn from_outside(vault: &mut Vault, units: &Units) {
+/// files that its unit names. What is in neither place stays as it is. Whether such a place was found: then it
+/// is systemd that reads it, not the service.
+pub(super) fn from_outside(vault: &mut Vault, units: &Units) -> bool {
     let place = |source: &mut SecretSource| {
-        let SecretSource::Credential(name) = source else { return };
+        let SecretSource::Credential(name) = source else { return false };
         if source_is_passed(name) {
-            return;
+            return false;
         }
         let passed = Path::new(PASSED).join(&*name);
         let named = units.credential_source(name).map(PathBuf::from);
-        if let Some(path) = Some(passed).filter(|path| path.exists()).or(named) {
-            // A credential's file is root's alone, wherever it comes from.
-            *source = SecretSource::file(&path, true);
-        }
+        let Some(path) = Some(passed).filter(|path| path.exists()).or(named) else { return false };
+        // A credential's file is root's alone, wherever it comes from.
+        *source = SecretSource::file(&path, true);
+        true
     };
     match &mut vault.auth.method {
         Method::Token(source) => place(source),
         Method::AppRole { secret_id, .. } => place(secret_id),
         Method::Userpass { password, .. } => place(password),
         Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => place(jwt),
-        Method::Cert { .. } => {}
+        Method::Cert { .. } => false,
     }
 }
 
@@ -92,12 +93,19 @@ fn places(vault: &Vault) -> Vec<Result<Place, String>> {
     places
 }
 
-/// Looks at every file of one key service; whether all of them can be used.
-pub(super) fn check(vault: &Vault, user: &Result<ServiceUser, String>, report: &mut Report) -> bool {
+/// Looks at every file of one key service; whether all of them can be used. `passed` is whether systemd reads
+/// the secret for the service.
+pub(super) fn check(
+    vault: &Vault,
+    user: &Result<ServiceUser, String>,
+    passed: bool,
+    report: &mut Report,
+) -> bool {
     let mut usable = true;
     for place in places(vault) {
         let finding = match place {
-            Ok(place) => place.check(user),
+            Ok(place) if passed && place.is_credential() => place.check(None),
+            Ok(place) => place.check(user.as_ref().ok()),
             Err(name) => Finding::skipped(
                 Check::Credentials,
                 name,
@@ -111,7 +119,12 @@ pub(super) fn check(vault: &Vault, user: &Result<ServiceUser, String>, report: &
 }
 
 impl Place {
-    fn check(&self, user: &Result<ServiceUser, String>) -> Finding {
+    /// What the method logs in with.
+    fn is_credential(&self) -> bool {
+        self.secret.is_some() && self.what != "client key"
+    }
+
+    fn check(&self, user: Option<&ServiceUser>) -> Finding {
         let shown = self.path.display().to_string();
         let fail =
             |seen: String, remedy: String| Finding::fail(Check::Credentials, &shown, seen, WHY, remedy);
@@ -123,7 +136,7 @@ impl Place {
                 return fail(format!("{}: {cause}", self.what), remedy);
             }
         };
-        if let Ok(user) = user
+        if let Some(user) = user
             && let Err(obstacle) = user.may_read(&self.path)
         {
             let name = &user.name;
@@ -137,9 +150,7 @@ impl Place {
                 remedy,
             );
         }
-        if let Some(source) = &self.secret
-            && self.what != "client key"
-        {
+        if let Some(source) = self.secret.as_ref().filter(|_| self.is_credential()) {
             match source.read() {
                 Err(error) => return fail(error.to_string(), error.remedy),
                 Ok(secret) if self.what == "JWT" => {

@@ -146,6 +146,11 @@ impl Finding {
         Self::new(check, subject, Outcome::Fail, seen).told(why, remedy)
     }
 
+    /// The same with another section of docs/troubleshooting.md.
+    pub(super) fn at(self, section: &str) -> Self {
+        Self { see: self.see.map(|_| format!("docs/troubleshooting.md#{section}")), ..self }
+    }
+
     fn new(check: Check, subject: impl Into<String>, outcome: Outcome, seen: impl Into<String>) -> Self {
         let (subject, seen) = (subject.into(), seen.into());
         Self { check, subject, outcome, seen, why: None, remedy: None, see: None }
