@@ -158,3 +158,26 @@ async fn a_stop_lets_calls_under_way_end() {
     assert!(agent.ended().await.success(), "{}", agent.log());
     assert!(!agent.socket().exists());
 }
+
+/// What docs/operations.md says for an outage that outlasts the grace.
+#[tokio::test]
+async fn a_longer_grace_and_a_restart_bring_status_back_in_an_outage() {
+    let bao = Bao::start().await;
+    let config = bao.vault_config() + QUICK;
+    let short = format!("{config}outage_grace = \"1s\"\n");
+    let agent = Agent::ready(&short).await;
+    bao.freeze();
+    eventually("the grace is over", async || {
+        let status = agent.status()?;
+        if status["kms_status"] == "unhealthy" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let mut agent = agent;
+    agent.stop().await;
+    let directory = agent.kill();
+    let agent = Agent::start_in(directory, &format!("{config}outage_grace = \"unlimited\"\n"), &[]);
+    let status = agent.wait_for_phase("degraded").await;
+    assert_eq!(status["kms_status"], "ok", "{status}");
+    bao.thaw();
+    agent.wait_for_phase("ready").await;
+}

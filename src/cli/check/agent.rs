@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::PRIMARY;
-use super::finding::{Check, Finding};
+use super::finding::{Check, Finding, REASONS};
 use super::report::Report;
 use crate::backend::KeyDescription;
 use crate::cli::client;
@@ -14,14 +14,7 @@ use crate::supervisor::ADMIN_SOCKET;
 
 /// The section of docs/troubleshooting.md on a reason of the agent's.
 fn section(reason: &str) -> &'static str {
-    match reason {
-        "unreachable" | "sealed" | "no_contact" => "vault-is-away",
-        "denied" | "key_unreadable" => "vault-refuses",
-        "credentials_refused" | "credentials_unreadable" => "credentials-are-wrong-or-expired",
-        "key_missing" | "key_unusable" => "the-key-is-gone-or-cannot-be-used",
-        "key_replaced" | "key_rolled_back" => "the-key-was-replaced-or-rolled-back",
-        _ => "the-agent-is-not-running",
-    }
+    REASONS.iter().find(|(kind, _)| *kind == reason).map_or(Check::Agent.section(), |(_, section)| section)
 }
 
 /// The gauge of data that cannot be unwrapped.

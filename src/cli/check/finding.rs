@@ -97,6 +97,21 @@ impl Check {
     }
 }
 
+/// The section of docs/troubleshooting.md on each kind of reason that an agent gives.
+pub(super) const REASONS: [(&str, &str); 11] = [
+    ("unreachable", "vault-is-away"),
+    ("sealed", "vault-is-away"),
+    ("no_contact", "vault-is-away"),
+    ("denied", "vault-refuses"),
+    ("key_unreadable", "vault-refuses"),
+    ("credentials_refused", "credentials-are-wrong-or-expired"),
+    ("credentials_unreadable", "a-secret-file-cannot-be-used"),
+    ("key_missing", "the-key-is-gone-or-cannot-be-used"),
+    ("key_unusable", "the-key-is-gone-or-cannot-be-used"),
+    ("key_replaced", "the-key-was-replaced-or-rolled-back"),
+    ("key_rolled_back", "the-key-was-replaced-or-rolled-back"),
+];
+
 /// One line of the report.
 #[derive(Clone, Debug, Serialize)]
 pub(in crate::cli) struct Finding {
@@ -162,6 +177,42 @@ impl Finding {
             remedy: Some(remedy.into()),
             see: Some(format!("docs/troubleshooting.md#{}", self.check.section())),
             ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_section_that_a_finding_names_is_in_the_documentation() {
+        let text = include_str!("../../../docs/troubleshooting.md");
+        let anchor = |heading: &str| {
+            let plain = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-'));
+            plain.collect::<String>().to_lowercase().replace(' ', "-")
+        };
+        let anchors: Vec<String> =
+            text.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
+        let checks = [
+            Check::Configuration,
+            Check::Credentials,
+            Check::Dns,
+            Check::Server,
+            Check::Login,
+            Check::Policy,
+            Check::Key,
+            Check::RoundTrip,
+            Check::Quota,
+            Check::Socket,
+            Check::Service,
+            Check::Peer,
+            Check::EncryptionConfig,
+        ];
+        let sections =
+            checks.map(Check::section).into_iter().chain(REASONS.iter().map(|(_, section)| *section));
+        for section in sections {
+            assert!(anchors.iter().any(|anchor| anchor == section), "{section} in {anchors:?}");
         }
     }
 }
