@@ -109,6 +109,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// The files of every credential that systemd passes to the service, wherever they can be read from here.
+pub(super) async fn passed_credentials() -> Vec<PathBuf> {
+    Units::read().await.passed_credentials()
+}
+
 /// Every check, in order.
 pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
     let units = Units::read().await;

@@ -16,7 +16,7 @@ use super::{client, config, external, report, runtime, status};
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::settings::KeyService;
 use crate::config::vault::{Method, Vault};
-use crate::config::{DEFAULT_RUNTIME_DIR, Settings};
+use crate::config::{DEFAULT_RUNTIME_DIR, Merged, Settings};
 use crate::supervisor::ADMIN_SOCKET;
 use archive::Archive;
 use redaction::Redaction;
@@ -25,6 +25,15 @@ use redaction::Redaction;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest private key that is read in order to be redacted, in bytes.
 const MAX_KEY: u64 = 64 * 1024;
+/// Settings that name a file with a secret.
+const SECRET_FILES: [&str; 6] = [
+    "vault.auth.token_file",
+    "vault.auth.role_id_file",
+    "vault.auth.secret_id_file",
+    "vault.auth.password_file",
+    "vault.auth.jwt_file",
+    "vault.client_key_file",
+];
 /// Our units.
 const UNITS: [&str; 4] =
     ["kms-plugin.service", "kms-plugin.socket", "kms-plugin-rebind.path", "kms-plugin-rebind.service"];
@@ -61,10 +70,14 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
         let message = format!("{} is there already; name another file with --file", file.display());
         return Err(Failure::message(Exit::Usage, message));
     }
-    let settings = args.flags.merge().ok().and_then(|merged| Settings::from_merged(&merged).ok());
+    let merged = args.flags.merge().ok();
+    let settings = merged.as_ref().and_then(|merged| Settings::from_merged(merged).ok());
     let bug = |message: String| Failure::message(Exit::Internal, message);
-    let redaction = Redaction::new(&secrets(settings.as_ref())).map_err(bug)?;
-    let parts = runtime()?.block_on(collect(args, settings.as_ref()));
+    let runtime = runtime()?;
+    let mut files = runtime.block_on(check::passed_credentials());
+    files.extend(merged.iter().flat_map(named));
+    let redaction = Redaction::new(&secrets(settings.as_ref(), files)).map_err(bug)?;
+    let parts = runtime.block_on(collect(args, settings.as_ref()));
     let mut archive = Archive::new(&directory);
     let cannot = |error: std::io::Error| {
         Failure::new(Exit::Unavailable, error).context(format!("{} cannot be written", file.display()))
@@ -203,8 +216,30 @@ async fn system(settings: Option<&Settings>) -> String {
 }
 
 /// Every secret that the configuration leads to, in order to take it out.
-fn secrets(settings: Option<&Settings>) -> Vec<Zeroizing<String>> {
-    let Some(settings) = settings else { return Vec::new() };
+fn secrets(settings: Option<&Settings>, files: Vec<PathBuf>) -> Vec<Zeroizing<String>> {
+    let mut texts: Vec<_> = files.into_iter().filter_map(read).collect();
+    texts.extend(settings.into_iter().flat_map(of_settings));
+    let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
+    // The frame of a PEM file is no secret.
+    let secret = lines.filter(|line| !line.is_empty() && !line.starts_with("-----"));
+    secret.map(|line| Zeroizing::new(line.to_owned())).collect()
+}
+
+/// The files that a configuration names as secrets, also when it is not valid.
+fn named(merged: &Merged) -> Vec<PathBuf> {
+    let file = |key: &&str| merged.value(key)?.into_string().map(PathBuf::from);
+    SECRET_FILES.iter().filter_map(file).collect()
+}
+
+/// The whole file, whatever is wrong with it: a secret that cannot be used is one all the same.
+fn read(path: PathBuf) -> Option<Zeroizing<String>> {
+    let small =
+        std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_KEY);
+    let text = small.then(|| std::fs::read(&path).ok()).flatten().map(Zeroizing::new);
+    text.map(|text| Zeroizing::new(String::from_utf8_lossy(&text).into_owned()))
+}
+
+fn of_settings(settings: &Settings) -> Vec<Zeroizing<String>> {
     let services =
         std::iter::once(&settings.primary).chain(settings.decrypt_only.iter().map(|(_, service)| service));
     let vaults = services.filter_map(|service| match service {
@@ -215,13 +250,6 @@ fn secrets(settings: Option<&Settings>) -> Vec<Zeroizing<String>> {
 }
 
 fn of_login(vault: &Vault) -> Vec<Zeroizing<String>> {
-    // The whole file, whatever is wrong with it: a secret that cannot be used is one all the same.
-    let read = |path: PathBuf| {
-        let small =
-            std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_KEY);
-        let text = small.then(|| std::fs::read(&path).ok()).flatten().map(Zeroizing::new);
-        text.map(|text| Zeroizing::new(String::from_utf8_lossy(&text).into_owned()))
-    };
     let of = |source: &SecretSource| source.path().and_then(read);
     let mut texts: Vec<Zeroizing<String>> = match &vault.auth.method {
         Method::Token(source) => of(source).into_iter().collect(),
@@ -237,8 +265,5 @@ fn of_login(vault: &Vault) -> Vec<Zeroizing<String>> {
         Method::Cert { .. } => Vec::new(),
     };
     texts.extend(vault.tls.client.iter().filter_map(|(_, key)| read(key.clone())));
-    let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
-    // The frame of a PEM file is no secret.
-    let secret = lines.filter(|line| !line.is_empty() && !line.starts_with("-----"));
-    secret.map(|line| Zeroizing::new(line.to_owned())).collect()
+    texts
 }

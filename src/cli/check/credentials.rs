@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::finding::{Check, Finding, Outcome};
 use super::report::Report;
 use super::service_user::ServiceUser;
-use super::unit::Units;
+use super::unit::{PASSED, Units};
 use crate::clock::unix_seconds;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::vault::{Method, Vault};
@@ -21,8 +21,6 @@ use crate::snapshot::ago;
 
 /// Age from which a secret should be replaced by a new one.
 const OLD: Duration = Duration::from_secs(365 * 86_400);
-/// Where systemd shows root the credentials of a running service.
-const PASSED: &str = "/run/credentials/kms-plugin.service";
 const WHY: &str = "without it the agent cannot log in";
 
 /// A file that the agent reads.

@@ -1,6 +1,7 @@
 //! The units, as systemd shows them: enabled, active, the watchdog, the start limit, and whose they are.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
@@ -19,6 +20,8 @@ const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileStat
 /// Why a service that does not run matters.
 const DEAD: &str =
     "without the agent, the API server can neither read nor write Secrets that it does not have in memory";
+/// Where systemd shows root the credentials of the running service.
+pub(super) const PASSED: &str = "/run/credentials/kms-plugin.service";
 /// What our unit sets by itself.
 const OWN_VARIABLE: &str = "KMS_PLUGIN_BOOT_ID=";
 
@@ -73,6 +76,13 @@ impl Units {
     /// The file that the unit passes as this credential.
     pub(super) fn credential_source(&self, name: &str) -> Option<&str> {
         self.credentials.get(name).map(String::as_str)
+    }
+
+    /// Every file that holds a credential of the service: those that its unit names, and those of the running one.
+    pub(super) fn passed_credentials(&self) -> Vec<PathBuf> {
+        let running = std::fs::read_dir(PASSED).into_iter().flatten().filter_map(Result::ok);
+        let named = self.credentials.values().map(PathBuf::from);
+        named.chain(running.map(|entry| entry.path())).collect()
     }
 
     /// What the unit sets that a command in a shell does not see.
