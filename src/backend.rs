@@ -200,6 +200,9 @@ pub struct TokenState {
     pub logins: u64,
     /// What is wrong with renewal or login, while the token still serves.
     pub problem: Option<String>,
+    /// A hash of the credentials that were refused last, and will not be sent again soon; for root alone.
+    #[serde(skip)]
+    pub refused: Option<String>,
 }
 
 /// A key service with one key in it. Every call keeps its deadline.
@@ -233,9 +236,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The key version that a ciphertext names, or `None` when it is not in this service's form.
     fn ciphertext_version(&self, ciphertext: &[u8]) -> Option<u32>;
-
-    /// Asks the addresses that failed whether they are back, while another one serves.
-    async fn revisit(&self, _deadline: Deadline) {}
 
     /// How each address last answered.
     fn addresses(&self) -> Vec<AddressState>;

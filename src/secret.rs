@@ -43,8 +43,7 @@ impl fmt::Debug for Secret {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// A hash of the fingerprint that can be written to a file for `purpose`: compared there, and of no use to
-    /// find the secret by another file's hash.
+    /// A hash of the fingerprint for one `purpose`, to compare where the fingerprint itself should not be.
     pub fn salted(&self, purpose: &[u8]) -> String {
         let mut hash = Context::new(&SHA256);
         hash.update(purpose);

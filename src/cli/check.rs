@@ -11,6 +11,7 @@ mod key;
 mod login;
 mod network;
 mod peer;
+mod refusals;
 mod report;
 mod service_user;
 mod socket;
@@ -31,9 +32,10 @@ use crate::kms::key_id;
 use crate::vault::Inspector;
 
 use agent::AgentView;
+use credentials::Readable;
 use finding::{Check, Finding, Outcome};
 use key::{KeyCheck, Learnt};
-use login::Refusals;
+use refusals::Refusals;
 pub(super) use report::Report;
 use service_user::ServiceUser;
 use unit::Units;
@@ -100,7 +102,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
     }
     let mut report = Report::new(args.output == Output::Text);
-    runtime()?.block_on(fill(args, &mut report));
+    let runtime = runtime()?;
+    runtime.block_on(fill(args, &mut report));
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
     report.show(args.output)?;
     Ok(match report.worst() {
         Outcome::Ok | Outcome::Skipped => Exit::Ok,
@@ -117,6 +122,7 @@ pub(super) async fn passed_credentials() -> Vec<PathBuf> {
 /// Every check, in order.
 pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
     let units = Units::read().await;
+    service_user::check(report);
     let settings = configuration::check(&args.flags, &units, report);
     let runtime_dir = settings.as_ref().map(|settings| settings.server.runtime_dir.clone());
     let runtime_dir = runtime_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR));
@@ -137,8 +143,9 @@ pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
     admin::check(settings.server.admin, &agent, &web, args.timeout, report).await;
     agent.judge(report);
     agent.judge_data(learnt.key.as_ref().map(|(_, key)| key), report);
-    let announced = agent.key_id().or(expected);
-    peer::check(&args.peer, announced, version.or_else(|| agent.version()), &web, args.timeout, report).await;
+    // Both from one source: a rotation may lie between them.
+    let announced = agent.key_id().zip(agent.version()).or(expected.zip(version));
+    peer::check(&args.peer, announced, &web, args.timeout, report).await;
     if let Some(file) = &args.encryption_config {
         encryption_config::check(file, &settings.server.socket, learnt.slowest, report);
     }
@@ -218,12 +225,13 @@ impl KeyServices<'_> {
         name: &str,
         vault: &Vault,
         inspector: &Inspector,
-        (readable, reached): (bool, bool),
+        (readable, reached): (Readable, bool),
         refusals: &mut Refusals,
     ) -> bool {
         let because = match () {
             () if self.args.no_login => "--no-login",
-            () if !readable => "a file that it needs cannot be used",
+            () if readable == Readable::No => "a file that it needs cannot be used",
+            () if readable == Readable::Hidden => "only the running service sees its credential",
             () if !reached => "no address can be used",
             () => {
                 let time = self.args.timeout;

@@ -182,7 +182,7 @@ fn pretty(value: &Value) -> String {
 
 async fn output(program: &str, arguments: &[&str]) -> String {
     match external::run(program, arguments).await {
-        Ok(output) => output.text,
+        Ok(output) => output.text + &output.complaint,
         Err(why) => why + "\n",
     }
 }

@@ -84,7 +84,15 @@ pub(super) fn run(args: &VerifyEtcdArgs) -> Result<Exit, Failure> {
         Output::Json => report.json(),
     };
     report::line(&text)?;
-    Ok(if report.finished() == Some(false) { Exit::Warned } else { Exit::Ok })
+    match report.finished() {
+        Some(true) => Ok(Exit::Ok),
+        Some(false) => Ok(Exit::Warned),
+        // No answer is not a yes: a version may be switched off after it.
+        None => Err(Failure::message(
+            Exit::Unavailable,
+            "the current key_id is not known: run it as root beside the agent, or name it with --current-key-id (kms-plugin probe shows it)",
+        )),
+    }
 }
 
 async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
@@ -94,6 +102,10 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
             Exit::Usage,
             "nothing to read: name an --endpoint, or pipe it in: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -",
         ));
+    }
+    if !from_etcd && args.prefix.is_given() {
+        let message = "--prefix and --encryption-config choose what is read from an --endpoint; what is piped in is counted as it is";
+        return Err(Failure::message(Exit::Usage, message));
     }
     // What can be wrong with the command line, before anybody is asked.
     let prefixes = args.prefix.prefixes()?;

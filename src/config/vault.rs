@@ -25,6 +25,22 @@ pub struct Vault {
     pub shares_login: bool,
 }
 
+impl Vault {
+    /// What a login depends on beside its secret: the same secret is another login elsewhere.
+    pub fn login_scope(&self) -> String {
+        let addresses: Vec<&str> = self.addresses.iter().map(Url::as_str).collect();
+        let method = match &self.auth.method {
+            Method::Token(_) => "token".to_owned(),
+            Method::AppRole { .. } => "approle".to_owned(),
+            Method::Userpass { username, .. } => format!("userpass {username}"),
+            Method::Cert { role } => format!("cert {}", role.as_deref().unwrap_or_default()),
+            Method::Jwt { role, .. } => format!("jwt {}", role.as_deref().unwrap_or_default()),
+            Method::Kubernetes { role, .. } => format!("kubernetes {role}"),
+        };
+        format!("{} {:?} {:?} {method}", addresses.join(" "), self.auth_namespace, self.auth.mount)
+    }
+}
+
 /// TLS to the servers.
 #[derive(Clone, Debug)]
 pub struct Tls {

@@ -1,5 +1,5 @@
-//! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key
-//! and /reload.
+//! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key,
+//! /reload and /refused.
 //!
 //! Renders the snapshot and nothing else: a probe costs the key service no call. Must not know KMS.
 

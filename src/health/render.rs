@@ -1,5 +1,7 @@
 //! The snapshot as text and as JSON.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::clock::BootTime;
@@ -34,6 +36,14 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusBody<'_> {
         primary: &snapshot.primary,
         decrypt_only: &snapshot.decrypt_only,
     }
+}
+
+/// `/refused`: a hash of the refused credentials of each key service that was refused.
+pub(super) fn refused(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
+    let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
+    services
+        .filter_map(|service| Some((service.name.as_str(), service.token.as_ref()?.refused.as_deref()?)))
+        .collect()
 }
 
 /// One check with its result, as kube's own `?verbose` shows it.

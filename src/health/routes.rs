@@ -62,7 +62,8 @@ pub fn router(snapshot: Snapshots, alive: Alive, metrics: Metrics, wishes: Wishe
         .route("/accept-key", post(accept_key))
         .route("/reload", post(reload))
         .with_state(wishes);
-    public_router(snapshot, alive, metrics).merge(private)
+    let shown = Router::new().route("/refused", get(refused)).with_state(snapshot.clone());
+    public_router(snapshot, alive, metrics).merge(private).merge(shown)
 }
 
 /// Whether everything behind the socket works: the key service, our login, the key.
@@ -120,6 +121,11 @@ fn answer(
     } else {
         (code, render::trouble(snapshot) + "\n").into_response()
     }
+}
+
+/// Which credentials were refused, as hashes, so that a check does not send them once more.
+async fn refused(State(snapshot): State<Snapshots>) -> Response {
+    Json(render::refused(&snapshot())).into_response()
 }
 
 async fn accept_key(State(wishes): State<Wishes>) -> Response {

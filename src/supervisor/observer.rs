@@ -181,7 +181,7 @@ impl Observer {
             Ok(()) => {
                 watch.trip_fault = None;
                 watch.confirmed = false;
-                self.backend.revisit(Deadline::after(LOOK)).await;
+
                 self.tell(Event::RoundTrip).await;
             }
             Err(error) if is_outage(&error) => self.failed(watch, error, false).await,

@@ -3,6 +3,7 @@
 //! Must not know tokens' lives or Transit. Every attempt's time comes from what is left of the caller's
 //! deadline; there are no hidden retries, and redirects lead only to configured addresses.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,8 +75,8 @@ pub(super) struct Client {
     /// The cluster that our key is known to live in.
     cluster_id: Mutex<Option<String>>,
     notes: Notes,
-    /// The tightest quota that an answer told of.
-    quota: Mutex<Option<Quota>>,
+    /// The first and the last quota that an answer told of.
+    quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
 }
 
@@ -92,6 +93,12 @@ impl Client {
             quota: Mutex::default(),
             metrics,
         })
+    }
+
+    /// The files that TLS is made of.
+    pub(super) fn tls_files(&self) -> Vec<PathBuf> {
+        let client = self.vault.tls.client.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.vault.tls.ca_file.iter().chain(client).cloned().collect()
     }
 
     /// Reads the TLS files again. What cannot be used is told, and the old stays.
@@ -241,12 +248,13 @@ impl Client {
     }
 
     fn note_quota(&self, quota: Option<Quota>) {
-        let mut tightest = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
-        *tightest = tightest.into_iter().chain(quota).min_by_key(|quota| quota.remaining);
+        let Some(last) = quota else { return };
+        let mut told = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = Some((told.map_or(last, |(first, _)| first), last));
     }
 
-    /// The tightest quota that an answer told of, if any did.
-    pub(super) fn quota(&self) -> Option<Quota> {
+    /// The first and the last quota that an answer told of, if any did.
+    pub(super) fn quota(&self) -> Option<(Quota, Quota)> {
         *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

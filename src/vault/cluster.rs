@@ -2,6 +2,8 @@
 //!
 //! Must not know tokens or Transit.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde::Deserialize;
 
@@ -11,9 +13,15 @@ use super::error;
 use super::exchange::Request;
 use crate::backend::{BackendError, ErrorKind};
 use crate::clock::Deadline;
+use crate::retry::Backoff;
 
 /// Answers 200 whatever the state, except for what cannot serve at all.
 const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
+
+/// Least and longest time until an address that failed is looked at again.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Time for such a look.
+const LOOK: Duration = Duration::from_millis(1500);
 
 /// `sys/health`, as far as it is used.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,17 +57,27 @@ impl Client {
         Err(first.unwrap_or_else(|| BackendError::deadline("looking for a server")))
     }
 
-    /// Asks the addresses that failed last, all at once. Calls go to the one that works: without this, what
-    /// is told of the others would stay as it was.
-    pub(super) async fn revisit(&self, deadline: Deadline) {
-        let failed = |address: &Address| address.state().0 == Some(false) && !address.is_foreign();
-        let looks = self
-            .addresses
-            .iter()
-            .enumerate()
-            .filter(|(_, address)| failed(address))
-            .map(|(index, _)| self.health(index, deadline));
-        futures_util::future::join_all(looks).await;
+    /// Looks again and again at addresses that failed while another one serves: calls go to that one, and
+    /// without this, what is told of the others would stay as it was. Never returns.
+    pub(super) async fn look_after_failed(&self) {
+        let mut pace = Backoff::new(AGAIN.0, AGAIN.1);
+        loop {
+            tokio::time::sleep(pace.next_delay()).await;
+            let failed = |address: &Address| address.state().0 == Some(false) && !address.is_foreign();
+            let looks: Vec<_> = self
+                .addresses
+                .iter()
+                .enumerate()
+                .filter(|(_, address)| failed(address))
+                .map(|(index, _)| self.health(index, Deadline::after(LOOK)))
+                .collect();
+            // When all have failed, whoever calls looks at them.
+            if looks.is_empty() || looks.len() == self.addresses.len() {
+                pace.reset();
+                continue;
+            }
+            futures_util::future::join_all(looks).await;
+        }
     }
 
     async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, BackendError> {

@@ -21,7 +21,7 @@ use super::transit::TransitBackend;
 use crate::backend::{Backend as _, BackendError, ErrorKind};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
-use crate::secret::Fingerprint;
+
 use crate::telemetry::metrics::Metrics;
 
 /// A ciphertext in Transit's form that no key has made: whoever may decrypt is told that it is bad.
@@ -111,12 +111,18 @@ impl Inspector {
         }
     }
 
-    /// Tells these credentials from others. Sends nothing.
+    /// Tells this login from others: a hash of the credentials and of where they are sent. Sends nothing.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
-        login::method(&self.vault).fingerprint()
+    pub fn login_id(&self) -> Result<String, BackendError> {
+        let fingerprint = login::method(&self.vault).fingerprint()?;
+        Ok(fingerprint.salted(self.vault.login_scope().as_bytes()))
+    }
+
+    /// What an operator does when the login is refused.
+    pub fn login_remedy(&self) -> String {
+        login::method(&self.vault).remedy()
     }
 
     /// Logs in, once: nothing is tried again.
@@ -181,8 +187,8 @@ impl Inspector {
         }
     }
 
-    /// The tightest rate limit that an answer told of.
-    pub fn quota(&self) -> Option<Quota> {
+    /// The rate limit that the first and the last answer told of, where they did.
+    pub fn quota(&self) -> Option<(Quota, Quota)> {
         self.backend.client.quota()
     }
 

@@ -3,6 +3,7 @@
 //! Must not know Transit. Logins are made by the upkeep alone, with a deadline of its own: a caller that
 //! goes away in the middle must not lose a wrapped secret-id, or a login for everybody else.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::login::LoginMethod;
 use super::token::Token;
 use crate::backend::{BackendError, ErrorKind, TokenState};
 use crate::clock::{Deadline, unix_seconds};
-use crate::secret::Secret;
+use crate::secret::{Fingerprint, Secret};
 
 /// A token younger than this is a fresh login's: a refusal is not its age's fault.
 const FRESH: Duration = Duration::from_secs(300);
@@ -44,6 +45,10 @@ pub(super) struct Session {
     /// One look at a refused token at a time: its generation, and when it was found alive.
     looking: tokio::sync::Mutex<Option<(u64, Instant)>>,
     problem: Mutex<Option<String>>,
+    /// What a login depends on beside its secret.
+    scope: String,
+    /// A hash of the credentials that were refused, and what the server said.
+    refused: Mutex<Option<String>>,
 }
 
 /// What is held, and how the last login ended.
@@ -72,13 +77,21 @@ pub struct Lookup {
     /// Seconds after its creation at which it ends, whatever renews it; 0 is no such end.
     #[serde(default)]
     pub explicit_max_ttl: u64,
+    /// Seconds that each renewal grants, without an end; 0 when renewals end at a maximum.
+    #[serde(default)]
+    pub period: u64,
     /// When it was made, in seconds since 1970.
     #[serde(default)]
     pub creation_time: i64,
 }
 
 impl Session {
-    pub(super) fn new(client: Arc<Client>, method: Box<dyn LoginMethod>, namespace: String) -> Self {
+    pub(super) fn new(
+        client: Arc<Client>,
+        method: Box<dyn LoginMethod>,
+        namespace: String,
+        scope: String,
+    ) -> Self {
         Self {
             client,
             method,
@@ -91,6 +104,8 @@ impl Session {
             uses: AtomicU64::new(0),
             looking: tokio::sync::Mutex::default(),
             problem: Mutex::default(),
+            scope,
+            refused: Mutex::default(),
         }
     }
 
@@ -143,6 +158,15 @@ impl Session {
             self.renew_by_login.store(true, Ordering::Relaxed);
             self.wanted.notify_one();
         }
+    }
+
+    /// The files whose change is worth a login: credentials, and what TLS is made of.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.method.files();
+        files.extend(self.client.tls_files());
+        files.sort_unstable();
+        files.dedup();
+        files
     }
 
     pub(super) fn begin_uses(&self) {
@@ -244,6 +268,12 @@ impl Session {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
+    /// Notes which credentials were refused, or that none are.
+    pub(super) fn set_refused(&self, fingerprint: Option<Fingerprint>) {
+        let salted = fingerprint.map(|fingerprint| fingerprint.salted(self.scope.as_bytes()));
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = salted;
+    }
+
     /// The token's state, without the token.
     pub(super) fn state(&self) -> TokenState {
         let token = self.current();
@@ -258,6 +288,7 @@ impl Session {
             renewable: token.as_ref().is_some_and(|token| token.lease.renewable),
             logins: token.as_ref().map_or(0, |token| token.generation),
             problem: self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

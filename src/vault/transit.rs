@@ -71,7 +71,12 @@ impl TransitBackend {
     /// When the CA file, the client certificate or its key cannot be used.
     pub fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
         let client = Arc::new(Client::new(vault, metrics)?);
-        let session = Session::new(client.clone(), login::method(vault), vault.auth_namespace.clone());
+        let session = Session::new(
+            client.clone(),
+            login::method(vault),
+            vault.auth_namespace.clone(),
+            vault.login_scope(),
+        );
         Ok(Self::with(vault, client, Arc::new(session), false))
     }
 
@@ -294,10 +299,6 @@ impl Backend for TransitBackend {
         (plain && !data.is_empty()).then(|| version.parse().ok()).flatten()
     }
 
-    async fn revisit(&self, deadline: Deadline) {
-        self.client.revisit(deadline).await;
-    }
-
     fn addresses(&self) -> Vec<AddressState> {
         self.client.states()
     }
@@ -310,6 +311,6 @@ impl Backend for TransitBackend {
         if self.shares_session {
             std::future::pending::<()>().await;
         }
-        self.session.maintain().await;
+        tokio::join!(self.session.maintain(), self.client.look_after_failed());
     }
 }

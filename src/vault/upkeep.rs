@@ -100,7 +100,7 @@ impl Session {
         let stamps = self.file_stamps();
         let changed = stamps != upkeep.seen;
         if changed {
-            tracing::info!("a credential file changed; logging in with it");
+            tracing::info!("a file with credentials or certificates changed; logging in with it");
             upkeep.seen = stamps;
             if let Err(error) = self.client.reload_tls() {
                 tracing::error!("{error}; the TLS files as they were stay in use");
@@ -201,6 +201,7 @@ impl Session {
         match self.obtain(Deadline::after(LOGIN)).await {
             Ok(mut token) => {
                 upkeep.refused = None;
+                self.set_refused(None);
                 upkeep.logins += 1;
                 token.generation = upkeep.logins;
                 Ok(token)
@@ -208,6 +209,7 @@ impl Session {
             Err(error) => {
                 if error.kind() == ErrorKind::CredentialsRefused {
                     tracing::error!(KMS_REASON = error.kind().name(), KMS_REMEDY = error.remedy(), "{error}");
+                    self.set_refused(Some(fingerprint));
                     upkeep.refused =
                         Some((fingerprint, Instant::now() + spread(REFUSED_REST), error.clone()));
                 }
@@ -328,6 +330,6 @@ impl Session {
             let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
             (path, modified)
         };
-        self.method.files().into_iter().map(stamp).collect()
+        self.files().into_iter().map(stamp).collect()
     }
 }

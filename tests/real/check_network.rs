@@ -136,7 +136,7 @@ async fn a_server_that_is_sealed_empty_or_behind_in_time() {
     };
     let one = |address: &str| self::node(&bao.vault_config().replace(&bao.address, address));
     let empty = with(json!({ "initialized": false, "sealed": true, "version": "1.2.3" })).await;
-    check(one(&empty).path(), &[]).fails(&["server"], &["not initialised", "vault operator init"]);
+    check(one(&empty).path(), &[]).fails(&["server"], &["not initialised", "raft join"]);
     let ahead = json!({ "initialized": true, "sealed": false, "version": "1.2.3", "server_time_utc": 1_000 });
     let late = check(one(&with(ahead).await).path(), &["--no-login"]);
     let server = late.findings.iter().find(|finding| finding["check"] == "server").unwrap();
@@ -158,4 +158,19 @@ async fn answers_that_are_garbage() {
         check(node(&config).path(), &[]).fails(&["server"], &["Vault"]);
     }
     assert_eq!(bao.count(&format!("transit/keys/{KEY}")), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_certificate_by_its_time() {
+    let bao = Bao::start().await;
+    for (range, outcome) in [(-2 * DAY..-DAY, "fail"), (-DAY..5 * DAY, "warn")] {
+        let pki = Pki::valid(&["127.0.0.1"], range, -DAY..365 * DAY);
+        let client =
+            format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.client_key);
+        let found = check(node(&tls(&bao, &client)).path(), &[]);
+        match outcome {
+            "fail" => found.fails(&["credentials"], &["CN=node-1 ended", "have a new one signed"]),
+            _ => found.warns(&["credentials", "socket"], &["CN=node-1 ends in", "have a new one signed"]),
+        }
+    }
 }

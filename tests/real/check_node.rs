@@ -146,6 +146,11 @@ async fn an_admin_address_that_is_taken() {
     check(node.path(), &["--server-admin", &address])
         .fails(&["admin"], &["something else listens", "ss -ltnp"]);
     drop(listener);
+    for body in ["{}", "{\"error\": \"not found\"}"] {
+        let other = crate::support::fake::always(200, "application/json", body).await;
+        let taken = other.trim_start_matches("http://");
+        check(node.path(), &["--server-admin", taken]).fails(&["admin"], &["something else listens"]);
+    }
     let green = check(node.path(), &["--server-admin", &address]);
     green.is_green();
     assert_eq!(green.outcomes("admin"), ["ok"]);

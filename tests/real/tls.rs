@@ -70,3 +70,17 @@ async fn tls_files_that_cannot_be_used_end_the_start_with_their_name() {
         assert!(agent.log().contains(words), "{words:?} in {}", agent.log());
     }
 }
+
+#[tokio::test]
+async fn an_authority_that_changes_is_taken_up_without_a_restart() {
+    let (old, pki) = (Pki::new(&["127.0.0.1"]), Pki::new(&["127.0.0.1"]));
+    let bao = Bao::with_tls(&pki).await;
+    let file = bao.file("ca.pem");
+    std::fs::copy(&old.ca, &file).unwrap();
+    let config = bao.vault_config().replace("[vault]\n", &format!("[vault]\nca_file = {file:?}\n"));
+    let agent = Agent::start(&(config + QUICK));
+    agent.wait_for_reason("starting", "unreachable").await;
+    std::fs::copy(&pki.ca, &file).unwrap();
+    agent.wait_for_phase("ready").await;
+    agent.kms().await.round_trip().await;
+}

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::agent::AgentView;
 use super::finding::{Check, Finding};
 use super::report::Report;
@@ -45,18 +47,22 @@ pub(super) async fn check(
             taken(format!("cannot be bound: {cause}"))
         }
         (Err(_), _) => match web.status(&format!("http://{address}"), time).await {
-            Ok(status) if agent.key_id() == status.pointer("/primary/key/key_id").and_then(|id| id.as_str()) => {
+            Ok(status) if agent.runs() && agent.key_id() == key_id(&status) => {
                 Finding::ok(Check::Admin, address.to_string(), "served by the agent")
             }
-            Ok(_) if !agent.runs() => Finding::warn(
+            Ok(status) if !agent.runs() && status.get("phase").is_some() => Finding::warn(
                 Check::Admin,
                 address.to_string(),
                 "served by an agent whose private socket cannot be reached from here",
                 "this check cannot ask the running agent, and so tests less",
                 "run it as root, and with the agent's own server.runtime_dir",
             ),
-            Ok(_) => taken("another agent serves it".into()),
-            Err(_) => taken("something else listens there".into()),
+            Ok(status) if status.get("phase").is_some() => taken("another agent serves it".into()),
+            Ok(_) | Err(_) => taken("something else listens there".into()),
         },
     });
+}
+
+fn key_id(status: &Value) -> Option<&str> {
+    status.pointer("/primary/key/key_id")?.as_str()
 }

@@ -1,5 +1,6 @@
 //! The running agent, as its private socket shows it; and other nodes' agents, by what they show.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(super) struct AgentView {
     socket: PathBuf,
     time: Duration,
     status: Result<Value, String>,
+    /// A hash of the credentials that were refused, by key service.
+    refused: BTreeMap<String, String>,
     /// key_ids whose data it was asked for and could not unwrap.
     unreadable: u64,
 }
@@ -37,7 +40,9 @@ impl AgentView {
         let unreadable = scraped.ok().and_then(|(_, text)| {
             text.lines().find_map(|line| line.strip_prefix(UNREADABLE)?.trim().parse().ok())
         });
-        Self { socket, time, status, unreadable: unreadable.unwrap_or_default() }
+        let refused = client::admin(&socket, hyper::Method::GET, "/refused", time).await;
+        let refused = refused.ok().and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Self { socket, time, status, refused, unreadable: unreadable.unwrap_or_default() }
     }
 
     /// Whether an agent answers.
@@ -66,12 +71,14 @@ impl AgentView {
         self.at("/kms_status").and_then(Value::as_str).is_some_and(|announced| announced != "ok")
     }
 
-    /// Why it was refused at a login with the credentials as they are now, and what to do: an agent reads a
-    /// changed file within seconds.
-    pub(super) fn refused_login(&self, name: &str) -> Option<(String, String)> {
+    /// What it was told when it sent these credentials, if they were refused: they are not sent once more.
+    pub(super) fn refused_login(&self, name: &str, login_id: &str) -> Option<String> {
+        if self.refused.get(name).is_none_or(|refused| refused != login_id) {
+            return None;
+        }
         let text = |pointer: &str| self.at(pointer)?.as_str().map(str::to_owned);
-        let refused = text("/reason/kind").as_deref() == Some("credentials_refused");
-        (refused && name == PRIMARY).then(|| Some((text("/reason/text")?, text("/reason/remedy")?))).flatten()
+        let problem = text("/primary/token/problem").filter(|_| name == PRIMARY);
+        Some(problem.or_else(|| text("/reason/text")).unwrap_or_else(|| "see its journal".into()))
     }
 
     /// The version of its key.
@@ -128,12 +135,15 @@ impl AgentView {
         let old = key.filter(|key| key.min_decryption > 1).map(|key| key.min_decryption);
         let (seen, remedy) = match old {
             Some(least) => (
-                format!("min_decryption_version is {least}, and data of an older version was asked for"),
-                "lower min_decryption_version (vault write transit/keys/NAME/config min_decryption_version=1), write all data anew, and raise it when kms-plugin verify-etcd says that nothing is left",
+                format!(
+                    "data of {} key_id(s) was asked for and could not be unwrapped; min_decryption_version is {least}",
+                    self.unreadable
+                ),
+                "journalctl -u kms-plugin -g 'decrypt failed' names key_id and version; if the version is switched off, lower min_decryption_version to it (vault write transit/keys/NAME/config min_decryption_version=N), write all data anew, and raise it when kms-plugin verify-etcd says that nothing is left",
             ),
             None => (
                 format!("data of {} key_id(s) was asked for that no configured key has", self.unreadable),
-                "journalctl -u kms-plugin -g key_id names them; add the key that wrote the data as [[decrypt_only]], or restore it from a backup (docs/operations.md)",
+                "journalctl -u kms-plugin -g 'decrypt failed' names them; add the key that wrote the data as [[decrypt_only]], or restore it from a backup (docs/operations.md)",
             ),
         };
         let why = "the API server cannot read these objects, and a list of their kind fails as a whole";

@@ -1,5 +1,6 @@
 //! TLS: whether the handshake succeeds, why not, and how long the certificates will last.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::finding::{Check, Finding};
@@ -36,7 +37,9 @@ pub(super) fn judge(
     }
     let own = shaken.chain.first();
     let issuers = issuers(vault, &shaken.chain);
-    let ending = shaken.chain.iter().chain(&issuers).find_map(ending);
+    // What ended already was not needed: the handshake succeeded.
+    let lives = |certificate: &&CertificateFacts| certificate.not_after > unix_seconds();
+    let ending = shaken.chain.iter().filter(lives).chain(&issuers).find_map(ending);
     report.add(match (ending, own) {
         (Some((whose, left)), _) => Finding::warn(
             Check::Tls,
@@ -55,11 +58,29 @@ pub(super) fn judge(
     true
 }
 
-/// The authorities of our own file that signed something in this chain.
+/// The authorities of our own file that signed something in this chain; of several with one name, as while an
+/// authority is being replaced, the one that lives longest.
 fn issuers(vault: &Vault, chain: &[CertificateFacts]) -> Vec<CertificateFacts> {
     let file = vault.tls.ca_file.as_deref();
-    let known = file.and_then(|path| CertificateFacts::of_file(path).ok()).unwrap_or_default();
+    let mut known = file.and_then(|path| CertificateFacts::of_file(path).ok()).unwrap_or_default();
+    known.sort_by(|a, b| (&a.subject, b.not_after).cmp(&(&b.subject, a.not_after)));
+    known.dedup_by(|later, earlier| later.subject == earlier.subject);
     known.into_iter().filter(|ca| chain.iter().any(|certificate| certificate.issuer == ca.subject)).collect()
+}
+
+/// Our own certificate, when it ended or will soon.
+pub(super) fn of_client(shown: &str, path: &Path) -> Option<Finding> {
+    let own = CertificateFacts::of_file(path).ok()?.into_iter().next()?;
+    let (whose, left) = ending(&own)?;
+    let remedy = format!("have a new one signed and write it to {shown}; it is taken up without a restart");
+    Some(if own.not_after <= unix_seconds() {
+        let why = "the server refuses it, and with it every call or login";
+        Finding::fail(Check::Credentials, shown, format!("the certificate of {whose} ended"), why, remedy)
+    } else {
+        let (seen, why) =
+            (format!("the certificate of {whose} ends in {left}"), "after that the server refuses it");
+        Finding::warn(Check::Credentials, shown, seen, why, remedy)
+    })
 }
 
 fn ending(certificate: &CertificateFacts) -> Option<(&str, String)> {
@@ -82,6 +103,26 @@ fn refused(vault: &Vault, target: &Target, chain: &[CertificateFacts], cause: &s
         let remedy = "check the scheme (https://) and the port in vault.addresses: openssl s_client -connect HOST:PORT";
         return (format!("no handshake: {cause}"), remedy.to_owned());
     };
+    if cause.contains("not valid for name") {
+        return (
+            format!("the certificate is not for {wanted}, but for {}", own.names.join(", ")),
+            format!(
+                "set vault.server_name to one of those names, use it in vault.addresses, or add {wanted} to the server's certificate"
+            ),
+        );
+    }
+    if cause.contains("UnknownIssuer") || cause.contains("BadSignature") {
+        let trusted = vault
+            .tls
+            .ca_file
+            .as_ref()
+            .map_or("the system's roots".to_owned(), |path| path.display().to_string());
+        let issuer = chain.last().map_or("", |last| last.issuer.as_str());
+        return (
+            format!("the certificate is signed by {issuer}, which is not in {trusted}"),
+            "put the authority that signs the servers' certificates into a file and name it with vault.ca_file".to_owned(),
+        );
+    }
     if let Some(ended) = chain.iter().find(|certificate| certificate.not_after < now) {
         return (
             format!(
@@ -102,26 +143,6 @@ fn refused(vault: &Vault, target: &Target, chain: &[CertificateFacts], cause: &s
                 date(now)
             ),
             "this node's clock is probably behind: timedatectl, chronyc tracking".to_owned(),
-        );
-    }
-    if cause.contains("not valid for name") {
-        return (
-            format!("the certificate is not for {wanted}, but for {}", own.names.join(", ")),
-            format!(
-                "set vault.server_name to one of those names, use it in vault.addresses, or add {wanted} to the server's certificate"
-            ),
-        );
-    }
-    if cause.contains("UnknownIssuer") || cause.contains("BadSignature") {
-        let trusted = vault
-            .tls
-            .ca_file
-            .as_ref()
-            .map_or("the system's roots".to_owned(), |path| path.display().to_string());
-        let issuer = chain.last().map_or("", |last| last.issuer.as_str());
-        return (
-            format!("the certificate is signed by {issuer}, which is not in {trusted}"),
-            "put the authority that signs the servers' certificates into a file and name it with vault.ca_file".to_owned(),
         );
     }
     (

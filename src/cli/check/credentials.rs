@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+use super::certificate;
 use super::finding::{Check, Finding, Outcome};
 use super::report::Report;
 use super::service_user::ServiceUser;
@@ -21,6 +22,8 @@ use crate::snapshot::ago;
 
 /// Age from which a secret should be replaced by a new one.
 const OLD: Duration = Duration::from_secs(365 * 86_400);
+/// Below it systemd puts the credentials of every service that runs.
+const CREDENTIALS: &str = "/run/credentials";
 const WHY: &str = "without it the agent cannot log in";
 
 /// A file that the agent reads.
@@ -91,15 +94,23 @@ fn places(vault: &Vault) -> Vec<Result<Place, String>> {
     places
 }
 
-/// Looks at every file of one key service; whether all of them can be used. `passed` is whether systemd reads
-/// the secret for the service.
+/// Whether the files of a login can be used from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Readable {
+    Yes,
+    /// A credential that only the running service sees.
+    Hidden,
+    No,
+}
+
+/// Looks at every file of one key service. `passed` is whether systemd reads the secret for the service.
 pub(super) fn check(
     vault: &Vault,
     user: &Result<ServiceUser, String>,
     passed: bool,
     report: &mut Report,
-) -> bool {
-    let mut usable = true;
+) -> Readable {
+    let mut readable = Readable::Yes;
     for place in places(vault) {
         let finding = match place {
             Ok(place) if passed && place.is_credential() => place.check(None),
@@ -107,13 +118,17 @@ pub(super) fn check(
             Err(name) => Finding::skipped(
                 Check::Credentials,
                 name,
-                "a systemd credential that only the running service sees; start it, or name its file in LoadCredential=",
+                "a systemd credential that only the running service sees: it is looked at when the service runs",
             ),
         };
-        usable &= finding.outcome != Outcome::Fail;
+        readable = readable.max(match finding.outcome {
+            Outcome::Fail => Readable::No,
+            Outcome::Skipped => Readable::Hidden,
+            _ => Readable::Yes,
+        });
         report.add(finding);
     }
-    usable
+    readable
 }
 
 impl Place {
@@ -126,6 +141,10 @@ impl Place {
         let shown = self.path.display().to_string();
         let fail =
             |seen: String, remedy: String| Finding::fail(Check::Credentials, &shown, seen, WHY, remedy);
+        if self.path.starts_with(CREDENTIALS) && !self.path.exists() {
+            let because = "systemd puts it there when the service runs: it is looked at then";
+            return Finding::skipped(Check::Credentials, &shown, because);
+        }
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) => metadata,
             Err(cause) => {
@@ -138,10 +157,13 @@ impl Place {
             && let Err(obstacle) = user.may_read(&self.path)
         {
             let name = &user.name;
-            let remedy = if obstacle == self.path {
+            // Only a file that is root's own is given to the service: anything else belongs to somebody.
+            let remedy = if obstacle == self.path && metadata.uid() == 0 {
                 format!("chown root:{name} {shown} && chmod 0640 {shown}")
             } else {
-                format!("chown root:{name} {0} && chmod 0750 {0}", obstacle.display())
+                format!(
+                    "put a copy where the service may read it, and name that: install -m 0640 -o root -g {name} {shown} /etc/kms-plugin/"
+                )
             };
             return fail(
                 format!("user {name} may not read it: {} is in the way", obstacle.display()),
@@ -164,6 +186,11 @@ impl Place {
                 format!("every user of this machine can read it (mode {:04o})", metadata.mode() & 0o7777),
                 format!("chmod 0640 {shown}, and treat the key as known to others"),
             );
+        }
+        if self.what == "client certificate"
+            && let Some(finding) = certificate::of_client(&shown, &self.path)
+        {
+            return finding;
         }
         let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
         let age = age.unwrap_or_default();

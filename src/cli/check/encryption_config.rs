@@ -1,9 +1,12 @@
 //! The API server's EncryptionConfiguration: does it call this agent, and does it write through it?
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
@@ -24,7 +27,7 @@ pub(super) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     let document = match read(file) {
         Ok(document) => document,
         Err(why) => {
-            let remedy = "kms-plugin render encryption-config writes a good one".to_owned();
+            let remedy = "correct the file, and keep its other providers: it may be the only copy of their keys. kms-plugin render encryption-config shows how the kms provider looks".to_owned();
             report.add(fail(why, "the API server does not start with it", remedy));
             return;
         }
@@ -61,17 +64,51 @@ pub(super) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
 }
 
 fn read(file: &Path) -> Result<Value, String> {
-    let size = std::fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?.len();
-    if size > MAX_FILE {
+    // It may hold the keys of other providers.
+    let mut text = Zeroizing::new(String::new());
+    let opened = File::open(file).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    opened.map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > MAX_FILE {
         return Err("larger than 1 MiB: no EncryptionConfiguration".into());
     }
-    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
-    // The text itself can hold keys (aescbc, secretbox): an error of the parser might show them.
-    let document: Value = yaml_serde::from_str(&text).map_err(|_| "is not valid YAML".to_owned())?;
+    // The parser's own words may quote a key.
+    let document: Value = yaml_serde::from_str(&text).map_err(|error| {
+        format!("is not valid YAML: see line {}", error.location().map_or(0, |location| location.line()))
+    })?;
     match document.get("kind").and_then(Value::as_str) {
         Some("EncryptionConfiguration") => Ok(document),
         _ => Err("its kind is not EncryptionConfiguration".into()),
     }
+}
+
+/// A time as Go writes it: numbers with units, without spaces.
+fn go_time(value: &Value) -> Option<Duration> {
+    let text = value.as_str()?;
+    let plain =
+        text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'h' | 'm' | 's' | 'u' | 'n' | 'µ'));
+    if !plain || !text.ends_with(['h', 'm', 's']) {
+        return None;
+    }
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * seconds;
+        rest = tail;
+    }
+    Duration::try_from_secs_f64(total).ok().filter(|time| !time.is_zero())
 }
 
 /// The resources of each rule, joined, and its providers.
@@ -103,14 +140,14 @@ fn provider(shown: &str, resources: &str, kms: &Value, slowest: Option<Duration>
             "set apiVersion: v2 at the kms provider",
         ));
     }
-    let timeout = match text("timeout").map(humantime::parse_duration) {
+    let timeout = match kms.get("timeout").map(|value| (value, go_time(value))) {
         None => DEFAULT_TIMEOUT,
-        Some(Ok(timeout)) => timeout,
-        Some(Err(_)) => {
+        Some((_, Some(timeout))) => timeout,
+        Some((value, None)) => {
             report.add(Finding::fail(
                 Check::EncryptionConfig,
                 shown,
-                format!("{resources}: timeout {:?} is no time", text("timeout").unwrap_or_default()),
+                format!("{resources}: timeout {value} is no time as Kubernetes reads it"),
                 "the API server does not start with it",
                 "write it as 3s or 500ms",
             ));
@@ -152,5 +189,23 @@ fn order(shown: &str, resources: &str, providers: &[Value], at: usize, report: &
             },
             "put kms first, unless encryption is being turned off or moved away (docs/operations.md)",
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_go_reads_them() {
+        let time = |text: &str| go_time(&Value::from(text)).map(|time| time.as_millis());
+        assert_eq!(time("3s"), Some(3000));
+        assert_eq!(time("1m30s"), Some(90_000));
+        assert_eq!(time("1.5s"), Some(1500));
+        assert_eq!(time("500ms"), Some(500));
+        for bad in ["3", "3 s", "3sec", "", "s", "0s", "-3s", "3x", "1s2"] {
+            assert_eq!(time(bad), None, "{bad}");
+        }
+        assert_eq!(go_time(&Value::from(3)), None);
     }
 }

@@ -10,6 +10,8 @@ use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::vault::Inspector;
 
+/// What is wrapped to see whether it comes back.
+const SAMPLE: [u8; 32] = [0x5a; 32];
 /// Round trips that are timed.
 const SAMPLES: usize = 20;
 /// How long kube-apiserver waits for a call unless told otherwise, and how long OpenShift's does.
@@ -171,7 +173,7 @@ impl<'a> KeyCheck<'a> {
             }
             let deadline = Deadline::after(self.time.max(TIMEOUTS.1));
             let started = Instant::now();
-            let wrapped = backend.wrap(version, &[0; 32], deadline).await;
+            let wrapped = backend.wrap(version, &SAMPLE, deadline).await;
             wraps.push(started.elapsed());
             let ciphertext = match wrapped {
                 Ok(ciphertext) => ciphertext,
@@ -183,8 +185,21 @@ impl<'a> KeyCheck<'a> {
             let started = Instant::now();
             let unwrapped = backend.unwrap(&ciphertext, deadline).await;
             unwraps.push(started.elapsed());
-            if let Err(error) = unwrapped {
+            let wrong = match unwrapped {
+                Ok(plaintext) if *plaintext == SAMPLE => None,
+                Ok(_) => Some(BackendError::new(
+                    ErrorKind::Internal,
+                    "other bytes came back than were wrapped",
+                    "write nothing through this key, and look what stands between this node and Vault",
+                )),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = wrong {
                 failed = Some((&self.paths.decrypt, error));
+                break;
+            }
+            // The agent of this node lives on the same quota.
+            if self.inspector.quota().is_some_and(|(_, last)| last.remaining * 2 < last.limit) {
                 break;
             }
         }
@@ -267,7 +282,7 @@ impl<'a> KeyCheck<'a> {
 
     fn judge_quota(&self, report: &mut Report) {
         let subject = self.paths.keys.split("/keys/").next().unwrap_or_default();
-        if let Some(quota) = self.inspector.quota() {
+        if let Some((quota, _)) = self.inspector.quota() {
             let seen = format!("{} of {} requests were left in the interval", quota.remaining, quota.limit);
             let finding = if quota.remaining * 10 < quota.limit {
                 Finding::warn(

@@ -1,82 +1,22 @@
 //! One login, and what the token is like. Credentials that were refused are not sent again: a server locks a
 //! role after a few failures, for every node.
 
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use super::agent::AgentView;
 use super::finding::{Check, Finding};
+use super::refusals::Refusals;
 use super::report::Report;
-use crate::backend::{BackendError, ErrorKind};
+use crate::backend::ErrorKind;
 use crate::clock::{Deadline, unix_seconds};
 use crate::config::vault::{Method, Vault};
 use crate::snapshot::ago;
 use crate::vault::{Inspector, Lookup};
 
-/// How long refused credentials are not sent again: as long as the agent lets them rest, in seconds.
-const REST: i64 = 15 * 60;
-/// Refused credentials that are remembered.
-const MAX_REMEMBERED: usize = 16;
-const FILE: &str = "check-refused.json";
 const WHY: &str = "without a login the agent can neither wrap nor unwrap";
 /// A token that ends sooner should be looked after by somebody, in seconds.
 const SHORT: u64 = 60;
 const DAY: u64 = 86_400;
-
-/// Credentials that a server refused, so that a check run again and again does not lock the role.
-#[derive(Debug, Default)]
-pub(super) struct Refusals {
-    file: PathBuf,
-    list: Vec<Refused>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Refused {
-    /// A salted hash of the credentials.
-    credentials: String,
-    at: i64,
-    seen: String,
-    remedy: String,
-}
-
-impl Refusals {
-    /// Those of earlier runs, from the agent's runtime directory.
-    pub(super) fn load(runtime_dir: &Path) -> Self {
-        let file = runtime_dir.join(FILE);
-        let list: Vec<Refused> =
-            fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        let now = unix_seconds();
-        // A time in the future is of another clock: it must not keep a check from working for ever.
-        let fresh = |refused: &Refused| (now - REST..=now).contains(&refused.at);
-        Self { file, list: list.into_iter().filter(fresh).collect() }
-    }
-
-    fn find(&self, credentials: &str) -> Option<&Refused> {
-        self.list.iter().find(|refused| refused.credentials == credentials)
-    }
-
-    fn remember(&mut self, credentials: String, error: &BackendError) -> std::io::Result<()> {
-        let (seen, remedy) = (error.to_string(), error.remedy().to_owned());
-        self.list.push(Refused { credentials, at: unix_seconds(), seen, remedy });
-        let surplus = self.list.len().saturating_sub(MAX_REMEMBERED);
-        self.list.drain(..surplus);
-        self.save()
-    }
-
-    fn save(&self) -> std::io::Result<()> {
-        if let Some(directory) = self.file.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        }
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&self.file)?;
-        file.write_all(&serde_json::to_vec(&self.list)?)
-    }
-}
 
 /// Logs in at one key service; whether there is a token to go on with.
 pub(super) async fn check(
@@ -97,37 +37,35 @@ pub(super) async fn check(
         ));
         return false;
     }
-    if let Some((seen, remedy)) = agent.refused_login(name) {
-        let seen = format!("the running agent was refused, and these credentials are not sent again: {seen}");
-        report.add(Finding::fail(Check::Login, subject, seen, WHY, remedy));
-        return false;
-    }
-    let salted = inspector.fingerprint().map(|fingerprint| fingerprint.salted(FILE.as_bytes()));
-    if let Ok(known) = salted.as_deref()
-        && let Some(refused) = refusals.find(known)
-    {
-        let since = Duration::from_secs(u64::try_from(unix_seconds() - refused.at).unwrap_or_default());
-        let seen = format!("refused {} ago, and not sent again so soon: {}", ago(since), refused.seen);
-        report.add(Finding::fail(Check::Login, subject, seen, WHY, refused.remedy.clone()));
-        return false;
+    let fail = |seen: String, remedy: &str| Finding::fail(Check::Login, &subject, seen, WHY, remedy);
+    let login_id = inspector.login_id();
+    if let Ok(id) = login_id.as_deref() {
+        if let Some(seen) = agent.refused_login(name, id) {
+            let seen = format!("the running agent was refused, and the same is not sent again: {seen}");
+            report.add(fail(seen, &inspector.login_remedy()));
+            return false;
+        }
+        if let Some(refused) = refusals.find(id) {
+            let seen =
+                format!("refused {} ago, and not sent again so soon: {}", ago(refused.age()), refused.seen);
+            report.add(fail(seen, &refused.remedy));
+            return false;
+        }
     }
     match inspector.log_in(Deadline::after(time)).await {
         Ok(()) => {
-            report.add(Finding::ok(Check::Login, subject, "succeeded"));
+            report.add(Finding::ok(Check::Login, &subject, "succeeded"));
             true
         }
         Err(error) => {
             let mut seen = error.to_string();
             if error.kind() == ErrorKind::CredentialsRefused
-                && let Ok(salted) = salted
-                && let Err(cause) = refusals.remember(salted, &error)
+                && let Ok(id) = login_id
+                && let Err(cause) = refusals.remember(id, &error)
             {
-                seen.push_str(&format!(
-                    " (this could not be noted in {}: {cause}; every further run is one more failed login)",
-                    refusals.file.display()
-                ));
+                seen.push_str(&format!(" (not noted: {cause}; every further run is one more failed login)"));
             }
-            report.add(Finding::fail(Check::Login, subject, seen, WHY, error.remedy().to_owned()));
+            report.add(fail(seen, error.remedy()));
             false
         }
     }
@@ -186,9 +124,10 @@ fn judge(subject: &str, vault: &Vault, token: &Lookup) -> Finding {
         let why = format!("its maximum lifetime is over in {}; no renewal helps then", lives(left.max(1)));
         return warn(&why, "write a new token into the token file, or use a method that logs in".into());
     }
-    if !by_login && token.ttl > 0 && !token.renewable && token.ttl < 7 * DAY {
-        let why = "nobody renews it: when it ends, so does all access to the key";
-        return warn(why, "write a new token into the token file, or use a method that logs in".into());
+    if !by_login && token.ttl > 0 && token.period == 0 && token.ttl < 7 * DAY {
+        let why = "renewals end at a maximum, and nobody makes a new one: when it ends, so does all access to the key";
+        let remedy = "write a new token into the token file, a periodic one (vault token create -period=24h -policy=…), or use a method that logs in";
+        return warn(why, remedy.into());
     }
     if token.num_uses > 0 {
         let why = format!("it serves {} requests only", token.num_uses);

@@ -126,8 +126,7 @@ fn server(name: &str, health: &SysHealth, asked: i64, report: &mut Report) -> bo
     let version = format!("version {}", health.version);
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Server, name, seen, WHY, remedy);
     if !health.initialized {
-        let remedy =
-            "initialise it (vault operator init), or correct vault.addresses: an empty server has no keys";
+        let remedy = "it has no data: join it to its cluster (vault operator raft join) or restore a snapshot, or correct vault.addresses; initialise it only when it is a new Vault, without any key";
         report.add(fail(format!("{version}, not initialised"), remedy));
         return false;
     }

@@ -15,8 +15,7 @@ const WHY: &str = "data that one node writes must be readable on every other";
 /// `peers` are base addresses of admin APIs, or files with what `kms-plugin status --output json` wrote there.
 pub(super) async fn check(
     peers: &[String],
-    own: Option<&str>,
-    version: Option<u32>,
+    own: Option<(&str, u32)>,
     web: &Web,
     time: Duration,
     report: &mut Report,
@@ -32,12 +31,12 @@ pub(super) async fn check(
                 "the admin address is on loopback by default: run `kms-plugin status --output json` there, and name the file with --peer",
             ),
             (Ok(_), None) => Finding::skipped(Check::Peer, peer, "this node's own key_id is not known"),
-            (Ok(status), Some(own)) => compare(peer, &status, own, version),
+            (Ok(status), Some((own, version))) => compare(peer, &status, own, version),
         });
     }
 }
 
-fn compare(peer: &str, status: &Value, own: &str, version: Option<u32>) -> Finding {
+fn compare(peer: &str, status: &Value, own: &str, version: u32) -> Finding {
     let key = status.pointer("/primary/key");
     let text = |name: &str| key?.get(name)?.as_str();
     let Some(theirs) = text("key_id") else {
@@ -53,7 +52,7 @@ fn compare(peer: &str, status: &Value, own: &str, version: Option<u32>) -> Findi
         );
     }
     let seen = format!("key_id {theirs}, version {}; here {own}", other.unwrap_or_default());
-    if other != version.map(u64::from) {
+    if other != Some(u64::from(version)) {
         return Finding::warn(
             Check::Peer,
             peer,

@@ -17,7 +17,7 @@ pub(in crate::cli) struct Report {
     findings: Vec<Finding>,
     /// Whether each finding is printed when it is made: a dead address takes seconds.
     live: bool,
-    /// Whether somebody still reads.
+    /// Why nothing more can be printed.
     closed: Option<Failure>,
 }
 
@@ -53,7 +53,10 @@ impl Report {
         format!("{failed} failed, {warned} {warnings}, {good} ok, {skipped} not tested")
     }
 
-    pub(super) fn show(&self, output: Output) -> Result<(), Failure> {
+    pub(super) fn show(&mut self, output: Output) -> Result<(), Failure> {
+        if let Some(failure) = self.closed.take() {
+            return Err(failure);
+        }
         match output {
             Output::Json => report::line(&serde_json::to_string_pretty(&self.json()).unwrap_or_default()),
             Output::Text => report::line(&format!("\n{}", self.summary())),

@@ -8,7 +8,26 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, getgrouplist};
 
+use super::finding::{Check, Finding};
+use super::report::Report;
 use super::unit::Units;
+use crate::config::DEFAULT_RUNTIME_DIR;
+
+/// Anybody but root, and the agent itself, sees too little.
+pub(super) fn check(report: &mut Report) {
+    let user = nix::unistd::geteuid();
+    let runs_agents =
+        |directory: &str| fs::metadata(directory).is_ok_and(|found| found.uid() == user.as_raw());
+    if !user.is_root() && !runs_agents(DEFAULT_RUNTIME_DIR) {
+        report.add(Finding::warn(
+            Check::Configuration,
+            format!("user {user}"),
+            "this check does not run as root",
+            "files and sockets that only root may use are judged wrongly below",
+            "run it as root: sudo kms-plugin check",
+        ));
+    }
+}
 
 /// Who reads the files in the end.
 #[derive(Clone, Debug)]
@@ -16,7 +35,12 @@ pub(super) struct ServiceUser {
     pub(super) name: String,
     uid: u32,
     gids: Vec<u32>,
+    /// Whether the unit hides home and temporary directories from it.
+    sandboxed: bool,
 }
+
+/// What the unit hides (`ProtectHome=`, `PrivateTmp=`; systemd.exec(5)).
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 impl ServiceUser {
     /// The unit's user; without a unit, whoever runs this. `Err` when the unit's user cannot be known.
@@ -30,7 +54,7 @@ impl ServiceUser {
             None => User::from_uid(nix::unistd::geteuid()),
         };
         match found {
-            Ok(Some(user)) => Ok(Self::known(user)),
+            Ok(Some(user)) => Ok(Self { sandboxed: units.is_installed(), ..Self::known(user) }),
             Ok(None) => match named {
                 Some(name) => Err(format!("there is no user {name}: systemd-sysusers makes it")),
                 // A container's user often has no name.
@@ -38,6 +62,7 @@ impl ServiceUser {
                     name: nix::unistd::geteuid().to_string(),
                     uid: nix::unistd::geteuid().as_raw(),
                     gids: vec![nix::unistd::getegid().as_raw()],
+                    sandboxed: false,
                 }),
             },
             Err(error) => Err(format!("the users cannot be looked up: {error}")),
@@ -49,6 +74,7 @@ impl ServiceUser {
         let groups = groups.and_then(|name| getgrouplist(&name, user.gid).ok()).unwrap_or(vec![user.gid]);
         Self {
             name: user.name,
+            sandboxed: false,
             uid: user.uid.as_raw(),
             gids: groups.iter().map(|gid| gid.as_raw()).collect(),
         }
@@ -56,6 +82,9 @@ impl ServiceUser {
 
     /// `Err` names what stands in the way: the file, or a directory above it.
     pub(super) fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
+        if let Some(hidden) = HIDDEN.iter().find(|hidden| self.sandboxed && path.starts_with(hidden)) {
+            return Err(PathBuf::from(hidden));
+        }
         let directories: Vec<&Path> = path.ancestors().skip(1).collect();
         for directory in directories.into_iter().rev() {
             if !self.has(directory, 0o1) {
@@ -93,7 +122,7 @@ mod tests {
         fs::write(&file, "x").unwrap();
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         mode(directory.path(), 0o755);
-        let nobody = ServiceUser { name: "nobody".into(), uid: 65_534, gids: vec![65_534] };
+        let nobody = ServiceUser { name: "nobody".into(), uid: 65_534, gids: vec![65_534], sandboxed: false };
         mode(&file, 0o604);
         mode(&inner, 0o700);
         assert_eq!(nobody.may_read(&file), Err(inner.clone()));
@@ -103,6 +132,9 @@ mod tests {
         assert_eq!(nobody.may_read(&file), Err(file.clone()));
         let member = ServiceUser { gids: vec![fs::metadata(&file).unwrap().gid()], ..nobody };
         assert_eq!(member.may_read(&file), Ok(()));
-        assert_eq!(ServiceUser { uid: 0, ..member }.may_read(&file), Ok(()));
+        let root = ServiceUser { uid: 0, ..member };
+        assert_eq!(root.may_read(&file), Ok(()));
+        let sandboxed = ServiceUser { sandboxed: true, ..root };
+        assert_eq!(sandboxed.may_read(Path::new("/root/secret-id")), Err(PathBuf::from("/root")));
     }
 }

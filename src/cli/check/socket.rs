@@ -80,15 +80,21 @@ async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Du
             return;
         }
         // The socket is as it should be: what it tells is the agent's trouble, which has a line of its own.
-        Err(Silence::Refuses(_)) if agent.complains() => {
+        Err(Silence::Says(_)) if agent.complains() => {
             report.add(Finding::ok(Check::Socket, &shown, "answers, with what the agent says below"));
             return;
         }
+        Err(Silence::Says(why)) => {
+            report.add(fail(why, "do what its own words say; journalctl -u kms-plugin -n 50 says more"));
+            return;
+        }
         Err(Silence::Refuses(why)) => {
-            let remedy = if agent.runs() {
-                "the agent's own line in this report says what is wrong"
-            } else {
-                "nobody serves it: systemctl restart kms-plugin.socket kms-plugin.service"
+            let remedy = match () {
+                () if why.contains("Permission denied") => "run this check as root",
+                () if agent.runs() => {
+                    "the agent serves another path, or cannot bind this one: journalctl -u kms-plugin -n 50"
+                }
+                () => "nobody serves it: systemctl restart kms-plugin.socket kms-plugin.service",
             };
             report.add(fail(why, remedy));
             return;
@@ -127,7 +133,10 @@ async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Du
 /// Why there is no status.
 enum Silence {
     Hangs,
+    /// Nobody takes the connection.
     Refuses(String),
+    /// It answers, with an error.
+    Says(String),
 }
 
 async fn ask(path: &Path, time: Duration) -> Result<StatusResponse, Silence> {
@@ -138,7 +147,7 @@ async fn ask(path: &Path, time: Duration) -> Result<StatusResponse, Silence> {
             match status.code() {
                 // What the client says itself when the time is over.
                 Code::DeadlineExceeded | Code::Cancelled => Silence::Hangs,
-                _ => Silence::Refuses(format!("Status failed: {}", status.message())),
+                _ => Silence::Says(format!("Status failed: {}", status.message())),
             }
         })
     };

@@ -1,7 +1,7 @@
 //! The units, as systemd shows them: enabled, active, the watchdog, the start limit, and whose they are.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::finding::{Check, Finding};
 use super::report::Report;
@@ -16,12 +16,14 @@ const MANY_RESTARTS: u64 = 5;
 /// What is asked of a unit (systemctl(1), org.freedesktop.systemd1(5)).
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,User,DynamicUser,\
                           WatchdogUSec,StartLimitIntervalUSec,NeedDaemonReload,StatusText,MainPID,Environment,\
-                          ExecStart";
+                          EnvironmentFiles,ExecStart";
 /// Why a service that does not run matters.
 const DEAD: &str =
     "without the agent, the API server can neither read nor write Secrets that it does not have in memory";
 /// Where systemd shows root the credentials of the running service.
 pub(super) const PASSED: &str = "/run/credentials/kms-plugin.service";
+/// Variables that are configuration: ours, and those of the plugins whose flags are accepted.
+const PREFIXES: [&str; 3] = ["KMS_PLUGIN_", "VAULT_KMS_", "VAULT_KUBE_KMS_"];
 /// What our unit sets by itself.
 const OWN_VARIABLE: &str = "KMS_PLUGIN_BOOT_ID=";
 
@@ -89,13 +91,17 @@ impl Units {
     pub(super) fn own_settings(&self) -> Vec<String> {
         let variables = Self::get(&self.service, "Environment")
             .split_whitespace()
-            .filter(|word| word.starts_with("KMS_PLUGIN_") && !word.starts_with(OWN_VARIABLE))
+            .map(|word| word.trim_start_matches('"'))
+            .filter(|word| PREFIXES.iter().any(|prefix| word.starts_with(prefix)))
+            .filter(|word| !word.starts_with(OWN_VARIABLE))
             .filter_map(|word| word.split('=').next());
+        let files = Self::get(&self.service, "EnvironmentFiles");
+        let files = files.split(" (").next().filter(|file| Path::new(file).exists());
         let command = Self::get(&self.service, "ExecStart");
         let command = command.split("argv[]=").nth(1).and_then(|rest| rest.split(" ; ").next());
         let flags = command.into_iter().flat_map(|command| command.split_whitespace().skip(1));
         let flags = flags.filter(|word| word.starts_with('-')).filter_map(|word| word.split('=').next());
-        variables.chain(flags).map(str::to_owned).collect()
+        variables.chain(files).chain(flags).map(str::to_owned).collect()
     }
 
     /// `agent` is whether one answers, however it was started.
@@ -105,7 +111,7 @@ impl Units {
             return;
         }
         self.judge_service(agent, report);
-        if self.is_installed() {
+        if Self::get(&self.service, "LoadState") == "loaded" {
             self.judge_settings(report);
             self.judge_socket(report);
         }

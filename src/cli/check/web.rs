@@ -37,6 +37,9 @@ impl Web {
         let asked = async {
             let url = format!("{}/status", base.trim_end_matches('/'));
             let mut response = http.get(url).send().await.map_err(|error| chain(&error))?;
+            if !response.status().is_success() {
+                return Err(format!("it answers {}", response.status()));
+            }
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error))? {
                 if body.len() + chunk.len() > MAX_ANSWER {

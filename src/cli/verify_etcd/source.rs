@@ -150,6 +150,11 @@ struct Resources {
 }
 
 impl PrefixArgs {
+    /// Whether somebody chose what is read.
+    pub(super) fn is_given(&self) -> bool {
+        !self.prefixes.is_empty() || self.encryption_config.is_some()
+    }
+
     pub(super) fn root(&self) -> &str {
         &self.etcd_prefix
     }

@@ -134,7 +134,7 @@ impl LoginMethod for AppRole {
 
     fn remedy(&self) -> String {
         format!(
-            "check the role-id, write a new secret-id into its file (vault write -f auth/{}/role/…/secret-id); it is taken up within seconds. After several wrong ones the role is locked for some minutes, for every node",
+            "check vault.auth.mount and the role-id, write a new secret-id into its file (vault write -f auth/{}/role/…/secret-id); it is taken up within seconds. After several wrong ones the role is locked for some minutes, for every node",
             self.mount
         )
     }

@@ -1,7 +1,8 @@
 //! A certificate authority of a test's own, with a server's and a client's certificate in files.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +48,7 @@ impl Pki {
         let write = |name: &str, text: String| {
             let path = directory.path().join(name);
             fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
             path
         };
         let ca_key = KeyPair::generate().unwrap();
