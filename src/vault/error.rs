@@ -48,7 +48,7 @@ impl Refusal {
                 ErrorKind::Denied,
                 format!("grant the capability on {path} in the token's policy, and check that the key exists: with update alone a missing key is refused, too"),
             ),
-            404 => (ErrorKind::NotFound, format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}")),
+            404 => (ErrorKind::NotFound, format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}; restore the key from a backup if it was deleted")),
             _ if self.is_locked_namespace() => {
                 (ErrorKind::Denied, "unlock the namespace: vault namespace unlock".into())
             }
