@@ -17,6 +17,8 @@ mod enable;
 mod encryption;
 mod etcd;
 mod migrate;
+mod nodes;
+mod outage;
 mod probes;
 mod restart;
 mod restore;

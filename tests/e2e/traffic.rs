@@ -27,8 +27,8 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Done {
     pub kind: Kind,
-    /// Seconds since the traffic began.
-    pub at: f64,
+    pub ended: Instant,
+    pub took: Duration,
     /// Why it failed.
     pub failed: Option<String>,
 }
@@ -43,7 +43,6 @@ pub struct Traffic {
 impl Traffic {
     /// Writes the first texts through each of these API servers, then starts clients at each.
     pub async fn start(servers: &[&Client]) -> Self {
-        let begun = Instant::now();
         let names: Arc<Vec<String>> = Arc::new((0..servers.len()).flat_map(names_of).collect());
         for (server, client) in servers.iter().enumerate() {
             for name in names_of(server) {
@@ -60,8 +59,9 @@ impl Traffic {
                 clients.spawn(async move {
                     let mut all = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
+                        let started = Instant::now();
                         let failed = once(kind, &client, &names, all.len()).await.err();
-                        all.push(Done { kind, at: begun.elapsed().as_secs_f64(), failed });
+                        all.push(Done { kind, ended: Instant::now(), took: started.elapsed(), failed });
                         asked.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(pause(kind)).await;
                     }
@@ -81,7 +81,7 @@ impl Traffic {
         .await;
         self.stop.store(true, Ordering::Relaxed);
         let mut all = self.clients.join_all().await.concat();
-        all.sort_by(|a, b| a.at.total_cmp(&b.at));
+        all.sort_by_key(|done| done.ended);
         Seen(all)
     }
 }
@@ -93,6 +93,11 @@ impl Seen {
     /// What failed of this kind.
     pub fn failed(&self, kind: Kind) -> Vec<&Done> {
         self.0.iter().filter(|done| done.kind == kind && done.failed.is_some()).collect()
+    }
+
+    /// The longest that one of this kind took.
+    pub fn longest(&self, kind: Kind) -> Duration {
+        self.0.iter().filter(|done| done.kind == kind).map(|done| done.took).max().unwrap()
     }
 
     /// How many there were of this kind.
