@@ -6,7 +6,7 @@ use crate::apiserver::ApiServer;
 use crate::encryption::{kms, of};
 use crate::etcd::Etcd;
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::Bao;
+use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::traffic::{Kind, Traffic};
 
@@ -17,6 +17,8 @@ enum Away {
     Refuses,
     /// Stopped in its tracks: connections are taken, and nothing is answered.
     Hangs,
+    /// It says no: the policy is gone. Not ridden out, whatever the grace.
+    Denies,
 }
 
 /// Against the outage's length.
@@ -46,11 +48,13 @@ async fn outage(away: Away, length: Duration, grace: Grace) {
     match away {
         Away::Refuses => bao.kill(),
         Away::Hangs => bao.freeze(),
+        Away::Denies => bao.put_policy("kms", &policy("transit", "another-key")).await,
     }
     tokio::time::sleep(length).await;
     match away {
         Away::Refuses => bao.restart().await,
         Away::Hangs => bao.thaw(),
+        Away::Denies => bao.put_policy("kms", &policy("transit", KEY)).await,
     }
     let back = Instant::now();
     agent.wait_for_phase("ready").await;
@@ -61,22 +65,31 @@ async fn outage(away: Away, length: Duration, grace: Grace) {
     .await;
     let ready = back.elapsed();
     let seen = traffic.stop().await;
-    let unready = seen.failed(Kind::Ready);
-    let first = unready.first().map(|done| done.ended.duration_since(begun));
-    let failed = |kind: Kind| format!("{} of {}", seen.failed(kind).len(), seen.count(kind));
+    let failed = |kind: Kind| {
+        let failed = seen.failed(kind);
+        let first = failed.first().map(|done| format!(", after {:.0?}", done.ended.duration_since(begun)));
+        format!("{} of {}{}", failed.len(), seen.count(kind), first.unwrap_or_default())
+    };
     let longest =
         [Kind::Read, Kind::List, Kind::Write].map(|kind| seen.longest(kind)).into_iter().max().unwrap();
     eprintln!(
         "MEASURED | {} s | {away:?} | {} | {} | {} | {} | {} | {longest:.2?} | {ready:.1?} |",
         length.as_secs(),
         grace.configured(),
-        first.map_or("never".to_owned(), |first| format!("after {first:.0?}")),
+        failed(Kind::Ready),
         failed(Kind::Read),
         failed(Kind::List),
         failed(Kind::Write),
     );
-    assert_eq!(first.is_some(), grace == Grace::Shorter, "{unready:?}");
-    for kind in [Kind::Read, Kind::List, Kind::Write] {
+    let noticed = grace == Grace::Shorter || away == Away::Denies;
+    assert_eq!(!seen.failed(Kind::Ready).is_empty(), noticed, "{:?}", seen.failed(Kind::Ready).first());
+    let mut kinds = vec![Kind::Read, Kind::List];
+    if away == Away::Denies {
+        assert!(!seen.failed(Kind::Write).is_empty(), "a denial stops writes");
+    } else {
+        kinds.push(Kind::Write);
+    }
+    for kind in kinds {
         assert!(seen.failed(kind).is_empty(), "{:?}", seen.failed(kind).first());
     }
 }
@@ -104,6 +117,13 @@ async fn outages_of_minutes() {
         }
     }
     futures_util::future::join_all(outages).await;
+}
+
+/// A denial is no outage: the API server writes with the seed that it has for three minutes, and then no more.
+#[tokio::test]
+#[ignore = "takes 5 minutes: tests/e2e/run --outages"]
+async fn a_denial_of_minutes() {
+    outage(Away::Denies, Duration::from_secs(60 * 4), Grace::Longer).await;
 }
 
 /// An API server that starts in the outage has no seed in memory: it needs Vault once, and gets it as soon as it is back.

@@ -14,6 +14,7 @@ const OBJECTS: usize = 5;
 /// Requests that a traffic makes at least.
 const LEAST: usize = 100;
 const PREFIX: &str = "traffic-";
+
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -105,7 +106,7 @@ impl Seen {
         self.0.iter().filter(|done| done.kind == kind).count()
     }
 
-    /// Fails when a single read, list or write failed, or hardly any was made; tells the figures.
+    /// Fails when a single read, list or write failed; tells the figures.
     pub fn none_failed(&self, what: &str) {
         let mut line = format!("MEASURED {what}:");
         for kind in [Kind::Read, Kind::List, Kind::Write] {
