@@ -1,16 +1,14 @@
 //! What systemd is told and passes on, with a receiver of notifications that a test reads. The real
 //! systemd has its turn where units are installed.
 
-use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::agent::{Agent, QUICK};
+use crate::support::agent::{Agent, QUICK, passing};
 use crate::support::bao::Bao;
 use crate::support::load::Load;
 use crate::support::tools;
@@ -53,19 +51,6 @@ impl Notified {
         let mut buffer = [0; 4096];
         while self.socket.recv(&mut buffer).is_ok() {}
     }
-}
-
-/// What systemd does between fork and exec: the descriptor gets the number 3, and the variables name the
-/// process's own id.
-fn passing(listener: &UnixListener, command: &Command) -> Command {
-    let raw = listener.as_raw_fd();
-    nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-    let script = format!(
-        "import os, sys\nos.dup2({raw}, 3)\nos.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='kms', LISTEN_PID=str(os.getpid()))\nos.execv(sys.argv[1], sys.argv[1:])"
-    );
-    let mut shim = Command::new("python3");
-    shim.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
-    shim
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::kms::Kms;
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, tools};
 
 /// Intervals that make a test quick.
 pub const QUICK: &str = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\n";
@@ -209,7 +210,7 @@ fn prepared(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Comma
 
 /// The binary, with none of our variables from outside.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kms-plugin"));
+    let mut command = Command::new(tools::plugin());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("KMS_PLUGIN_") {
             command.env_remove(name);
@@ -217,4 +218,17 @@ pub fn command() -> Command {
     }
     command.stdin(Stdio::null()).env_remove("RUNTIME_DIRECTORY").env_remove("CREDENTIALS_DIRECTORY");
     command
+}
+
+/// What systemd does between fork and exec: the descriptor gets the number 3, and the variables name the
+/// process's own id.
+pub fn passing(listener: &UnixListener, command: &Command) -> Command {
+    let raw = listener.as_raw_fd();
+    nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let script = format!(
+        "import os, sys\nos.dup2({raw}, 3)\nos.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='kms', LISTEN_PID=str(os.getpid()))\nos.execv(sys.argv[1], sys.argv[1:])"
+    );
+    let mut shim = Command::new("python3");
+    shim.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    shim
 }

@@ -7,6 +7,12 @@ use std::sync::OnceLock;
 
 use nix::fcntl::{Flock, FlockArg};
 
+/// The binary under test: the one that the environment names (a release build), else the one that cargo built.
+pub fn plugin() -> PathBuf {
+    std::env::var_os("KMS_TESTED_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kms-plugin")), PathBuf::from)
+}
+
 /// `target/tools`, made.
 fn directory() -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_kms-plugin"));
@@ -22,7 +28,8 @@ fn lock(name: &str) -> Flock<File> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+/// A program of the machine's.
+pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
 }

@@ -1,0 +1,47 @@
+//! The whole way from a client's Secret to etcd: a real kube-apiserver, a real etcd, a real OpenBao, and the release
+//! binary between them.
+//!
+//! `tests/e2e/run` gets kube-apiserver and etcd, builds the binary, and runs these tests. `cargo test` does not.
+
+// A test that fails panics.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+mod apiserver;
+mod enable;
+mod encryption;
+mod etcd;
+mod migrate;
+mod nodes;
+mod outage;
+mod probes;
+mod restart;
+mod restore;
+#[path = "../real/support/mod.rs"]
+#[allow(dead_code)] // the other tests' support code, of which a part is used
+mod support;
+mod takeover;
+mod traffic;
+
+use support::agent::Agent;
+use support::eventually;
+
+/// What `tests/e2e/run` found or made.
+fn path_of(variable: &str) -> std::path::PathBuf {
+    std::env::var_os(variable).map(Into::into).expect("these tests are run by tests/e2e/run")
+}
+
+/// Waits until the agent answers another key_id than this one: it has seen a rotation, or another key.
+async fn key_id_after(before: &str, agent: &Agent) -> String {
+    let mut kms = agent.kms().await;
+    eventually("a new key_id", async || {
+        let now = kms.status().await.map_err(|status| status.to_string())?.key_id;
+        if now == before { Err(now) } else { Ok(now) }
+    })
+    .await
+}

@@ -1,0 +1,69 @@
+//! etcd is restored from a snapshot that is older than a rotation, with the key and without it.
+
+use serde_json::json;
+
+use crate::apiserver::{ApiServer, NAMESPACE};
+use crate::encryption::{PROVIDER, kms, of};
+use crate::etcd::Etcd;
+use crate::key_id_after;
+use crate::support::agent::{Agent, QUICK};
+use crate::support::bao::{Bao, KEY};
+use crate::support::eventually;
+
+#[tokio::test]
+async fn a_snapshot_from_before_a_rotation_is_readable_as_long_as_the_key_is_there() {
+    let (mut etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let encryption = of(&[kms(&agent.socket())]);
+    let mut api = ApiServer::ready(&etcd, &encryption).await;
+    for number in 0..10 {
+        api.client.write("secrets", &format!("object-{number}"), "before").await.unwrap();
+    }
+    let before = etcd.key_ids("secrets/", PROVIDER).await;
+    let snapshot = etcd.save();
+
+    bao.rotate().await;
+    let first = before.keys().next().unwrap().clone();
+    let second = key_id_after(&first, &agent).await;
+    api.client.writes_under(&etcd, PROVIDER, &second).await;
+    for number in 0..10 {
+        api.client.write("secrets", &format!("object-{number}"), "after").await.unwrap();
+    }
+    assert!(!etcd.key_ids("secrets/", PROVIDER).await.contains_key(&first));
+
+    // The API servers are stopped, etcd is restored, the API servers start.
+    api.kill();
+    etcd.restore(&snapshot).await;
+    assert_eq!(etcd.key_ids("secrets/", PROVIDER).await, before);
+    api.restart(&encryption).await;
+    for number in 0..10 {
+        assert_eq!(api.client.read("secrets", &format!("object-{number}")).await.unwrap(), "before");
+    }
+    api.client.write("secrets", "fresh", "written since").await.unwrap();
+    let fresh = etcd.stored(&format!("secrets/{NAMESPACE}/fresh")).await;
+    assert_eq!(
+        fresh.values().next().unwrap().key_id(PROVIDER),
+        second,
+        "what is written since is under the new one"
+    );
+
+    // The same without the key: nothing is readable, and everybody says why.
+    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
+    bao.delete(&format!("transit/keys/{KEY}")).await;
+    agent.wait_for_reason("failed", "key_missing").await;
+    api.restart_cold(&encryption).await;
+    let check = eventually("the API server's words", async || {
+        let check = api.client.kms_check().await;
+        let right = check.status == 500 && check.text.contains(KEY) && check.text.contains("backup");
+        if right { Ok(check.text) } else { Err(format!("{check:?}")) }
+    })
+    .await;
+    eprintln!("MEASURED without the key the API server's check says: {}", check.trim());
+    // The client learns that it is the encryption; the reason stands in the check and in the API server's log.
+    let refused = api.client.read("secrets", "object-1").await.unwrap_err();
+    assert!(refused.contains("transformer"), "{refused}");
+    eprintln!("MEASURED without the key a client is told: {refused}");
+    let reason = agent.status().unwrap()["reason"].clone();
+    assert!(reason["remedy"].as_str().unwrap().contains("backup"), "{reason}");
+    eprintln!("MEASURED without the key the agent says: {reason}");
+}

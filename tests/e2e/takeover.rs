@@ -1,0 +1,110 @@
+//! What another plugin wrote is read by this one in its place.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use kms_plugin::proto::key_management_service_server::{KeyManagementService, KeyManagementServiceServer};
+use kms_plugin::proto::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
+};
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use tonic::{Request, Response, Status};
+
+use crate::apiserver::ApiServer;
+use crate::encryption::{PROVIDER, kms, of};
+use crate::etcd::Etcd;
+use crate::support::agent::{Agent, QUICK};
+use crate::support::bao::{Bao, KEY};
+use crate::support::eventually;
+
+/// What the plugin before ours answers as key_id, whatever the key's version.
+const KEY_ID: &str = "1";
+
+/// A plugin as the common ones are: bare Transit ciphertexts, and a key_id that never changes.
+struct BareTransit {
+    bao: std::sync::Arc<Bao>,
+}
+
+impl BareTransit {
+    /// Serves on a runtime of its own, whose end is the end of the process: its connections break, too.
+    fn serve(self, socket: &Path) -> Runtime {
+        let runtime = Runtime::new().unwrap();
+        let guard = runtime.enter();
+        let listener = UnixListener::bind(socket).unwrap();
+        drop(guard);
+        let incoming = futures_util::stream::unfold(listener, async |listener| {
+            let accepted = listener.accept().await.map(|(stream, _)| stream);
+            Some((accepted, listener))
+        });
+        let server = tonic::transport::Server::builder().add_service(KeyManagementServiceServer::new(self));
+        runtime.spawn(server.serve_with_incoming(incoming));
+        runtime
+    }
+}
+
+#[tonic::async_trait]
+impl KeyManagementService for BareTransit {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let status = StatusResponse { version: "v2".into(), healthz: "ok".into(), key_id: KEY_ID.into() };
+        Ok(Response::new(status))
+    }
+
+    async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
+        let plaintext = BASE64_STANDARD.encode(request.into_inner().plaintext);
+        let answer =
+            self.bao.post(&format!("transit/encrypt/{KEY}"), json!({ "plaintext": plaintext })).await;
+        let ciphertext = answer["data"]["ciphertext"].as_str().unwrap().into();
+        Ok(Response::new(EncryptResponse { ciphertext, key_id: KEY_ID.into(), annotations: HashMap::new() }))
+    }
+
+    async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
+        let ciphertext = String::from_utf8(request.into_inner().ciphertext).unwrap();
+        let answer =
+            self.bao.post(&format!("transit/decrypt/{KEY}"), json!({ "ciphertext": ciphertext })).await;
+        let plaintext = BASE64_STANDARD.decode(answer["data"]["plaintext"].as_str().unwrap()).unwrap();
+        Ok(Response::new(DecryptResponse { plaintext }))
+    }
+}
+
+#[tokio::test]
+async fn data_of_another_plugin_under_the_same_name_is_read_and_taken_over() {
+    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
+    let bao = std::sync::Arc::new(bao);
+    let directory = tempfile::tempdir().unwrap();
+    let before = BareTransit { bao: bao.clone() }.serve(&directory.path().join("kms.sock"));
+    let encryption = of(&[kms(&directory.path().join("kms.sock"))]);
+    let mut api = ApiServer::ready(&etcd, &encryption).await;
+    api.client.write("secrets", "early", "under version 1").await.unwrap();
+    // The key's newer version writes under the same key_id: the other plugin does not tell them apart.
+    bao.rotate().await;
+    api.restart(&encryption).await;
+    api.client.write("secrets", "late", "under version 2").await.unwrap();
+    let stored = etcd.key_ids("secrets/", PROVIDER).await;
+    assert_eq!(stored.keys().collect::<Vec<_>>(), [KEY_ID]);
+
+    // The plugins change places at one socket; the API server is not told.
+    before.shutdown_background();
+    let agent = Agent::start_in(directory, &(bao.vault_config() + QUICK), &[]);
+    agent.wait_for_phase("ready").await;
+    let ours = agent.kms().await.status().await.unwrap().key_id;
+    api.client.writes_under(&etcd, PROVIDER, &ours).await;
+    for round in ["with what it has in memory", "cold"] {
+        for (name, text) in [("early", "under version 1"), ("late", "under version 2")] {
+            assert_eq!(api.client.read("secrets", name).await.unwrap(), text, "{round}");
+        }
+        api.restart(&encryption).await;
+    }
+    api.client.rewrite("secrets").await;
+    assert_eq!(etcd.key_ids("secrets/", PROVIDER).await.into_keys().collect::<Vec<_>>(), [ours]);
+    eventually("both read after the takeover", async || {
+        for name in ["early", "late"] {
+            api.client.read("secrets", name).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
