@@ -25,10 +25,12 @@ use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::report::Output;
 use super::runtime;
+use crate::backend::Backend as _;
 use crate::config::settings::KeyService;
 use crate::config::vault::Vault;
 use crate::config::{DEFAULT_RUNTIME_DIR, Settings};
 use crate::kms::key_id;
+use crate::supervisor::saved_versions;
 use crate::vault::Inspector;
 
 use agent::AgentView;
@@ -125,7 +127,9 @@ pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
     service_user::check(report);
     let settings = configuration::check(&args.flags, &units, report);
     let runtime_dir = settings.as_ref().map(|settings| settings.server.runtime_dir.clone());
-    let runtime_dir = runtime_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR));
+    let runtime_dir = runtime_dir
+        .or_else(|| args.flags.runtime_dir())
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR));
     let agent = AgentView::read(&runtime_dir, args.timeout).await;
     let Some(settings) = settings else {
         units.judge(agent.runs(), report);
@@ -136,6 +140,11 @@ pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
     let learnt = key_services.check(&settings, Refusals::load(&runtime_dir)).await;
     let own = own_key(&settings, &learnt);
     let (version, expected) = own.as_ref().map(|(version, id)| (*version, id.as_str())).unzip();
+    if let Some((scope, key)) = &learnt.key {
+        // A running agent knows best; what one has saved counts when none runs.
+        let known = agent.versions(scope).or_else(|| saved_versions(&runtime_dir, scope));
+        key::compare(scope, &key.versions, &known.unwrap_or_default(), report);
+    }
     let web = Web::new();
     let wanted = units.is_wanted();
     socket::check(&settings.server.socket, &agent, wanted, expected, args.timeout, report).await;
@@ -250,6 +259,8 @@ impl KeyServices<'_> {
             return Learnt::default();
         }
         let often = login::token(name, vault, inspector, time, self.report).await;
-        KeyCheck::new(vault, inspector, name == PRIMARY, time).run(often, self.report).await
+        let other =
+            self.agent.scope().filter(|scope| name == PRIMARY && scope != inspector.backend().scope());
+        KeyCheck::new(vault, inspector, name == PRIMARY, other, time).run(often, self.report).await
     }
 }

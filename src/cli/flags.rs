@@ -33,6 +33,15 @@ impl ConfigFlags {
         self.named().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))
     }
 
+    /// The runtime directory, also of a configuration that is not valid otherwise.
+    pub(super) fn runtime_dir(&self) -> Option<PathBuf> {
+        let key = "server.runtime_dir";
+        let merged = self.merge().ok().and_then(|merged| merged.value(key)?.into_string());
+        let flag = || self.values.iter().find(|(path, _)| path == key).map(|(_, value)| value.clone());
+        let variable = || std::env::var(schema::find(key)?.variable()).ok();
+        merged.or_else(flag).or_else(variable).map(PathBuf::from)
+    }
+
     fn named(&self) -> Option<PathBuf> {
         self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from))
     }

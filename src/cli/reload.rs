@@ -24,5 +24,9 @@ pub(super) struct ReloadArgs {
 
 pub(super) fn run(args: &ReloadArgs) -> Result<(), Failure> {
     let line = runtime()?.block_on(args.agent.post("/reload", TIMEOUT, Exit::Config))?;
-    report::line(&format!("reloaded: {line}"))
+    // In use, and yet of no use: a key that was replaced stays so.
+    match line.starts_with("failed") {
+        true => Err(Failure::message(Exit::Unavailable, format!("reloaded, but: {line}"))),
+        false => report::line(&format!("reloaded: {line}")),
+    }
 }

@@ -3,7 +3,7 @@
 mod archive;
 mod redaction;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -70,6 +70,10 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
         let message = format!("{} is there already; name another file with --file", file.display());
         return Err(Failure::message(Exit::Usage, message));
     }
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).map_err(|error| {
+        Failure::new(Exit::Unavailable, error).context(format!("{} cannot be written to", parent.display()))
+    })?;
     let merged = args.flags.merge().ok();
     let settings = merged.as_ref().and_then(|merged| Settings::from_merged(merged).ok());
     let bug = |message: String| Failure::message(Exit::Internal, message);
@@ -118,10 +122,13 @@ async fn collect(args: &BundleArgs, settings: Option<&Settings>) -> Vec<(String,
     {
         let text = match client::admin(&socket, hyper::Method::GET, path, TIMEOUT).await {
             Ok((_, text)) => text,
-            Err(error) => format!("no agent answers on {}: {error}\n", socket.display()),
+            Err(error) => {
+                pretty(&json!({ "error": format!("no agent answers on {}: {error}", socket.display()) }))
+            }
         };
         if name == "status.json" {
-            state = serde_json::from_str(&text).unwrap_or_default();
+            let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+            state = if answer.get("phase").is_some() { answer } else { Value::Null };
         }
         add(name, text);
     }

@@ -21,6 +21,11 @@ const FORMAT: u32 = 1;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
+/// The versions that an agent with this runtime directory last knew of this key, and when each was made.
+pub fn saved_versions(runtime_dir: &Path, scope: &KeyScope) -> Option<KeyVersions> {
+    IdentityFile::in_directory(runtime_dir).load(scope, 0).map(|(key, _)| key.versions)
+}
+
 /// The file.
 #[derive(Clone, Debug)]
 pub(super) struct IdentityFile {

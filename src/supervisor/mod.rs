@@ -19,4 +19,5 @@ mod watchdog;
 
 pub use agent::{ADMIN_SOCKET, Agent, ReloadRequest};
 pub use error::AgentError;
+pub use identity::saved_versions;
 pub use runtime_dir::make as make_runtime_dir;

@@ -55,7 +55,7 @@ impl Refusal {
             400 if self.says("higher than the latest key version") || self.says("version is too new") => {
                 (ErrorKind::VersionAhead, "if it stays, the key was rolled back: see kms-plugin accept-key".into())
             }
-            400 if self.says("less than the minimum encryption key version") => (
+            400 if self.says("less than the minimum encryption key version") || self.says("no such key version") => (
                 ErrorKind::VersionGone,
                 "the key was rotated and its min_encryption_version raised: the next call uses the newer version".into(),
             ),
@@ -67,7 +67,7 @@ impl Refusal {
                 (ErrorKind::NotFound, format!("check vault.transit.key: nothing is at {path}; restore the key from a backup if it was deleted"))
             }
             400 if self.says("soft") && self.says("delet") => {
-                (ErrorKind::KeyUnusable, "the key is soft-deleted: bring it back (keys/NAME/soft-delete-restore)".into())
+                (ErrorKind::KeyUnusable, "the key is soft-deleted: bring it back (vault write -f transit/keys/NAME/soft-delete-restore)".into())
             }
             400 => (ErrorKind::BadCiphertext, "the ciphertext is damaged, or was made by another key".into()),
             _ => (ErrorKind::Internal, "look at the server's log for this time".into()),

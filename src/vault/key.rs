@@ -64,14 +64,14 @@ impl KeyData {
 
     /// What rules a key out. A key that only needs a change gets a warning instead.
     fn usable(&self, path: &str) -> Result<(), BackendError> {
-        let unusable = |message: String, remedy: &'static str| {
-            Err(BackendError::new(ErrorKind::KeyUnusable, message, remedy))
-        };
-        let aead = "make a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)";
+        let unusable =
+            |message: String, remedy: String| Err(BackendError::new(ErrorKind::KeyUnusable, message, remedy));
+        let aead =
+            "make a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)".to_owned();
         if self.soft_deleted {
             return unusable(
                 format!("{path} is soft-deleted"),
-                "bring it back: vault write -f transit/keys/NAME/soft-delete-restore",
+                format!("bring it back: vault write -f {path}/soft-delete-restore"),
             );
         }
         if !self.supports_encryption {

@@ -11,6 +11,13 @@ use crate::support::bao::{Bao, KEY};
 
 const RESOURCES: [&str; 2] = ["secrets", "configmaps"];
 
+/// What `kms-plugin verify-etcd` answers: 0 is finished, 1 is not.
+fn verify(agent: &Agent, etcd: &Etcd) -> i32 {
+    let (code, said) = agent.command_with(&["verify-etcd", "--endpoint", &etcd.address]);
+    eprintln!("{said}");
+    code
+}
+
 #[tokio::test]
 async fn enabling_and_rotating_leave_nothing_in_clear_and_nothing_unreadable() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
@@ -38,10 +45,12 @@ async fn enabling_and_rotating_leave_nothing_in_clear_and_nothing_unreadable() {
     }
     assert!(!etcd.holds(b"written-encrypted"), "what was written since is in clear nowhere");
     assert_eq!(api.client.kms_check().await.status, 200);
+    assert_eq!(verify(&agent, &etcd), 0, "everything is under the first version");
 
     bao.rotate().await;
     let second = key_id_after(&first, &agent).await;
     api.client.writes_under(&etcd, PROVIDER, &second).await;
+    assert_eq!(verify(&agent, &etcd), 1, "old data is under the old version");
     for resource in RESOURCES {
         assert_eq!(
             api.client.read(resource, "late").await.unwrap(),
@@ -52,6 +61,7 @@ async fn enabling_and_rotating_leave_nothing_in_clear_and_nothing_unreadable() {
         let ids = etcd.key_ids(&format!("{resource}/"), PROVIDER).await;
         assert_eq!(ids.into_keys().collect::<Vec<_>>(), [second.as_str()]);
     }
+    assert_eq!(verify(&agent, &etcd), 0, "everything is under the second version");
     bao.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 2 })).await;
     api.restart(&encryption).await;
     for resource in RESOURCES {

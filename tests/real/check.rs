@@ -26,7 +26,7 @@ async fn a_good_node_is_green_before_the_agent_and_beside_it() {
     let node = node(&bao.vault_config());
     let before = check(node.path(), &[]);
     before.is_green();
-    before.warns(&["socket"], &["no agent was started yet"]);
+    before.warns(&["socket"], &["no agent runs"]);
     assert_eq!(before.outcomes("policy"), ["ok"; 3]);
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let beside = check(agent.directory.path(), &[]);
@@ -192,6 +192,36 @@ async fn a_key_that_is_gone_or_should_be_changed() {
         bao.put_policy("kms", &policy("transit", name)).await;
         check(node.path(), &["--vault-transit-key", name]).fails(&["key"], &[words, "aes256-gcm96"]);
     }
+}
+
+/// A key of the same name that is not the same: with the agent running, and after it was stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_deleted_and_made_again() {
+    let bao = Bao::start().await;
+    let mut agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    bao.replace_key().await;
+    let running = check(agent.directory.path(), &[]);
+    running.fails(&["key"], &["the key was deleted and made again", "restore the old key"]);
+    agent.stop().await;
+    let stopped = check(agent.directory.path(), &[]);
+    stopped.fails(&["key"], &["the key was deleted and made again", "restore the old key"]);
+    let agent = Agent::start_in(agent.kill(), &(bao.vault_config() + QUICK), &[]);
+    agent.wait_for_reason("failed", "key_replaced").await;
+    check(agent.directory.path(), &[]).fails(&["key", "agent"], &["accept-key"]);
+    let (code, said) = agent.command("accept-key");
+    assert_eq!(code, 0, "{said}");
+    agent.wait_for_phase("ready").await;
+    check(agent.directory.path(), &[]).is_green();
+}
+
+/// A mistake in the file, not in the policy: the running agent knows better.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_name_of_the_key_beside_a_good_agent() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let found = check(agent.directory.path(), &["--vault-transit-key", "kms-kez"]);
+    found.fails(&["policy"], &["the running agent uses transit/keys/kms-key", "correct vault.transit"]);
+    check(agent.directory.path(), &[]).is_green();
 }
 
 #[tokio::test(flavor = "multi_thread")]

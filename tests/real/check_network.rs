@@ -77,7 +77,7 @@ async fn certificates_that_cannot_be_verified() {
     // TLS where there is none, and none where there is.
     let plain = Bao::start().await;
     let config = plain.vault_config().replace("http://", "https://");
-    check(node(&config).path(), &[]).fails(&["tls"], &["no handshake", "scheme"]);
+    check(node(&config).path(), &[]).fails(&["tls"], &["does not speak TLS", "correct the port"]);
     let config = tls(&bao, &ca).replace("https://", "http://");
     check(node(&config).path(), &[]).fails(&["server"], &["HTTPS", "https://"]);
 }

@@ -92,7 +92,7 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     freeze(agent.pid());
     fs::remove_file(&socket).unwrap();
     check(agent.directory.path(), &[])
-        .fails(&["socket"], &["still listens", "systemctl restart kms-plugin.socket"]);
+        .fails(&["socket", "agent"], &["still listens", "systemctl restart kms-plugin.socket"]);
     agent.signal(nix::sys::signal::Signal::SIGCONT);
     crate::support::eventually("the socket is back", async || {
         if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) }
@@ -101,7 +101,8 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     check(agent.directory.path(), &[]).is_green();
     // Hung.
     freeze(agent.pid());
-    check(agent.directory.path(), &[]).fails(&["socket"], &["no answer to Status", "restart kms-plugin"]);
+    check(agent.directory.path(), &[])
+        .fails(&["socket", "agent"], &["no answer to Status", "restart kms-plugin"]);
     agent.signal(nix::sys::signal::Signal::SIGCONT);
     // Killed: the file stays, and nobody serves it.
     let directory = agent.kill();
@@ -114,7 +115,7 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     freeze(agent.pid());
     let _gone = fs::remove_file(&socket);
     fs::create_dir(&socket).unwrap();
-    check(agent.directory.path(), &[]).fails(&["socket"], &["a directory is in its place", "rmdir"]);
+    check(agent.directory.path(), &[]).fails(&["socket", "agent"], &["a directory is in its place", "rmdir"]);
     fs::remove_dir(&socket).unwrap();
 }
 
@@ -232,6 +233,8 @@ async fn the_api_servers_own_configuration() {
     look(&good.replace("timeout: 3s", "timeout: soon"))
         .fails(&["encryption-config"], &["soon", "3s or 500ms"]);
     look("secret: [").fails(&["encryption-config"], &["not valid YAML", "render encryption-config"]);
+    let bare = good.replace("endpoint: unix://", "endpoint: ");
+    look(&bare).fails(&["encryption-config"], &["has no scheme", "write it as unix://"]);
     look("kind: Pod").fails(&["encryption-config"], &["kind"]);
     let first = command()
         .args(["render", "encryption-config", "--identity", "first", "--config"])

@@ -21,6 +21,10 @@ pub(super) async fn check(
         report.add(Finding::skipped(Check::Admin, "", "server.admin is turned off"));
         return;
     };
+    if agent.hangs() {
+        report.add(Finding::skipped(Check::Admin, address.to_string(), "the agent does not answer"));
+        return;
+    }
     let taken = |seen: String| {
         Finding::fail(
             Check::Admin,

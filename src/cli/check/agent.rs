@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::PRIMARY;
 use super::finding::{Check, Finding, REASONS};
 use super::report::Report;
-use crate::backend::KeyDescription;
+use crate::backend::{KeyDescription, KeyScope, KeyVersions};
 use crate::cli::client;
 use crate::supervisor::ADMIN_SOCKET;
 
@@ -43,6 +43,11 @@ impl AgentView {
         let refused = client::admin(&socket, hyper::Method::GET, "/refused", time).await;
         let refused = refused.ok().and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or_default();
         Self { socket, time, status, refused, unreadable: unreadable.unwrap_or_default() }
+    }
+
+    /// Whether a process has the private socket, and does not answer on it.
+    pub(super) fn hangs(&self) -> bool {
+        self.status.as_ref().is_err_and(|why| why.contains("deadline"))
     }
 
     /// Whether an agent answers.
@@ -81,6 +86,17 @@ impl AgentView {
         Some(problem.or_else(|| text("/reason/text")).unwrap_or_else(|| "see its journal".into()))
     }
 
+    /// Where its key is.
+    pub(super) fn scope(&self) -> Option<KeyScope> {
+        serde_json::from_value(self.at("/primary/key/scope")?.clone()).ok()
+    }
+
+    /// The versions that it knows of this key, and when each was made.
+    pub(super) fn versions(&self, scope: &KeyScope) -> Option<KeyVersions> {
+        let versions = self.at("/primary/key/versions").filter(|_| self.scope().as_ref() == Some(scope))?;
+        serde_json::from_value(versions.clone()).ok()
+    }
+
     /// The version of its key.
     pub(super) fn version(&self) -> Option<u32> {
         u32::try_from(self.at("/primary/key/version")?.as_u64()?).ok()
@@ -90,6 +106,16 @@ impl AgentView {
     pub(super) fn judge(&self, report: &mut Report) {
         let status = match &self.status {
             Ok(status) => status,
+            Err(why) if self.hangs() => {
+                report.add(Finding::fail(
+                    Check::Agent,
+                    "",
+                    format!("the process is there and does not answer: {why}"),
+                    "no call to the socket is answered either",
+                    "the watchdog restarts it within 30 s (under systemd); else: systemctl restart kms-plugin, or kill the process",
+                ));
+                return;
+            }
             Err(why) => {
                 report.add(Finding::skipped(Check::Agent, "", format!("no agent answers: {why}")));
                 return;
@@ -120,8 +146,11 @@ impl AgentView {
                 Check::Agent,
                 "token",
                 problem,
-                "the token that it holds still works; when it ends, nothing does",
-                "mend the login before that: the lines on login and token above say how",
+                match status.pointer("/primary/token/held").and_then(Value::as_bool) {
+                    Some(true) => "the token that it holds still works; when it ends, nothing does",
+                    _ => "it has no token: it can neither wrap nor unwrap",
+                },
+                "if the lines on login and token above are good, it tries again by itself within seconds (systemctl reload kms-plugin does at once); else do what they say",
             );
             report.add(warning.at(section("credentials_refused")));
         }
@@ -142,8 +171,8 @@ impl AgentView {
                 "journalctl -u kms-plugin -g 'decrypt failed' names key_id and version; if the version is switched off, lower min_decryption_version to it (vault write transit/keys/NAME/config min_decryption_version=N), write all data anew, and raise it when kms-plugin verify-etcd says that nothing is left",
             ),
             None => (
-                format!("data of {} key_id(s) was asked for that no configured key has", self.unreadable),
-                "journalctl -u kms-plugin -g 'decrypt failed' names them; add the key that wrote the data as [[decrypt_only]], or restore it from a backup (docs/operations.md)",
+                format!("data of {} key_id(s) was asked for and could not be unwrapped", self.unreadable),
+                "journalctl -u kms-plugin -g 'decrypt failed' names them. If the cause was mended meanwhile, this goes with the next read of that data; else add the key that wrote it as [[decrypt_only]], or restore that key from a backup (docs/operations.md)",
             ),
         };
         let why = "the API server cannot read these objects, and a list of their kind fails as a whole";

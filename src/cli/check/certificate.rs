@@ -100,8 +100,20 @@ fn refused(vault: &Vault, target: &Target, chain: &[CertificateFacts], cause: &s
         humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
     };
     let Some(own) = chain.first() else {
-        let remedy = "check the scheme (https://) and the port in vault.addresses: openssl s_client -connect HOST:PORT";
-        return (format!("no handshake: {cause}"), remedy.to_owned());
+        let (seen, remedy) = match cause.contains("InvalidContentType") || cause.contains("corrupt message") {
+            true => (
+                "the server does not speak TLS on this port".to_owned(),
+                "correct the port in vault.addresses; plain http:// is for loopback alone".to_owned(),
+            ),
+            false => (
+                format!("no handshake: {cause}"),
+                format!(
+                    "correct the port in vault.addresses; openssl s_client -connect {}:{} shows the same with more words",
+                    target.host, target.port
+                ),
+            ),
+        };
+        return (seen, remedy);
     };
     if cause.contains("not valid for name") {
         return (
@@ -147,7 +159,9 @@ fn refused(vault: &Vault, target: &Target, chain: &[CertificateFacts], cause: &s
     }
     (
         format!("no handshake: {cause}"),
-        "openssl s_client -connect HOST:PORT -CAfile FILE shows the same handshake with more words"
-            .to_owned(),
+        format!(
+            "openssl s_client -connect {}:{} -CAfile FILE shows the same handshake with more words",
+            target.host, target.port
+        ),
     )
 }

@@ -147,6 +147,13 @@ impl Place {
         }
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) => metadata,
+            Err(cause) if hidden_from_us(&cause) => {
+                return Finding::skipped(
+                    Check::Credentials,
+                    &shown,
+                    format!("cannot be looked at by this user: {cause}"),
+                );
+            }
             Err(cause) => {
                 let remedy =
                     format!("write the {} there, or correct its place in the configuration", self.what);
@@ -168,6 +175,15 @@ impl Place {
             return fail(
                 format!("user {name} may not read it: {} is in the way", obstacle.display()),
                 remedy,
+            );
+        }
+        if let Err(cause) = fs::File::open(&self.path)
+            && hidden_from_us(&cause)
+        {
+            return Finding::skipped(
+                Check::Credentials,
+                &shown,
+                format!("cannot be read by this user: {cause}"),
             );
         }
         if let Some(source) = self.secret.as_ref().filter(|_| self.is_credential()) {
@@ -203,6 +219,11 @@ impl Place {
         }
         Finding::ok(Check::Credentials, &shown, seen)
     }
+}
+
+/// Root would see it.
+fn hidden_from_us(cause: &std::io::Error) -> bool {
+    cause.kind() == std::io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root()
 }
 
 #[derive(Deserialize)]

@@ -131,6 +131,16 @@ fn normal(endpoint: &str) -> PathBuf {
 
 fn provider(shown: &str, resources: &str, kms: &Value, slowest: Option<Duration>, report: &mut Report) {
     let text = |name: &str| kms.get(name).and_then(Value::as_str);
+    let endpoint = text("endpoint").unwrap_or_default();
+    if !endpoint.starts_with("unix://") {
+        report.add(Finding::fail(
+            Check::EncryptionConfig,
+            shown,
+            format!("{resources}: endpoint {endpoint:?} has no scheme"),
+            "the API server does not start with it",
+            format!("write it as unix://{endpoint}"),
+        ));
+    }
     if text("apiVersion") != Some("v2") {
         report.add(Finding::fail(
             Check::EncryptionConfig,

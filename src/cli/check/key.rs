@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::finding::{Check, Finding};
 use super::report::Report;
-use crate::backend::{Backend as _, BackendError, ErrorKind, KeyDescription, KeyScope};
+use crate::backend::{Backend as _, BackendError, ErrorKind, KeyDescription, KeyScope, KeyVersions};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::vault::Inspector;
@@ -35,6 +35,8 @@ pub(super) struct KeyCheck<'a> {
     inspector: &'a Inspector,
     /// Whether it also wraps.
     wraps: bool,
+    /// The key that the running agent uses, where that is another one.
+    other: Option<KeyScope>,
     time: Duration,
     paths: Paths,
     /// What the token may do at each path, where it may ask.
@@ -48,11 +50,17 @@ struct Paths {
 }
 
 impl<'a> KeyCheck<'a> {
-    pub(super) fn new(vault: &Vault, inspector: &'a Inspector, wraps: bool, time: Duration) -> Self {
+    pub(super) fn new(
+        vault: &Vault,
+        inspector: &'a Inspector,
+        wraps: bool,
+        other: Option<KeyScope>,
+        time: Duration,
+    ) -> Self {
         let (mount, key) = (&vault.transit.mount, &vault.transit.key);
         let path = |operation: &str| format!("{mount}/{operation}/{key}");
         let paths = Paths { encrypt: path("encrypt"), decrypt: path("decrypt"), keys: path("keys") };
-        Self { inspector, wraps, time, paths, allowed: None }
+        Self { inspector, wraps, other, time, paths, allowed: None }
     }
 
     fn deadline(&self) -> Deadline {
@@ -78,7 +86,7 @@ impl<'a> KeyCheck<'a> {
                 self.use_blindly(report).await;
             }
             Err(error) => {
-                let remedy = error.remedy().to_owned();
+                let remedy = self.remedy(error.remedy());
                 report.add(Finding::fail(Check::Key, &self.paths.keys, error.to_string(), LOST, remedy));
                 report.add(Finding::skipped(Check::RoundTrip, &self.paths.encrypt, "the key cannot be used"));
             }
@@ -92,9 +100,9 @@ impl<'a> KeyCheck<'a> {
         let granted = self.allowed.as_ref().and_then(|allowed| allowed.get(path));
         let needs = needed.first().copied().unwrap_or_default();
         let fail = |seen: String| {
-            let remedy = format!(
-                "grant {needs} on it: kms-plugin render policy | vault policy write NAME -; the role's token_policies must name it"
-            );
+            let remedy = self.remedy(&format!(
+                "grant {needs} on {path} in the policy that the role's token_policies name; kms-plugin render policy prints the whole of it (vault policy write replaces what was there)"
+            ));
             let why =
                 "every such call of the agent is refused; is this the key that is meant (vault.transit.key)?";
             Finding::fail(Check::Policy, path, seen, why, remedy)
@@ -136,6 +144,16 @@ impl<'a> KeyCheck<'a> {
                 ),
             },
         });
+    }
+
+    /// A running agent with another key makes a mistake in this configuration likelier than one in Vault.
+    fn remedy(&self, remedy: &str) -> String {
+        match &self.other {
+            Some(other) => format!(
+                "the running agent uses {other}: if that is the key that is meant, correct vault.transit (and vault.namespace) in this configuration; if not, {remedy}"
+            ),
+            None => remedy.to_owned(),
+        }
     }
 
     fn judge_key(&self, key: &KeyDescription, report: &mut Report) {
@@ -297,6 +315,35 @@ impl<'a> KeyCheck<'a> {
             };
             report.add(finding);
         }
+    }
+}
+
+/// Compares the key with what an agent knew of it: a version that was made at another time is another key.
+pub(super) fn compare(scope: &KeyScope, now: &KeyVersions, known: &KeyVersions, report: &mut Report) {
+    let subject = format!("{}/keys/{}", scope.mount, scope.key);
+    let moment = |seconds: &i64| {
+        let since = Duration::from_secs(u64::try_from(*seconds).unwrap_or_default());
+        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
+    };
+    let other = known.iter().find_map(|(version, before)| {
+        let made = now.get(version).filter(|made| *made != before)?;
+        Some(format!(
+            "version {version} was made at {}, not at {}: the key was deleted and made again",
+            moment(made),
+            moment(before)
+        ))
+    });
+    let lower = known.keys().next_back().zip(now.keys().next_back()).filter(|(before, now)| before > now);
+    let lower = lower.map(|(before, now)| {
+        format!("the newest version is {now}, and was {before}: Vault was restored from before a rotation")
+    });
+    if let Some(seen) = other.or(lower) {
+        let why =
+            "what was wrapped with the other key cannot be unwrapped with this one; the agent writes nothing";
+        let remedy =
+            "restore the old key from a backup; only if all data under it is given up: kms-plugin accept-key";
+        let finding = Finding::fail(Check::Key, subject, seen, why, remedy);
+        report.add(finding.at("the-key-was-replaced-or-rolled-back"));
     }
 }
 

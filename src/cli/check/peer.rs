@@ -23,12 +23,19 @@ pub(super) async fn check(
     for peer in peers {
         let status = if peer.contains("://") { web.status(peer, time).await } else { file(peer) };
         report.add(match (status, own) {
-            (Err(why), _) => Finding::fail(
+            (Err(why), _) => {
+                let remedy = match peer.contains("://") {
+                    true => "the admin address is on loopback by default: run `kms-plugin status --output json` there, and name the file with --peer",
+                    false => "run `kms-plugin status --output json > FILE` on that node, and name the file; an address begins with http://",
+                };
+                Finding::fail(Check::Peer, peer, why, "whether that node agrees is not known", remedy)
+            }
+            (Ok(status), _) if status.get("phase").is_none() => Finding::fail(
                 Check::Peer,
                 peer,
-                why,
+                "its answer is not that of an agent",
                 "whether that node agrees is not known",
-                "the admin address is on loopback by default: run `kms-plugin status --output json` there, and name the file with --peer",
+                "name the admin address of an agent (server.admin), not that of Vault or of the API server",
             ),
             (Ok(_), None) => Finding::skipped(Check::Peer, peer, "this node's own key_id is not known"),
             (Ok(status), Some((own, version))) => compare(peer, &status, own, version),
@@ -61,10 +68,13 @@ fn compare(peer: &str, status: &Value, own: &str, version: u32) -> Finding {
             "wait two minutes and look again; then look at the node with the lower version: kms-plugin check",
         );
     }
+    let place =
+        |name: &str| key.and_then(|key| key.pointer(&format!("/scope/{name}"))?.as_str()).unwrap_or_default();
+    let [namespace, mount, name] = ["namespace", "mount", "key"].map(place);
     Finding::fail(
         Check::Peer,
         peer,
-        seen,
+        format!("{seen}; its key is {mount}/keys/{name} in namespace {namespace:?}"),
         WHY,
         "compare namespace, mount, key, key_id_epoch and addresses of both: kms-plugin config",
     )

@@ -16,9 +16,7 @@ use crate::config::DEFAULT_RUNTIME_DIR;
 /// Anybody but root, and the agent itself, sees too little.
 pub(super) fn check(report: &mut Report) {
     let user = nix::unistd::geteuid();
-    let runs_agents =
-        |directory: &str| fs::metadata(directory).is_ok_and(|found| found.uid() == user.as_raw());
-    if !user.is_root() && !runs_agents(DEFAULT_RUNTIME_DIR) {
+    if !user.is_root() && !is_agents(user.as_raw()) {
         report.add(Finding::warn(
             Check::Configuration,
             format!("user {user}"),
@@ -27,6 +25,11 @@ pub(super) fn check(report: &mut Report) {
             "run it as root: sudo kms-plugin check",
         ));
     }
+}
+
+/// Whether an agent of this user has made the runtime directory.
+fn is_agents(uid: u32) -> bool {
+    fs::metadata(DEFAULT_RUNTIME_DIR).is_ok_and(|found| found.uid() == uid)
 }
 
 /// Who reads the files in the end.
@@ -50,6 +53,9 @@ impl ServiceUser {
             Some(name) => User::from_name(name),
             None if units.has_dynamic_user() => {
                 return Err("the service has a dynamic user, which exists only while it runs".into());
+            }
+            None if !nix::unistd::geteuid().is_root() && !is_agents(nix::unistd::geteuid().as_raw()) => {
+                return Err("which user the agent has is not known".into());
             }
             None => User::from_uid(nix::unistd::geteuid()),
         };

@@ -1,6 +1,7 @@
 //! The socket that kube-apiserver connects to: there, private, the one that its directory shows, and answering.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -40,12 +41,25 @@ pub(super) async fn check(
         }
         Err(cause) => {
             let deaf = "the file is gone, while a process still listens under this name: it was deleted, or its directory was replaced";
-            let start = "start the agent: systemctl enable --now kms-plugin; in a pod, look whether the directory is mounted";
+            let systemd = external::systemd_runs();
+            let start = match systemd {
+                true => {
+                    "start the agent: systemctl enable --now kms-plugin; in a pod, look whether the directory is mounted"
+                }
+                false => "start the agent; in a pod, look whether the directory is mounted",
+            };
+            let directory = path.parent().unwrap_or(path);
+            let start = if directory.is_dir() || systemd {
+                start.to_owned()
+            } else {
+                format!("mkdir -m 0700 {}, then start the agent", directory.display())
+            };
             report.add(match (listeners(path), agent.runs()) {
+                _ if cause.kind() == ErrorKind::PermissionDenied => Finding::skipped(Check::Socket, &shown, format!("cannot be looked at by this user: {cause}")),
                 (1.., _) => fail(deaf, "systemctl restart kms-plugin.socket (without the unit: restart the agent; it binds it again by itself within seconds)"),
                 (0, true) => fail(&format!("{cause}"), "the agent runs with another server.socket, or cannot bind this one: journalctl -u kms-plugin -n 50"),
-                (0, false) if wanted => fail(&format!("{cause}"), start),
-                (0, false) => Finding::warn(Check::Socket, &shown, format!("{cause}; no agent was started yet"), WHY, start),
+                (0, false) if wanted => fail(&format!("{cause}"), &start),
+                (0, false) => Finding::warn(Check::Socket, &shown, format!("{cause}; no agent runs"), WHY, start),
             });
             return;
         }

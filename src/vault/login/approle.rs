@@ -133,8 +133,10 @@ impl LoginMethod for AppRole {
     }
 
     fn remedy(&self) -> String {
+        let file = self.secret_id.path().map_or("FILE".to_owned(), |path| path.display().to_string());
+        let wrap = if self.wrapped { " -wrap-ttl=1h -field=wrapping_token" } else { " -field=secret_id" };
         format!(
-            "check vault.auth.mount and the role-id, write a new secret-id into its file (vault write -f auth/{}/role/…/secret-id); it is taken up within seconds. After several wrong ones the role is locked for some minutes, for every node",
+            "check vault.auth.mount and the role-id; write a new secret-id (vault write -f{wrap} auth/{}/role/ROLE/secret-id > {file}): it is taken up within seconds. After several wrong ones the role is locked for some minutes, for every node",
             self.mount
         )
     }
