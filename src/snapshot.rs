@@ -208,6 +208,12 @@ impl Snapshot {
                 && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
     }
 
+    /// Whether the key service was found to refuse us; a call that works then shows that it no longer does.
+    pub fn is_refused(&self) -> bool {
+        let kind = self.reason.as_ref().map(|reason| reason.kind);
+        matches!(kind, Some(ReasonKind::Denied | ReasonKind::CredentialsRefused))
+    }
+
     /// One line: the state, since when, why and what to do. The same for every face, and with points in
     /// time rather than durations: systemd shows it as it was sent.
     pub fn line(&self) -> String {

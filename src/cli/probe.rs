@@ -45,7 +45,15 @@ pub(super) fn run(args: &ProbeArgs) -> Result<(), Failure> {
     if args.timeout.is_zero() {
         return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
     }
-    let report = runtime()?.block_on(probe(args))?;
+    let report = match (runtime()?.block_on(probe(args)), args.output) {
+        // Programs get their JSON also when nobody answers.
+        (Err(failure), Output::Json) => {
+            let mut report = Report::new(&client::socket_path(&args.socket), args.count, args.concurrency);
+            report.wrong(failure.to_string());
+            report
+        }
+        (result, _) => result?,
+    };
     let text = match args.output {
         Output::Text => report.text(),
         Output::Json => report.json(),

@@ -110,6 +110,12 @@ pub(super) fn text(status: &Value) -> String {
     if let Some(since) = seconds("/last_contact_seconds_ago") {
         line("last contact", format!("{} ago", ago(since)));
     }
+    if let Some(count @ 1..) = status.get("unreadable_key_ids").and_then(Value::as_u64) {
+        line(
+            "unreadable",
+            format!("data of {count} key_id(s) was asked for and could not be unwrapped: kms-plugin check"),
+        );
+    }
     let others = status.get("decrypt_only").and_then(Value::as_array);
     for service in status.get("primary").into_iter().chain(others.into_iter().flatten()) {
         service_lines(service, &mut line);

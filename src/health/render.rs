@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::clock::BootTime;
 use crate::snapshot::{Announce, Phase, Reason, ReasonKind as Kind, ServiceState, Snapshot, ago};
+use crate::telemetry::metrics::Metrics;
 
 /// `/status`: the snapshot without secrets, times as seconds.
 #[derive(Serialize)]
@@ -20,9 +21,11 @@ pub(super) struct StatusBody<'a> {
     kms_status: Announce,
     primary: &'a ServiceState,
     decrypt_only: &'a [ServiceState],
+    /// key_ids whose data was asked for and could not be unwrapped, the last time.
+    unreadable_key_ids: i64,
 }
 
-pub(super) fn status(snapshot: &Snapshot) -> StatusBody<'_> {
+pub(super) fn status<'a>(snapshot: &'a Snapshot, metrics: &Metrics) -> StatusBody<'a> {
     let now = BootTime::now();
     StatusBody {
         version: env!("CARGO_PKG_VERSION"),
@@ -35,6 +38,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusBody<'_> {
         kms_status: snapshot.announce,
         primary: &snapshot.primary,
         decrypt_only: &snapshot.decrypt_only,
+        unreadable_key_ids: metrics.unreadable(),
     }
 }
 

@@ -38,9 +38,15 @@ pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 /// Tells whether the serving loop goes round, or since when not.
 pub type Alive = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// What is shown.
+#[derive(Clone)]
+struct Shown {
+    snapshot: Snapshots,
+    metrics: Metrics,
+}
+
 /// What the loopback address serves: nothing that changes anything.
 pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Router {
-    let scraped = Router::new().route("/metrics", get(scrape)).with_state((snapshot.clone(), metrics));
     // `/health` and `/live` are another plugin's; its manifests ask them for liveness, so they must not tell
     // of an outage: the kubelet would restart us.
     let living = ["/livez", "/health", "/live"]
@@ -51,8 +57,8 @@ pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Rou
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
-        .with_state(snapshot)
-        .merge(scraped)
+        .route("/metrics", get(scrape))
+        .with_state(Shown { snapshot, metrics })
         .merge(living)
 }
 
@@ -67,17 +73,17 @@ pub fn router(snapshot: Snapshots, alive: Alive, metrics: Metrics, wishes: Wishe
 }
 
 /// Whether everything behind the socket works: the key service, our login, the key.
-async fn healthz(State(snapshot): State<Snapshots>, query: RawQuery, headers: HeaderMap) -> Response {
-    let snapshot = snapshot();
+async fn healthz(State(shown): State<Shown>, query: RawQuery, headers: HeaderMap) -> Response {
+    let snapshot = (shown.snapshot)();
     let good = render::healthy(&snapshot);
-    answer(&snapshot, "healthz", good, &query, &headers)
+    answer((&snapshot, &shown.metrics), "healthz", good, &query, &headers)
 }
 
 /// Whether an Encrypt would work now.
-async fn readyz(State(snapshot): State<Snapshots>, query: RawQuery, headers: HeaderMap) -> Response {
-    let snapshot = snapshot();
+async fn readyz(State(shown): State<Shown>, query: RawQuery, headers: HeaderMap) -> Response {
+    let snapshot = (shown.snapshot)();
     let good = snapshot.can_wrap();
-    answer(&snapshot, "readyz", good, &query, &headers)
+    answer((&snapshot, &shown.metrics), "readyz", good, &query, &headers)
 }
 
 /// Whether the process and its serving loop live. Never looks at the key service: restarting us would
@@ -89,19 +95,19 @@ async fn livez(State(alive): State<Alive>) -> Response {
     }
 }
 
-async fn scrape(State((snapshot, metrics)): State<(Snapshots, Metrics)>) -> Response {
-    let text = metrics::render(&snapshot(), &metrics);
+async fn scrape(State(shown): State<Shown>) -> Response {
+    let text = metrics::render(&(shown.snapshot)(), &shown.metrics);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
         .into_response()
 }
 
-async fn status(State(snapshot): State<Snapshots>) -> Response {
-    let snapshot = snapshot();
-    Json(render::status(&snapshot)).into_response()
+async fn status(State(shown): State<Shown>) -> Response {
+    let snapshot = (shown.snapshot)();
+    Json(render::status(&snapshot, &shown.metrics)).into_response()
 }
 
 fn answer(
-    snapshot: &Snapshot,
+    (snapshot, metrics): (&Snapshot, &Metrics),
     endpoint: &str,
     good: bool,
     query: &RawQuery,
@@ -110,7 +116,7 @@ fn answer(
     let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if accepts.is_some_and(|accepts| accepts.contains("application/json")) {
-        return (code, Json(render::status(snapshot))).into_response();
+        return (code, Json(render::status(snapshot, metrics))).into_response();
     }
     let wants = |pair: &str| pair == "verbose" || pair.starts_with("verbose=");
     if query.0.as_deref().is_some_and(|query| query.split('&').any(wants)) {

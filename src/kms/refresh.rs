@@ -3,10 +3,10 @@
 //! The requests are answered together by one read, at most once a second however many ask.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::clock::Deadline;
@@ -22,6 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 pub struct Refresh {
     requests: mpsc::Sender<oneshot::Sender<()>>,
     misses: Mutex<HashMap<String, Instant>>,
+    surprise: Arc<Notify>,
 }
 
 /// The side that reads, and answers a request when the snapshot is new.
@@ -42,7 +43,17 @@ impl Refresh {
     /// The two sides.
     pub fn channel() -> (Self, RefreshRequests) {
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        (Self { requests, misses: Mutex::default() }, receiver)
+        (Self { requests, misses: Mutex::default(), surprise: Arc::default() }, receiver)
+    }
+
+    /// A call went otherwise than the state lets expect: whoever watches the key service looks soon.
+    pub fn surprise(&self) {
+        self.surprise.notify_one();
+    }
+
+    /// Told of each surprise; several before a look are one.
+    pub fn surprises(&self) -> Arc<Notify> {
+        self.surprise.clone()
     }
 
     /// Has the key's versions read because `key_id` is not known, and waits for the new snapshot.

@@ -16,7 +16,7 @@ use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use crate::snapshot::{Announce, KnownKey, Snapshot};
+use crate::snapshot::{Announce, KnownKey, Phase, Snapshot};
 use crate::telemetry::fold::Fold;
 use crate::telemetry::metrics::Metrics;
 
@@ -166,6 +166,20 @@ impl KmsService {
         self.metrics.call(method, status::name(code), started.elapsed());
     }
 
+    /// A call that is refused while all is well, or works while it should not, is worth a look at once: the
+    /// next one by the interval may be far away.
+    fn compare<T>(&self, answer: &Result<T, Status>) {
+        let view = self.now();
+        let surprising = match answer.as_ref().map_err(Status::code) {
+            Ok(_) => view.snapshot.is_refused(),
+            Err(Code::PermissionDenied) => view.snapshot.phase == Phase::Ready,
+            Err(_) => false,
+        };
+        if surprising {
+            view.link.refresh.surprise();
+        }
+    }
+
     /// Logs a failed call: the first of its kind at once, repetitions folded.
     fn failed(&self, operation: &'static str, uid: &str, key_id: &str, status: Status) -> Status {
         let label = format!("{operation} {:?}", status.code());
@@ -235,6 +249,7 @@ impl KeyManagementService for Arc<KmsService> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
         let uid = request.get_ref().uid.clone();
         let wrapped = self.wrap(request).await;
+        self.compare(&wrapped);
         self.count("Encrypt", started, &wrapped);
         wrapped.map(Response::new).map_err(|status| self.failed("encrypt", &uid, "", status))
     }
@@ -244,6 +259,7 @@ impl KeyManagementService for Arc<KmsService> {
         let uid = request.get_ref().uid.clone();
         let key_id: String = request.get_ref().key_id.chars().take(64).collect();
         let unwrapped = self.unwrap(request).await;
+        self.compare(&unwrapped);
         self.count("Decrypt", started, &unwrapped);
         match unwrapped.as_ref().map_err(Status::code) {
             Ok(_) => self.metrics.readable(&key_id, true),

@@ -99,6 +99,10 @@ impl Prepared {
                 .map(|(number, other)| (Place::DecryptOnly(number), other.backend.clone(), 0)),
         );
         for (place, backend, version) in services {
+            let surprises = match place {
+                Place::Primary => self.link.refresh.surprises(),
+                Place::DecryptOnly(_) => Arc::default(),
+            };
             let (ask, requests) = mpsc::channel(4);
             observers.push(ask);
             let upkeep = backend.clone();
@@ -110,6 +114,7 @@ impl Prepared {
                 messages: messages.clone(),
                 version,
                 requests,
+                surprises,
             };
             spawn(&mut tasks, "observer", observer.run());
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(1500);
 const LOOK_EVERY: Duration = Duration::from_millis(1700);
 /// Between the two times that a refusal is asked for.
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
+/// Least time between two looks because of surprises, however many calls are refused.
+const SURPRISE_EVERY: Duration = Duration::from_secs(5);
 /// Soon, for a read that may have met a lagging replica.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,8 @@ pub(super) struct Observer {
     pub version: u32,
     /// Requests for a read ahead of time.
     pub requests: mpsc::Receiver<oneshot::Sender<()>>,
+    /// Calls that went otherwise than the state lets expect.
+    pub surprises: Arc<Notify>,
 }
 
 /// What the last checks left behind.
@@ -47,6 +51,8 @@ struct Watch {
     version: u32,
     read_at: Instant,
     trip_at: Instant,
+    /// When a surprise was looked into last.
+    surprised_at: Option<Instant>,
     /// What the last read and the last round trip failed with.
     read_fault: Option<BackendError>,
     trip_fault: Option<BackendError>,
@@ -78,6 +84,7 @@ impl Observer {
             version: self.version,
             read_at: now,
             trip_at: now,
+            surprised_at: None,
             read_fault: None,
             trip_fault: None,
             confirmed: false,
@@ -91,6 +98,11 @@ impl Observer {
             };
             tokio::select! {
                 () = tokio::time::sleep_until(due) => self.check(&mut watch).await,
+                () = self.surprises.notified() => {
+                    let soon = watch.surprised_at.map_or(now, |at| at + SURPRISE_EVERY).max(Instant::now());
+                    watch.trip_at = watch.trip_at.min(soon);
+                    watch.surprised_at = Some(soon);
+                }
                 Some(done) = self.requests.recv() => {
                     // One read for all who asked meanwhile.
                     let mut waiting = vec![done];

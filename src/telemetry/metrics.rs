@@ -156,6 +156,11 @@ impl Metrics {
         self.0.unreadable.set(i64::try_from(ids.len()).unwrap_or(i64::MAX));
     }
 
+    /// How many key_ids there are whose data could not be unwrapped, the last time.
+    pub fn unreadable(&self) -> i64 {
+        self.0.unreadable.get()
+    }
+
     /// A call is under way for as long as the answer is held.
     pub fn under_way(&self) -> UnderWay {
         self.0.in_flight.inc();

@@ -67,6 +67,9 @@ fn probe_without_a_plugin() {
         code == Some(69) && text.contains("no KMS plugin answers") && text.contains("No such file"),
         "{text}"
     );
+    let output = command().args(["probe", "--output", "json", "--socket", "/nowhere"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["ok"]), (Some(69), &false.into()), "{report}");
     let (code, text) = probe(Path::new("/x"), &["--count", "0"]);
     assert!(code == Some(64) && text.contains("1..="), "{text}");
     assert_eq!(probe(Path::new("/x"), &["--timeout", "0s"]).0, Some(64));

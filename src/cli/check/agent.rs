@@ -18,9 +18,6 @@ fn section(reason: &str) -> &'static str {
     REASONS.iter().find(|(kind, _)| *kind == reason).map_or(Check::Agent.section(), |(_, section)| section)
 }
 
-/// The gauge of data that cannot be unwrapped.
-const UNREADABLE: &str = "kms_plugin_unreadable_key_ids ";
-
 /// `/status` of the agent on this node, or why there is none.
 pub(super) struct AgentView {
     socket: PathBuf,
@@ -28,21 +25,15 @@ pub(super) struct AgentView {
     status: Result<Value, String>,
     /// A hash of the credentials that were refused, by key service.
     refused: BTreeMap<String, String>,
-    /// key_ids whose data it was asked for and could not unwrap.
-    unreadable: u64,
 }
 
 impl AgentView {
     pub(super) async fn read(runtime_dir: &Path, time: Duration) -> Self {
         let socket = runtime_dir.join(ADMIN_SOCKET);
         let status = ask(&socket, time).await;
-        let scraped = client::admin(&socket, hyper::Method::GET, "/metrics", time).await;
-        let unreadable = scraped.ok().and_then(|(_, text)| {
-            text.lines().find_map(|line| line.strip_prefix(UNREADABLE)?.trim().parse().ok())
-        });
         let refused = client::admin(&socket, hyper::Method::GET, "/refused", time).await;
         let refused = refused.ok().and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or_default();
-        Self { socket, time, status, refused, unreadable: unreadable.unwrap_or_default() }
+        Self { socket, time, status, refused }
     }
 
     /// Whether a process has the private socket, and does not answer on it.
@@ -158,20 +149,20 @@ impl AgentView {
 
     /// Whether the API server asked for data that no configured key can unwrap.
     pub(super) fn judge_data(&self, key: Option<&KeyDescription>, report: &mut Report) {
-        if self.unreadable == 0 {
+        let unreadable = self.at("/unreadable_key_ids").and_then(Value::as_u64).unwrap_or_default();
+        if unreadable == 0 {
             return;
         }
         let old = key.filter(|key| key.min_decryption > 1).map(|key| key.min_decryption);
         let (seen, remedy) = match old {
             Some(least) => (
                 format!(
-                    "data of {} key_id(s) was asked for and could not be unwrapped; min_decryption_version is {least}",
-                    self.unreadable
+                    "data of {unreadable} key_id(s) was asked for and could not be unwrapped; min_decryption_version is {least}"
                 ),
                 "journalctl -u kms-plugin -g 'decrypt failed' names key_id and version; if the version is switched off, lower min_decryption_version to it (vault write transit/keys/NAME/config min_decryption_version=N), write all data anew, and raise it when kms-plugin verify-etcd says that nothing is left",
             ),
             None => (
-                format!("data of {} key_id(s) was asked for and could not be unwrapped", self.unreadable),
+                format!("data of {unreadable} key_id(s) was asked for and could not be unwrapped"),
                 "journalctl -u kms-plugin -g 'decrypt failed' names them. If the cause was mended meanwhile, this goes with the next read of that data; else add the key that wrote it as [[decrypt_only]], or restore that key from a backup (docs/operations.md)",
             ),
         };
