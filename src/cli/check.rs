@@ -7,10 +7,13 @@ mod configuration;
 mod credentials;
 mod encryption_config;
 mod finding;
+mod identity;
 mod key;
+mod key_services;
 mod login;
 mod network;
 mod peer;
+mod policy;
 mod refusals;
 mod report;
 mod service_user;
@@ -25,21 +28,16 @@ use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::report::Output;
 use super::runtime;
-use crate::backend::Backend as _;
-use crate::config::settings::KeyService;
-use crate::config::vault::Vault;
 use crate::config::{DEFAULT_RUNTIME_DIR, Settings};
 use crate::kms::key_id;
 use crate::supervisor::saved_versions;
-use crate::vault::Inspector;
 
 use agent::AgentView;
-use credentials::Readable;
-use finding::{Check, Finding, Outcome};
-use key::{KeyCheck, Learnt};
+use finding::Outcome;
+use key::Learnt;
+use key_services::KeyServices;
 use refusals::Refusals;
 pub(super) use report::Report;
-use service_user::ServiceUser;
 use unit::Units;
 use web::Web;
 
@@ -143,7 +141,7 @@ pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
     if let Some((scope, key)) = &learnt.key {
         // A running agent knows best; what one has saved counts when none runs.
         let known = agent.versions(scope).or_else(|| saved_versions(&runtime_dir, scope));
-        key::compare(scope, &key.versions, &known.unwrap_or_default(), report);
+        identity::compare(scope, &key.versions, &known.unwrap_or_default(), report);
     }
     let web = Web::new();
     let wanted = units.is_wanted();
@@ -165,102 +163,4 @@ fn own_key(settings: &Settings, learnt: &Learnt) -> Option<(u32, String)> {
     let (scope, key) = learnt.key.as_ref()?;
     let known = key_id::known_key(scope, key, &key.versions, settings.primary.key_id_epoch())?;
     Some((known.version, known.key_id.to_string()))
-}
-
-/// The checks of every key service, the one that wraps first.
-struct KeyServices<'a> {
-    args: &'a CheckArgs,
-    units: &'a Units,
-    agent: &'a AgentView,
-    report: &'a mut Report,
-}
-
-impl KeyServices<'_> {
-    async fn check(&mut self, settings: &Settings, mut refusals: Refusals) -> Learnt {
-        let user = ServiceUser::of(self.units);
-        let mut learnt = Learnt::default();
-        let mut first: Option<(Inspector, bool)> = None;
-        let all = std::iter::once((PRIMARY, &settings.primary))
-            .chain(settings.decrypt_only.iter().map(|(name, service)| (name.as_str(), service)));
-        for (name, service) in all {
-            let KeyService::Vault(vault) = service else { continue };
-            let mut vault = vault.as_ref().clone();
-            let passed = credentials::from_outside(&mut vault, self.units);
-            // A key beside the first one is reached by the same way and the same token.
-            let shared = first.as_ref().filter(|_| vault.shares_login);
-            let shared = shared.map(|(inspector, usable)| (inspector.beside(&vault), *usable));
-            let (inspector, usable) = match shared {
-                Some(shared) => shared,
-                None => {
-                    let readable = credentials::check(&vault, &user, passed, self.report);
-                    let Some(inspector) = self.inspector(name, &vault) else { continue };
-                    let reached = network::check(&vault, &inspector, self.args.timeout, self.report).await;
-                    let usable =
-                        self.log_in(name, &vault, &inspector, (readable, reached), &mut refusals).await;
-                    (inspector, usable)
-                }
-            };
-            let found = self.key(name, &vault, &inspector, usable).await;
-            if name == PRIMARY {
-                learnt = found;
-                first = Some((inspector, usable));
-            } else if !vault.shares_login {
-                inspector.give_back(crate::clock::Deadline::after(self.args.timeout)).await;
-            }
-        }
-        if let Some((inspector, _)) = first {
-            inspector.give_back(crate::clock::Deadline::after(self.args.timeout)).await;
-        }
-        learnt
-    }
-
-    fn inspector(&mut self, name: &str, vault: &Vault) -> Option<Inspector> {
-        Inspector::new(vault)
-            .map_err(|error| {
-                self.report.add(Finding::fail(
-                    Check::Tls,
-                    name,
-                    error.to_string(),
-                    "without TLS no server is reached",
-                    "check vault.ca_file, vault.client_cert_file and vault.client_key_file",
-                ));
-            })
-            .ok()
-    }
-
-    /// Whether there is a token to go on with.
-    async fn log_in(
-        &mut self,
-        name: &str,
-        vault: &Vault,
-        inspector: &Inspector,
-        (readable, reached): (Readable, bool),
-        refusals: &mut Refusals,
-    ) -> bool {
-        let because = match () {
-            () if self.args.no_login => "--no-login",
-            () if readable == Readable::No => "a file that it needs cannot be used",
-            () if readable == Readable::Hidden => "only the running service sees its credential",
-            () if !reached => "no address can be used",
-            () => {
-                let time = self.args.timeout;
-                return login::check(name, vault, inspector, self.agent, refusals, time, self.report).await;
-            }
-        };
-        self.report.add(Finding::skipped(Check::Login, login::subject(name, vault), because));
-        false
-    }
-
-    async fn key(&mut self, name: &str, vault: &Vault, inspector: &Inspector, usable: bool) -> Learnt {
-        let time = self.args.timeout;
-        if !usable {
-            let path = format!("{}/keys/{}", vault.transit.mount, vault.transit.key);
-            self.report.add(Finding::skipped(Check::Key, path, "without a login nothing can be asked"));
-            return Learnt::default();
-        }
-        let often = login::token(name, vault, inspector, time, self.report).await;
-        let other =
-            self.agent.scope().filter(|scope| name == PRIMARY && scope != inspector.backend().scope());
-        KeyCheck::new(vault, inspector, name == PRIMARY, other, time).run(often, self.report).await
-    }
 }

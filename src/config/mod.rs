@@ -1,7 +1,10 @@
-//! Configuration: `raw` reads and merges what was written, `settings` is what the agent works with.
+//! Configuration: `document` reads a file, `raw` merges what was written, `settings` is what the agent works with.
 //!
 //! The only place that reads configuration. Must not know what the settings are used for.
 
+mod auth;
+mod document;
+mod name;
 pub mod raw;
 pub mod schema;
 pub mod secret;

@@ -1,11 +1,11 @@
 //! The key: what the token may do with it, what it is like, and how long calls take.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::finding::{Check, Finding};
+use super::policy::Policy;
 use super::report::Report;
-use crate::backend::{Backend as _, BackendError, ErrorKind, KeyDescription, KeyScope, KeyVersions};
+use crate::backend::{Backend as _, BackendError, ErrorKind, KeyDescription, KeyScope};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::vault::Inspector;
@@ -18,7 +18,6 @@ const SAMPLES: usize = 20;
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
 /// A call that takes this long leaves too little room.
 const SLOW: Duration = Duration::from_secs(1);
-const DENIED: &str = "the token's policy does not allow it";
 const LOST: &str = "without the key nothing can be wrapped, and what it wrapped cannot be read";
 
 /// What was learnt of the key.
@@ -35,12 +34,9 @@ pub(super) struct KeyCheck<'a> {
     inspector: &'a Inspector,
     /// Whether it also wraps.
     wraps: bool,
-    /// The key that the running agent uses, where that is another one.
-    other: Option<KeyScope>,
     time: Duration,
     paths: Paths,
-    /// What the token may do at each path, where it may ask.
-    allowed: Option<BTreeMap<String, Vec<String>>>,
+    policy: Policy,
 }
 
 struct Paths {
@@ -60,7 +56,8 @@ impl<'a> KeyCheck<'a> {
         let (mount, key) = (&vault.transit.mount, &vault.transit.key);
         let path = |operation: &str| format!("{mount}/{operation}/{key}");
         let paths = Paths { encrypt: path("encrypt"), decrypt: path("decrypt"), keys: path("keys") };
-        Self { inspector, wraps, other, time, paths, allowed: None }
+        let policy = Policy::new(paths.encrypt.clone(), other);
+        Self { inspector, wraps, time, paths, policy }
     }
 
     fn deadline(&self) -> Deadline {
@@ -70,9 +67,9 @@ impl<'a> KeyCheck<'a> {
     /// `often` is whether the token may be used for more than a few calls.
     pub(super) async fn run(mut self, often: bool, report: &mut Report) -> Learnt {
         let paths = [&*self.paths.encrypt, &self.paths.decrypt, &self.paths.keys];
-        self.allowed = self.inspector.capabilities(&paths, self.deadline()).await.ok().flatten();
+        self.policy.allow(self.inspector.capabilities(&paths, self.deadline()).await.ok().flatten());
         let described = self.inspector.backend().describe(0, self.deadline()).await;
-        self.policy(&self.paths.keys, &["read", "list"], described.as_ref().err(), report);
+        self.judge_policy(&self.paths.keys, &["read", "list"], described.as_ref().err(), report);
         let mut learnt = Learnt::default();
         match described {
             Ok(description) => {
@@ -86,7 +83,7 @@ impl<'a> KeyCheck<'a> {
                 self.use_blindly(report).await;
             }
             Err(error) => {
-                let remedy = self.remedy(error.remedy());
+                let remedy = self.policy.remedy(error.remedy());
                 report.add(Finding::fail(Check::Key, &self.paths.keys, error.to_string(), LOST, remedy));
                 report.add(Finding::skipped(Check::RoundTrip, &self.paths.encrypt, "the key cannot be used"));
             }
@@ -95,65 +92,8 @@ impl<'a> KeyCheck<'a> {
         learnt
     }
 
-    /// What the token may do at `path`, by its capabilities, or by the use that was made of it.
-    fn policy(&self, path: &str, needed: &[&str], used: Option<&BackendError>, report: &mut Report) {
-        let granted = self.allowed.as_ref().and_then(|allowed| allowed.get(path));
-        let needs = needed.first().copied().unwrap_or_default();
-        let fail = |seen: String| {
-            let remedy = self.remedy(&format!(
-                "grant {needs} on {path} in the policy that the role's token_policies name; kms-plugin render policy prints the whole of it (vault policy write replaces what was there)"
-            ));
-            let why =
-                "every such call of the agent is refused; is this the key that is meant (vault.transit.key)?";
-            Finding::fail(Check::Policy, path, seen, why, remedy)
-        };
-        let refused = used.is_some_and(|error| error.kind() == ErrorKind::Denied);
-        // Any other answer came after the policy had let the call through.
-        let unanswered = used.filter(|error| error.kind().is_outage());
-        report.add(match granted {
-            _ if refused => fail(format!("{DENIED} ({needs})")),
-            Some(words) if words.iter().any(|word| word == "root") => {
-                Finding::ok(Check::Policy, path, "everything (a root token)")
-            }
-            Some(words) if !words.iter().any(|word| word == needs) => {
-                fail(format!("{DENIED} ({needs}): it has {}", words.join(", ")))
-            }
-            Some(words) if words.iter().any(|word| word == "create") && path == self.paths.encrypt => {
-                Finding::warn(
-                    Check::Policy,
-                    path,
-                    words.join(", "),
-                    "with `create`, the first Encrypt after the key was deleted makes a new one in silence: the old data is lost, and nobody is told",
-                    format!("grant update alone on {path}"),
-                )
-            }
-            Some(words) if words.iter().any(|word| !needed.contains(&word.as_str())) => Finding::warn(
-                Check::Policy,
-                path,
-                words.join(", "),
-                "whoever takes this node's token may do that, too",
-                format!("grant {needs} alone on {path}: kms-plugin render policy"),
-            ),
-            Some(words) => Finding::ok(Check::Policy, path, words.join(", ")),
-            None => match unanswered {
-                Some(error) => Finding::skipped(Check::Policy, path, error.to_string()),
-                None => Finding::ok(
-                    Check::Policy,
-                    path,
-                    format!("{needs}, found by use: the token may not ask sys/capabilities-self"),
-                ),
-            },
-        });
-    }
-
-    /// A running agent with another key makes a mistake in this configuration likelier than one in Vault.
-    fn remedy(&self, remedy: &str) -> String {
-        match &self.other {
-            Some(other) => format!(
-                "the running agent uses {other}: if that is the key that is meant, correct vault.transit (and vault.namespace) in this configuration; if not, {remedy}"
-            ),
-            None => remedy.to_owned(),
-        }
+    fn judge_policy(&self, path: &str, needed: &[&str], used: Option<&BackendError>, report: &mut Report) {
+        report.add(self.policy.judge(path, needed, used));
     }
 
     fn judge_key(&self, key: &KeyDescription, report: &mut Report) {
@@ -222,9 +162,9 @@ impl<'a> KeyCheck<'a> {
             }
         }
         let refused = |path: &String| failed.as_ref().filter(|(at, _)| *at == path).map(|(_, error)| error);
-        self.policy(&self.paths.encrypt, &["update"], refused(&self.paths.encrypt), report);
+        self.judge_policy(&self.paths.encrypt, &["update"], refused(&self.paths.encrypt), report);
         match refused(&self.paths.encrypt) {
-            None => self.policy(&self.paths.decrypt, &["update"], refused(&self.paths.decrypt), report),
+            None => self.judge_policy(&self.paths.decrypt, &["update"], refused(&self.paths.decrypt), report),
             Some(_) => self.unwrap_only(report).await,
         }
         match failed {
@@ -252,16 +192,16 @@ impl<'a> KeyCheck<'a> {
     /// The token's right to unwrap, without a ciphertext of the key.
     async fn unwrap_only(&self, report: &mut Report) {
         let tried = self.inspector.may_unwrap(self.deadline()).await;
-        self.policy(&self.paths.decrypt, &["update"], tried.as_ref().err(), report);
+        self.judge_policy(&self.paths.decrypt, &["update"], tried.as_ref().err(), report);
     }
 
     /// Without its description, the key is not wrapped with: a server may make a missing one.
     async fn use_blindly(&self, report: &mut Report) {
         self.unwrap_only(report).await;
         if self.wraps {
-            match self.allowed {
-                Some(_) => self.policy(&self.paths.encrypt, &["update"], None, report),
-                None => report.add(Finding::skipped(
+            match self.policy.is_known() {
+                true => self.judge_policy(&self.paths.encrypt, &["update"], None, report),
+                false => report.add(Finding::skipped(
                     Check::Policy,
                     &self.paths.encrypt,
                     "not tried: nothing is wrapped by a key that cannot be read",
@@ -315,35 +255,6 @@ impl<'a> KeyCheck<'a> {
             };
             report.add(finding);
         }
-    }
-}
-
-/// Compares the key with what an agent knew of it: a version that was made at another time is another key.
-pub(super) fn compare(scope: &KeyScope, now: &KeyVersions, known: &KeyVersions, report: &mut Report) {
-    let subject = format!("{}/keys/{}", scope.mount, scope.key);
-    let moment = |seconds: &i64| {
-        let since = Duration::from_secs(u64::try_from(*seconds).unwrap_or_default());
-        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
-    };
-    let other = known.iter().find_map(|(version, before)| {
-        let made = now.get(version).filter(|made| *made != before)?;
-        Some(format!(
-            "version {version} was made at {}, not at {}: the key was deleted and made again",
-            moment(made),
-            moment(before)
-        ))
-    });
-    let lower = known.keys().next_back().zip(now.keys().next_back()).filter(|(before, now)| before > now);
-    let lower = lower.map(|(before, now)| {
-        format!("the newest version is {now}, and was {before}: Vault was restored from before a rotation")
-    });
-    if let Some(seen) = other.or(lower) {
-        let why =
-            "what was wrapped with the other key cannot be unwrapped with this one; the agent writes nothing";
-        let remedy =
-            "restore the old key from a backup; only if all data under it is given up: kms-plugin accept-key";
-        let finding = Finding::fail(Check::Key, subject, seen, why, remedy);
-        report.add(finding.at("the-key-was-replaced-or-rolled-back"));
     }
 }
 
