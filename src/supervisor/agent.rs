@@ -17,6 +17,7 @@ use super::error::AgentError;
 use super::phase::Event;
 use super::restart;
 use super::watchdog;
+use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::health::{self, AdminRequest, Wishes};
 use crate::kms::{Incoming, KmsService, KmsStream, MAX_MESSAGE, View};
@@ -39,6 +40,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const MAX_ACCEPTED: usize = 64;
 /// What a start takes beside the wait for readiness, at most.
 const START_SLACK: Duration = Duration::from_secs(30);
+/// Time for the read of the key before a change of it is accepted.
+const ACCEPT_READ: Duration = Duration::from_secs(3);
 /// Name of the watchdog's private socket in the runtime directory.
 const WATCHDOG_SOCKET: &str = "watchdog.sock";
 /// Name of the admin socket in the runtime directory.
@@ -232,6 +235,10 @@ impl Agent {
     async fn accept(&self) -> Result<String, String> {
         let mismatch =
             |snapshot: &Snapshot| snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch());
+        if !mismatch(&self.core.snapshot.borrow()) {
+            // The key may have been changed since it was read last.
+            let _read = self.core.link.refresh.now(Deadline::after(ACCEPT_READ)).await;
+        }
         if !mismatch(&self.core.snapshot.borrow()) {
             return Err("nothing is to be accepted: the key is the one that the agent knows".to_owned());
         }

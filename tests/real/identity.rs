@@ -221,3 +221,14 @@ async fn keys_that_cannot_serve_are_refused_and_risky_ones_are_told() {
     }
     agent.kms().await.round_trip().await;
 }
+
+/// With intervals of an hour: accepting looks at the key first.
+#[tokio::test]
+async fn a_change_is_accepted_before_the_agent_has_seen_it() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    bao.replace_key().await;
+    let (code, said) = agent.command("accept-key");
+    assert!(code == 0 && said.contains("accepted: ready"), "{said}");
+    agent.kms().await.round_trip().await;
+}

@@ -35,6 +35,7 @@ mod metrics;
 mod outage;
 mod reload;
 mod render;
+mod shown;
 mod systemd;
 mod tls;
 mod verify_etcd;
