@@ -127,3 +127,49 @@ impl KeyData {
         warnings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(changes: serde_json::Value, age: i64) -> Result<KeyDescription, BackendError> {
+        let mut data = serde_json::json!({
+            "type": "aes256-gcm96", "latest_version": 2, "supports_encryption": true,
+            "keys": { "1": 1_000_000, "2": unix_seconds() - age },
+        });
+        data.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        serde_json::from_value::<KeyData>(data).unwrap().describe("transit/keys/k")
+    }
+
+    #[test]
+    fn what_should_be_changed_about_a_key_is_told_with_its_command() {
+        let none = serde_json::json!({});
+        assert!(described(none.clone(), 89 * 86_400).unwrap().warnings.is_empty());
+        let old = described(none, 91 * 86_400).unwrap().warnings;
+        assert_eq!(old.len(), 1);
+        assert!(
+            old[0].text.contains("91 days old") && old[0].remedy == "vault write -f transit/keys/k/rotate"
+        );
+        for (setting, word) in [
+            ("exportable", "exportable"),
+            ("deletion_allowed", "may be deleted"),
+            ("allow_plaintext_backup", "plaintext backup"),
+        ] {
+            let warnings = described(serde_json::json!({ setting: true }), 0).unwrap().warnings;
+            assert!(warnings.len() == 1 && warnings[0].text.contains(word), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_serve_is_refused() {
+        for changes in [
+            serde_json::json!({ "soft_deleted": true }),
+            serde_json::json!({ "supports_encryption": false, "type": "ed25519" }),
+            serde_json::json!({ "type": "rsa-2048" }),
+            serde_json::json!({ "derived": true }),
+            serde_json::json!({ "keys": {} }),
+        ] {
+            assert_eq!(described(changes, 0).unwrap_err().kind(), ErrorKind::KeyUnusable);
+        }
+    }
+}
