@@ -19,7 +19,7 @@ use crate::clock::BootTime;
 use crate::config::Settings;
 use crate::config::settings::Health;
 use crate::kms::{Link, Refresh, RefreshRequests, Routes, View};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ServiceState, Snapshot};
 use crate::telemetry::metrics::Metrics;
 
 /// Events that may wait for the publisher.
@@ -139,6 +139,15 @@ impl Core {
             if snapshot.wait_for(|snapshot| snapshot.proven).await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Completes when every key service that only unwraps was looked at: read, or found not to be readable.
+    pub(super) fn looked(&self) -> impl Future<Output = ()> + use<> {
+        let mut snapshot = self.snapshot.clone();
+        async move {
+            let looked = |other: &ServiceState| other.key.is_some() || other.problem.is_some();
+            let _ended = snapshot.wait_for(|snapshot| snapshot.decrypt_only.iter().all(looked)).await;
         }
     }
 

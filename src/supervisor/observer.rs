@@ -89,7 +89,7 @@ impl Observer {
             trip_fault: None,
             confirmed: false,
             soon: Backoff::new(Duration::from_millis(200), Duration::from_secs(1)),
-            refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
+            refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(30)),
         };
         loop {
             let due = match self.place {

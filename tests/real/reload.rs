@@ -1,5 +1,7 @@
 //! SIGHUP: other settings without a dropped connection, and bad ones without harm.
 
+use std::time::Duration;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,6 +12,7 @@ use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
+use crate::support::proxy::{Mode, Proxy};
 
 /// Round trips on one connection until it is told to stop; the number of good ones. None may fail.
 fn load(mut kms: Kms) -> (Arc<AtomicBool>, Arc<AtomicU64>, tokio::task::JoinHandle<()>) {
@@ -111,4 +114,32 @@ async fn what_does_not_work_is_told_and_the_old_configuration_stays() {
     let mut agent = agent;
     agent.signal(Signal::SIGTERM);
     assert!(agent.ended().await.success(), "{}", agent.log());
+}
+
+/// A move to another key looks at `/healthz` after each reload: what is not known yet must not be met there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_waits_for_a_look_at_the_keys_that_only_unwrap() {
+    let (bao, other) = tokio::join!(Bao::start(), Bao::start());
+    let proxy = Proxy::before(&other.address).await;
+    proxy.set(Mode::Slow(Duration::from_millis(300)));
+    let config = bao.vault_config() + QUICK;
+    let agent = Agent::ready(&config).await;
+    let entry = format!(
+        "[[decrypt_only]]\nname = \"other\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}",
+        proxy.address,
+        other.key_and_auth("decrypt_only.vault")
+    );
+    let reload = |config: &str| {
+        agent.write_config(config);
+        let (code, said) = agent.command("reload");
+        assert_eq!(code, 0, "{said}");
+        agent.admin("GET", "/healthz?verbose").unwrap()
+    };
+    let (code, text) = reload(&(config.clone() + &entry));
+    assert_eq!(code, 200, "{text}");
+    assert_eq!(reload(&config).0, 200);
+    // One that is away holds nothing up, and shows.
+    proxy.set(Mode::Refuse);
+    let (code, text) = reload(&(config + &entry));
+    assert!(code == 503 && text.contains("[-]other"), "{text}");
 }
