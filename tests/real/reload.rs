@@ -1,9 +1,8 @@
 //! SIGHUP: other settings without a dropped connection, and bad ones without harm.
 
-use std::time::Duration;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
