@@ -100,8 +100,11 @@ impl Observer {
                 () = tokio::time::sleep_until(due) => self.check(&mut watch).await,
                 () = self.surprises.notified() => {
                     let soon = watch.surprised_at.map_or(now, |at| at + SURPRISE_EVERY).max(Instant::now());
-                    watch.trip_at = watch.trip_at.min(soon);
-                    watch.surprised_at = Some(soon);
+                    // Those that come before a look that is planned anyway do not put off the next.
+                    if soon < watch.trip_at {
+                        watch.trip_at = soon;
+                        watch.surprised_at = Some(soon);
+                    }
                 }
                 Some(done) = self.requests.recv() => {
                     // One read for all who asked meanwhile.
@@ -193,7 +196,6 @@ impl Observer {
             Ok(()) => {
                 watch.trip_fault = None;
                 watch.confirmed = false;
-
                 self.tell(Event::RoundTrip).await;
             }
             Err(error) if is_outage(&error) => self.failed(watch, error, false).await,
