@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod config;
 mod dev;
+mod encryption_configuration;
 mod exit;
 mod external;
 mod flags;

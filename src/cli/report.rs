@@ -1,6 +1,7 @@
 //! Writing to stdout and stderr. A reader that went away (`| head`) ends the command quietly.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 
@@ -25,6 +26,11 @@ fn write(stdout: &mut impl io::Write, text: &str) -> Result<bool, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::new(Exit::Internal, error)),
     }
+}
+
+/// A time as it is told: in milliseconds.
+pub(super) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 /// The width of the terminal that stdout is, in columns; `None` when it is none: then lines are not broken.

@@ -13,7 +13,7 @@ use super::check::{self, CheckArgs, Report};
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::{client, config, external, report, runtime, status};
-use crate::config::secret::{RoleId, SecretSource};
+use crate::config::secret::RoleId;
 use crate::config::settings::KeyService;
 use crate::config::vault::{Method, Vault};
 use crate::config::{DEFAULT_RUNTIME_DIR, Merged, Settings};
@@ -74,14 +74,16 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
     nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).map_err(|error| {
         Failure::new(Exit::Unavailable, error).context(format!("{} cannot be written to", parent.display()))
     })?;
-    let merged = args.flags.merge().ok();
-    let settings = merged.as_ref().and_then(|merged| Settings::from_merged(merged).ok());
+    let merged = args.flags.merge();
+    let settings = merged.as_ref().ok().and_then(|merged| Settings::from_merged(merged).ok());
     let bug = |message: String| Failure::message(Exit::Internal, message);
     let runtime = runtime()?;
     let mut files = runtime.block_on(check::passed_credentials());
-    files.extend(merged.iter().flat_map(named));
+    if settings.is_none() {
+        files.extend(merged.iter().flat_map(named));
+    }
     let redaction = Redaction::new(&secrets(settings.as_ref(), files)).map_err(bug)?;
-    let parts = runtime.block_on(collect(args, settings.as_ref()));
+    let parts = runtime.block_on(collect(args, &merged, settings.as_ref()));
     let mut archive = Archive::new(&directory);
     let cannot = |error: std::io::Error| {
         Failure::new(Exit::Unavailable, error).context(format!("{} cannot be written", file.display()))
@@ -106,12 +108,17 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
 }
 
 /// The texts of the bundle, each with its name.
-async fn collect(args: &BundleArgs, settings: Option<&Settings>) -> Vec<(String, String)> {
+async fn collect(
+    args: &BundleArgs,
+    merged: &Result<Merged, Failure>,
+    settings: Option<&Settings>,
+) -> Vec<(String, String)> {
     let mut parts: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, text: String| parts.push((name.to_owned(), text));
     let told = |what: &str| report::error_line(&format!("collecting {what}…"));
     told("the configuration");
-    add("config.json", configuration(args));
+    // The merged configuration with origins: what is valid and what is not.
+    add("config.json", merged.as_ref().map_or_else(|failure| format!("{failure}\n"), config::json));
     told("the agent's state");
     let runtime_dir =
         settings.map_or(PathBuf::from(DEFAULT_RUNTIME_DIR), |settings| settings.server.runtime_dir.clone());
@@ -165,14 +172,6 @@ async fn collect(args: &BundleArgs, settings: Option<&Settings>) -> Vec<(String,
     told("the system");
     add("system.txt", system(settings).await);
     parts
-}
-
-/// The merged configuration with origins: what is valid and what is not.
-fn configuration(args: &BundleArgs) -> String {
-    match args.flags.merge() {
-        Ok(merged) => config::json(&merged),
-        Err(failure) => format!("{failure}\n"),
-    }
 }
 
 fn only(findings: &Value, checks: &[&str]) -> Value {
@@ -257,20 +256,12 @@ fn of_settings(settings: &Settings) -> Vec<Zeroizing<String>> {
 }
 
 fn of_login(vault: &Vault) -> Vec<Zeroizing<String>> {
-    let of = |source: &SecretSource| source.path().and_then(read);
-    let mut texts: Vec<Zeroizing<String>> = match &vault.auth.method {
-        Method::Token(source) => of(source).into_iter().collect(),
-        Method::AppRole { role_id, secret_id, .. } => {
-            let role_id = match role_id {
-                RoleId::Literal(role_id) => Some(Zeroizing::new(role_id.clone())),
-                RoleId::File(path) => read(path.clone()),
-            };
-            role_id.into_iter().chain(of(secret_id)).collect()
-        }
-        Method::Userpass { password, .. } => of(password).into_iter().collect(),
-        Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => of(jwt).into_iter().collect(),
-        Method::Cert { .. } => Vec::new(),
+    let role_id = match &vault.auth.method {
+        Method::AppRole { role_id: RoleId::Literal(role_id), .. } => Some(Zeroizing::new(role_id.clone())),
+        Method::AppRole { role_id: RoleId::File(path), .. } => read(path.clone()),
+        _ => None,
     };
-    texts.extend(vault.tls.client.iter().filter_map(|(_, key)| read(key.clone())));
-    texts
+    let secret = vault.auth.method.secret().and_then(|(_, source)| source.path()).and_then(read);
+    let key = vault.tls.client.iter().filter_map(|(_, key)| read(key.clone()));
+    role_id.into_iter().chain(secret).chain(key).collect()
 }

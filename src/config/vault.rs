@@ -128,6 +128,30 @@ pub fn without_userinfo(text: &str) -> String {
     }
 }
 
+impl Method {
+    /// The secret that it logs in with, and how people call it; the certificate's is TLS's.
+    pub fn secret(&self) -> Option<(&'static str, &SecretSource)> {
+        match self {
+            Self::Token(source) => Some(("token", source)),
+            Self::AppRole { secret_id, .. } => Some(("secret-id", secret_id)),
+            Self::Userpass { password, .. } => Some(("password", password)),
+            Self::Jwt { jwt, .. } | Self::Kubernetes { jwt, .. } => Some(("JWT", jwt)),
+            Self::Cert { .. } => None,
+        }
+    }
+
+    /// The same, to read it from another place.
+    pub fn secret_mut(&mut self) -> Option<&mut SecretSource> {
+        match self {
+            Self::Token(source) => Some(source),
+            Self::AppRole { secret_id, .. } => Some(secret_id),
+            Self::Userpass { password, .. } => Some(password),
+            Self::Jwt { jwt, .. } | Self::Kubernetes { jwt, .. } => Some(jwt),
+            Self::Cert { .. } => None,
+        }
+    }
+}
+
 /// Whether an address stays on this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {

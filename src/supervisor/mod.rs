@@ -20,4 +20,4 @@ mod watchdog;
 pub use agent::{ADMIN_SOCKET, Agent, ReloadRequest};
 pub use error::AgentError;
 pub use identity::saved_versions;
-pub use runtime_dir::make as make_runtime_dir;
+pub use runtime_dir::{is_ours_alone, make as make_runtime_dir};

@@ -35,9 +35,12 @@ pub fn make(server: &mut Server) -> Result<(), AgentError> {
     }
 }
 
-/// The directory beside the socket is ours alone: others may make files there, and whoever owned this one
-/// could reach the admin socket, and change what is remembered of the key.
-fn is_ours_alone(path: &Path) -> Result<(), Error> {
+/// Whether a directory is ours alone. Whoever owned it could reach the admin socket in it, and change what is
+/// remembered there, of the key or of refused logins.
+///
+/// # Errors
+/// When it is not, or cannot be looked at.
+pub fn is_ours_alone(path: &Path) -> Result<(), Error> {
     let found = std::fs::symlink_metadata(path)?;
     if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0 {
         return Ok(());

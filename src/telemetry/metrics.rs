@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -16,6 +16,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::clock::unix_seconds;
 
 /// The prefix of every metric.
 pub const PREFIX: &str = "kms_plugin";
@@ -58,11 +60,6 @@ type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn times<L: Clone + std::hash::Hash + Eq>() -> Times<L> {
     Family::new_with_constructor(|| Histogram::new(BUCKETS))
-}
-
-fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The metrics of one agent; clones count together.
@@ -126,7 +123,7 @@ impl Default for Metrics {
         registry.register("server_restarts", help, inner.restarts.clone());
         // Set once: a clock that is set later must not look like a restart.
         let started: Gauge = Gauge::default();
-        started.set(unix_now());
+        started.set(unix_seconds());
         let help = "When the agent was started, as a unix time";
         registry.register_with_unit("start_timestamp", help, Unit::Seconds, started);
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);

@@ -47,7 +47,7 @@ pub(super) struct Session {
     problem: Mutex<Option<String>>,
     /// What a login depends on beside its secret.
     scope: String,
-    /// A hash of the credentials that were refused, and what the server said.
+    /// A hash of the credentials that were refused.
     refused: Mutex<Option<String>>,
 }
 

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::agent::AgentView;
+use super::agent::{AgentView, key_id};
 use super::finding::{Check, Finding};
 use super::report::Report;
 use super::web::Web;
@@ -65,8 +63,4 @@ pub(super) async fn check(
             Ok(_) | Err(_) => taken("something else listens there".into()),
         },
     });
-}
-
-fn key_id(status: &Value) -> Option<&str> {
-    status.pointer("/primary/key/key_id")?.as_str()
 }

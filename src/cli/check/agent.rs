@@ -1,4 +1,4 @@
-//! The running agent, as its private socket shows it; and other nodes' agents, by what they show.
+//! The running agent, as its private socket shows it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,11 @@ use crate::supervisor::ADMIN_SOCKET;
 /// The section of docs/troubleshooting.md on a reason of the agent's.
 fn section(reason: &str) -> &'static str {
     REASONS.iter().find(|(kind, _)| *kind == reason).map_or(Check::Agent.section(), |(_, section)| section)
+}
+
+/// The id that a status announces.
+pub(super) fn key_id(status: &Value) -> Option<&str> {
+    status.pointer("/primary/key/key_id")?.as_str()
 }
 
 /// `/status` of the agent on this node, or why there is none.
@@ -52,14 +57,13 @@ impl AgentView {
 
     /// The id that it announces.
     pub(super) fn key_id(&self) -> Option<&str> {
-        self.at("/primary/key/key_id")?.as_str()
+        key_id(self.status.as_ref().ok()?)
     }
 
     /// Whether it announces this id now: a rotation may have been seen since it was read.
-    pub(super) async fn announces(&self, key_id: &str) -> bool {
+    pub(super) async fn announces(&self, announced: &str) -> bool {
         let now = ask(&self.socket, self.time).await.ok();
-        let now = now.as_ref().and_then(|status| status.pointer("/primary/key/key_id")?.as_str());
-        self.key_id() == Some(key_id) || now == Some(key_id)
+        self.key_id() == Some(announced) || now.as_ref().and_then(key_id) == Some(announced)
     }
 
     /// Whether it tells the API server that something is wrong.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
-use crate::clock::unix_seconds;
+use crate::clock::{date, unix_seconds};
 use crate::config::vault::Vault;
 use crate::snapshot::ago;
 use crate::vault::{CertificateFacts, Handshake, Target, TlsError};
@@ -95,10 +95,7 @@ fn ending(certificate: &CertificateFacts) -> Option<(&str, String)> {
 fn refused(vault: &Vault, target: &Target, chain: &[CertificateFacts], cause: &str) -> (String, String) {
     let now = unix_seconds();
     let wanted = target.tls_name.as_deref().unwrap_or_default();
-    let date = |seconds: i64| {
-        let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
-    };
+
     let Some(own) = chain.first() else {
         let (seen, remedy) = match cause.contains("InvalidContentType") || cause.contains("corrupt message") {
             true => (

@@ -19,6 +19,7 @@ use crate::clock::unix_seconds;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::vault::{Method, Vault};
 use crate::snapshot::ago;
+use crate::systemd::credentials as systemd_credentials;
 
 /// Age from which a secret should be replaced by a new one.
 const OLD: Duration = Duration::from_secs(365 * 86_400);
@@ -40,7 +41,7 @@ struct Place {
 pub(super) fn from_outside(vault: &mut Vault, units: &Units) -> bool {
     let place = |source: &mut SecretSource| {
         let SecretSource::Credential(name) = source else { return false };
-        if source_is_passed(name) {
+        if systemd_credentials::path(name).is_some() {
             return false;
         }
         let passed = Path::new(PASSED).join(&*name);
@@ -50,41 +51,20 @@ pub(super) fn from_outside(vault: &mut Vault, units: &Units) -> bool {
         *source = SecretSource::file(&path, true);
         true
     };
-    match &mut vault.auth.method {
-        Method::Token(source) => place(source),
-        Method::AppRole { secret_id, .. } => place(secret_id),
-        Method::Userpass { password, .. } => place(password),
-        Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => place(jwt),
-        Method::Cert { .. } => false,
-    }
-}
-
-fn source_is_passed(name: &str) -> bool {
-    crate::systemd::credentials::path(name).is_some()
+    vault.auth.method.secret_mut().is_some_and(place)
 }
 
 fn places(vault: &Vault) -> Vec<Result<Place, String>> {
     let secret = |what, source: &SecretSource| match (source, source.path()) {
-        (_, Some(path)) => Ok(Place { what, path, secret: Some(source.clone()) }),
         (SecretSource::Credential(name), None) => Err(name.clone()),
-        (SecretSource::File { path, .. }, None) => {
-            Ok(Place { what, path: path.clone(), secret: Some(source.clone()) })
-        }
+        (_, path) => Ok(Place { what, path: path.unwrap_or_default(), secret: Some(source.clone()) }),
     };
     let file = |what, path: &Path| Ok(Place { what, path: path.to_path_buf(), secret: None });
-    let mut places = match &vault.auth.method {
-        Method::Token(source) => vec![secret("token", source)],
-        Method::AppRole { role_id, secret_id, .. } => {
-            let mut both = vec![secret("secret-id", secret_id)];
-            if let RoleId::File(path) = role_id {
-                both.insert(0, file("role-id", path));
-            }
-            both
-        }
-        Method::Userpass { password, .. } => vec![secret("password", password)],
-        Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => vec![secret("JWT", jwt)],
-        Method::Cert { .. } => Vec::new(),
-    };
+    let mut places = Vec::new();
+    if let Method::AppRole { role_id: RoleId::File(path), .. } = &vault.auth.method {
+        places.push(file("role-id", path));
+    }
+    places.extend(vault.auth.method.secret().map(|(what, source)| secret(what, source)));
     places.extend(vault.tls.ca_file.iter().map(|path| file("authorities", path)));
     if let Some((certificate, key)) = &vault.tls.client {
         places.push(file("client certificate", certificate));

@@ -1,18 +1,14 @@
 //! The API server's EncryptionConfiguration: does it call this agent, and does it write through it?
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
+use crate::cli::encryption_configuration::{Kms, Provider, read};
 
-/// Largest file that is read, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
 /// kube-apiserver's own default for `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeouts outside of these are probably meant otherwise.
@@ -24,8 +20,8 @@ pub(super) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     let fail = |seen: String, why: &str, remedy: String| {
         Finding::fail(Check::EncryptionConfig, &shown, seen, why, remedy)
     };
-    let document = match read(file) {
-        Ok(document) => document,
+    let rules = match read(file) {
+        Ok(rules) => rules,
         Err(why) => {
             let remedy = "correct the file, and keep its other providers: it may be the only copy of their keys. kms-plugin render encryption-config shows how the kms provider looks".to_owned();
             report.add(fail(why, "the API server does not start with it", remedy));
@@ -35,16 +31,18 @@ pub(super) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     let before = report.worst();
     let mut found = Vec::new();
     let mut endpoints = Vec::new();
-    for (resources, providers) in rules(&document) {
-        let ours = providers.iter().position(|provider| {
-            let endpoint = provider.pointer("/kms/endpoint").and_then(Value::as_str);
-            endpoints.extend(endpoint.map(str::to_owned));
-            endpoint.is_some_and(|endpoint| normal(endpoint) == normal(&socket.display().to_string()))
-        });
-        if let Some((at, kms)) = ours.and_then(|at| Some((at, providers.get(at)?.get("kms")?))) {
-            found.push(resources.clone());
+    for rule in &rules {
+        let resources = rule.resources.join(", ");
+        let kms =
+            rule.providers.iter().enumerate().filter_map(|(at, provider)| Some((at, provider.kms.as_ref()?)));
+        endpoints.extend(kms.clone().map(|(_, kms)| kms.endpoint.as_str()));
+        let wanted = normal(&socket.display().to_string());
+        if let Some((at, kms)) = kms.clone().find(|(_, kms)| normal(&kms.endpoint) == wanted) {
             provider(&shown, &resources, kms, slowest, report);
-            order(&shown, &resources, &providers, at, report);
+            if at > 0 {
+                report.add(second(&shown, &resources, rule.providers.first().map_or("", Provider::name)));
+            }
+            found.push(resources);
         }
     }
     if found.is_empty() {
@@ -60,24 +58,6 @@ pub(super) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
             &shown,
             format!("writes {} through unix://{}", found.join(", "), socket.display()),
         ));
-    }
-}
-
-fn read(file: &Path) -> Result<Value, String> {
-    // It may hold the keys of other providers.
-    let mut text = Zeroizing::new(String::new());
-    let opened = File::open(file).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
-    opened.map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err("larger than 1 MiB: no EncryptionConfiguration".into());
-    }
-    // The parser's own words may quote a key.
-    let document: Value = yaml_serde::from_str(&text).map_err(|error| {
-        format!("is not valid YAML: see line {}", error.location().map_or(0, |location| location.line()))
-    })?;
-    match document.get("kind").and_then(Value::as_str) {
-        Some("EncryptionConfiguration") => Ok(document),
-        _ => Err("its kind is not EncryptionConfiguration".into()),
     }
 }
 
@@ -111,17 +91,6 @@ fn go_time(value: &Value) -> Option<Duration> {
     Duration::try_from_secs_f64(total).ok().filter(|time| !time.is_zero())
 }
 
-/// The resources of each rule, joined, and its providers.
-fn rules(document: &Value) -> Vec<(String, Vec<Value>)> {
-    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let rule = |rule: &Value| {
-        let resources = list(rule.get("resources"));
-        let names: Vec<&str> = resources.iter().filter_map(Value::as_str).collect();
-        (names.join(", "), list(rule.get("providers")))
-    };
-    list(document.get("resources")).iter().map(rule).collect()
-}
-
 /// A socket's path, however it is written: /var/run is /run.
 fn normal(endpoint: &str) -> PathBuf {
     let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
@@ -129,9 +98,8 @@ fn normal(endpoint: &str) -> PathBuf {
     path.split('/').filter(|part| !part.is_empty()).collect()
 }
 
-fn provider(shown: &str, resources: &str, kms: &Value, slowest: Option<Duration>, report: &mut Report) {
-    let text = |name: &str| kms.get(name).and_then(Value::as_str);
-    let endpoint = text("endpoint").unwrap_or_default();
+fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, report: &mut Report) {
+    let endpoint = &kms.endpoint;
     if !endpoint.starts_with("unix://") {
         report.add(Finding::fail(
             Check::EncryptionConfig,
@@ -141,16 +109,17 @@ fn provider(shown: &str, resources: &str, kms: &Value, slowest: Option<Duration>
             format!("write it as unix://{endpoint}"),
         ));
     }
-    if text("apiVersion") != Some("v2") {
+    let version = kms.api_version.as_deref();
+    if version != Some("v2") {
         report.add(Finding::fail(
             Check::EncryptionConfig,
             shown,
-            format!("{resources}: apiVersion is {}", text("apiVersion").unwrap_or("not set, which means v1")),
+            format!("{resources}: apiVersion is {}", version.unwrap_or("not set, which means v1")),
             "this agent serves KMS v2, and Kubernetes has v1 turned off",
             "set apiVersion: v2 at the kms provider",
         ));
     }
-    let timeout = match kms.get("timeout").map(|value| (value, go_time(value))) {
+    let timeout = match kms.timeout.as_ref().map(|value| (value, go_time(value))) {
         None => DEFAULT_TIMEOUT,
         Some((_, Some(timeout))) => timeout,
         Some((value, None)) => {
@@ -184,22 +153,14 @@ fn provider(shown: &str, resources: &str, kms: &Value, slowest: Option<Duration>
 }
 
 /// The first provider writes; all of them read.
-fn order(shown: &str, resources: &str, providers: &[Value], at: usize, report: &mut Report) {
-    let first = providers.first().and_then(Value::as_object).and_then(|provider| provider.keys().next());
-    if at > 0 {
-        let first = first.map_or("another provider", String::as_str);
-        report.add(Finding::warn(
-            Check::EncryptionConfig,
-            shown,
-            format!("{resources}: {first} is first, so it writes; this agent only reads"),
-            if first == "identity" {
-                "new data is stored without encryption"
-            } else {
-                "new data is not under this key"
-            },
-            "put kms first, unless encryption is being turned off or moved away (docs/operations.md)",
-        ));
-    }
+fn second(shown: &str, resources: &str, first: &str) -> Finding {
+    let why = match first {
+        "identity" => "new data is stored without encryption",
+        _ => "new data is not under this key",
+    };
+    let remedy = "put kms first, unless encryption is being turned off or moved away (docs/operations.md)";
+    let seen = format!("{resources}: {first} is first, so it writes; this agent only reads");
+    Finding::warn(Check::EncryptionConfig, shown, seen, why, remedy)
 }
 
 #[cfg(test)]

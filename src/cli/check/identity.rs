@@ -1,24 +1,20 @@
 //! Whether the key is still the one that an agent knew: a version that was made at another time is another key.
 
-use std::time::Duration;
-
 use super::finding::{Check, Finding};
 use super::report::Report;
 use crate::backend::{KeyScope, KeyVersions};
+use crate::clock::date;
 
 /// Compares the versions that are there with those that were known.
 pub(super) fn compare(scope: &KeyScope, now: &KeyVersions, known: &KeyVersions, report: &mut Report) {
     let subject = format!("{}/keys/{}", scope.mount, scope.key);
-    let moment = |seconds: &i64| {
-        let since = Duration::from_secs(u64::try_from(*seconds).unwrap_or_default());
-        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
-    };
+
     let other = known.iter().find_map(|(version, before)| {
         let made = now.get(version).filter(|made| *made != before)?;
         Some(format!(
             "version {version} was made at {}, not at {}: the key was deleted and made again",
-            moment(made),
-            moment(before)
+            date(*made),
+            date(*before)
         ))
     });
     let lower = known.keys().next_back().zip(now.keys().next_back()).filter(|(before, now)| before > now);

@@ -6,6 +6,7 @@ use super::finding::{Check, Finding};
 use super::policy::Policy;
 use super::report::Report;
 use crate::backend::{Backend as _, BackendError, ErrorKind, KeyDescription, KeyScope};
+use crate::cli::report::millis;
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::vault::Inspector;
@@ -256,10 +257,6 @@ impl<'a> KeyCheck<'a> {
             report.add(finding);
         }
     }
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }
 
 fn throttled(path: &str, error: &BackendError) -> Finding {

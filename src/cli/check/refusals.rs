@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::BackendError;
 use crate::clock::unix_seconds;
+use crate::supervisor::is_ours_alone;
 
 /// How long refused credentials are not sent again: as long as the agent lets them rest, in seconds.
 const REST: i64 = 15 * 60;
@@ -86,14 +87,6 @@ fn read(directory: &Path) -> Option<Vec<Refused>> {
     let mut text = Vec::new();
     File::open(directory.join(FILE)).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
-}
-
-fn is_ours_alone(directory: &Path) -> io::Result<()> {
-    let found = fs::symlink_metadata(directory)?;
-    if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(io::Error::other("somebody else made this directory, or others may use it; remove it"))
 }
 
 #[cfg(test)]

@@ -41,18 +41,11 @@ pub(super) async fn check(
         }
         Err(cause) => {
             let deaf = "the file is gone, while a process still listens under this name: it was deleted, or its directory was replaced";
-            let systemd = external::systemd_runs();
-            let start = match systemd {
-                true => {
-                    "start the agent: systemctl enable --now kms-plugin; in a pod, look whether the directory is mounted"
-                }
-                false => "start the agent; in a pod, look whether the directory is mounted",
-            };
             let directory = path.parent().unwrap_or(path);
-            let start = if directory.is_dir() || systemd {
-                start.to_owned()
-            } else {
-                format!("mkdir -m 0700 {}, then start the agent", directory.display())
+            let start = match external::systemd_runs() {
+                true => "start the agent: systemctl enable --now kms-plugin; in a pod, look whether the directory is mounted".to_owned(),
+                false if directory.is_dir() => "start the agent; in a pod, look whether the directory is mounted".to_owned(),
+                false => format!("mkdir -m 0700 {}, then start the agent", directory.display()),
             };
             report.add(match (listeners(path), agent.runs()) {
                 _ if cause.kind() == ErrorKind::PermissionDenied => Finding::skipped(Check::Socket, &shown, format!("cannot be looked at by this user: {cause}")),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::measure::RoundTrip;
+use crate::cli::report::millis;
 
 /// Different errors that are kept; the rest are counted together.
 const MAX_ERRORS: usize = 20;
@@ -139,10 +140,6 @@ fn count(errors: &mut BTreeMap<String, u64>, error: String, times: u64) {
         false => "further errors".to_owned(),
     };
     *errors.entry(label).or_default() += times;
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 /// p50, p90, p99 and the maximum in milliseconds, by the nearest rank; zeros without samples.

@@ -1,22 +1,16 @@
 //! Where the objects come from: etcd's endpoints and prefixes, as the command line or etcdctl's variables say.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
 use url::Url;
-use zeroize::Zeroizing;
 
+use crate::cli::encryption_configuration::read;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::vault::Tls;
 use crate::etcd::client::{Etcd, EtcdError, Refusal, RefusalKind};
 use crate::etcd::key;
 use crate::vault;
-
-/// Largest EncryptionConfiguration that is read, in bytes: what the API server's own object may have.
-const MAX_CONFIGURATION: u64 = 1024 * 1024;
 
 /// etcd itself.
 #[derive(Debug, clap::Args)]
@@ -135,20 +129,6 @@ pub(super) struct PrefixArgs {
     etcd_prefix: String,
 }
 
-/// EncryptionConfiguration, as far as it is looked at: never its keys.
-#[derive(Deserialize)]
-struct Configuration {
-    kind: String,
-    #[serde(default)]
-    resources: Vec<Resources>,
-}
-
-#[derive(Deserialize)]
-struct Resources {
-    #[serde(default)]
-    resources: Vec<String>,
-}
-
 impl PrefixArgs {
     /// Whether somebody chose what is read.
     pub(super) fn is_given(&self) -> bool {
@@ -175,8 +155,9 @@ impl PrefixArgs {
     }
 
     fn of_configuration(&self, file: &Path) -> Result<Vec<String>, Failure> {
-        let configuration = read(file)?;
-        let resources = configuration.resources.iter().flat_map(|entry| &entry.resources);
+        let wrong = |why: String| Failure::message(Exit::Usage, format!("{} {why}", file.display()));
+        let rules = read(file).map_err(wrong)?;
+        let resources = rules.iter().flat_map(|rule| &rule.resources);
         let prefixes: Vec<String> = resources
             .map(|resource| {
                 key::prefix_of(resource, self.root()).ok_or_else(|| {
@@ -192,28 +173,5 @@ impl PrefixArgs {
             true => Err(Failure::message(Exit::Usage, format!("{} names no resources", file.display()))),
             false => Ok(prefixes),
         }
-    }
-}
-
-fn read(path: &Path) -> Result<Configuration, Failure> {
-    let cannot = |error: std::io::Error| {
-        Failure::new(Exit::Usage, error).context(format!("{} cannot be read", path.display()))
-    };
-    // It may hold the keys of other providers.
-    let mut text = Zeroizing::new(String::new());
-    let file = File::open(path).map_err(cannot)?;
-    file.take(MAX_CONFIGURATION + 1).read_to_string(&mut text).map_err(cannot)?;
-    let wrong = |why: String| Failure::message(Exit::Usage, format!("{}: {why}", path.display()));
-    if text.len() as u64 > MAX_CONFIGURATION {
-        return Err(wrong("larger than 1 MiB".into()));
-    }
-    let configuration: Configuration = yaml_serde::from_str(&text).map_err(|error| {
-        // The parser's own words may quote a key.
-        let line = error.location().map_or(0, |location| location.line());
-        wrong(format!("no EncryptionConfiguration: see line {line}"))
-    })?;
-    match configuration.kind.as_str() {
-        "EncryptionConfiguration" => Ok(configuration),
-        _ => Err(wrong("its kind is not EncryptionConfiguration".into())),
     }
 }
