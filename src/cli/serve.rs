@@ -89,7 +89,7 @@ impl Reloader<'_> {
                 ),
                 Err(failure) => tracing::error!(KMS_REASON = "reload_failed", "{failure}"),
             }
-            notify::ready(&line);
+            notify::ready();
             if let Some(wish) = wish {
                 let _gone = wish.send(result.map(|()| line));
             }

@@ -42,10 +42,17 @@ enum Socket {
 }
 
 /// When the accept loop last went round, for the watchdog.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Heartbeat(Arc<AtomicU64>);
 
 impl Heartbeat {
+    /// One that has just beaten: the loop is about to start.
+    fn new() -> Self {
+        let new = Self(Arc::default());
+        new.beat();
+        new
+    }
+
     fn beat(&self) {
         let millis = u64::try_from(BootTime::now().0.as_millis()).unwrap_or(u64::MAX);
         self.0.store(millis, Ordering::Relaxed);
@@ -76,7 +83,7 @@ impl Acceptor {
             Some(listener) => {
                 tracing::info!("systemd passed the socket {}", path.display());
                 let listener = UnixListener::from_std(listener).map_err(error)?;
-                Ok(Self { socket: Socket::Passed(path.to_path_buf()), listener, beat: Heartbeat::default() })
+                Ok(Self { socket: Socket::Passed(path.to_path_buf()), listener, beat: Heartbeat::new() })
             }
             None => Self::bind(path),
         }
@@ -86,7 +93,7 @@ impl Acceptor {
     pub(super) fn bind(path: &Path) -> Result<Self, SocketError> {
         let bound = BoundSocket::bind(path)?;
         let listener = listen(&bound, path)?;
-        Ok(Self { socket: Socket::Bound(bound), listener, beat: Heartbeat::default() })
+        Ok(Self { socket: Socket::Bound(bound), listener, beat: Heartbeat::new() })
     }
 
     /// The accept loop's heartbeat.

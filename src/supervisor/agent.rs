@@ -208,10 +208,10 @@ impl Agent {
         self.spawn("readiness", async move {
             let proven = shown.wait_for(|view| view.snapshot.proven);
             let _in_time = tokio::time::timeout(ready_timeout, proven).await.is_ok();
-            let line = shown.borrow().snapshot.line();
-            notify::ready(&line);
+            notify::ready();
             std::future::pending().await
         });
+        self.spawn("status line", tell_status(self.faces.subscribe()));
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -293,6 +293,22 @@ impl Agent {
         };
         self.tasks.shutdown().await;
         drained
+    }
+}
+
+/// Sends the state's line to systemd whenever it is another one. Nobody else sends it: of two senders the later
+/// could carry the older line.
+async fn tell_status(mut views: watch::Receiver<View>) -> Result<(), String> {
+    let mut told = String::new();
+    loop {
+        let line = views.borrow_and_update().snapshot.line();
+        if line != told {
+            notify::status(&line);
+            told = line;
+        }
+        if views.changed().await.is_err() {
+            return Err("nobody publishes the state".into());
+        }
     }
 }
 

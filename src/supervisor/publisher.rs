@@ -1,4 +1,4 @@
-//! Owns the state, publishes the snapshot, and tells systemd and the log of each change. The only
+//! Owns the state, publishes the snapshot, and tells the log of each change. The only
 //! writer: whoever renders the snapshot says the same as all others.
 
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use crate::backend::{Backend, KeyVersions};
 use crate::clock::BootTime;
 use crate::kms::{Link, View, key_id};
 use crate::snapshot::{KnownKey, Phase, ServiceState, Snapshot};
-use crate::systemd::notify;
 
 /// How often time alone is looked at: the grace ends, addresses change.
 const TICK: Duration = Duration::from_secs(1);
@@ -231,7 +230,6 @@ fn tell_phase(before: &Snapshot, now: &Snapshot) {
         return;
     }
     let line = now.line();
-    notify::status(&line);
     let reason = kind(now).map_or("none", |kind| kind.name());
     match now.phase {
         Phase::Failed => tracing::error!(KMS_REASON = reason, "{line}"),

@@ -15,9 +15,9 @@ pub fn starting(at_most: Duration) {
     send(&[NotifyState::ExtendTimeoutUsec(micros(at_most))]);
 }
 
-/// The service serves.
-pub fn ready(status: &str) {
-    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+/// The service serves. Says nothing of its state: whoever follows the state sends [`status`].
+pub fn ready() {
+    send(&[NotifyState::Ready]);
 }
 
 /// The line that `systemctl status` shows.
@@ -35,11 +35,7 @@ pub fn reloading() {
 
 /// The service ends, and may take this long: the unit's own limit is extended by it.
 pub fn stopping(at_most: Duration) {
-    send(&[
-        NotifyState::Stopping,
-        NotifyState::ExtendTimeoutUsec(micros(at_most)),
-        NotifyState::Status("stopping: waiting for calls under way"),
-    ]);
+    send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros(at_most))]);
 }
 
 /// The service lives. To be sent more often than [`watchdog_interval`].
