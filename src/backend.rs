@@ -221,13 +221,23 @@ pub trait Backend: Send + Sync + 'static {
     /// each other answers from one that knows version `at_least`, when there is one.
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, BackendError>;
 
-    /// Wraps `plaintext` with exactly `version` of the key.
-    async fn wrap(&self, version: u32, plaintext: &[u8], deadline: Deadline)
-    -> Result<Vec<u8>, BackendError>;
+    /// Wraps `plaintext` with exactly `version` of the key, bound to `data`: without the same it is never
+    /// unwrapped. Empty is none.
+    async fn wrap(
+        &self,
+        version: u32,
+        plaintext: &[u8],
+        data: &[u8],
+        deadline: Deadline,
+    ) -> Result<Vec<u8>, BackendError>;
 
-    /// Unwraps a ciphertext of any version of the key.
-    async fn unwrap(&self, ciphertext: &[u8], deadline: Deadline)
-    -> Result<Zeroizing<Vec<u8>>, BackendError>;
+    /// Unwraps a ciphertext of any version of the key, bound to `data`.
+    async fn unwrap(
+        &self,
+        ciphertext: &[u8],
+        data: &[u8],
+        deadline: Deadline,
+    ) -> Result<Zeroizing<Vec<u8>>, BackendError>;
 
     /// Asks every address whether it lets us wrap with `version`, or, without one, read the key. `Ok`
     /// when one does; a refusal only when every address that can be reached refuses. Wrapping is tried

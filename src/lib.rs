@@ -1,8 +1,8 @@
 //! A Kubernetes KMS v2 plugin as a node agent.
 //!
 //! The folders are floors, and imports go down only: `clock`, `secret`, `telemetry`, `config`, `retry`
-//! → `backend`, `snapshot` → `vault`, `embedded` → `kms`, `health` → `supervisor` → `cli`. `systemd`,
-//! `socket` and `etcd` stand on the ground too. The binary is a few lines; the library holds everything, so that
+//! → `backend`, `snapshot` → `vault`, `embedded`, `local_kek` → `kms`, `health` → `supervisor` → `cli`. `systemd`,
+//! `memory`, `socket` and `etcd` stand on the ground too. The binary is a few lines; the library holds everything, so that
 //! the tests under `tests/` reach it.
 
 pub mod backend;
@@ -13,6 +13,8 @@ pub mod embedded;
 pub mod etcd;
 pub mod health;
 pub mod kms;
+pub mod local_kek;
+pub mod memory;
 pub mod process;
 pub mod retry;
 pub mod secret;

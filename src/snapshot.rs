@@ -166,12 +166,62 @@ pub struct ServiceState {
     pub addresses: Vec<AddressState>,
     /// What its last check found wrong.
     pub problem: Option<String>,
+    /// Its last good answer.
+    #[serde(skip)]
+    pub contact: Option<BootTime>,
+    /// Whether it refuses us, beyond doubt: not an outage, and not ridden out.
+    #[serde(skip)]
+    pub refuses: bool,
 }
 
 impl ServiceState {
     /// Whether its key was read, the last time, too: what it wrapped can be told apart and unwrapped.
     pub fn is_readable(&self) -> bool {
         self.key.is_some() && self.problem.is_none()
+    }
+}
+
+/// How ready the agent is for an outage, with local KEKs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OfflineState {
+    /// Whether all that was seen so far can be unwrapped without the key service, and a seed be wrapped.
+    pub ready: bool,
+    /// How long the agent serves without having reached the key service.
+    pub max_offline_seconds: u64,
+    /// Until when that is, counted from the last contact.
+    #[serde(skip)]
+    pub until: Option<BootTime>,
+    /// Local KEKs in memory.
+    pub keks: usize,
+    /// DEK seeds in memory that the key service wrapped itself: their objects are not under a local KEK.
+    pub seeds: usize,
+    /// Wrapped forms that were seen and are not unwrapped.
+    pub missing: usize,
+    /// When the local KEK in use was made, in seconds since 1970.
+    pub made: Option<i64>,
+    /// How often it was used.
+    pub uses: u64,
+    /// How often the key service was asked to unwrap a local KEK or a seed.
+    pub unwraps: u64,
+    /// Whether the keys are kept out of the swap.
+    pub locked: bool,
+    /// Whether systemd keeps the keys across a restart.
+    pub kept: bool,
+}
+
+impl OfflineState {
+    /// What the one line says of it.
+    fn line(&self) -> String {
+        match (self.ready, self.missing) {
+            (true, _) => {
+                let longest = Duration::from_secs(self.max_offline_seconds);
+                format!("ready for an outage of {}", humantime::format_duration(longest))
+            }
+            (false, 0) => "not ready for an outage: there is no local KEK yet".into(),
+            (false, missing) => {
+                format!("not ready for an outage: {missing} wrapped keys are not unwrapped yet")
+            }
+        }
     }
 }
 
@@ -198,6 +248,10 @@ pub struct Snapshot {
     pub primary: ServiceState,
     /// Those that only unwrap.
     pub decrypt_only: Vec<ServiceState>,
+    /// Where the keys of all these live, in the same order.
+    pub scopes: Arc<[KeyScope]>,
+    /// How ready it is for an outage; `None` without local KEKs.
+    pub offline: Option<OfflineState>,
 }
 
 impl Snapshot {
@@ -206,6 +260,21 @@ impl Snapshot {
         self.phase == Phase::Ready
             || (self.phase == Phase::Degraded
                 && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
+    }
+
+    /// Whether the primary refuses us beyond doubt: what it once unwrapped for us may not be used any longer.
+    /// A key that is another one than before is no refusal: what is kept may then be the only copy.
+    pub fn refuses(&self) -> bool {
+        let refusal = |reason: &Reason| {
+            matches!(
+                reason.kind,
+                ReasonKind::Denied
+                    | ReasonKind::CredentialsRefused
+                    | ReasonKind::KeyMissing
+                    | ReasonKind::Sealed
+            )
+        };
+        self.phase == Phase::Failed && self.until.is_none() && self.reason.as_ref().is_some_and(refusal)
     }
 
     /// Whether the key service was found to refuse us; a call that works then shows that it no longer does.
@@ -231,6 +300,9 @@ impl Snapshot {
                 }
             }
             line.push_str(&format!("; remedy: {}", reason.remedy));
+        }
+        if let (Phase::Ready, Some(offline)) = (self.phase, &self.offline) {
+            line.push_str(&format!("; {}", offline.line()));
         }
         line
     }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod document;
+pub mod local_kek;
 mod name;
 pub mod raw;
 pub mod schema;

@@ -10,6 +10,8 @@ use super::validate::Validator;
 
 /// Where the admin socket and the saved identity are, unless somebody chooses.
 pub const DEFAULT_RUNTIME_DIR: &str = "/run/kms-plugin";
+/// Where the list of wrapped keys is, unless somebody chooses.
+const DEFAULT_STATE_DIR: &str = "/var/lib/kms-plugin";
 
 /// The socket and its bounds.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Server {
     pub runtime_dir: PathBuf,
     /// Where that directory may be instead, when nobody chose it and it cannot be made: beside the socket.
     pub runtime_dir_fallback: Option<PathBuf>,
+    /// Directory of the list of wrapped keys. Need not exist: then nothing is remembered.
+    pub state_dir: PathBuf,
     /// Who may call.
     pub allowed_uids: Vec<u32>,
     /// Encrypt and Decrypt calls at once.
@@ -39,6 +43,7 @@ pub(super) struct RawServer {
     admin: Option<String>,
     insecure_admin_beyond_loopback: bool,
     runtime_dir: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
     allowed_uids: Option<Vec<i64>>,
     max_in_flight: Option<i64>,
     call_timeout: Option<String>,
@@ -89,7 +94,8 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
             .collect()
     });
     let socket = check.socket_path(raw.socket.as_deref().unwrap_or("/run/kmsplugin/kms.sock"));
-    let chosen = raw.runtime_dir.or_else(of_systemd);
+    let chosen = raw.runtime_dir.or_else(|| of_systemd("RUNTIME_DIRECTORY"));
+    let state_dir = raw.state_dir.or_else(|| of_systemd("STATE_DIRECTORY"));
     // Named after the socket: while a key is exchanged, two agents share a pod's volume.
     let beside = socket.file_name().map(|name| format!(".{}.run", name.to_string_lossy()));
     let runtime_dir_fallback = beside.filter(|_| chosen.is_none()).map(|name| socket.with_file_name(name));
@@ -98,6 +104,7 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
         admin,
         runtime_dir: chosen.unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR)),
         runtime_dir_fallback,
+        state_dir: state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
         allowed_uids: uids.unwrap_or_else(own_uids),
         max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),
         call_timeout: check.duration(
@@ -117,9 +124,9 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
     }
 }
 
-/// The directory that systemd made for the service; of several, joined by colons, the first
+/// The directory that systemd made for the service, and named in `variable`; of several, joined by colons, the first
 /// (systemd.exec(5)).
-fn of_systemd() -> Option<PathBuf> {
-    let given = std::env::var("RUNTIME_DIRECTORY").ok()?;
+fn of_systemd(variable: &str) -> Option<PathBuf> {
+    let given = std::env::var(variable).ok()?;
     given.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
 }

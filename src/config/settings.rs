@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::local_kek::{Policy, RawLocalKek, policy};
 use super::raw::{ConfigError, Merged, Problem};
 use super::section::RawVault;
 use super::server::{RawServer, Server, own_uids, server};
@@ -23,6 +24,8 @@ pub struct Settings {
     pub decrypt_only: Vec<(String, KeyService)>,
     /// Health and grace.
     pub health: Health,
+    /// Local KEKs; `None` is off.
+    pub local_kek: Option<Policy>,
     /// Logging.
     pub log: Log,
 }
@@ -112,6 +115,7 @@ struct Raw {
     server: RawServer,
     vault: RawVault,
     health: RawHealth,
+    local_kek: RawLocalKek,
     log: RawLog,
     decrypt_only: Vec<RawDecryptOnly>,
 }
@@ -159,6 +163,7 @@ impl Settings {
                 decrypt_only.push((name, KeyService::Vault(Box::new(vault))));
             }
         }
+        let local_kek = policy(&raw.local_kek, raw.health.outage_grace.as_deref(), &mut check);
         let settings = Self {
             server: server(raw.server, &mut check),
             // Without a valid [vault] there is a problem to tell, and this value is not used.
@@ -167,7 +172,8 @@ impl Settings {
                 |vault| KeyService::Vault(Box::new(vault)),
             ),
             decrypt_only,
-            health: health(&raw.health, &mut check),
+            health: health(&raw.health, local_kek, &mut check),
+            local_kek,
             log: log(&raw.log, &mut check),
         };
         check.finish(settings)
@@ -181,6 +187,7 @@ impl Settings {
                 admin: Some(admin),
                 runtime_dir: directory.to_path_buf(),
                 runtime_dir_fallback: None,
+                state_dir: directory.to_path_buf(),
                 allowed_uids: own_uids(),
                 max_in_flight: 256,
                 call_timeout: Duration::from_secs(10),
@@ -195,15 +202,17 @@ impl Settings {
                 probe_interval: Duration::from_secs(5),
                 sealed_is_denied: false,
             },
+            local_kek: None,
             log: Log { level: tracing::Level::INFO, target: LogTarget::Stderr },
         }
     }
 }
 
-fn health(raw: &RawHealth, check: &mut Validator<'_>) -> Health {
-    let grace = match raw.outage_grace.as_deref() {
-        Some("unlimited") => Grace::Unlimited,
-        other => Grace::For(check.duration("health.outage_grace", other, "1h", "0s", "365d")),
+fn health(raw: &RawHealth, local_kek: Option<Policy>, check: &mut Validator<'_>) -> Health {
+    let grace = match (local_kek, raw.outage_grace.as_deref()) {
+        (Some(policy), _) => policy.grace(),
+        (None, Some("unlimited")) => Grace::Unlimited,
+        (None, other) => Grace::For(check.duration("health.outage_grace", other, "1h", "0s", "365d")),
     };
     let sealed = check.choice("health.sealed", raw.sealed.as_deref(), "outage", &["outage", "denied"]);
     Health {

@@ -116,11 +116,13 @@ impl Backend for EmbeddedBackend {
         &self,
         version: u32,
         plaintext: &[u8],
+        associated: &[u8],
         _deadline: Deadline,
     ) -> Result<Vec<u8>, BackendError> {
         let cipher = self.cipher(version)?;
         let mut data = plaintext.to_vec();
-        let nonce = cipher.seal_in_place_append_tag(Aad::empty(), &mut data).map_err(|_| internal())?;
+        let nonce =
+            cipher.seal_in_place_append_tag(Aad::from(associated), &mut data).map_err(|_| internal())?;
         let mut sealed = nonce.as_ref().to_vec();
         sealed.extend_from_slice(&data);
         Ok(format!("{PREFIX}{version}:{}", STANDARD.encode(sealed)).into_bytes())
@@ -129,6 +131,7 @@ impl Backend for EmbeddedBackend {
     async fn unwrap(
         &self,
         ciphertext: &[u8],
+        associated: &[u8],
         _deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
         let version = self.ciphertext_version(ciphertext).ok_or_else(bad_ciphertext)?;
@@ -141,8 +144,10 @@ impl Backend for EmbeddedBackend {
         let mut data = Zeroizing::new(sealed.split_off(NONCE_LEN));
         let nonce = Nonce::try_assume_unique_for_key(&sealed).map_err(|_| bad_ciphertext())?;
         let cipher = self.cipher(version)?;
-        let length =
-            cipher.open_in_place(nonce, Aad::empty(), &mut data).map_err(|_| bad_ciphertext())?.len();
+        let length = cipher
+            .open_in_place(nonce, Aad::from(associated), &mut data)
+            .map_err(|_| bad_ciphertext())?
+            .len();
         data.truncate(length);
         Ok(data)
     }

@@ -8,9 +8,11 @@ use zeroize::Zeroizing;
 use super::refresh::Refreshed;
 use super::routes::{Route, View};
 use super::service::KmsService;
-use super::{limits, status};
+use super::{limits, local, status};
 use crate::backend::{Backend, BackendError, ErrorKind};
 use crate::clock::Deadline;
+use crate::local_kek::format::{Form, form};
+use crate::local_kek::{Kind, Subject};
 use crate::proto::{DecryptRequest, DecryptResponse};
 
 impl KmsService {
@@ -19,20 +21,29 @@ impl KmsService {
         let deadline = self.deadline(&request);
         let message = request.into_inner();
         limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
+        let form = form(&message.ciphertext, &message.annotations).map_err(status::of_format)?;
+        if let Some(seed) = local::from_memory(&self.now(), form, &message)? {
+            return Ok(answer(&message, seed));
+        }
         let _permit = self.permit()?;
+        // What the key service is asked to unwrap: the seed itself, or the local KEK above it.
+        let wrapped = match form {
+            Form::Direct => message.ciphertext.as_slice(),
+            Form::Local { wrapped } => wrapped,
+        };
         let mut view = self.now();
         let routes = &view.link.routes;
-        let services = match routes.find(&view.snapshot, &message.key_id, &message.ciphertext) {
+        let services = match routes.find(&view.snapshot, &message.key_id, wrapped) {
             Route::Known(services) => services,
             Route::Unknown => {
-                let refreshed = self.learn(&view, &message, deadline).await;
+                let refreshed = self.learn(&view, &message.key_id, wrapped, deadline).await;
                 view = self.now();
-                match view.link.routes.find(&view.snapshot, &message.key_id, &message.ciphertext) {
+                match view.link.routes.find(&view.snapshot, &message.key_id, wrapped) {
                     Route::Known(services) => services,
-                    _ => return Err(unknown(&view, &message, refreshed)),
+                    _ => return Err(unknown(&view, &message.key_id, wrapped, refreshed)),
                 }
             }
-            Route::Foreign(backend) if routes.accept_foreign => {
+            Route::Foreign(backend) if routes.accept_foreign && form == Form::Direct => {
                 if view.link.refresh.remember(&message.key_id) {
                     tracing::info!(
                         KMS_UID = message.uid,
@@ -40,7 +51,7 @@ impl KmsService {
                         "unwrapping data that another plugin wrote with the same key"
                     );
                 }
-                let version = backend.ciphertext_version(&message.ciphertext).unwrap_or_default();
+                let version = backend.ciphertext_version(wrapped).unwrap_or_default();
                 vec![(backend, version)]
             }
             Route::Foreign(_) | Route::Unreadable => {
@@ -51,26 +62,26 @@ impl KmsService {
                 ));
             }
         };
-        let mut plaintext = unwrap_by(&services, &message.ciphertext, deadline).await?;
-        tracing::debug!(
-            KMS_OPERATION = "decrypt",
-            KMS_UID = message.uid,
-            KMS_KEY_ID = message.key_id,
-            "unwrapped a DEK seed"
-        );
-        Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
+        let kind = if form == Form::Direct { Kind::Seed } else { Kind::Kek };
+        let ask = Ask { kind, key_id: &message.key_id, wrapped, deadline };
+        let unwrapped = unwrap_by(&view, &services, &ask).await?;
+        let seed = match form {
+            Form::Direct => unwrapped,
+            Form::Local { .. } => local::open(&unwrapped, wrapped, &message)?,
+        };
+        Ok(answer(&message, seed))
     }
 
     /// Has the keys read until one of them has the id, or all are read. One key service that hangs does
     /// not keep back what another has answered.
-    async fn learn(&self, view: &View, message: &DecryptRequest, deadline: Deadline) -> Refreshed {
+    async fn learn(&self, view: &View, key_id: &str, wrapped: &[u8], deadline: Deadline) -> Refreshed {
         let mut views = self.views.clone();
         let found = views.wait_for(|view| {
-            let route = view.link.routes.find(&view.snapshot, &message.key_id, &message.ciphertext);
+            let route = view.link.routes.find(&view.snapshot, key_id, wrapped);
             !matches!(route, Route::Unknown)
         });
         tokio::select! {
-            refreshed = view.link.refresh.of_unknown(&message.key_id, deadline) => refreshed,
+            refreshed = view.link.refresh.of_unknown(key_id, deadline) => refreshed,
             found = async { found.await.is_ok() } => match found {
                 true => Refreshed::Now,
                 false => Refreshed::NoTime,
@@ -79,8 +90,18 @@ impl KmsService {
     }
 }
 
+fn answer(message: &DecryptRequest, mut seed: Zeroizing<Vec<u8>>) -> DecryptResponse {
+    tracing::debug!(
+        KMS_OPERATION = "decrypt",
+        KMS_UID = message.uid,
+        KMS_KEY_ID = message.key_id,
+        "unwrapped a DEK seed"
+    );
+    DecryptResponse { plaintext: std::mem::take(&mut *seed) }
+}
+
 /// One of our ids that even a fresh read of the keys does not know.
-fn unknown(view: &View, message: &DecryptRequest, refreshed: Refreshed) -> Status {
+fn unknown(view: &View, key_id: &str, wrapped: &[u8], refreshed: Refreshed) -> Status {
     let snapshot = &view.snapshot;
     if refreshed == Refreshed::NoTime {
         return match (&snapshot.primary.key, &snapshot.reason) {
@@ -104,8 +125,8 @@ fn unknown(view: &View, message: &DecryptRequest, refreshed: Refreshed) -> Statu
             "look at its state: kms-plugin's /status",
         );
     }
-    view.link.refresh.remember(&message.key_id);
-    let version = view.link.routes.primary.ciphertext_version(&message.ciphertext);
+    view.link.refresh.remember(key_id);
+    let version = view.link.routes.primary.ciphertext_version(wrapped);
     let disabled = snapshot
         .primary
         .key
@@ -124,31 +145,37 @@ fn unknown(view: &View, message: &DecryptRequest, refreshed: Refreshed) -> Statu
         ),
         _ => status::told(
             Code::FailedPrecondition,
-            &format!(
-                "no configured key has the key_id {}",
-                message.key_id.chars().take(64).collect::<String>()
-            ),
+            &format!("no configured key has the key_id {}", key_id.chars().take(64).collect::<String>()),
             "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
         ),
     }
 }
 
+/// What is to be unwrapped.
+struct Ask<'a> {
+    kind: Kind,
+    key_id: &'a str,
+    wrapped: &'a [u8],
+    deadline: Deadline,
+}
+
 /// Unwraps by the first service whose key made the ciphertext.
 async fn unwrap_by(
+    view: &View,
     services: &[(&Arc<dyn Backend>, u32)],
-    ciphertext: &[u8],
-    deadline: Deadline,
+    ask: &Ask<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Status> {
     let mut refused = Status::internal("no key service was asked; report this as a bug");
     for (backend, version) in services {
-        if let Err(mismatch) = check_version(backend.as_ref(), *version, ciphertext) {
+        if let Err(mismatch) = check_version(backend.as_ref(), *version, ask.wrapped) {
             refused = mismatch;
             continue;
         }
-        match backend.unwrap(ciphertext, deadline).await {
+        let subject = Subject { scope: backend.scope(), version: *version, key_id: ask.key_id };
+        match view.link.keys.unwrap(backend.as_ref(), ask.kind, subject, ask.wrapped, ask.deadline).await {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) if error.kind() == ErrorKind::BadCiphertext => refused = status::of_backend(&error),
-            Err(error) => return Err(status::of_backend(&error)),
+            Err(error) => return Err(local::told(view, &error)),
         }
     }
     Err(refused)

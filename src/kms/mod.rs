@@ -6,12 +6,14 @@ pub mod connection;
 mod decrypt;
 pub mod key_id;
 mod limits;
+mod local;
 pub mod refresh;
 pub mod routes;
 mod service;
 mod status;
 
 pub use connection::{Connection, Incoming, KmsStream};
+pub use local::preload;
 pub use refresh::{Refresh, RefreshRequests};
 pub use routes::{Link, Routes, View};
 pub use service::{KmsService, MAX_MESSAGE};

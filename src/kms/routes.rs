@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::backend::Backend;
+use crate::config::local_kek::Policy;
 use crate::kms::key_id;
 use crate::kms::refresh::Refresh;
+use crate::local_kek::Cache;
 use crate::snapshot::Snapshot;
 
 /// The key services by place: the primary, then the `decrypt_only` ones in the snapshot's order.
@@ -23,6 +25,10 @@ pub struct Link {
     pub routes: Routes,
     /// How to have the keys read ahead of time.
     pub refresh: Refresh,
+    /// The keys in memory: empty, and no key is kept, while local KEKs are off.
+    pub keys: Arc<Cache>,
+    /// What is allowed of local KEKs; `None` is off.
+    pub policy: Option<Policy>,
 }
 
 /// A snapshot with the key services that it is about. One value, so that no call wraps with one

@@ -1,5 +1,6 @@
 //! Status, Encrypt and Decrypt. Status is answered from memory; the other two make one call each.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,15 @@ use zeroize::Zeroizing;
 
 use super::connection::Connection;
 use super::routes::View;
-use super::{limits, status};
+use super::{limits, local, status};
 use crate::backend::ErrorKind;
 use crate::clock::Deadline;
+use crate::local_kek::Subject;
 use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use crate::snapshot::{Announce, KnownKey, Phase, Snapshot};
+use crate::snapshot::{Announce, KnownKey, Phase, ReasonKind, Snapshot};
 use crate::telemetry::fold::Fold;
 use crate::telemetry::metrics::Metrics;
 
@@ -24,6 +26,8 @@ use crate::telemetry::metrics::Metrics;
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// The part of a caller's time that is kept for the way back.
 const MARGIN: Duration = Duration::from_millis(50);
+/// With a local KEK, the time for a look at a key that was not read yet.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many different failures are folded at a time.
 const FOLDED: usize = 64;
 
@@ -117,28 +121,40 @@ impl KmsService {
         limits::encrypt(&plaintext, &message.uid)?;
         let _permit = self.permit()?;
         let mut view = self.now();
-        if view.snapshot.unread && view.snapshot.primary.key.is_some() {
+        let local = view.link.policy.is_some();
+        if view.snapshot.unread && view.snapshot.primary.key.is_some() && !(local && is_away(&view.snapshot))
+        {
             // Another key may be there since an earlier run or an outage: look before anything is written.
-            let _read = view.link.refresh.now(deadline).await;
+            let look = if local { deadline.at_most(LOOK) } else { deadline };
+            let _read = view.link.refresh.now(look).await;
             view = self.now();
         }
         let snapshot = &view.snapshot;
-        let Some(key) = snapshot.primary.key.as_ref().filter(|_| !snapshot.unread) else {
+        // A local KEK was wrapped while the key was known: it needs nobody who answers.
+        let known = |_: &&KnownKey| !snapshot.unread || (local && snapshot.announce == Announce::Ok);
+        let Some(key) = snapshot.primary.key.as_ref().filter(known) else {
             return Err(not_started(snapshot));
         };
         if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.forbids_wrapping()) {
             return Err(status::of_reason(Code::FailedPrecondition, reason));
         }
         let (version, key_id) = pinned(key, &connection);
-        let wrapped = view.link.routes.primary.wrap(version, &plaintext, deadline).await;
-        let ciphertext = match wrapped {
-            Ok(ciphertext) => ciphertext,
+        let subject = Subject { scope: &key.scope, version, key_id: &key_id };
+        let wrapped = match local {
+            true => local::wrap(&view, subject, &plaintext, deadline).await,
+            false => {
+                let wrapped = view.link.routes.primary.wrap(version, &plaintext, &[], deadline).await;
+                wrapped.map(|ciphertext| (ciphertext, HashMap::new()))
+            }
+        };
+        let (ciphertext, annotations) = match wrapped {
+            Ok(answer) => answer,
             Err(error) => {
                 if matches!(error.kind(), ErrorKind::VersionAhead | ErrorKind::VersionGone) {
                     // Rolled back, a lagging replica, or a raised minimum: a read of the key tells.
                     let _seen = view.link.refresh.now(deadline).await;
                 }
-                return Err(status::of_backend(&error));
+                return Err(local::told(&view, &error));
             }
         };
         limits::ciphertext(&ciphertext).map_err(Status::invalid_argument)?;
@@ -148,7 +164,7 @@ impl KmsService {
             KMS_KEY_ID = &*key_id,
             "wrapped a DEK seed"
         );
-        Ok(EncryptResponse { ciphertext, key_id: key_id.to_string(), annotations: Default::default() })
+        Ok(EncryptResponse { ciphertext, key_id: key_id.to_string(), annotations })
     }
 
     pub(super) fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
@@ -205,6 +221,12 @@ fn pinned(key: &KnownKey, connection: &Connection) -> (u32, Arc<str>) {
         (version >= key.min_encryption && version >= key.min_decryption).then_some((version, key_id))
     });
     announced.unwrap_or_else(|| (key.version, key.key_id.clone()))
+}
+
+/// Whether the key service was found to be away: asking it again would only cost the caller's time.
+fn is_away(snapshot: &Snapshot) -> bool {
+    let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
+    kind.is_some_and(|kind| kind.is_outage() && kind != ReasonKind::NoContact)
 }
 
 fn not_started(snapshot: &Snapshot) -> Status {

@@ -3,13 +3,14 @@
 use tonic::{Code, Status};
 
 use crate::backend::{BackendError, ErrorKind};
+use crate::local_kek::format::FormatError;
 use crate::snapshot::Reason;
 
 /// Longest message, in characters: it travels in a header.
 const MAX_MESSAGE: usize = 900;
 
 /// The code for a kind of failure.
-fn code(kind: ErrorKind) -> Code {
+pub(super) fn code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::Unreachable
         | ErrorKind::Sealed
@@ -28,6 +29,13 @@ fn code(kind: ErrorKind) -> Code {
 /// A failure of a key service, with its remedy.
 pub(super) fn of_backend(error: &BackendError) -> Status {
     told(code(error.kind()), &error.to_string(), error.remedy())
+}
+
+/// A ciphertext whose form is wrong.
+pub(super) fn of_format(error: FormatError) -> Status {
+    let code = if error == FormatError::Cipher { Code::Internal } else { Code::InvalidArgument };
+    let remedy = "restore the object from a backup; nothing else in etcd is concerned";
+    told(code, &error.to_string(), remedy)
 }
 
 /// A reason why the agent itself does not serve.

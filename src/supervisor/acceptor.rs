@@ -4,6 +4,7 @@
 //! waits. A failing `accept` (out of descriptors) pauses and is told; tonic alone would spin on it.
 
 use std::io;
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,6 @@ use crate::health::Alive;
 use crate::kms::KmsStream;
 use crate::retry::Backoff;
 use crate::socket::{BoundSocket, SocketError};
-use crate::systemd::activation;
 use crate::telemetry::metrics::Metrics;
 
 /// How often the socket's place is looked at: a deleted one is back within a second.
@@ -76,13 +76,11 @@ impl Heartbeat {
 
 impl Acceptor {
     /// Takes over the socket that systemd passed, or binds `path`.
-    pub(super) fn open(path: &Path) -> Result<Self, SocketError> {
-        let error =
-            |cause: io::Error| SocketError::Io { path: path.to_path_buf(), action: "taken over", cause };
-        match activation::kms_listener().map_err(error)? {
+    pub(super) fn open(path: &Path, passed: Option<StdListener>) -> Result<Self, SocketError> {
+        match passed {
             Some(listener) => {
                 tracing::info!("systemd passed the socket {}", path.display());
-                let listener = UnixListener::from_std(listener).map_err(error)?;
+                let listener = UnixListener::from_std(listener).map_err(|cause| not_taken(path, cause))?;
                 Ok(Self { socket: Socket::Passed(path.to_path_buf()), listener, beat: Heartbeat::new() })
             }
             None => Self::bind(path),
@@ -179,6 +177,11 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// The socket that systemd passed cannot be used.
+pub(super) fn not_taken(path: &Path, cause: io::Error) -> SocketError {
+    SocketError::Io { path: path.to_path_buf(), action: "taken over", cause }
 }
 
 fn listen(bound: &BoundSocket, path: &Path) -> Result<UnixListener, SocketError> {

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 
-use super::acceptor::Acceptor;
+use super::acceptor::{Acceptor, not_taken};
 use super::core::{Core, Ended, Prepared, cause_of};
 use super::error::AgentError;
+use super::keeper;
 use super::phase::Event;
 use super::restart;
 use super::watchdog;
@@ -21,10 +22,11 @@ use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::health::{self, AdminRequest, Wishes};
 use crate::kms::{Incoming, KmsService, KmsStream, MAX_MESSAGE, View};
+use crate::local_kek::Cache;
 use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
 use crate::socket::BoundSocket;
-use crate::systemd::notify;
+use crate::systemd::{activation, notify};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a reloaded configuration may take to prove itself with a round trip.
@@ -46,6 +48,8 @@ const START_SLACK: Duration = Duration::from_secs(30);
 const ACCEPT_READ: Duration = Duration::from_secs(3);
 /// Name of the watchdog's private socket in the runtime directory.
 const WATCHDOG_SOCKET: &str = "watchdog.sock";
+/// Name of the list of wrapped keys in the state directory.
+const WRAPPED_KEYS: &str = "wrapped-keys.json";
 /// Name of the admin socket in the runtime directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
@@ -59,6 +63,7 @@ pub type ReloadRequest = (Box<Settings>, oneshot::Sender<Result<(), String>>);
 pub struct Agent {
     tasks: JoinSet<Ended>,
     core: Core,
+    keys: Arc<Cache>,
     faces: Arc<watch::Sender<View>>,
     metrics: Metrics,
     accepts: mpsc::Receiver<AdminRequest>,
@@ -84,8 +89,12 @@ impl Agent {
         let server = &settings.server;
         let runtime_dir = |cause| AgentError::RuntimeDir { path: server.runtime_dir.clone(), cause };
         let metrics = Metrics::default();
-        let prepared = Prepared::new(settings, &metrics)?;
-        let socket = Acceptor::open(&server.socket)?;
+        let passed = activation::take(Cache::store_prefix());
+        let passed = passed.map_err(|cause| not_taken(&server.socket, cause))?;
+        let list = server.state_dir.join(WRAPPED_KEYS);
+        let keys = Arc::new(Cache::open(passed.kept, Some(list), settings.local_kek));
+        let prepared = Prepared::new(settings, &metrics, keys.clone())?;
+        let socket = Acceptor::open(&server.socket, passed.listener)?;
         let watchdog_socket = Acceptor::bind(&server.runtime_dir.join(WATCHDOG_SOCKET))?;
         let admin_socket = BoundSocket::bind(&server.runtime_dir.join(ADMIN_SOCKET))?;
         let (admin_listener, admin) = match server.admin {
@@ -106,6 +115,7 @@ impl Agent {
         let mut agent = Self {
             tasks: JoinSet::new(),
             core: prepared.start(faces.clone()),
+            keys: keys.clone(),
             faces,
             metrics: metrics.clone(),
             accepts,
@@ -132,6 +142,8 @@ impl Agent {
             watchdog::run(path, beat).await;
             Ok(())
         });
+        agent.spawn("keys", keeper::watch(keys.clone(), agent.faces.subscribe()));
+        agent.spawn("keeper", keeper::run(keys, agent.faces.subscribe()));
         let shown = agent.faces.subscribe();
         let alive = pulse.alive();
         let snapshots: health::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
@@ -253,7 +265,7 @@ impl Agent {
     /// Starts a core with other settings beside the old one, and changes over when it has proven itself
     /// with a round trip. Connections stay; calls under way end where they began.
     async fn reload(&mut self, settings: &Settings) -> Result<(), String> {
-        let prepared = Prepared::new(settings, &self.metrics).map_err(|error| {
+        let prepared = Prepared::new(settings, &self.metrics, self.keys.clone()).map_err(|error| {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             format!("{error}{cause}")
         })?;

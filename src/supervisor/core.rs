@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::dispatcher;
 use super::error::AgentError;
 use super::identity::IdentityFile;
-use super::observer::Observer;
+use super::observer::{Local, Observer};
 use super::phase::{Rules, State};
 use super::publisher::{DecryptOnly, Message, Outlet, Place, Publisher};
 use super::services;
@@ -19,6 +19,7 @@ use crate::clock::BootTime;
 use crate::config::Settings;
 use crate::config::settings::Health;
 use crate::kms::{Link, Refresh, RefreshRequests, Routes, View};
+use crate::local_kek::Cache;
 use crate::snapshot::{ServiceState, Snapshot};
 use crate::telemetry::metrics::Metrics;
 
@@ -33,6 +34,7 @@ pub(super) struct Prepared {
     health: Health,
     state: State,
     version: u32,
+    epoch: u32,
     identity: IdentityFile,
     primary: Arc<dyn Backend>,
     decrypt_only: Vec<DecryptOnly>,
@@ -50,7 +52,9 @@ pub(super) struct Core {
 
 impl Prepared {
     /// Makes the key services of `settings` ready, with what an earlier run or core has saved.
-    pub(super) fn new(settings: &Settings, metrics: &Metrics) -> Result<Self, AgentError> {
+    ///
+    /// `keys` outlive it: a reload must not lose one.
+    pub(super) fn new(settings: &Settings, metrics: &Metrics, keys: Arc<Cache>) -> Result<Self, AgentError> {
         let (primary, decrypt_only) = services::build(settings, metrics)?;
         let identity = IdentityFile::in_directory(&settings.server.runtime_dir);
         let rules = Rules {
@@ -71,18 +75,19 @@ impl Prepared {
         Ok(Self {
             health: settings.health,
             version: saved.as_ref().map_or(0, |(key, _)| key.version),
+            epoch: rules.epoch,
             state: State::new(rules, saved, BootTime::now()),
             identity,
             primary,
             decrypt_only,
-            link: Arc::new(Link { routes, refresh }),
+            link: Arc::new(Link { routes, refresh, keys, policy: settings.local_kek }),
             requests,
         })
     }
 
     /// What the faces show before the first event.
     pub(super) fn view(&self) -> View {
-        let snapshot = super::publisher::render(&self.state, &self.primary, &self.decrypt_only);
+        let snapshot = super::publisher::render(&self.state, &self.primary, &self.decrypt_only, &self.link);
         View { snapshot: Arc::new(snapshot), link: self.link.clone() }
     }
 
@@ -99,9 +104,13 @@ impl Prepared {
                 .map(|(number, other)| (Place::DecryptOnly(number), other.backend.clone(), 0)),
         );
         for (place, backend, version) in services {
-            let surprises = match place {
-                Place::Primary => self.link.refresh.surprises(),
-                Place::DecryptOnly(_) => Arc::default(),
+            let (surprises, local) = match place {
+                Place::Primary => {
+                    let local =
+                        self.link.policy.map(|_| Local { keys: self.link.keys.clone(), epoch: self.epoch });
+                    (self.link.refresh.surprises(), local)
+                }
+                Place::DecryptOnly(_) => (Arc::default(), None),
             };
             let (ask, requests) = mpsc::channel(4);
             observers.push(ask);
@@ -115,6 +124,7 @@ impl Prepared {
                 version,
                 requests,
                 surprises,
+                local,
             };
             spawn(&mut tasks, "observer", observer.run());
         }

@@ -8,6 +8,7 @@ mod core;
 mod dispatcher;
 mod error;
 mod identity;
+mod keeper;
 mod observer;
 pub mod phase;
 mod publisher;

@@ -13,9 +13,11 @@ use zeroize::Zeroizing;
 
 use super::phase::Event;
 use super::publisher::{Message, Place};
-use crate::backend::{Backend, BackendError, ErrorKind};
+use crate::backend::{Backend, BackendError, ErrorKind, KeyDescription};
 use crate::clock::Deadline;
 use crate::config::settings::Health;
+use crate::kms::key_id;
+use crate::local_kek::{Cache, Subject};
 use crate::retry::{Backoff, spread};
 
 /// Time for one background call.
@@ -43,6 +45,29 @@ pub(super) struct Observer {
     pub requests: mpsc::Receiver<oneshot::Sender<()>>,
     /// Calls that went otherwise than the state lets expect.
     pub surprises: Arc<Notify>,
+    /// What it takes to make a local KEK; `None` without local KEKs, and where nothing is wrapped.
+    pub local: Option<Local>,
+}
+
+/// The keys in memory, and the epoch of our key_ids.
+pub(super) struct Local {
+    pub keys: Arc<Cache>,
+    pub epoch: u32,
+}
+
+impl Local {
+    /// Makes the local KEK for the key as it was read: nobody may be told of a new version before one can wrap
+    /// under it without the key service.
+    async fn prepare(&self, backend: &dyn Backend, key: &KeyDescription) -> Result<(), BackendError> {
+        let Some(created) = key.versions.get(&key.latest) else { return Ok(()) };
+        let key_id = key_id::derive(backend.scope(), key.latest, *created, self.epoch);
+        let subject = Subject { scope: backend.scope(), version: key.latest, key_id: &key_id };
+        match self.keys.prepare(backend, subject, Deadline::after(CALL)).await {
+            Err(error) if is_outage(&error) => Err(error),
+            // A refusal shows in the round trips; what was wrapped earlier is still unwrapped.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
 }
 
 /// What the last checks left behind.
@@ -168,7 +193,13 @@ impl Observer {
 
     async fn read(&self, watch: &mut Watch) {
         watch.read_at = Instant::now() + spread(self.health.key_check_interval);
-        match self.backend.describe(watch.version, Deadline::after(CALL)).await {
+        let mut described = self.backend.describe(watch.version, Deadline::after(CALL)).await;
+        if let (Ok(key), Some(local)) = (&described, &self.local)
+            && let Err(error) = local.prepare(self.backend.as_ref(), key).await
+        {
+            described = Err(error);
+        }
+        match described {
             Ok(description) => {
                 watch.read_fault = None;
                 let latest = description.latest;
@@ -191,7 +222,11 @@ impl Observer {
     }
 
     async fn try_round_trip(&self, watch: &mut Watch) {
-        watch.trip_at = Instant::now() + spread(self.health.probe_interval);
+        // With local KEKs no call shows a refusal, and it must be believed within one interval: confirming it
+        // takes its time.
+        let interval = self.health.probe_interval;
+        watch.trip_at =
+            Instant::now() + spread(if self.local.is_some() { interval * 2 / 3 } else { interval });
         match self.round_trip(watch.version).await {
             Ok(()) => {
                 watch.trip_fault = None;
@@ -267,8 +302,8 @@ impl Observer {
         let mut seed = Zeroizing::new([0; 32]);
         rand::fill(&mut *seed).map_err(|_| internal("the system gives no random bytes"))?;
         let deadline = Deadline::after(CALL);
-        let wrapped = self.backend.wrap(version, &*seed, deadline).await?;
-        let unwrapped = self.backend.unwrap(&wrapped, deadline).await?;
+        let wrapped = self.backend.wrap(version, &*seed, &[], deadline).await?;
+        let unwrapped = self.backend.unwrap(&wrapped, &[], deadline).await?;
         if *unwrapped == *seed && wrapped != *seed {
             Ok(())
         } else {

@@ -9,13 +9,16 @@ use tokio::time::MissedTickBehavior;
 
 use super::identity::IdentityFile;
 use super::phase::{Effect, Event, State, step};
-use crate::backend::{Backend, KeyVersions};
+use crate::backend::{Backend, BackendError, ErrorKind, KeyVersions};
 use crate::clock::BootTime;
 use crate::kms::{Link, View, key_id};
 use crate::snapshot::{KnownKey, Phase, ServiceState, Snapshot};
 
 /// How often time alone is looked at: the grace ends, addresses change.
 const TICK: Duration = Duration::from_secs(1);
+/// How often running a key service that only unwraps must refuse us before it is believed: each time after a
+/// fresh login, seconds apart.
+const REFUSALS_BELIEVED: u32 = 2;
 
 /// Which key service an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub(super) struct DecryptOnly {
     pub backend: Arc<dyn Backend>,
     pub key: Option<KnownKey>,
     pub problem: Option<String>,
+    pub contact: Option<BootTime>,
+    /// How often running it refused us.
+    pub refusals: u32,
 }
 
 /// The owner of the state.
@@ -145,12 +151,14 @@ impl Publisher {
                 versions.extend(&description.versions);
                 service.key =
                     key_id::known_key(service.backend.scope(), &description, &versions, service.epoch);
+                (service.contact, service.refusals) = (Some(BootTime::now()), 0);
                 if service.problem.take().is_some() {
                     tracing::info!("decrypt_only {:?} is reached again", service.name);
                 }
             }
             Event::DescribeFailed(error) => {
                 let problem = error.to_string();
+                service.refusals = if refuses(&error) { service.refusals.saturating_add(1) } else { 0 };
                 if service.problem.is_none() {
                     tracing::warn!(
                         KMS_REASON = error.kind().name(),
@@ -166,7 +174,7 @@ impl Publisher {
     }
 
     fn publish(&self) {
-        let snapshot = Arc::new(render(&self.state, &self.primary, &self.decrypt_only));
+        let snapshot = Arc::new(render(&self.state, &self.primary, &self.decrypt_only, &self.outlet.link));
         let before = self.outlet.own.borrow().clone();
         // Told after it is published: a journal that blocks must not hold up Status.
         if before != snapshot && self.outlet.publish(&snapshot) {
@@ -176,19 +184,14 @@ impl Publisher {
 }
 
 /// The snapshot of a state as it is.
-pub(super) fn render(state: &State, primary: &Arc<dyn Backend>, decrypt_only: &[DecryptOnly]) -> Snapshot {
-    let service = |name: &str,
-                   key: &Option<KnownKey>,
-                   backend: &Arc<dyn Backend>,
-                   problem: Option<String>| ServiceState {
-        name: name.to_owned(),
-        key: key.clone(),
-        token: backend.token(),
-        addresses: backend.addresses(),
-        problem,
-    };
-    let problem = state.reason.as_ref().map(|reason| reason.text.clone());
-    Snapshot {
+pub(super) fn render(
+    state: &State,
+    primary: &Arc<dyn Backend>,
+    decrypt_only: &[DecryptOnly],
+    link: &Link,
+) -> Snapshot {
+    let scopes = std::iter::once(primary).chain(decrypt_only.iter().map(|other| &other.backend));
+    let mut snapshot = Snapshot {
         phase: state.phase,
         since: state.since,
         reason: state.reason.clone(),
@@ -197,12 +200,42 @@ pub(super) fn render(state: &State, primary: &Arc<dyn Backend>, decrypt_only: &[
         announce: state.announce,
         unread: state.unread,
         proven: state.proven,
-        primary: service("primary", &state.key, primary, problem),
-        decrypt_only: decrypt_only
-            .iter()
-            .map(|other| service(&other.name, &other.key, &other.backend, other.problem.clone()))
-            .collect(),
+        primary: ServiceState {
+            name: "primary".to_owned(),
+            key: state.key.clone(),
+            token: primary.token(),
+            addresses: primary.addresses(),
+            problem: state.reason.as_ref().map(|reason| reason.text.clone()),
+            contact: None,
+            refuses: false,
+        },
+        decrypt_only: decrypt_only.iter().map(DecryptOnly::state).collect(),
+        scopes: scopes.map(|backend| backend.scope().clone()).collect(),
+        offline: link.policy.and_then(|_| link.keys.state(state.key.as_ref().map(|key| &*key.key_id))),
+    };
+    snapshot.primary.refuses = snapshot.refuses();
+    // While the key is another one than we know, an answer says nothing of what is kept.
+    snapshot.primary.contact = state.last_contact.filter(|_| snapshot.can_wrap());
+    snapshot
+}
+
+impl DecryptOnly {
+    fn state(&self) -> ServiceState {
+        ServiceState {
+            name: self.name.clone(),
+            key: self.key.clone(),
+            token: self.backend.token(),
+            addresses: self.backend.addresses(),
+            problem: self.problem.clone(),
+            contact: self.contact,
+            refuses: self.refusals >= REFUSALS_BELIEVED,
+        }
     }
+}
+
+/// Whether a key service that only unwraps says no, rather than nothing.
+fn refuses(error: &BackendError) -> bool {
+    matches!(error.kind(), ErrorKind::Denied | ErrorKind::CredentialsRefused | ErrorKind::NotFound)
 }
 
 fn tell_key(before: Option<&KnownKey>, now: Option<&KnownKey>) {

@@ -29,7 +29,15 @@ pub(super) fn build(
     };
     let decrypt_only = settings.decrypt_only.iter().map(|(name, service)| {
         let (backend, epoch) = (open(service)?, service.key_id_epoch());
-        Ok(DecryptOnly { name: name.clone(), epoch, backend, key: None, problem: None })
+        Ok(DecryptOnly {
+            name: name.clone(),
+            epoch,
+            backend,
+            key: None,
+            problem: None,
+            contact: None,
+            refusals: 0,
+        })
     });
     let decrypt_only = decrypt_only.collect::<Result<Vec<_>, AgentError>>()?;
     let primary: Arc<dyn Backend> = match &main {

@@ -1,7 +1,8 @@
-//! Sockets that systemd opened for us (sd_listen_fds(3)). The only place that takes descriptors over.
+//! Descriptors that systemd passes (sd_listen_fds(3)): a listening socket, and what it kept of us. The only
+//! place that takes descriptors over.
 
 use std::io;
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname, getsockopt, sockopt};
@@ -9,27 +10,47 @@ use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsoc
 /// The name of our socket's descriptor (`FileDescriptorName=` in the socket unit).
 pub const KMS: &str = "kms";
 
-/// The listening unix socket that systemd passed: the one called `kms`, or the only one. `None` when
-/// systemd passed none. Non-blocking, whatever the unit says: a blocking one would stop a whole thread.
+/// What systemd passed.
+#[derive(Default)]
+pub struct Passed {
+    /// The listening unix socket: the one called `kms`, or the only one. Non-blocking, whatever the unit says:
+    /// a blocking one would stop a whole thread.
+    pub listener: Option<UnixListener>,
+    /// What [`super::store`] kept across a restart, by name.
+    pub kept: Vec<(String, OwnedFd)>,
+}
+
+/// Takes over what systemd passed. Names that begin with `kept` are of its store. To be called once.
 ///
 /// # Errors
 /// When sockets were passed and none of them is a listening unix socket that can be ours.
-pub fn kms_listener() -> io::Result<Option<UnixListener>> {
-    let passed: Vec<(i32, String)> = sd_notify::listen_fds_with_names()?.collect();
-    let named = passed.iter().find(|(_, name)| name == KMS);
-    let Some((raw, name)) = named.or(if passed.len() == 1 { passed.first() } else { None }) else {
-        return match passed.len() {
-            0 => Ok(None),
-            count => Err(io::Error::other(format!(
+pub fn take(kept: &str) -> io::Result<Passed> {
+    let mut passed = Vec::new();
+    for (raw, name) in sd_notify::listen_fds_with_names()? {
+        // SAFETY: systemd passes each descriptor open and to this process alone ($LISTEN_PID is checked),
+        // and this function is called once, before anything else could take it over.
+        #[allow(unsafe_code)] // there is no safe way to own a descriptor that comes as a number
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        passed.push((name, fd));
+    }
+    let (kept, mut sockets): (Vec<_>, Vec<_>) =
+        passed.into_iter().partition(|(name, _)| name.starts_with(kept));
+    let ours = match (sockets.iter().position(|(name, _)| name == KMS), sockets.len()) {
+        (Some(position), _) => position,
+        (None, 0) => return Ok(Passed { listener: None, kept }),
+        (None, 1) => 0,
+        (None, count) => {
+            return Err(io::Error::other(format!(
                 "systemd passed {count} sockets and none is called {KMS}; set FileDescriptorName={KMS} in kms-plugin.socket"
-            ))),
-        };
+            )));
+        }
     };
-    // SAFETY: systemd passes each descriptor open and to this process alone ($LISTEN_PID is checked), and
-    // this function is called once, before anything else could take it over.
-    #[allow(unsafe_code)] // there is no safe way to own a descriptor that comes as a number
-    let fd = unsafe { OwnedFd::from_raw_fd(*raw) };
-    let family = getsockname::<SockaddrStorage>(*raw)?.family();
+    let (name, fd) = sockets.swap_remove(ours);
+    Ok(Passed { listener: Some(listener(&name, fd)?), kept })
+}
+
+fn listener(name: &str, fd: OwnedFd) -> io::Result<UnixListener> {
+    let family = getsockname::<SockaddrStorage>(fd.as_raw_fd())?.family();
     let listens = getsockopt(&fd.as_fd(), sockopt::AcceptConn)?;
     if family != Some(AddressFamily::Unix) || !listens {
         return Err(io::Error::other(format!(
@@ -38,5 +59,5 @@ pub fn kms_listener() -> io::Result<Option<UnixListener>> {
     }
     let listener = UnixListener::from(fd);
     listener.set_nonblocking(true)?;
-    Ok(Some(listener))
+    Ok(listener)
 }

@@ -3,3 +3,4 @@
 pub mod activation;
 pub mod credentials;
 pub mod notify;
+pub mod store;

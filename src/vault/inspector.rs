@@ -179,7 +179,7 @@ impl Inspector {
     /// # Errors
     /// When it may not, or the key is not there, or nobody answers.
     pub async fn may_unwrap(&self, deadline: Deadline) -> Result<(), BackendError> {
-        match self.backend.unwrap(MADE_UP, deadline).await {
+        match self.backend.unwrap(MADE_UP, &[], deadline).await {
             Err(error) if error.kind() == ErrorKind::BadCiphertext => Ok(()),
             // Too old a version: the key was looked at, so the policy allows it.
             Err(error) if error.kind() == ErrorKind::VersionGone => Ok(()),

@@ -168,26 +168,34 @@ impl TransitBackend {
             let ask = Ask { what: &what, method: Method::GET, path: &self.keys, body: None };
             return self.client.once(index, &self.request(&ask, token), deadline).await.map(drop);
         };
-        let body = Self::plaintext_body(version, &[0; 32]);
+        let body = Self::plaintext_body(version, &[0; 32], &[]);
         let wrap = Ask { what: &what, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let wrapped = self.client.once(index, &self.request(&wrap, token), deadline).await?;
         let ciphertext = wrapped.parse::<Data<Encrypted<'_>>>()?.data.ciphertext.into_owned();
-        let body = Self::ciphertext_body(&ciphertext);
+        let body = Self::ciphertext_body(&ciphertext, &[]);
         let unwrap = Ask { what: &what, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         self.client.once(index, &self.request(&unwrap, token), deadline).await.map(drop)
     }
 
-    fn ciphertext_body(ciphertext: &str) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(serde_json::json!({ "ciphertext": ciphertext }).to_string().into_bytes())
+    fn ciphertext_body(ciphertext: &str, data: &[u8]) -> Zeroizing<Vec<u8>> {
+        let mut body = serde_json::json!({ "ciphertext": ciphertext });
+        if let (false, Some(fields)) = (data.is_empty(), body.as_object_mut()) {
+            fields.insert("associated_data".into(), STANDARD.encode(data).into());
+        }
+        Zeroizing::new(body.to_string().into_bytes())
     }
 
-    fn plaintext_body(version: u32, plaintext: &[u8]) -> Zeroizing<Vec<u8>> {
+    fn plaintext_body(version: u32, plaintext: &[u8], data: &[u8]) -> Zeroizing<Vec<u8>> {
         // Written by hand into one allocation: a JSON value would keep copies of the plaintext.
         let encoded = Zeroizing::new(STANDARD.encode(plaintext));
-        let mut body = Zeroizing::new(Vec::with_capacity(encoded.len() + 64));
+        let mut body = Zeroizing::new(Vec::with_capacity(encoded.len() + 512));
         body.extend_from_slice(b"{\"plaintext\":\"");
         body.extend_from_slice(encoded.as_bytes());
-        body.extend_from_slice(format!("\",\"key_version\":{version}}}").as_bytes());
+        let data = match data {
+            [] => String::new(),
+            data => format!(",\"associated_data\":\"{}\"", STANDARD.encode(data)),
+        };
+        body.extend_from_slice(format!("\",\"key_version\":{version}{data}}}").as_bytes());
         body
     }
 }
@@ -230,9 +238,10 @@ impl Backend for TransitBackend {
         &self,
         version: u32,
         plaintext: &[u8],
+        data: &[u8],
         deadline: Deadline,
     ) -> Result<Vec<u8>, BackendError> {
-        let body = Self::plaintext_body(version, plaintext);
+        let body = Self::plaintext_body(version, plaintext, data);
         let what = format!("wrapping with {} version {version}", self.scope);
         let ask = Ask { what: &what, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let answer = self.call(&ask, deadline).await?;
@@ -250,6 +259,7 @@ impl Backend for TransitBackend {
     async fn unwrap(
         &self,
         ciphertext: &[u8],
+        data: &[u8],
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
         let text =
@@ -261,7 +271,7 @@ impl Backend for TransitBackend {
                 "the data was written by another provider, or is damaged",
             )
         })?;
-        let body = Self::ciphertext_body(text);
+        let body = Self::ciphertext_body(text, data);
         let what = format!("unwrapping with {}", self.scope);
         let ask = Ask { what: &what, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         let answer = self.call(&ask, deadline).await?;

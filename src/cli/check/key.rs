@@ -132,7 +132,7 @@ impl<'a> KeyCheck<'a> {
             }
             let deadline = Deadline::after(self.time.max(TIMEOUTS.1));
             let started = Instant::now();
-            let wrapped = backend.wrap(version, &SAMPLE, deadline).await;
+            let wrapped = backend.wrap(version, &SAMPLE, &[], deadline).await;
             wraps.push(started.elapsed());
             let ciphertext = match wrapped {
                 Ok(ciphertext) => ciphertext,
@@ -142,7 +142,7 @@ impl<'a> KeyCheck<'a> {
                 }
             };
             let started = Instant::now();
-            let unwrapped = backend.unwrap(&ciphertext, deadline).await;
+            let unwrapped = backend.unwrap(&ciphertext, &[], deadline).await;
             unwraps.push(started.elapsed());
             let wrong = match unwrapped {
                 Ok(plaintext) if *plaintext == SAMPLE => None,

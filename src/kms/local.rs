@@ -1,0 +1,115 @@
+//! Encrypt and Decrypt under a local KEK: without a call to the key service, while the key is in memory.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::Status;
+use zeroize::Zeroizing;
+
+use super::routes::{Route, View};
+use super::status;
+use crate::backend::{BackendError, ErrorKind};
+use crate::clock::Deadline;
+use crate::local_kek::format::{self, ANNOTATION, Form, FormatError, Key};
+use crate::local_kek::{Kind, Listed, Subject};
+use crate::proto::DecryptRequest;
+use crate::snapshot::{Phase, ServiceState};
+
+/// A ciphertext and its annotations.
+pub(super) type Wrapped = (Vec<u8>, HashMap<String, Vec<u8>>);
+
+/// Wraps a DEK seed under the local KEK of `subject`, which is made when there is none.
+pub(super) async fn wrap(
+    view: &View,
+    subject: Subject<'_>,
+    seed: &[u8],
+    deadline: Deadline,
+) -> Result<Wrapped, BackendError> {
+    let keys = &view.link.keys;
+    let claimed = match keys.claim(subject.key_id) {
+        Some(claimed) => claimed,
+        None => {
+            keys.prepare(view.link.routes.primary.as_ref(), subject, deadline).await?;
+            keys.claim(subject.key_id).ok_or_else(|| {
+                BackendError::new(
+                    ErrorKind::Unreachable,
+                    "there is no local KEK: the key service refused us a moment ago",
+                    "it is tried again; if it stays, look at /healthz",
+                )
+            })?
+        }
+    };
+    let (key, wrapped) = claimed;
+    let ciphertext = format::seal(&key, subject.key_id, &wrapped, seed)
+        .map_err(|error| BackendError::new(ErrorKind::Internal, error.to_string(), "report this as a bug"))?;
+    Ok((ciphertext, HashMap::from([(ANNOTATION.to_owned(), format::annotation(&wrapped))])))
+}
+
+/// The DEK seed, when all that it takes is in memory.
+pub(super) fn from_memory(
+    view: &View,
+    form: Form<'_>,
+    message: &DecryptRequest,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Status> {
+    let keys = &view.link.keys;
+    match form {
+        Form::Direct => Ok(keys.find(Kind::Seed, &message.key_id, &message.ciphertext)),
+        Form::Local { wrapped } => {
+            let kek = keys.find(Kind::Kek, &message.key_id, wrapped);
+            kek.map(|kek| open(&kek, wrapped, message)).transpose()
+        }
+    }
+}
+
+/// Unwraps the DEK seed with the local KEK.
+pub(super) fn open(
+    kek: &[u8],
+    wrapped: &[u8],
+    message: &DecryptRequest,
+) -> Result<Zeroizing<Vec<u8>>, Status> {
+    let key: &[u8; format::KEY_BYTES] =
+        kek.try_into().map_err(|_| status::of_format(FormatError::NotAuthentic))?;
+    format::open(&Key::new(*key), &message.key_id, wrapped, &message.ciphertext).map_err(status::of_format)
+}
+
+/// A failure of the key service; when keys that would have done without it are wiped, that is told, too.
+pub(super) fn told(view: &View, error: &BackendError) -> Status {
+    let snapshot = &view.snapshot;
+    match &snapshot.offline {
+        Some(offline) if snapshot.phase == Phase::Failed && snapshot.until.is_some() => {
+            let longest = humantime::format_duration(Duration::from_secs(offline.max_offline_seconds));
+            let text = format!(
+                "{error}; the key service was not reached for longer than local_kek.max_offline ({longest}), so the keys in memory are wiped"
+            );
+            status::told(status::code(error.kind()), &text, error.remedy())
+        }
+        _ => status::of_backend(error),
+    }
+}
+
+/// Has a form that was seen earlier unwrapped, and kept. False when no key service can do it any more.
+///
+/// # Errors
+/// The key service's; the form may be tried again.
+pub async fn preload(view: &View, form: &Listed, deadline: Deadline) -> Result<bool, BackendError> {
+    let services = match view.link.routes.find(&view.snapshot, &form.key_id, &form.wrapped) {
+        Route::Known(services) => services,
+        Route::Foreign(primary) if form.kind == Kind::Seed => {
+            vec![(primary, primary.ciphertext_version(&form.wrapped).unwrap_or_default())]
+        }
+        // A key service that was not read yet may know it.
+        Route::Unknown if !view.snapshot.decrypt_only.iter().all(ServiceState::is_readable) => {
+            return Ok(true);
+        }
+        Route::Foreign(_) | Route::Unknown | Route::Unreadable => return Ok(false),
+    };
+    for (backend, version) in services {
+        let subject = Subject { scope: backend.scope(), version, key_id: &form.key_id };
+        match view.link.keys.unwrap(backend.as_ref(), form.kind, subject, &form.wrapped, deadline).await {
+            Ok(_) => return Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::BadCiphertext | ErrorKind::VersionGone) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
