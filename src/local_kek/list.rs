@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -160,6 +160,9 @@ fn write<'a>(path: &Path, forms: impl Iterator<Item = &'a Listed>) -> io::Result
         wrapped: STANDARD.encode(&form.wrapped),
     };
     let file = File { format: FORMAT, forms: forms.map(listed).collect() };
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
     let temporary = path.with_extension("tmp");
     let mut open = fs::OpenOptions::new();
     let mut out = open.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

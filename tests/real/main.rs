@@ -31,6 +31,7 @@ mod foreign;
 mod go_client;
 mod identity;
 mod kms;
+mod local_kek;
 mod metrics;
 mod outage;
 mod reload;

@@ -189,9 +189,10 @@ fn spawn(directory: &Path, config: &str, variables: &[(&str, &str)]) -> Child {
 pub fn write_config(directory: &Path, config: &str) -> PathBuf {
     let file = directory.join("config.toml");
     let server = format!(
-        "[server]\nsocket = {:?}\nadmin = \"\"\nruntime_dir = {:?}\n",
+        "[server]\nsocket = {:?}\nadmin = \"\"\nruntime_dir = {:?}\nstate_dir = {:?}\n",
         directory.join("kms.sock"),
-        directory.join("run")
+        directory.join("run"),
+        directory.join("state")
     );
     fs::write(&file, format!("{server}{config}")).unwrap();
     file
