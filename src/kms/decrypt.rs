@@ -1,18 +1,16 @@
 //! Decrypt: which key made a ciphertext, and what is told when none did.
 
-use std::sync::Arc;
-
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
 use super::refresh::Refreshed;
-use super::routes::{Route, View};
+use super::routes::{Route, View, Way};
 use super::service::KmsService;
 use super::{limits, local, status};
 use crate::backend::{Backend, BackendError, ErrorKind};
 use crate::clock::Deadline;
+use crate::local_kek::Kind;
 use crate::local_kek::format::{Form, form};
-use crate::local_kek::{Kind, Subject};
 use crate::proto::{DecryptRequest, DecryptResponse};
 
 impl KmsService {
@@ -33,17 +31,17 @@ impl KmsService {
         };
         let mut view = self.now();
         let routes = &view.link.routes;
-        let services = match routes.find(&view.snapshot, &message.key_id, wrapped) {
-            Route::Known(services) => services,
+        let ways = match routes.find(&view.snapshot, &message.key_id, wrapped) {
+            Route::Known(ways) => ways,
             Route::Unknown => {
                 let refreshed = self.learn(&view, &message.key_id, wrapped, deadline).await;
                 view = self.now();
                 match view.link.routes.find(&view.snapshot, &message.key_id, wrapped) {
-                    Route::Known(services) => services,
+                    Route::Known(ways) => ways,
                     _ => return Err(unknown(&view, &message.key_id, wrapped, refreshed)),
                 }
             }
-            Route::Foreign(backend) if routes.accept_foreign && form == Form::Direct => {
+            Route::Foreign(way) if routes.accept_foreign && form == Form::Direct => {
                 if view.link.refresh.remember(&message.key_id) {
                     tracing::info!(
                         KMS_UID = message.uid,
@@ -51,8 +49,7 @@ impl KmsService {
                         "unwrapping data that another plugin wrote with the same key"
                     );
                 }
-                let version = backend.ciphertext_version(wrapped).unwrap_or_default();
-                vec![(backend, version)]
+                vec![way]
             }
             Route::Foreign(_) | Route::Unreadable => {
                 return Err(status::told(
@@ -64,7 +61,7 @@ impl KmsService {
         };
         let kind = if form == Form::Direct { Kind::Seed } else { Kind::Kek };
         let ask = Ask { kind, key_id: &message.key_id, wrapped, deadline };
-        let unwrapped = unwrap_by(&view, &services, &ask).await?;
+        let unwrapped = unwrap_by(&view, &ways, &ask).await?;
         let seed = match form {
             Form::Direct => unwrapped,
             Form::Local { .. } => local::open(&unwrapped, wrapped, &message)?,
@@ -160,22 +157,19 @@ struct Ask<'a> {
 }
 
 /// Unwraps by the first service whose key made the ciphertext.
-async fn unwrap_by(
-    view: &View,
-    services: &[(&Arc<dyn Backend>, u32)],
-    ask: &Ask<'_>,
-) -> Result<Zeroizing<Vec<u8>>, Status> {
+async fn unwrap_by(view: &View, ways: &[Way<'_>], ask: &Ask<'_>) -> Result<Zeroizing<Vec<u8>>, Status> {
     let mut refused = Status::internal("no key service was asked; report this as a bug");
-    for (backend, version) in services {
-        if let Err(mismatch) = check_version(backend.as_ref(), *version, ask.wrapped) {
+    for way in ways {
+        let backend = way.backend.as_ref();
+        if let Err(mismatch) = check_version(backend, way.version, ask.wrapped) {
             refused = mismatch;
             continue;
         }
-        let subject = Subject { scope: backend.scope(), version: *version, key_id: ask.key_id };
-        match view.link.keys.unwrap(backend.as_ref(), ask.kind, subject, ask.wrapped, ask.deadline).await {
+        let subject = way.subject(ask.key_id);
+        match view.link.keys.unwrap(backend, ask.kind, subject, ask.wrapped, ask.deadline).await {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) if error.kind() == ErrorKind::BadCiphertext => refused = status::of_backend(&error),
-            Err(error) => return Err(local::told(view, &error)),
+            Err(error) => return Err(local::told(&view.snapshot, &error)),
         }
     }
     Err(refused)

@@ -13,7 +13,7 @@ use crate::clock::Deadline;
 use crate::local_kek::format::{self, ANNOTATION, Form, FormatError, Key};
 use crate::local_kek::{Kind, Listed, Subject};
 use crate::proto::DecryptRequest;
-use crate::snapshot::{Phase, ServiceState};
+use crate::snapshot::{Phase, ServiceState, Snapshot};
 
 /// A ciphertext and its annotations.
 pub(super) type Wrapped = (Vec<u8>, HashMap<String, Vec<u8>>);
@@ -73,17 +73,21 @@ pub(super) fn open(
 }
 
 /// A failure of the key service; when keys that would have done without it are wiped, that is told, too.
-pub(super) fn told(view: &View, error: &BackendError) -> Status {
-    let snapshot = &view.snapshot;
+pub(super) fn told(snapshot: &Snapshot, error: &BackendError) -> Status {
+    let text = format!("{error}{}", wiped(snapshot));
+    status::told(status::code(error.kind()), &text, error.remedy())
+}
+
+/// What an outage that lasts too long has done, to be added to its reason; empty otherwise.
+pub(super) fn wiped(snapshot: &Snapshot) -> String {
     match &snapshot.offline {
         Some(offline) if snapshot.phase == Phase::Failed && snapshot.until.is_some() => {
             let longest = humantime::format_duration(Duration::from_secs(offline.max_offline_seconds));
-            let text = format!(
-                "{error}; the key service was not reached for longer than local_kek.max_offline ({longest}), so the keys in memory are wiped"
-            );
-            status::told(status::code(error.kind()), &text, error.remedy())
+            format!(
+                "; it was not reached for longer than local_kek.max_offline ({longest}), so the keys in memory are wiped"
+            )
         }
-        _ => status::of_backend(error),
+        _ => String::new(),
     }
 }
 
@@ -92,20 +96,18 @@ pub(super) fn told(view: &View, error: &BackendError) -> Status {
 /// # Errors
 /// The key service's; the form may be tried again.
 pub async fn preload(view: &View, form: &Listed, deadline: Deadline) -> Result<bool, BackendError> {
-    let services = match view.link.routes.find(&view.snapshot, &form.key_id, &form.wrapped) {
-        Route::Known(services) => services,
-        Route::Foreign(primary) if form.kind == Kind::Seed => {
-            vec![(primary, primary.ciphertext_version(&form.wrapped).unwrap_or_default())]
-        }
+    let ways = match view.link.routes.find(&view.snapshot, &form.key_id, &form.wrapped) {
+        Route::Known(ways) => ways,
+        Route::Foreign(way) if form.kind == Kind::Seed => vec![way],
         // A key service that was not read yet may know it.
         Route::Unknown if !view.snapshot.decrypt_only.iter().all(ServiceState::is_readable) => {
             return Ok(true);
         }
         Route::Foreign(_) | Route::Unknown | Route::Unreadable => return Ok(false),
     };
-    for (backend, version) in services {
-        let subject = Subject { scope: backend.scope(), version, key_id: &form.key_id };
-        match view.link.keys.unwrap(backend.as_ref(), form.kind, subject, &form.wrapped, deadline).await {
+    for way in ways {
+        let (backend, subject) = (way.backend.as_ref(), way.subject(&form.key_id));
+        match view.link.keys.unwrap(backend, form.kind, subject, &form.wrapped, deadline).await {
             Ok(_) => return Ok(true),
             Err(error) if matches!(error.kind(), ErrorKind::BadCiphertext | ErrorKind::VersionGone) => {}
             Err(error) => return Err(error),

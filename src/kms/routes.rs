@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::config::local_kek::Policy;
 use crate::kms::key_id;
 use crate::kms::refresh::Refresh;
-use crate::local_kek::Cache;
+use crate::local_kek::{Cache, Subject};
 use crate::snapshot::Snapshot;
 
 /// The key services by place: the primary, then the `decrypt_only` ones in the snapshot's order.
@@ -41,15 +41,36 @@ pub struct View {
     pub link: Arc<Link>,
 }
 
+/// One way of a ciphertext.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// To this service,
+    pub backend: &'a Arc<dyn Backend>,
+    /// under this version of its key,
+    pub version: u32,
+    /// which was made then, in seconds since 1970, as far as is known.
+    pub created: Option<i64>,
+}
+
+impl<'a> Way<'a> {
+    /// The version, under the id that a ciphertext was stored with.
+    pub fn subject<'b>(&self, key_id: &'b str) -> Subject<'b>
+    where
+        'a: 'b,
+    {
+        Subject { scope: self.backend.scope(), version: self.version, created: self.created, key_id }
+    }
+}
+
 /// Where a ciphertext goes.
 pub enum Route<'a> {
     /// To these services, each under this version of its key. Two clusters whose keys have the same name
     /// and were made in the same second share ids: then one after the other is tried.
-    Known(Vec<(&'a Arc<dyn Backend>, u32)>),
+    Known(Vec<Way<'a>>),
     /// One of our ids, of a key or version that is not known.
     Unknown,
     /// Another plugin's id on a ciphertext of the primary's form.
-    Foreign(&'a Arc<dyn Backend>),
+    Foreign(Way<'a>),
     /// Neither our id nor a form that the primary reads.
     Unreadable,
 }
@@ -60,14 +81,20 @@ impl Routes {
         let services = std::iter::once((&self.primary, &snapshot.primary))
             .chain(self.decrypt_only.iter().zip(&snapshot.decrypt_only));
         let known: Vec<_> = services
-            .filter_map(|(backend, state)| Some((backend, *state.key.as_ref()?.ids.get(key_id)?)))
+            .filter_map(|(backend, state)| {
+                let key = state.key.as_ref()?;
+                let version = *key.ids.get(key_id)?;
+                Some(Way { backend, version, created: key.versions.get(&version).copied() })
+            })
             .collect();
         if !known.is_empty() {
             Route::Known(known)
         } else if key_id.starts_with(key_id::PREFIX) {
             Route::Unknown
-        } else if self.primary.ciphertext_version(ciphertext).is_some() {
-            Route::Foreign(&self.primary)
+        } else if let Some(version) = self.primary.ciphertext_version(ciphertext) {
+            let versions = snapshot.primary.key.as_ref().map(|key| &key.versions);
+            let created = versions.and_then(|versions| versions.get(&version).copied());
+            Route::Foreign(Way { backend: &self.primary, version, created })
         } else {
             Route::Unreadable
         }

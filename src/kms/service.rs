@@ -139,7 +139,8 @@ impl KmsService {
             return Err(status::of_reason(Code::FailedPrecondition, reason));
         }
         let (version, key_id) = pinned(key, &connection);
-        let subject = Subject { scope: &key.scope, version, key_id: &key_id };
+        let created = key.versions.get(&version).copied();
+        let subject = Subject { scope: &key.scope, version, created, key_id: &key_id };
         let wrapped = match local {
             true => local::wrap(&view, subject, &plaintext, deadline).await,
             false => {
@@ -154,7 +155,7 @@ impl KmsService {
                     // Rolled back, a lagging replica, or a raised minimum: a read of the key tells.
                     let _seen = view.link.refresh.now(deadline).await;
                 }
-                return Err(local::told(&view, &error));
+                return Err(local::told(snapshot, &error));
             }
         };
         limits::ciphertext(&ciphertext).map_err(Status::invalid_argument)?;
@@ -231,7 +232,10 @@ fn is_away(snapshot: &Snapshot) -> bool {
 
 fn not_started(snapshot: &Snapshot) -> Status {
     match &snapshot.reason {
-        Some(reason) => status::of_reason(Code::Unavailable, reason),
+        Some(reason) => {
+            let text = format!("{}{}", reason.text, local::wiped(snapshot));
+            status::told(Code::Unavailable, &text, &reason.remedy)
+        }
         None => status::told(
             Code::Unavailable,
             "the key was not read yet, since the start or since an outage",

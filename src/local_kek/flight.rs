@@ -79,7 +79,7 @@ impl Cache {
             ));
         }
         // While the key service refuses us as far as we know, it stays unused; who wraps then tries again.
-        if !self.adopt(subject, &wrapped, &key) && !self.is_refused(subject.scope) {
+        if !self.adopt(subject, &wrapped, &key) && !self.is_refused(subject) {
             return Err(BackendError::new(
                 ErrorKind::Internal,
                 format!("a new local KEK under {} cannot be kept in memory", subject.scope),

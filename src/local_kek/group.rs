@@ -2,9 +2,9 @@
 //! refused together is wiped together.
 //!
 //! ```text
-//!   0 "kms-plugin keys\n"(16) format(4) version(4) scope length(2) zero(6)
+//!   0 "kms-plugin keys\n"(16) format(4) owner length(4) zero(8)
 //!  32 last contact, milliseconds on CLOCK_BOOTTIME(8)      not under the checksum
-//!  40 scope, JSON
+//!  40 owner, JSON
 //! 4088 checksum(8)
 //! 4096 records
 //! ```
@@ -15,6 +15,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
+use serde::{Deserialize, Serialize};
 
 use super::record::{Fingerprint, Kind, RECORD, Record};
 use crate::backend::KeyScope;
@@ -28,16 +29,24 @@ pub(super) const NAME: &str = "kek.";
 const FORMAT: u32 = 1;
 const MAGIC: &[u8] = b"kms-plugin keys\n";
 const CONTACT: std::ops::Range<usize> = 32..40;
-const SCOPE: usize = 40;
+const OWNER: usize = 40;
 const CHECKSUM: usize = 4088;
 const HEADER: usize = 4096;
 /// Bytes of a group: room for a thousand keys.
 const LENGTH: usize = 256 * 1024;
 
-/// The keys of one version.
-pub(super) struct Group {
+/// One version of one key of a key service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
     pub scope: KeyScope,
     pub version: u32,
+    /// When the version was made, in seconds since 1970: a key that is made anew is another one.
+    pub created: i64,
+}
+
+/// The keys of one version.
+pub(super) struct Group {
+    pub owner: Owner,
     name: String,
     memory: SealedMemory,
     entries: HashMap<Fingerprint, Entry>,
@@ -54,23 +63,21 @@ pub(super) struct Entry {
 
 impl Group {
     /// An empty group, kept by systemd where there is one.
-    pub(super) fn create(scope: &KeyScope, version: u32, contact: BootTime) -> io::Result<Self> {
+    pub(super) fn create(owner: &Owner, contact: BootTime) -> io::Result<Self> {
         let mut memory = SealedMemory::create(c"kms-plugin-keys", LENGTH)?;
-        let text = serde_json::to_vec(scope)?;
-        let length = u16::try_from(text.len()).map_err(io::Error::other)?;
-        let (format, version_bytes, length) =
-            (FORMAT.to_le_bytes(), version.to_le_bytes(), length.to_le_bytes());
-        let mut header = [MAGIC, &format, &version_bytes, &length, &[0; 14], &text].concat();
+        let text = serde_json::to_vec(owner)?;
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?.to_le_bytes();
+        let mut header = [MAGIC, &FORMAT.to_le_bytes(), &length, &[0; 16], &text].concat();
         if header.len() > CHECKSUM {
             return Err(io::Error::other("the names of namespace, mount and key are too long"));
         }
         header.resize(CHECKSUM, 0);
         header.extend_from_slice(&checksum(&header).ok_or_else(too_small)?);
         memory.bytes_mut().get_mut(..HEADER).ok_or_else(too_small)?.copy_from_slice(&header);
-        let name = name(scope, version);
-        store::keep(&name, memory.as_fd());
-        let mut group = Self { scope: scope.clone(), version, name, memory, entries: HashMap::new() };
+        let mut group =
+            Self { owner: owner.clone(), name: name(&text, owner.version), memory, entries: HashMap::new() };
         group.set_contact(contact);
+        store::keep(&group.name, group.memory.as_fd());
         Ok(group)
     }
 
@@ -91,23 +98,15 @@ impl Group {
         if !header.starts_with(MAGIC) || number(16)? != FORMAT {
             return Err(io::Error::other("it is of another version of kms-plugin"));
         }
-        let (version, length) =
-            (number(20)?, usize::try_from(number(24)? & 0xffff).map_err(io::Error::other)?);
-        let scope = serde_json::from_slice(header.get(SCOPE..SCOPE + length).ok_or_else(too_small)?)?;
-        let mut group = Self { scope, version, name, memory, entries: HashMap::new() };
-        for (slot, bytes) in group
-            .memory
-            .bytes()
-            .get(HEADER..)
-            .into_iter()
-            .flat_map(|all| all.chunks_exact(RECORD))
-            .enumerate()
-        {
-            if let Some(record) = Record::read(bytes) {
-                group.entries.insert(record.fingerprint, Entry { slot, kind: record.kind, wanted: 0 });
-            }
-        }
-        Ok(group)
+        let length = usize::try_from(number(20)?).map_err(io::Error::other)?;
+        let owner = serde_json::from_slice(header.get(OWNER..OWNER + length).ok_or_else(too_small)?)?;
+        let records = memory.bytes().get(HEADER..).unwrap_or_default().chunks_exact(RECORD).enumerate();
+        let entry = |(slot, bytes)| {
+            let record = Record::read(bytes)?;
+            Some((record.fingerprint, Entry { slot, kind: record.kind, wanted: 0 }))
+        };
+        let entries = records.filter_map(entry).collect();
+        Ok(Self { owner, name, memory, entries })
     }
 
     /// When the key service last answered well.
@@ -161,11 +160,11 @@ impl Group {
     }
 
     /// Keeps a key. When there is no room, that which was not wanted for longest makes way; a key that we wrap
-    /// with stays. False when it cannot be kept.
-    pub(super) fn insert(&mut self, record: &Record, now: u64) -> bool {
+    /// with stays. False when it cannot be kept. What made way is added to `evicted`.
+    pub(super) fn insert(&mut self, record: &Record, now: u64, evicted: &mut Vec<Fingerprint>) -> bool {
         let slot = match self.entries.get(&record.fingerprint) {
             Some(entry) => Some(entry.slot),
-            None => self.free_slot(),
+            None => self.free_slot(evicted),
         };
         let Some(slot) = slot else { return false };
         let written = self.slot_mut(slot).is_some_and(|bytes| record.write(bytes));
@@ -188,7 +187,13 @@ impl Group {
         store::give_up(&self.name);
     }
 
-    fn free_slot(&mut self) -> Option<usize> {
+    #[cfg(test)]
+    pub(super) fn descriptor(&self) -> (String, OwnedFd) {
+        let copy = self.memory.as_fd().try_clone_to_owned();
+        (self.name.clone(), copy.unwrap_or_else(|error| unreachable!("{error}")))
+    }
+
+    fn free_slot(&mut self, evicted: &mut Vec<Fingerprint>) -> Option<usize> {
         let slots = (LENGTH - HEADER) / RECORD;
         if self.entries.len() < slots {
             let mut taken = vec![false; slots];
@@ -203,6 +208,7 @@ impl Group {
         let (fingerprint, slot) =
             others.min_by_key(|(_, entry)| entry.wanted).map(|(found, entry)| (*found, entry.slot))?;
         self.entries.remove(&fingerprint);
+        evicted.push(fingerprint);
         Some(slot)
     }
 
@@ -217,9 +223,9 @@ impl Group {
     }
 }
 
-/// The name in systemd's store: `kek.`, a hash of the key's place, the version.
-fn name(scope: &KeyScope, version: u32) -> String {
-    let hash = digest(&SHA256, scope.to_string().as_bytes());
+/// The name in systemd's store: `kek.`, a hash of the owner, the version.
+fn name(owner: &[u8], version: u32) -> String {
+    let hash = digest(&SHA256, owner);
     let short: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("{NAME}{short}.v{version}")
 }

@@ -119,21 +119,37 @@ impl List {
         }
     }
 
-    /// Writes the file when something changed: whole or not at all.
-    pub(super) fn save(&mut self) {
-        let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return };
+    /// What is to be written, when something changed since the last time.
+    pub(super) fn unsaved(&mut self) -> Option<Unsaved> {
+        let path = self.path.clone().filter(|_| self.changed)?;
         self.changed = false;
-        match write(path, self.forms.iter().map(|(_, form)| form)) {
-            Ok(()) => self.told = false,
-            Err(error) => {
-                if !std::mem::replace(&mut self.told, true) {
-                    tracing::warn!(
-                        "the list of wrapped keys {} cannot be written: {error}; an agent that starts later is not ready for an outage until each was asked for. Look at server.state_dir",
-                        path.display()
-                    );
-                }
-            }
+        Some(Unsaved { path, forms: self.forms.iter().map(|(_, form)| form.clone()).collect() })
+    }
+
+    /// How the writing went. A failure is told once, and tried again when something is new.
+    pub(super) fn saved(&mut self, written: io::Result<()>) {
+        let Err(error) = written else {
+            self.told = false;
+            return;
+        };
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(
+                "the list of wrapped keys cannot be written: {error}; an agent that starts later is not ready for an outage until each was asked for. Look at server.state_dir"
+            );
         }
+    }
+}
+
+/// A list on its way to the disk: that must not hold up a call.
+pub(super) struct Unsaved {
+    path: PathBuf,
+    forms: Vec<Listed>,
+}
+
+impl Unsaved {
+    /// Replaces the file, whole or not at all.
+    pub(super) fn write(&self) -> io::Result<()> {
+        write(&self.path, self.forms.iter())
     }
 }
 
@@ -189,12 +205,12 @@ mod tests {
             list.add(form(number).fingerprint(), || form(number));
         }
         list.add(form(5).fingerprint(), || form(5));
-        list.save();
+        list.unsaved().unwrap().write().unwrap();
         let read = List::open(path.clone());
         assert_eq!(read.forms.len(), MAX_FORMS);
         assert_eq!(read.forms.front().unwrap().1, form(1));
         list.remove(&form(7).fingerprint());
-        list.save();
+        list.unsaved().unwrap().write().unwrap();
         assert_eq!(List::open(path.clone()).forms.len(), MAX_FORMS - 1);
         fs::write(&path, "{").unwrap();
         assert!(List::open(path.clone()).forms.is_empty());

@@ -8,9 +8,12 @@ mod cache;
 mod flight;
 pub mod format;
 mod group;
+mod groups;
 mod list;
 mod record;
+mod standing;
 
-pub use cache::{Cache, Standing, Subject};
+pub use cache::{Cache, Subject};
 pub use list::Listed;
 pub use record::{Fingerprint, Kind};
+pub use standing::Standing;

@@ -9,21 +9,20 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tonic::transport::Server;
 
 use super::acceptor::{Acceptor, not_taken};
 use super::core::{Core, Ended, Prepared, cause_of};
 use super::error::AgentError;
 use super::keeper;
+use super::kms_server::serve;
 use super::phase::Event;
 use super::restart;
 use super::watchdog;
 use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::health::{self, AdminRequest, Wishes};
-use crate::kms::{Incoming, KmsService, KmsStream, MAX_MESSAGE, View};
+use crate::kms::{Incoming, KmsService, KmsStream, View};
 use crate::local_kek::Cache;
-use crate::proto::key_management_service_server::KeyManagementServiceServer;
 use crate::snapshot::Snapshot;
 use crate::socket::BoundSocket;
 use crate::systemd::{activation, notify};
@@ -33,13 +32,6 @@ use crate::telemetry::metrics::Metrics;
 const PROOF: Duration = Duration::from_secs(15);
 /// How long a reload waits for a first look at the key services that only unwrap.
 const LOOKED: Duration = Duration::from_secs(5);
-/// Streams that one connection may have open at once.
-const MAX_STREAMS: u32 = 256;
-/// How often a draining agent looks whether calls are under way.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
-/// Time for peers to leave by themselves when no call is under way. Most do at once, and then nothing
-/// waits; a peer that is silent, or too busy to hear of the end, is cut off after it.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Accepted connections that may wait for the server.
 const MAX_ACCEPTED: usize = 64;
 /// What a start takes beside the wait for readiness, at most.
@@ -322,37 +314,4 @@ async fn tell_status(mut views: watch::Receiver<View>) -> Result<(), String> {
             return Err("nobody publishes the state".into());
         }
     }
-}
-
-/// Serves KMS v2 until `stopping`, and then until no call is under way.
-async fn serve(
-    calls: Arc<KmsService>,
-    incoming: Incoming,
-    mut stopping: watch::Receiver<bool>,
-) -> Result<(), String> {
-    let service = KeyManagementServiceServer::new(calls.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let mut told = stopping.clone();
-    let serving = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async move {
-            let _stopped = stopping.wait_for(|stop| *stop).await;
-        });
-    // A peer that keeps an idle connection open does not hold up the end: calls do.
-    let drained = async move {
-        let _stopped = told.wait_for(|stop| *stop).await.is_ok();
-        // Calls that were sent while the peers learnt of the stop still end: idle twice in a row.
-        while !calls.is_idle() || !idle_after(LAST_ANSWERS, &calls).await {
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-    };
-    tokio::select! {
-        served = serving => served.map_err(|error| error.to_string()),
-        () = drained => Ok(()),
-    }
-}
-
-async fn idle_after(pause: Duration, calls: &KmsService) -> bool {
-    tokio::time::sleep(pause).await;
-    calls.is_idle()
 }

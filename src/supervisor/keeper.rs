@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::Deadline;
-use crate::kms::{View, preload};
+use crate::kms::{Link, View, preload};
 use crate::local_kek::{Cache, Standing, Subject};
 use crate::retry::{Backoff, spread};
 use crate::snapshot::Snapshot;
@@ -28,14 +28,20 @@ const PACE: Duration = Duration::from_millis(100);
 pub(super) async fn watch(keys: Arc<Cache>, mut views: watch::Receiver<View>) -> Result<(), String> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut shown: Option<Arc<Link>> = None;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             changed = views.changed() => changed.map_err(|_| "nobody publishes the state")?,
         }
         let view = views.borrow_and_update().clone();
-        keys.set_policy(view.link.policy);
         keys.settle(&standings(&view.snapshot));
+        if !shown.as_ref().is_some_and(|link| Arc::ptr_eq(link, &view.link)) {
+            // Another configuration has proven itself.
+            keys.set_policy(view.link.policy);
+            keys.retain(&view.snapshot.scopes);
+            shown = Some(view.link);
+        }
     }
 }
 
@@ -46,6 +52,7 @@ fn standings(snapshot: &Snapshot) -> Vec<Standing> {
         .zip(snapshot.scopes.iter())
         .map(|(service, scope)| Standing {
             scope: scope.clone(),
+            versions: service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default(),
             contact: service.contact,
             refuses: service.refuses,
             min_version: service.key.as_ref().map_or(0, |key| key.min_decryption),
@@ -68,7 +75,7 @@ pub(super) async fn run(keys: Arc<Cache>, views: watch::Receiver<View>) -> Resul
             },
             false => TICK,
         };
-        keys.save();
+        keys.save().await;
         tokio::time::sleep(spread(pause)).await;
     }
 }
@@ -76,7 +83,8 @@ pub(super) async fn run(keys: Arc<Cache>, views: watch::Receiver<View>) -> Resul
 /// One round. False when the key service did not do what it was asked.
 async fn work(keys: &Cache, view: &View, views: &watch::Receiver<View>) -> bool {
     if let Some(key) = view.snapshot.primary.key.as_ref().filter(|key| keys.wants_another(&key.key_id)) {
-        let subject = Subject { scope: &key.scope, version: key.version, key_id: &key.key_id };
+        let created = Some(key.created);
+        let subject = Subject { scope: &key.scope, version: key.version, created, key_id: &key.key_id };
         let primary = view.link.routes.primary.as_ref();
         if let Err(error) = keys.prepare(primary, subject, Deadline::after(CALL)).await {
             tracing::warn!(

@@ -9,6 +9,7 @@ mod dispatcher;
 mod error;
 mod identity;
 mod keeper;
+mod kms_server;
 mod observer;
 pub mod phase;
 mod publisher;

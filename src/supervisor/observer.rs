@@ -59,9 +59,10 @@ impl Local {
     /// Makes the local KEK for the key as it was read: nobody may be told of a new version before one can wrap
     /// under it without the key service.
     async fn prepare(&self, backend: &dyn Backend, key: &KeyDescription) -> Result<(), BackendError> {
-        let Some(created) = key.versions.get(&key.latest) else { return Ok(()) };
-        let key_id = key_id::derive(backend.scope(), key.latest, *created, self.epoch);
-        let subject = Subject { scope: backend.scope(), version: key.latest, key_id: &key_id };
+        let Some(created) = key.versions.get(&key.latest).copied() else { return Ok(()) };
+        let key_id = key_id::derive(backend.scope(), key.latest, created, self.epoch);
+        let (version, created) = (key.latest, Some(created));
+        let subject = Subject { scope: backend.scope(), version, created, key_id: &key_id };
         match self.keys.prepare(backend, subject, Deadline::after(CALL)).await {
             Err(error) if is_outage(&error) => Err(error),
             // A refusal shows in the round trips; what was wrapped earlier is still unwrapped.

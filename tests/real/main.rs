@@ -40,3 +40,4 @@ mod shown;
 mod systemd;
 mod tls;
 mod verify_etcd;
+mod wiped;
