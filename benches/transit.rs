@@ -1,8 +1,10 @@
 //! What the plugin adds to a Transit call, on one OpenBao in one run: `cargo bench`.
 //!
-//! Raw Transit calls over a kept connection, Encrypt and Decrypt through the socket, and an empty gRPC
-//! call take turns in rounds, so that a noisy machine disturbs all of them alike. The table shows the
-//! median of the rounds and, in brackets, the lowest and highest round.
+//! Raw Transit calls over a kept connection, Encrypt and Decrypt through the socket, in direct mode and under
+//! a local KEK, and an empty gRPC call (Status, from memory) take turns in rounds, so that a noisy machine
+//! disturbs all of them alike. The table shows the median of the rounds and, in brackets, the lowest and highest
+//! round; what is added, and the ratio, are against the raw call in direct mode and against Status under a local
+//! KEK. Then come the requests to Vault per 10,000 operations in each mode.
 
 // A benchmark may fail loudly.
 #![allow(
@@ -146,18 +148,43 @@ async fn run() {
         async move { assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED) }
     };
 
+    let local_agent = Agent::ready(&(bao.vault_config() + QUIET + "[local_kek]\nenabled = true\n")).await;
+    let local = local_agent.kms().await;
+    let sealed = local.clone().encrypt(&SEED).await.unwrap();
+    assert!(!sealed.annotations.is_empty(), "not under a local KEK");
+    let (local_status, local_encrypt, local_decrypt) = (local.clone(), local.clone(), local.clone());
+    let local_status = move || {
+        let mut kms = local_status.clone();
+        async move { drop(kms.status().await.unwrap()) }
+    };
+    let local_encrypt = move || {
+        let mut kms = local_encrypt.clone();
+        async move { drop(kms.encrypt(&SEED).await.unwrap()) }
+    };
+    let local_decrypt = move || {
+        let (mut kms, sealed) = (local_decrypt.clone(), sealed.clone());
+        async move {
+            let opened = kms.decrypt_annotated(&sealed.ciphertext, &sealed.key_id, sealed.annotations).await;
+            assert_eq!(opened.unwrap(), SEED);
+        }
+    };
+
     println!(
         "microseconds                             p50 (lowest–highest)     p99 (lowest–highest)  p50 added p99 added ratio of p50"
     );
     for callers in [1, CALLERS] {
         println!("-- {callers} at once, {ROUNDS} rounds of {CALLS} calls of each kind");
         let [mut raws, mut statuses, mut encrypts, mut decrypts]: [Rounds; 4] = Default::default();
+        let [mut local_statuses, mut local_encrypts, mut local_decrypts]: [Rounds; 3] = Default::default();
         for round in 0..=ROUNDS {
             let times = (
                 timed(callers, raw.clone()).await,
                 timed(callers, status.clone()).await,
                 timed(callers, encrypt.clone()).await,
                 timed(callers, decrypt.clone()).await,
+                timed(callers, local_status.clone()).await,
+                timed(callers, local_encrypt.clone()).await,
+                timed(callers, local_decrypt.clone()).await,
             );
             // The first round warms up.
             if round > 0 {
@@ -165,12 +192,21 @@ async fn run() {
                 statuses.add(times.1);
                 encrypts.add(times.2);
                 decrypts.add(times.3);
+                local_statuses.add(times.4);
+                local_encrypts.add(times.5);
+                local_decrypts.add(times.6);
             }
         }
         raws.line("raw Transit encrypt", None);
         statuses.line("Status (no call to Vault)", None);
         encrypts.line("Encrypt through the socket", Some(&raws));
         decrypts.line("Decrypt through the socket", Some(&raws));
+        local_statuses.line("Status, with local KEKs", None);
+        local_encrypts.line("Encrypt under a local KEK", Some(&local_statuses));
+        local_decrypts.line("Decrypt under a local KEK", Some(&local_statuses));
+    }
+    for (name, call) in [("direct mode", &kms), ("a local KEK", &local)] {
+        println!("-- requests to Vault per 10,000 operations, {name}: {}", requests(&bao, call).await);
     }
 
     bao.freeze();
@@ -184,6 +220,18 @@ async fn run() {
 
     memory(&agent, &kms).await;
     start_up(&bao).await;
+}
+
+/// How many requests 5,000 Encrypts and 5,000 Decrypts cost Vault, by its audit log.
+async fn requests(bao: &Bao, kms: &Kms) -> usize {
+    let mut kms = kms.clone();
+    let before = bao.audited().len();
+    for _ in 0..5_000 {
+        let wrapped = kms.encrypt(&SEED).await.unwrap();
+        let opened = kms.decrypt_annotated(&wrapped.ciphertext, &wrapped.key_id, wrapped.annotations).await;
+        assert_eq!(opened.unwrap(), SEED);
+    }
+    bao.audited().len() - before
 }
 
 /// Resident memory after many operations.

@@ -16,7 +16,7 @@ use super::record::{Fingerprint, Kind};
 /// The only format so far.
 const FORMAT: u32 = 1;
 /// Forms that are remembered; the oldest makes way.
-const MAX_FORMS: usize = 1024;
+const MAX_FORMS: usize = 1000;
 /// Longest form that is remembered, in bytes: the longest ciphertext of the KMS API.
 const MAX_FORM: usize = 1024;
 /// Largest file that is read, in bytes.
