@@ -20,7 +20,7 @@ use super::standing::Standing;
 use crate::backend::KeyScope;
 use crate::clock::{BootTime, unix_seconds};
 use crate::config::local_kek::Policy;
-use crate::snapshot::OfflineState;
+use crate::snapshot::{KnownKey, OfflineState};
 use crate::systemd::store;
 
 /// A version of a key, under the id that a ciphertext was stored with.
@@ -36,7 +36,12 @@ pub struct Subject<'a> {
     pub key_id: &'a str,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    /// The version of a key that wraps, under its own id.
+    pub fn of_key(key: &'a KnownKey) -> Self {
+        Self { scope: &key.scope, version: key.version, created: Some(key.created), key_id: &key.key_id }
+    }
+
     fn owner(self) -> Option<Owner> {
         Some(Owner { scope: self.scope.clone(), version: self.version, created: self.created? })
     }

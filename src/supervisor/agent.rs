@@ -269,6 +269,11 @@ impl Agent {
         // Whoever looks at /healthz after a reload, as in a move to another key, must not meet what is not known yet.
         // One that is away holds nothing up: it shows there.
         let _in_time = tokio::time::timeout(LOOKED, core.looked()).await.is_ok();
+        if settings.local_kek.is_some() {
+            // Whoever calls from now on finds a local KEK.
+            self.keys.set_policy(settings.local_kek);
+            core.prepare_key().await;
+        }
         self.faces.send_modify(|view| {
             *view = View { snapshot: core.snapshot.borrow().clone(), link: core.link.clone() };
         });

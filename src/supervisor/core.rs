@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -15,16 +16,19 @@ use super::phase::{Rules, State};
 use super::publisher::{DecryptOnly, Message, Outlet, Place, Publisher};
 use super::services;
 use crate::backend::Backend;
-use crate::clock::BootTime;
+use crate::clock::{BootTime, Deadline};
 use crate::config::Settings;
 use crate::config::settings::Health;
 use crate::kms::{Link, Refresh, RefreshRequests, Routes, View};
-use crate::local_kek::Cache;
+use crate::local_kek::{Cache, Subject};
 use crate::snapshot::{ServiceState, Snapshot};
 use crate::telemetry::metrics::Metrics;
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
+
+/// Time to make a local KEK before a reload takes effect.
+const PREPARE: Duration = Duration::from_secs(3);
 
 /// A task's name and how it ended.
 pub(super) type Ended = (&'static str, Result<(), String>);
@@ -158,6 +162,15 @@ impl Core {
         async move {
             let looked = |other: &ServiceState| other.key.is_some() || other.problem.is_some();
             let _ended = snapshot.wait_for(|snapshot| snapshot.decrypt_only.iter().all(looked)).await;
+        }
+    }
+
+    /// Has the local KEK made for the key in use. A failure is told by whoever needs it: it is tried again.
+    pub(super) async fn prepare_key(&self) {
+        let snapshot = self.snapshot.borrow().clone();
+        if let Some(key) = &snapshot.primary.key {
+            let (keys, primary) = (&self.link.keys, self.link.routes.primary.as_ref());
+            let _made = keys.prepare(primary, Subject::of_key(key), Deadline::after(PREPARE)).await;
         }
     }
 

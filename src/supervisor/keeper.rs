@@ -83,10 +83,8 @@ pub(super) async fn run(keys: Arc<Cache>, views: watch::Receiver<View>) -> Resul
 /// One round. False when the key service did not do what it was asked.
 async fn work(keys: &Cache, view: &View, views: &watch::Receiver<View>) -> bool {
     if let Some(key) = view.snapshot.primary.key.as_ref().filter(|key| keys.wants_another(&key.key_id)) {
-        let created = Some(key.created);
-        let subject = Subject { scope: &key.scope, version: key.version, created, key_id: &key.key_id };
         let primary = view.link.routes.primary.as_ref();
-        if let Err(error) = keys.prepare(primary, subject, Deadline::after(CALL)).await {
+        if let Err(error) = keys.prepare(primary, Subject::of_key(key), Deadline::after(CALL)).await {
             tracing::warn!(
                 KMS_REASON = error.kind().name(),
                 KMS_REMEDY = error.remedy(),
