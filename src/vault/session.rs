@@ -22,6 +22,8 @@ use crate::backend::{BackendError, ErrorKind, TokenState};
 use crate::clock::{Deadline, unix_seconds};
 use crate::secret::{Fingerprint, Secret};
 
+/// What every token may ask of itself, unless its policy forbids even that.
+const LOOKUP: &str = "auth/token/lookup-self";
 /// A token younger than this is a fresh login's: a refusal is not its age's fault.
 const FRESH: Duration = Duration::from_secs(300);
 /// A token that dies younger than this makes the next logins wait.
@@ -42,6 +44,10 @@ pub(super) struct Session {
     /// The last token died young.
     pub(super) died_young: AtomicBool,
     uses: AtomicU64,
+    /// The newest token, by its generation, that was good for anything.
+    worked: AtomicU64,
+    /// A token, by its generation, that a login has just given us, and what was refused to it all the same.
+    powerless: Mutex<Option<(u64, String)>>,
     /// One look at a refused token at a time: its generation, and when it was found alive.
     looking: tokio::sync::Mutex<Option<(u64, Instant)>>,
     problem: Mutex<Option<String>>,
@@ -102,6 +108,8 @@ impl Session {
             upkept: AtomicBool::new(false),
             died_young: AtomicBool::new(false),
             uses: AtomicU64::new(0),
+            worked: AtomicU64::new(0),
+            powerless: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             problem: Mutex::default(),
             scope,
@@ -173,11 +181,12 @@ impl Session {
         self.uses.store(0, Ordering::Relaxed);
     }
 
-    /// A call was refused with `token`. When the token is dead, returns a new one; when it is alive, the
+    /// A call to `path` was refused with `token`. When the token is dead, returns a new one; when it is alive, the
     /// refusal is about policy or key, and `None` is returned.
     pub(super) async fn after_refusal(
         &self,
         token: &Token,
+        path: &str,
         deadline: Deadline,
     ) -> Result<Option<Arc<Token>>, BackendError> {
         let asked = Instant::now();
@@ -195,17 +204,48 @@ impl Session {
         if looking.is_some_and(|(generation, at)| generation == token.generation && at >= asked) {
             return Ok(None);
         }
+        if self.is_powerless(token) {
+            return Ok(None);
+        }
         if self.lookup(&token.secret, deadline).await?.is_some() {
+            self.worked.fetch_max(token.generation, Ordering::Relaxed);
             *looking = Some((token.generation, Instant::now()));
             return Ok(None);
         }
         if !self.upkept.load(Ordering::Relaxed) {
             return Ok(None);
         }
+        // It may not even be looked at: nothing is granted to it, and the next one would be no better.
+        if self.method.logs_in() && self.worked.load(Ordering::Relaxed) < token.generation {
+            *self.powerless.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((token.generation, path.to_owned()));
+            if self.is_powerless(token) {
+                return Ok(None);
+            }
+        }
         tracing::warn!(KMS_REASON = "token_dead", "the token is no longer valid; logging in again");
         self.discard(token);
         drop(looking);
         self.token(deadline).await.map(Some)
+    }
+
+    /// Whether a refusal of this token is not the token's fault: it is young, its lease runs, and it was refused
+    /// before it was good for anything. After a while another login is worth its request.
+    fn is_powerless(&self, token: &Token) -> bool {
+        let powerless = self.powerless.lock().unwrap_or_else(PoisonError::into_inner);
+        powerless.as_ref().is_some_and(|(generation, _)| *generation == token.generation)
+            && token.born.elapsed() < YOUNG
+            && token.lease.end().is_none_or(|end| end > Instant::now())
+    }
+
+    /// A call to `path` was answered well with this token.
+    pub(super) fn note_use(&self, token: &Token, path: &str) {
+        self.worked.fetch_max(token.generation, Ordering::Relaxed);
+        let mut powerless = self.powerless.lock().unwrap_or_else(PoisonError::into_inner);
+        // What it was refused works now: it has what it needs.
+        if powerless.as_ref().is_some_and(|(_, refused)| refused == path) {
+            *powerless = None;
+        }
     }
 
     fn discard(&self, token: &Token) {
@@ -227,7 +267,7 @@ impl Session {
             self.renew_by_login.store(true, Ordering::Relaxed);
             token = self.next_login(deadline, |_| false).await?;
         }
-        Ok(self.after_refusal(&token, deadline).await?.unwrap_or(token))
+        Ok(self.after_refusal(&token, LOOKUP, deadline).await?.unwrap_or(token))
     }
 
     /// `lookup-self`; `None` when the server does not know the token, or does not let it ask.
@@ -236,7 +276,7 @@ impl Session {
         token: &Secret,
         deadline: Deadline,
     ) -> Result<Option<Lookup>, BackendError> {
-        let request = self.request(Method::GET, "auth/token/lookup-self", Some(token), None);
+        let request = self.request(Method::GET, LOOKUP, Some(token), None);
         loop {
             match self.client.call(&request, deadline).await {
                 Ok(answer) => return answer.data().map(Some),

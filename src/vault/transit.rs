@@ -117,7 +117,10 @@ impl TransitBackend {
         // Each turn either returns, leaves an address out, or uses up the one login.
         loop {
             let refusal = match self.client.call(&self.request(ask, &token), deadline).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.session.note_use(&token, ask.path);
+                    return Ok(answer);
+                }
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => refusal,
             };
@@ -127,7 +130,7 @@ impl TransitBackend {
             if self.client.is_foreign(refusal.address, deadline).await {
                 continue;
             }
-            match self.session.after_refusal(&token, deadline).await? {
+            match self.session.after_refusal(&token, ask.path, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
                 _ => return Err(ask.refused(&refusal)),
             }

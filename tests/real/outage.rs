@@ -111,6 +111,37 @@ async fn a_policy_that_loses_a_right_is_told_and_does_not_storm_the_login() {
     kms.round_trip().await;
 }
 
+/// Without `lookup-self` a refused token looks like a dead one: each login would be followed by the next, and
+/// the wait between them would look like an outage.
+#[tokio::test]
+async fn a_policy_that_grants_nothing_is_a_denial_and_no_login_storm() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let full = policy("transit", KEY);
+    let without_lookup = full.replace("auth/token/lookup-self", "nowhere");
+    let only_the_key = format!("path \"transit/keys/{KEY}\" {{ capabilities = [\"read\"] }}");
+    for left in ["path \"nowhere\" { capabilities = [\"read\"] }", &only_the_key] {
+        let before = bao.count("auth/approle/login");
+        bao.put_policy("kms", left).await;
+        agent.wait_for_reason("failed", "denied").await;
+        // It stays so, and says so to every caller.
+        for _ in 0..20 {
+            assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::PermissionDenied);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(agent.status().unwrap()["phase"], "failed", "{}", agent.log());
+        let logins = bao.count("auth/approle/login") - before;
+        assert!(logins <= 3, "{logins} logins: {}", agent.log());
+        bao.put_policy("kms", &without_lookup).await;
+        agent.wait_for_phase("ready").await;
+        kms.round_trip().await;
+    }
+    // A dead token is still told from that.
+    bao.post("sys/leases/revoke-prefix/auth/approle/login", serde_json::json!({})).await;
+    kms.round_trip().await;
+}
+
 #[tokio::test]
 async fn losing_only_decrypt_is_a_denial_too() {
     let bao = Bao::start().await;

@@ -42,6 +42,15 @@ async fn a_policy_that_is_gone_wipes_and_one_that_is_back_heals() {
 }
 
 #[tokio::test]
+async fn a_policy_that_grants_nothing_at_all_wipes() {
+    let bao = Bao::start().await;
+    refused_in_the_end(&bao, "denied", async |bao| {
+        bao.put_policy("kms", "path \"nowhere\" { capabilities = [\"read\"] }").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_revoked_token_with_a_refused_login_wipes() {
     let bao = Bao::start().await;
     refused_in_the_end(&bao, "credentials_refused", async |bao| {
