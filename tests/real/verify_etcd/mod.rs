@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod input;
+mod offline;
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kms_plugin::proto::EncryptResponse;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, QUICK, command};
@@ -90,12 +92,18 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// A value as the API server stores it, under what the agent answers now.
 async fn value(kms: &mut Kms, length: usize) -> Vec<u8> {
-    let wrapped = kms.encrypt(&SEED).await.unwrap();
+    stored(kms.encrypt(&SEED).await.unwrap(), length)
+}
+
+/// The same, with this answer to an Encrypt.
+fn stored(wrapped: EncryptResponse, length: usize) -> Vec<u8> {
+    let mut annotations = HashMap::from([("version.encryption.remote.io".to_owned(), b"1".to_vec())]);
+    annotations.extend(wrapped.annotations);
     let object = EncryptedObject {
         encrypted_data: noise(length as u64, length),
         key_id: wrapped.key_id,
         encrypted_dek_source: wrapped.ciphertext,
-        annotations: HashMap::from([("version.encryption.remote.io".to_owned(), b"1".to_vec())]),
+        annotations,
         encrypted_dek_source_type: 1,
     };
     let head = b"k8s:enc:kms:v2:kms-plugin:".as_slice();
