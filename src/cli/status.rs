@@ -137,10 +137,10 @@ fn offline_lines(offline: &Value, ready: bool, line: &mut impl FnMut(&str, Strin
     if let Some(made) = offline.get("made").and_then(Value::as_i64) {
         let age = u64::try_from(unix_seconds() - made).unwrap_or_default();
         let age = ago(Duration::from_secs(age));
-        line("local KEK", format!("{age} old, {} seeds wrapped", number("uses")));
+        line("local KEK", format!("{age} old, used for {} seeds", number("uses")));
     }
     let mut kept = format!(
-        "{} local KEKs, {} seeds that are under none, {} still to unwrap",
+        "local KEKs: {}; seeds under none: {}; still to unwrap: {}",
         number("keks"),
         number("seeds"),
         number("missing")
