@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -24,6 +25,17 @@ async fn shown(agent: &Agent, what: &str, wanted: impl Fn(&Value) -> bool) -> Va
         if wanted(&status["offline"]) { Ok(status["offline"].clone()) } else { Err(status.to_string()) }
     })
     .await
+}
+
+/// Waits until so many wrapped keys are listed; the state directory.
+async fn listed(agent: &Agent, keys: usize) -> PathBuf {
+    let state = agent.directory.path().join("state");
+    eventually("the list of wrapped keys", async || {
+        let list = fs::read_to_string(state.join("wrapped-keys.json")).map_err(|error| error.to_string())?;
+        if list.matches("\"wrapped\"").count() == keys { Ok(()) } else { Err(list) }
+    })
+    .await;
+    state
 }
 
 fn text(agent: &Agent, path: &str) -> String {
@@ -111,6 +123,7 @@ async fn every_face_shows_the_keys_in_memory() {
     assert!(verbose.contains("offline: ready for an outage of 8h; 7h 59m of it left\n"), "{verbose}");
     let (code, said) = agent.command("status");
     assert!(code == 1 && said.contains("offline left  7h 59m"), "{said}");
+    listed(&agent, 2).await;
     let agent = Agent::start_in(agent.kill(), &(bao.vault_config() + QUICK + ON), &[]);
     let offline = shown(&agent, "an agent without keys", |offline| offline["missing"] == 2).await;
     assert_eq!((&offline["ready"], &offline["left_seconds"]), (&false.into(), &0.into()));
@@ -139,11 +152,7 @@ async fn a_check_tells_what_an_outage_would_find_missing() {
     let agent = Agent::start_in(agent.kill(), &(config + ON), &[]);
     agent.wait_for_phase("ready").await;
     shown(&agent, "readiness for an outage", |offline| offline["ready"] == true).await;
-    let state = agent.directory.path().join("state");
-    eventually("the list of wrapped keys", async || {
-        if state.join("wrapped-keys.json").exists() { Ok(()) } else { Err("no list".to_owned()) }
-    })
-    .await;
+    let state = listed(&agent, 1).await;
     let good = check(agent.directory.path(), &[]);
     good.says("offline", "ok", &["ready for an outage of 8h", "local KEKs: 1"]);
     good.says("offline", "ok", &["/state", "written to by"]);
