@@ -159,3 +159,50 @@ fn judge_keys(offline: &Value, units: &Units, report: &mut Report) {
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The subject, the outcome and what was seen, of each finding.
+    fn found(judge: impl FnOnce(&mut Report)) -> Vec<String> {
+        let mut report = Report::new(false);
+        judge(&mut report);
+        let findings = report.json()["findings"].clone();
+        let line = |finding: &Value| {
+            let part = |name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+            format!("{} {}: {} {}", part("outcome"), part("subject"), part("seen"), part("see"))
+        };
+        findings.as_array().unwrap().iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_unit_that_keeps_or_locks_too_little_is_told() {
+        let of = |shown: &str| found(|report| judge_unit(&Units::of_service(shown), report));
+        assert!(of("FileDescriptorStoreMax=64\nLimitMEMLOCK=8388608").is_empty());
+        assert!(of("LimitMEMLOCK=infinity").is_empty());
+        assert!(of("").is_empty());
+        let told = of("FileDescriptorStoreMax=0\nLimitMEMLOCK=65536");
+        assert!(told[0].contains("warn kms-plugin.service: systemd keeps no descriptors"), "{told:?}");
+        assert!(told[1].contains("may lock 64 KiB") && told[1].contains(SWAPPED), "{told:?}");
+    }
+
+    #[test]
+    fn memory_that_is_not_locked_and_keys_that_are_not_kept_are_told() {
+        let units = Units::of_service("ActiveState=active");
+        let of = |keks: u64, kept: bool| {
+            let offline = json!({
+                "line": "ready for an outage of 8h", "ready": true, "missing": 0, "keks": keks, "seeds": 0,
+                "locked": false, "kept": kept,
+            });
+            found(|report| judge_keys(&offline, &units, report))
+        };
+        assert_eq!(of(0, true).len(), 1, "no keys, no danger");
+        let told = of(1, false);
+        assert!(told[0].starts_with("ok : ready for an outage of 8h; local KEKs: 1;"), "{told:?}");
+        assert!(told[1].contains("warn memory") && told[1].contains(SWAPPED), "{told:?}");
+        assert!(told[2].contains("cannot leave its keys with systemd"), "{told:?}");
+    }
+}

@@ -70,6 +70,12 @@ impl Units {
         Some(Self::get(&self.service, "User")).filter(|user| !user.is_empty())
     }
 
+    /// A service with these properties, as `systemctl show` writes them.
+    #[cfg(test)]
+    pub(super) fn of_service(shown: &str) -> Self {
+        Self { service: properties(shown), ..Self::default() }
+    }
+
     /// How many descriptors systemd keeps for the service; `None` when no unit says so.
     pub(super) fn kept_descriptors(&self) -> Option<u64> {
         Self::get(&self.service, "FileDescriptorStoreMax").parse().ok()
@@ -273,8 +279,12 @@ async fn show(unit: &str) -> Result<BTreeMap<String, String>, String> {
     if !shown.success {
         return Err("systemctl show failed: is systemd reachable from here?".into());
     }
+    Ok(properties(&shown.text))
+}
+
+fn properties(shown: &str) -> BTreeMap<String, String> {
     let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Ok(shown.text.lines().filter_map(pair).collect())
+    shown.lines().filter_map(pair).collect()
 }
 
 #[cfg(test)]
