@@ -97,6 +97,10 @@ async fn every_face_shows_the_keys_in_memory() {
         assert!(code == 0 && said.contains(words), "{words}: {said}");
     }
 
+    let seed = String::from_utf8(SEED.to_vec()).unwrap();
+    for path in ["/kept-keys", "/status", "/healthz?verbose", "/metrics"] {
+        assert!(!text(&agent, path).contains(&seed), "{path} shows a seed");
+    }
     let samples = scrape(&agent);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     for (name, low, high) in [

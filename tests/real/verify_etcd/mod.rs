@@ -7,6 +7,7 @@ mod offline;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -268,8 +269,15 @@ async fn twenty_thousand_objects_need_little_memory() {
 #[tokio::test]
 async fn what_the_api_server_stores_is_recognised() {
     let Some(client) = tools::go_client() else { return };
+    for (local_kek, mode) in [("", "direct"), ("[local_kek]\nenabled = true\n", "local_kek")] {
+        recognised(client, local_kek, mode).await;
+    }
+}
+
+async fn recognised(client: &Path, local_kek: &str, mode: &str) {
     let (bao, etcd) = (Bao::start().await, Etcd::start().await);
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + local_kek)).await;
+    let runtime = agent.directory.path().join("run").display().to_string();
     let socket = agent.socket().display().to_string();
     let rendered = command()
         .args(["render", "encryption-config", "--resources", "secrets", "--config"])
@@ -298,15 +306,19 @@ async fn what_the_api_server_stores_is_recognised() {
             "kms-plugin",
             "--current-key-id",
             key_id,
+            "--runtime-dir",
+            &runtime,
             "--output",
             "json",
         ],
     );
     let group = &run.json()["groups"][0];
     assert_eq!(
-        (run.code, &group["state"], &group["transit_version"]),
-        (0, &json!("current"), &json!(1)),
+        (run.code, &group["state"], &group["transit_version"], &group["mode"]),
+        (0, &json!("current"), &json!(1), &json!(mode)),
         "{}",
         run.out
     );
+    let readable = if local_kek.is_empty() { Value::Null } else { Value::Bool(true) };
+    assert_eq!(group["readable_offline"], readable, "{}", run.out);
 }
