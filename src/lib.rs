@@ -2,7 +2,7 @@
 //!
 //! The folders are floors, and imports go down only: `clock`, `secret`, `telemetry`, `config`, `retry`
 //! → `backend`, `snapshot` → `vault`, `embedded`, `local_kek` → `kms`, `health` → `supervisor` → `cli`. `systemd`,
-//! `memory`, `socket` and `etcd` stand on the ground too. The binary is a few lines; the library holds everything, so that
+//! `memory` and `socket` stand on the ground too, `etcd` above `local_kek`, whose format it reads. The binary is a few lines; the library holds everything, so that
 //! the tests under `tests/` reach it.
 
 pub mod backend;

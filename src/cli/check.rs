@@ -12,6 +12,7 @@ mod key;
 mod key_services;
 mod login;
 mod network;
+mod offline;
 mod peer;
 mod policy;
 mod refusals;
@@ -51,7 +52,7 @@ const PRIMARY: &str = "primary";
                         configuration, and needs no right in Vault that the agent does not have. In order: the \
                         configuration, the secret files, then for each address DNS, TCP, TLS and sys/health, then one \
                         login, the token, the policy, the key and 20 round trips; last the socket, the units, the \
-                        admin address and the running agent.\n\
+                        admin address, the running agent, and with local KEKs whether it is ready for an outage.\n\
                         \n\
                         Credentials that were refused are not sent again for 15 minutes, so that running it again and \
                         again does not lock the role for every node. Each run is one login; with secret-ids that may \
@@ -150,6 +151,9 @@ pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
     admin::check(settings.server.admin, &agent, &web, args.timeout, report).await;
     agent.judge(report);
     agent.judge_data(learnt.key.as_ref().map(|(_, key)| key), report);
+    if settings.local_kek.is_some() {
+        offline::check(&settings.server.state_dir, &units, &agent, report);
+    }
     // Both from one source: a rotation may lie between them.
     let announced = agent.key_id().zip(agent.version()).or(expected.zip(version));
     peer::check(&args.peer, announced, &web, args.timeout, report).await;

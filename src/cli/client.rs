@@ -84,7 +84,12 @@ impl AgentArgs {
 
     /// `/status` of the agent, as JSON text.
     pub(super) async fn status(&self, timeout: Duration) -> Result<String, Failure> {
-        match self.ask(hyper::Method::GET, "/status", timeout).await? {
+        self.get("/status", timeout).await
+    }
+
+    /// What the agent shows at this path, as text.
+    pub(super) async fn get(&self, path: &str, timeout: Duration) -> Result<String, Failure> {
+        match self.ask(hyper::Method::GET, path, timeout).await? {
             (200, text) => Ok(text),
             (code, _) => {
                 Err(Failure::message(Exit::Unavailable, format!("the agent answers with status {code}")))

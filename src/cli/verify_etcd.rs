@@ -1,9 +1,11 @@
 //! `verify-etcd`: what every object in etcd is encrypted with: is the migration or the rotation finished?
 
 mod known;
+mod offline;
 mod result;
 mod source;
 
+use std::collections::HashSet;
 use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,6 +17,7 @@ use super::runtime;
 use crate::etcd::Sink;
 use crate::etcd::reader::{self, Form};
 use crate::etcd::tally::{Known, Tally};
+use offline::Offline;
 use result::{Report, printable};
 use source::{EndpointArgs, PrefixArgs};
 
@@ -49,9 +52,12 @@ OpenShift, whose prefixes are others; several calls may go into one pipe:
 -w json is exact. etcdctl's other forms (simple, --print-value-only) put newlines between values that hold \
 newlines themselves; they are split where a known beginning of a value follows a newline.
 
-Exit codes: 0 finished; 1 not finished: something is plain, under another key, or unrecognised; 64 usage; \
-69 etcd, or what etcdctl wrote, cannot be read, or holds no object. Without a known key_id: 0 when everything is \
-under KMS v2 and one key_id, else 1.")]
+With local KEKs on, it also tells what an API server of this node that is restarted while Vault is away could not \
+read; run it as root beside the agent.
+
+Exit codes: 0 finished; 1 not finished: something is plain, under another key, or unrecognised, or with --offline not \
+readable in an outage; 64 usage; 69 etcd, or what etcdctl wrote, cannot be read, or holds no object, or it is not \
+known what is kept in memory. Without a known key_id: 69 when everything is under KMS v2 and one key_id, else 1.")]
 pub(super) struct VerifyEtcdArgs {
     /// Read from stdin what `etcdctl get` wrote: without an endpoint, and where ETCDCTL_ENDPOINTS is set, too
     #[arg(value_name = "-", value_parser = ["-"])]
@@ -69,6 +75,10 @@ pub(super) struct VerifyEtcdArgs {
     /// Show the first N objects that are not under the current key
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_LIST))]
     list: u64,
+    /// Not finished, too, when an API server of this node that is restarted while Vault is away could not read
+    /// something
+    #[arg(long)]
+    offline: bool,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -84,14 +94,19 @@ pub(super) fn run(args: &VerifyEtcdArgs) -> Result<Exit, Failure> {
         Output::Json => report.json(),
     };
     report::line(&text)?;
-    match report.finished() {
-        Some(true) => Ok(Exit::Ok),
-        Some(false) => Ok(Exit::Warned),
+    let unreadable = report.tally.unreadable_offline().filter(|_| args.offline);
+    match (report.finished(), unreadable) {
+        (Some(false), _) | (_, Some(1..)) => Ok(Exit::Warned),
         // No answer is not a yes: a version may be switched off after it.
-        None => Err(Failure::message(
+        (None, _) => Err(Failure::message(
             Exit::Unavailable,
             "the current key_id is not known: run it as root beside the agent, or name it with --current-key-id (kms-plugin probe shows it)",
         )),
+        (Some(true), None) if args.offline => Err(Failure::message(
+            Exit::Unavailable,
+            "it is not known which keys the agent has in memory: run it as root beside the agent",
+        )),
+        (Some(true), _) => Ok(Exit::Ok),
     }
 }
 
@@ -110,7 +125,7 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
     // What can be wrong with the command line, before anybody is asked.
     let prefixes = args.prefix.prefixes()?;
     let etcd = if from_etcd { Some(args.endpoint.etcd()?) } else { None };
-    let (known, current) = known(args).await;
+    let (known, current, offline) = known(args).await;
     let list = usize::try_from(args.list).unwrap_or_default();
     let mut counting = Counting { tally: Tally::new(known, args.prefix.root(), list), bar: bar(from_etcd) };
     let mut empty = Vec::new();
@@ -137,7 +152,7 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
     let tally = counting.tally;
     match tally.objects() {
         0 => Err(Failure::message(Exit::Unavailable, nothing(&empty))),
-        _ => Ok(Report { tally, source, exact, current, empty }),
+        _ => Ok(Report { tally, source, exact, current, empty, offline, offline_counts: args.offline }),
     }
 }
 
@@ -166,23 +181,32 @@ fn from_stdin(counting: &mut Counting) -> Result<(String, bool), Failure> {
     }
 }
 
-/// Which key_ids are ours, and how that is known.
-async fn known(args: &VerifyEtcdArgs) -> (Known, String) {
-    let provider = args.provider.clone();
-    if let Some(current) = &args.current_key_id {
-        let told = format!("{}, from the command line", printable(current));
-        return (Known { current: Some(current.clone()), provider, ..Known::default() }, told);
+/// Which key_ids are ours and which keys are in memory, and how that is known.
+async fn known(args: &VerifyEtcdArgs) -> (Known, String, Offline) {
+    let status = args.agent.status(known::TIMEOUT).await.map_err(Failure::into_error);
+    let told = status.as_ref().map(String::as_str).map_err(|error| format!("{error:#}"));
+    let (offline, mut kept) = Offline::ask(told, &args.agent).await;
+    if args.offline && matches!(offline, Offline::Off) {
+        kept = Some(HashSet::new());
     }
-    match known::ask(&args.agent).await {
-        Ok(known) => {
-            let told = format!("{}, from the running agent", known.current.as_deref().unwrap_or_default());
-            (Known { provider, ..known }, told)
+    let (known, current) = match &args.current_key_id {
+        Some(current) => {
+            let told = format!("{}, from the command line", printable(current));
+            (Known { current: Some(current.clone()), ..Known::default() }, told)
         }
-        Err(error) => {
-            let told = printable(&format!("unknown: {error:#}; see --current-key-id and --runtime-dir"));
-            (Known { provider, ..Known::default() }, told)
-        }
-    }
+        None => match status.and_then(|status| known::from_status(&status)) {
+            Ok(known) => {
+                let current = known.current.as_deref().unwrap_or_default();
+                let told = format!("{current}, from the running agent");
+                (known, told)
+            }
+            Err(error) => {
+                let told = printable(&format!("unknown: {error:#}; see --current-key-id and --runtime-dir"));
+                (Known::default(), told)
+            }
+        },
+    };
+    (Known { provider: args.provider.clone(), kept, ..known }, current, offline)
 }
 
 /// Counts, and shows that it does.

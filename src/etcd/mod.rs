@@ -1,8 +1,10 @@
 //! What lies in a cluster's etcd: which objects, and what each value is encrypted with.
 //!
-//! Reads only, never decrypts, and shows no value to anybody. Must not know Vault, the agent, or who asks.
+//! Reads only, never decrypts, and shows no value to anybody. Knows what a local KEK leaves
+//! there; must not know Vault, the agent, or who asks.
 
 pub mod client;
+pub mod group;
 pub mod key;
 mod range;
 pub mod reader;

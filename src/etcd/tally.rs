@@ -1,9 +1,10 @@
 //! Counts objects by resource and by what they are encrypted with, in bounded memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::group::{Group, State};
 use super::key::ObjectKey;
-use super::value::{Stored, Transformer};
+use super::value::Stored;
 
 /// Most groups of one resource that are told apart; the objects of further ones are counted together, by state.
 const MAX_GROUPS_EACH: usize = 50;
@@ -25,80 +26,9 @@ pub struct Known {
     pub older: HashMap<String, String>,
     /// The name that the KMS provider should have, where one was given.
     pub provider: Option<String>,
-}
-
-/// How an object stands to the current key, best first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Under the current key_id.
-    Current,
-    /// Under KMS v2, while nobody said which key_id is the current one.
-    KmsV2,
-    /// Under an earlier version of our key, or a key that we only unwrap with.
-    Older(String),
-    /// Under KMS v2 with a key_id that is not known.
-    OtherKeyId,
-    /// Under KMS v2 by a provider of another name.
-    OtherProvider,
-    /// Under an older transformer.
-    Other(Transformer),
-    /// Not encrypted.
-    Plain,
-    /// Neither plain nor encrypted in a known way, and why.
-    Unrecognised(&'static str),
-}
-
-impl State {
-    /// For people.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Current => "current".into(),
-            Self::KmsV2 => "kms v2".into(),
-            Self::Older(name) => name.clone(),
-            Self::OtherKeyId => "other key_id".into(),
-            Self::OtherProvider => "other KMS provider".into(),
-            Self::Other(transformer) => transformer.name().into(),
-            Self::Plain => "plain".into(),
-            Self::Unrecognised(why) => format!("unrecognised ({why})"),
-        }
-    }
-
-    /// The stable name, for programs.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Current => "current",
-            Self::KmsV2 => "kms_v2",
-            Self::Older(_) => "older",
-            Self::OtherKeyId => "other_key_id",
-            Self::OtherProvider => "other_provider",
-            Self::Other(Transformer::KmsV1) => "kms_v1",
-            Self::Other(Transformer::AesCbc) => "aescbc",
-            Self::Other(Transformer::AesGcm) => "aesgcm",
-            Self::Other(Transformer::Secretbox) => "secretbox",
-            Self::Plain => "plain",
-            Self::Unrecognised(_) => "unrecognised",
-        }
-    }
-
-    /// Whether nothing is left to do for the object, as far as that is known.
-    pub fn is_good(&self) -> bool {
-        matches!(self, Self::Current | Self::KmsV2)
-    }
-}
-
-/// What objects are counted by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group {
-    /// As kubectl names it.
-    pub resource: String,
-    /// How they stand.
-    pub state: State,
-    /// The provider of EncryptionConfiguration, or the key of an older transformer; may be empty.
-    pub provider: String,
-    /// The plugin's; may be empty.
-    pub key_id: String,
-    /// Of the Transit key, where it is one.
-    pub transit_version: Option<u32>,
+    /// The fingerprints of the keys that the agent of this node may use without the key service, where they
+    /// are known.
+    pub kept: Option<HashSet<String>>,
 }
 
 /// The counts.
@@ -112,6 +42,7 @@ pub struct Tally {
     key_ids: BTreeSet<String>,
     objects: u64,
     good: u64,
+    unreadable_offline: u64,
     list: Vec<String>,
     list_most: usize,
 }
@@ -127,6 +58,7 @@ impl Tally {
             key_ids: BTreeSet::new(),
             objects: 0,
             good: 0,
+            unreadable_offline: 0,
             list: Vec::new(),
             list_most: list,
         }
@@ -138,13 +70,15 @@ impl Tally {
         let object = key.as_deref().map(|key| ObjectKey::parse(key, &self.root));
         let mut group = self.classify(Stored::parse(value));
         group.resource = cut(object.as_ref().map_or(UNKNOWN, |object| &object.resource));
+        let (good, unreadable) = (group.state.is_good(), group.readable_offline == Some(false));
         self.objects += 1;
-        if group.state.is_good() {
-            self.good += 1;
-        } else if self.list.len() < self.list_most {
+        self.good += u64::from(good);
+        self.unreadable_offline += u64::from(unreadable);
+        if (!good || unreadable) && self.list.len() < self.list_most {
             let name =
                 object.map_or_else(|| format!("value {}", self.objects), |object| cut(object.shown_name()));
-            self.list.push(format!("{} {name}: {}", group.resource, group.state.text()));
+            let offline = if unreadable { ", not readable in an outage" } else { "" };
+            self.list.push(format!("{} {name}: {}{offline}", group.resource, group.state.text()));
         }
         let unseen = !group.key_id.is_empty() && !self.key_ids.contains(&group.key_id);
         if unseen && self.key_ids.len() < MAX_GROUPS {
@@ -161,10 +95,9 @@ impl Tally {
         }
         let together = |resource: &str, state| Group {
             resource: resource.to_owned(),
-            state,
             provider: FURTHER.to_owned(),
-            key_id: String::new(),
-            transit_version: None,
+            readable_offline: group.readable_offline,
+            ..Group::of(state)
         };
         if self.groups.len() >= MAX_GROUPS {
             // The name of an older key is not told apart either.
@@ -180,19 +113,13 @@ impl Tally {
     }
 
     fn classify(&self, stored: Stored) -> Group {
-        let resource = String::new();
-        let plain = |state, provider| Group {
-            resource: String::new(),
-            state,
-            provider,
-            key_id: String::new(),
-            transit_version: None,
-        };
         match stored {
-            Stored::Plain => plain(State::Plain, String::new()),
-            Stored::Unrecognised(why) => plain(State::Unrecognised(why), String::new()),
-            Stored::Other(transformer, name) => plain(State::Other(transformer), name),
-            Stored::KmsV2 { provider, key_id, transit_version } => {
+            Stored::Plain => Group::of(State::Plain),
+            Stored::Unrecognised(why) => Group::of(State::Unrecognised(why)),
+            Stored::Other(transformer, name) => {
+                Group { provider: name, ..Group::of(State::Other(transformer)) }
+            }
+            Stored::KmsV2 { provider, key_id, mode, transit_version, fingerprint } => {
                 let known = &self.known;
                 let state = match &known.current {
                     _ if known.provider.as_ref().is_some_and(|expected| *expected != provider) => {
@@ -202,7 +129,11 @@ impl Tally {
                     Some(current) if *current == key_id => State::Current,
                     Some(_) => known.older.get(&key_id).cloned().map_or(State::OtherKeyId, State::Older),
                 };
-                Group { resource, state, provider, key_id, transit_version }
+                // Of another plugin's objects, our agent knows nothing.
+                let ours = known.kept.as_ref().filter(|_| state != State::OtherProvider);
+                let readable_offline = ours.map(|kept| kept.contains(&fingerprint.hex()));
+                let mode = Some(mode);
+                Group { provider, key_id, mode, transit_version, readable_offline, ..Group::of(state) }
             }
         }
     }
@@ -227,12 +158,18 @@ impl Tally {
         self.objects - self.good
     }
 
+    /// How many of them an API server that is restarted while the key service is away could not read; `None` when
+    /// nobody knows which keys are kept.
+    pub fn unreadable_offline(&self) -> Option<u64> {
+        self.known.kept.as_ref().map(|_| self.unreadable_offline)
+    }
+
     /// How many different key_ids there are under KMS v2, as far as they are told apart.
     pub fn key_ids(&self) -> usize {
         self.key_ids.len()
     }
 
-    /// The names of the first objects that are not good.
+    /// The names of the first objects that are not good, or not readable in an outage.
     pub fn list(&self) -> &[String] {
         &self.list
     }
@@ -253,6 +190,7 @@ fn cut(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local_kek::{Fingerprint, Kind};
 
     /// An `EncryptedObject` by hand: fields 1, 2 and 3, all shorter than 128 bytes.
     fn value(provider: &str, key_id: &str, version: u32) -> Vec<u8> {
@@ -270,7 +208,7 @@ mod tests {
         Known {
             current: Some("v1.now".into()),
             older: HashMap::from([("v1.before".into(), "version 1".into())]),
-            provider: None,
+            ..Known::default()
         }
     }
 
@@ -318,6 +256,26 @@ mod tests {
         tally.add(None, &value("q", "v1.now", 1));
         let unknown = |state: &str| (UNKNOWN.to_owned(), state.to_owned(), 1);
         assert_eq!(states(&tally), [unknown("current"), unknown("other KMS provider")]);
+    }
+
+    #[test]
+    fn what_an_api_server_could_not_read_in_an_outage_is_counted_beside() {
+        let kept = Fingerprint::of(Kind::Seed, "v1.now", b"vault:v1:A").hex();
+        let mut tally = Tally::new(Known { kept: Some(HashSet::from([kept])), ..known() }, "/registry", 5);
+        for (name, value) in [
+            ("a", value("p", "v1.now", 1)),
+            ("b", value("p", "v1.now", 2)),
+            ("c", value("p", "v1.before", 1)),
+            ("d", b"k8s\0".to_vec()),
+            ("e", b"?".to_vec()),
+        ] {
+            tally.add(Some(format!("/registry/secrets/ns/{name}").as_bytes()), &value);
+        }
+        assert_eq!((tally.left(), tally.unreadable_offline()), (3, Some(2)));
+        let readable: Vec<_> = tally.groups().keys().map(|group| group.readable_offline).collect();
+        assert_eq!(readable, [Some(true), Some(false), Some(false), None, None]);
+        assert_eq!(tally.list()[0], "secrets ns/b: current, not readable in an outage");
+        assert_eq!(Tally::new(known(), "/registry", 0).unreadable_offline(), None);
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! What a stored value is, by its first bytes: plain, or which transformer of the API server wrote it.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use prost::Message;
+
+use crate::local_kek::format::{Form, FormatError, form};
+use crate::local_kek::{Fingerprint, Kind};
 
 /// What the API server writes in front of a KMS v2 value; the provider's name and a colon follow.
 const KMS_V2: &[u8] = b"k8s:enc:kms:v2:";
@@ -46,6 +51,33 @@ impl Transformer {
     }
 }
 
+/// What wrapped a DEK seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// The key service itself, as far as can be told.
+    Direct,
+    /// A local KEK, which the key service wrapped.
+    LocalKek,
+}
+
+impl Mode {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::LocalKek => "local KEK",
+        }
+    }
+
+    /// The stable name, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::LocalKek => "local_kek",
+        }
+    }
+}
+
 /// A stored value, without anything secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
@@ -55,8 +87,12 @@ pub enum Stored {
         provider: String,
         /// The plugin's key_id at the time of writing.
         key_id: String,
-        /// The version of the Transit key, where the wrapped DEK seed is a Transit ciphertext.
+        /// What wrapped the DEK seed.
+        mode: Mode,
+        /// The version of the Transit key, where what it wrapped is a Transit ciphertext.
         transit_version: Option<u32>,
+        /// What an agent that keeps the key in memory knows it by.
+        fingerprint: Fingerprint,
     },
     /// An older transformer, with the name of its key or provider.
     Other(Transformer, String),
@@ -75,6 +111,8 @@ struct EncryptedObject {
     key_id: String,
     #[prost(bytes = "bytes", tag = "3")]
     encrypted_dek_source: Bytes,
+    #[prost(map = "string, bytes", tag = "4")]
+    annotations: HashMap<String, Vec<u8>>,
 }
 
 impl Stored {
@@ -110,8 +148,23 @@ fn kms_v2(rest: &[u8]) -> Result<Stored, &'static str> {
     if object.key_id.is_empty() || object.key_id.len() > MAX_KEY_ID {
         return Err("damaged: no key_id");
     }
-    let transit_version = transit_version(&object.encrypted_dek_source);
-    Ok(Stored::KmsV2 { provider, key_id: object.key_id, transit_version })
+    let seed = &object.encrypted_dek_source;
+    let (mode, kind, wrapped) = match form(seed, &object.annotations).map_err(unreadable)? {
+        Form::Direct => (Mode::Direct, Kind::Seed, &**seed),
+        Form::Local { wrapped } => (Mode::LocalKek, Kind::Kek, wrapped),
+    };
+    let transit_version = transit_version(wrapped);
+    let fingerprint = Fingerprint::of(kind, &object.key_id, wrapped);
+    Ok(Stored::KmsV2 { provider, key_id: object.key_id, mode, transit_version, fingerprint })
+}
+
+fn unreadable(error: FormatError) -> &'static str {
+    match error {
+        FormatError::Stripped => "damaged: a local KEK's annotation is missing",
+        FormatError::Added => "damaged: a local KEK's annotation beside another ciphertext",
+        FormatError::Unknown => "damaged, or a local KEK's format of a newer kms-plugin",
+        FormatError::NotAuthentic | FormatError::Cipher => "damaged",
+    }
 }
 
 /// The name in front of a colon, and what follows.
@@ -133,9 +186,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::local_kek::format::ANNOTATION;
 
     fn object(key_id: &str, dek: &[u8]) -> Vec<u8> {
+        annotated(key_id, dek, &[])
+    }
+
+    fn annotated(key_id: &str, dek: &[u8], annotations: &[(&str, &[u8])]) -> Vec<u8> {
+        let annotations = annotations.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec()));
         let object = EncryptedObject {
+            annotations: annotations.collect(),
             encrypted_data: Bytes::from_static(b"ciphertext: not looked at"),
             key_id: key_id.into(),
             encrypted_dek_source: Bytes::copy_from_slice(dek),
@@ -143,8 +203,16 @@ mod tests {
         [b"k8s:enc:kms:v2:kms-plugin:", object.encode_to_vec().as_slice()].concat()
     }
 
-    fn kms(transit_version: Option<u32>) -> Stored {
-        Stored::KmsV2 { provider: "kms-plugin".into(), key_id: "v1.abc".into(), transit_version }
+    /// In direct mode.
+    fn kms(dek: &[u8], transit_version: Option<u32>) -> Stored {
+        let fingerprint = Fingerprint::of(Kind::Seed, "v1.abc", dek);
+        Stored::KmsV2 {
+            provider: "kms-plugin".into(),
+            key_id: "v1.abc".into(),
+            mode: Mode::Direct,
+            transit_version,
+            fingerprint,
+        }
     }
 
     #[test]
@@ -152,10 +220,10 @@ mod tests {
         let unrecognised = Stored::Unrecognised;
         let other = |transformer, name: &str| Stored::Other(transformer, name.into());
         for (value, expected) in [
-            (object("v1.abc", b"vault:v12:AAAA"), kms(Some(12))),
-            (object("v1.abc", b"\x01\x02 another plugin's"), kms(None)),
-            (object("v1.abc", b"vault:vx:AAAA"), kms(None)),
-            (object("v1.abc", b"vault:v99999999999:A"), kms(None)),
+            (object("v1.abc", b"vault:v12:AAAA"), kms(b"vault:v12:AAAA", Some(12))),
+            (object("v1.abc", b"\x01\x02 another plugin's"), kms(b"\x01\x02 another plugin's", None)),
+            (object("v1.abc", b"vault:vx:AAAA"), kms(b"vault:vx:AAAA", None)),
+            (object("v1.abc", b"vault:v99999999999:A"), kms(b"vault:v99999999999:A", None)),
             (b"k8s:enc:kms:v1:old:\x00\x01".to_vec(), other(Transformer::KmsV1, "old")),
             (b"k8s:enc:aescbc:v1:key1:\x00".to_vec(), other(Transformer::AesCbc, "key1")),
             (b"k8s:enc:aesgcm:v1:key1:\x00".to_vec(), other(Transformer::AesGcm, "key1")),
@@ -181,11 +249,46 @@ mod tests {
     }
 
     #[test]
+    fn what_a_local_kek_wrapped_is_told_by_ciphertext_and_annotation() {
+        let stored = |dek: &[u8], annotations: &[(&str, &[u8])]| {
+            Stored::parse(&annotated("v1.abc", dek, &[annotations, &[("another.example", b"1")]].concat()))
+        };
+        let (sealed, wrapped) = (b"local-kek:v1:nonce and the rest", b"v1:vault:v3:AAAA");
+        assert_eq!(
+            stored(sealed, &[(ANNOTATION, wrapped)]),
+            Stored::KmsV2 {
+                provider: "kms-plugin".into(),
+                key_id: "v1.abc".into(),
+                mode: Mode::LocalKek,
+                transit_version: Some(3),
+                fingerprint: Fingerprint::of(Kind::Kek, "v1.abc", b"vault:v3:AAAA"),
+            }
+        );
+        assert_eq!(stored(b"vault:v1:AAAA", &[]), kms(b"vault:v1:AAAA", Some(1)));
+        for (dek, annotations, why) in [
+            (&sealed[..], &[][..], "damaged: a local KEK's annotation is missing"),
+            (
+                b"vault:v1:AAAA",
+                &[(ANNOTATION, &wrapped[..])],
+                "damaged: a local KEK's annotation beside another ciphertext",
+            ),
+            (
+                b"local-kek:v2:later",
+                &[(ANNOTATION, &wrapped[..])],
+                "damaged, or a local KEK's format of a newer kms-plugin",
+            ),
+            (sealed, &[(ANNOTATION, b"v2:later")], "damaged, or a local KEK's format of a newer kms-plugin"),
+        ] {
+            assert_eq!(stored(dek, annotations), Stored::Unrecognised(why));
+        }
+    }
+
+    #[test]
     fn unknown_fields_of_a_newer_api_server_do_no_harm() {
         let mut value = object("v1.abc", b"vault:v1:A");
         // annotations = 4 (one entry), encryptedDEKSourceType = 5, and a field 9 that does not exist yet.
         value.extend_from_slice(b"\x22\x06\x0a\x01a\x12\x01b\x28\x01\x4a\x02hi");
-        assert_eq!(Stored::parse(&value), kms(Some(1)));
+        assert_eq!(Stored::parse(&value), kms(b"vault:v1:A", Some(1)));
     }
 
     #[test]
@@ -211,11 +314,16 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read(key_id in "[a-zA-Z0-9._-]{1,60}", version in any::<u32>(), tail in ".{0,40}") {
-            let value = object(&key_id, format!("vault:v{version}:{tail}").as_bytes());
-            let provider = "kms-plugin".to_owned();
-            prop_assert_eq!(
-                Stored::parse(&value), Stored::KmsV2 { provider, key_id, transit_version: Some(version) }
-            );
+            let dek = format!("vault:v{version}:{tail}");
+            let value = object(&key_id, dek.as_bytes());
+            let fingerprint = Fingerprint::of(Kind::Seed, &key_id, dek.as_bytes());
+            prop_assert_eq!(Stored::parse(&value), Stored::KmsV2 {
+                provider: "kms-plugin".into(),
+                key_id,
+                mode: Mode::Direct,
+                transit_version: Some(version),
+                fingerprint,
+            });
         }
     }
 }

@@ -33,7 +33,7 @@ const OWNER: usize = 40;
 const CHECKSUM: usize = 4088;
 const HEADER: usize = 4096;
 /// Bytes of a group: room for a thousand keys.
-const LENGTH: usize = 256 * 1024;
+pub(super) const LENGTH: usize = 256 * 1024;
 
 /// One version of one key of a key service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

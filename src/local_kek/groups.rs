@@ -5,7 +5,7 @@
 use zeroize::Zeroizing;
 
 use super::format::{KEY_BYTES, Key};
-use super::group::{Group, Owner};
+use super::group::{Group, LENGTH, Owner};
 use super::record::{Fingerprint, Kind, Record};
 use super::standing::Standing;
 use crate::clock::{BootTime, unix_seconds};
@@ -14,6 +14,8 @@ use crate::config::local_kek::Policy;
 /// Versions of keys that are kept at once, each with room for a thousand keys; the one that was not wanted for
 /// longest makes way.
 const MAX_GROUPS: usize = 16;
+/// Bytes of memory that all of them take at most, kept out of the swap.
+pub const MAX_LOCKED: usize = MAX_GROUPS * LENGTH;
 
 /// All that is kept.
 #[derive(Default)]

@@ -14,6 +14,7 @@ mod record;
 mod standing;
 
 pub use cache::{Cache, Subject};
+pub use groups::MAX_LOCKED;
 pub use list::Listed;
 pub use record::{Fingerprint, Kind};
 pub use standing::Standing;

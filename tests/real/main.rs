@@ -33,6 +33,7 @@ mod identity;
 mod kms;
 mod local_kek;
 mod metrics;
+mod offline;
 mod outage;
 mod reload;
 mod render;

@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::kms::SEED;
 
 /// The samples of one scrape, by name with labels.
-fn scrape(agent: &Agent) -> HashMap<String, f64> {
+pub fn scrape(agent: &Agent) -> HashMap<String, f64> {
     let (code, text) = agent.admin("GET", "/metrics").unwrap();
     assert_eq!(code, 200);
     assert!(text.ends_with("# EOF\n"), "{text}");

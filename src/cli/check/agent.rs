@@ -151,6 +151,11 @@ impl AgentView {
         }
     }
 
+    /// What it says of an outage; nothing where no agent answers, null without local KEKs.
+    pub(super) fn offline(&self) -> Option<&Value> {
+        self.at("/offline")
+    }
+
     /// Whether the API server asked for data that no configured key can unwrap.
     pub(super) fn judge_data(&self, key: Option<&KeyDescription>, report: &mut Report) {
         let unreadable = self.at("/unreadable_key_ids").and_then(Value::as_u64).unwrap_or_default();

@@ -48,13 +48,13 @@ fn invalid(place: &str, failure: &Failure, flags: &ConfigFlags, report: &mut Rep
 
 /// What is valid and looks wrong.
 fn told_of(place: &str, merged: &Merged, units: &Units, report: &mut Report) {
-    for problem in stray(merged) {
+    for stray in stray(merged) {
         report.add(Finding::warn(
             Check::Configuration,
-            problem.place,
-            problem.message,
+            stray.problem.place,
+            stray.problem.message,
             "a setting without effect hides what is meant",
-            "take it out, or choose the method that reads it with vault.auth.method",
+            stray.remedy,
         ));
     }
     let own = units.own_settings();

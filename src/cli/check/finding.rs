@@ -48,6 +48,7 @@ pub(in crate::cli) enum Check {
     Service,
     Admin,
     Agent,
+    Offline,
     Peer,
     EncryptionConfig,
 }
@@ -72,6 +73,7 @@ impl Check {
             Self::Service => "service",
             Self::Admin => "admin",
             Self::Agent => "agent",
+            Self::Offline => "offline",
             Self::Peer => "peer",
             Self::EncryptionConfig => "encryption-config",
         }
@@ -91,6 +93,7 @@ impl Check {
             Self::Quota => "vault-asks-to-slow-down",
             Self::Socket => "the-socket-is-missing-or-does-not-answer",
             Self::Service | Self::Admin | Self::Agent => "the-agent-is-not-running",
+            Self::Offline => "the-agent-is-not-ready-for-an-outage",
             Self::Peer => "nodes-disagree-about-the-key",
             Self::EncryptionConfig => "the-api-servers-configuration-does-not-fit",
         }
@@ -206,11 +209,13 @@ mod tests {
             Check::Quota,
             Check::Socket,
             Check::Service,
+            Check::Offline,
             Check::Peer,
             Check::EncryptionConfig,
         ];
         let sections =
             checks.map(Check::section).into_iter().chain(REASONS.iter().map(|(_, section)| *section));
+        let sections = sections.chain([super::super::offline::SWAPPED]);
         for section in sections {
             assert!(anchors.iter().any(|anchor| anchor == section), "{section} in {anchors:?}");
         }

@@ -100,6 +100,17 @@ impl ServiceUser {
         if self.has(path, 0o4) { Ok(()) } else { Err(path.to_path_buf()) }
     }
 
+    /// The same of a directory that files are made in.
+    pub(super) fn may_write_in(&self, directory: &Path) -> Result<(), PathBuf> {
+        let above: Vec<&Path> = directory.ancestors().skip(1).collect();
+        let in_the_way = above.into_iter().rev().find(|above| !self.has(above, 0o1));
+        match in_the_way {
+            Some(above) => Err(above.to_path_buf()),
+            None if self.has(directory, 0o3) => Ok(()),
+            None => Err(directory.to_path_buf()),
+        }
+    }
+
     /// Whether the bits of one triple apply; what cannot be looked at is not in the way.
     fn has(&self, path: &Path, bits: u32) -> bool {
         let Ok(metadata) = fs::metadata(path) else { return true };
@@ -138,6 +149,9 @@ mod tests {
         assert_eq!(nobody.may_read(&file), Err(file.clone()));
         let member = ServiceUser { gids: vec![fs::metadata(&file).unwrap().gid()], ..nobody };
         assert_eq!(member.may_read(&file), Ok(()));
+        assert_eq!(member.may_write_in(&inner), Err(inner.clone()));
+        mode(&inner, 0o771);
+        assert_eq!(member.may_write_in(&inner), Ok(()));
         let root = ServiceUser { uid: 0, ..member };
         assert_eq!(root.may_read(&file), Ok(()));
         let sandboxed = ServiceUser { sandboxed: true, ..root };

@@ -16,7 +16,7 @@ const MANY_RESTARTS: u64 = 5;
 /// What is asked of a unit (systemctl(1), org.freedesktop.systemd1(5)).
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,User,DynamicUser,\
                           WatchdogUSec,StartLimitIntervalUSec,NeedDaemonReload,StatusText,MainPID,Environment,\
-                          EnvironmentFiles,ExecStart";
+                          EnvironmentFiles,ExecStart,FileDescriptorStoreMax,LimitMEMLOCK";
 /// Why a service that does not run matters.
 const DEAD: &str =
     "without the agent, the API server can neither read nor write Secrets that it does not have in memory";
@@ -68,6 +68,25 @@ impl Units {
     /// The user that the service runs as; `None` when no unit says so.
     pub(super) fn user(&self) -> Option<&str> {
         Some(Self::get(&self.service, "User")).filter(|user| !user.is_empty())
+    }
+
+    /// A service with these properties, as `systemctl show` writes them.
+    #[cfg(test)]
+    pub(super) fn of_service(shown: &str) -> Self {
+        Self { service: properties(shown), ..Self::default() }
+    }
+
+    /// How many descriptors systemd keeps for the service; `None` when no unit says so.
+    pub(super) fn kept_descriptors(&self) -> Option<u64> {
+        Self::get(&self.service, "FileDescriptorStoreMax").parse().ok()
+    }
+
+    /// How many bytes of memory the service may keep out of the swap; `None` when no unit says so.
+    pub(super) fn lockable_memory(&self) -> Option<u64> {
+        match Self::get(&self.service, "LimitMEMLOCK") {
+            "infinity" => Some(u64::MAX),
+            bytes => bytes.parse().ok(),
+        }
     }
 
     /// Whether that user exists only while the service runs.
@@ -260,8 +279,12 @@ async fn show(unit: &str) -> Result<BTreeMap<String, String>, String> {
     if !shown.success {
         return Err("systemctl show failed: is systemd reachable from here?".into());
     }
+    Ok(properties(&shown.text))
+}
+
+fn properties(shown: &str) -> BTreeMap<String, String> {
     let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Ok(shown.text.lines().filter_map(pair).collect())
+    shown.lines().filter_map(pair).collect()
 }
 
 #[cfg(test)]

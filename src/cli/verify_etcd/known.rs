@@ -7,13 +7,11 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::backend::{KeyScope, KeyVersions};
-use crate::cli::client::AgentArgs;
-use crate::cli::exit::Failure;
 use crate::etcd::tally::Known;
 use crate::kms::key_id;
 
 /// Time for the agent's answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is looked at of `/status`.
 #[derive(Deserialize)]
@@ -37,12 +35,8 @@ struct Key {
     versions: KeyVersions,
 }
 
-/// Asks the agent.
-pub(super) async fn ask(agent: &AgentArgs) -> anyhow::Result<Known> {
-    from_status(&agent.status(TIMEOUT).await.map_err(Failure::into_error)?)
-}
-
-fn from_status(status: &str) -> anyhow::Result<Known> {
+/// What the agent's `/status` says of them.
+pub(super) fn from_status(status: &str) -> anyhow::Result<Known> {
     let status: Status = serde_json::from_str(status).context("the agent's /status cannot be read")?;
     let key =
         status.primary.key.context("the agent does not know its key yet (kms-plugin.service starts?)")?;
@@ -54,7 +48,7 @@ fn from_status(status: &str) -> anyhow::Result<Known> {
         older.extend(key.earlier(&of));
     }
     older.remove(&key.key_id);
-    Ok(Known { current: Some(key.key_id), older, provider: None })
+    Ok(Known { current: Some(key.key_id), older, ..Known::default() })
 }
 
 impl Key {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::etcd::tally::{Group, State, Tally, UNKNOWN};
+use super::offline::Offline;
+use crate::etcd::group::{Group, State};
+use crate::etcd::tally::{Tally, UNKNOWN};
 
 /// Most parts that the verdict names, of what is left and of what to rewrite.
 const MAX_PARTS: usize = 5;
@@ -18,6 +20,10 @@ pub(super) struct Report {
     pub current: String,
     /// Prefixes below which there is nothing.
     pub empty: Vec<String>,
+    /// Which keys the agent of this node has in memory.
+    pub offline: Offline,
+    /// Whether what cannot be read in an outage counts.
+    pub offline_counts: bool,
 }
 
 impl Report {
@@ -64,49 +70,29 @@ impl Report {
             };
             *counts.entry((group.resource.clone(), what)).or_default() += count;
         }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let further: u64 = counts.iter().skip(MAX_PARTS).map(|(_, count)| count).sum();
-        let mut parts: Vec<String> = counts
-            .iter()
-            .take(MAX_PARTS)
-            .map(|((resource, what), count)| {
-                let of = if resource == UNKNOWN { "values" } else { resource };
-                printable(&format!("{} {of} {what}", grouped(*count)))
-            })
-            .collect();
-        if further > 0 {
-            parts.push(format!("{} others", grouped(further)));
-        }
-        parts
+        most_first(counts)
     }
 
     /// How to have the API server write them anew.
     fn rewrite(&self) -> String {
         // Without a current key_id, what is under the older of two key_ids is not told apart.
         let several = self.tally.current().is_none() && self.tally.key_ids() > 1;
-        let groups = self.tally.groups().keys().filter(|group| several || !group.state.is_good());
-        let mut resources: Vec<&str> = groups
-            .filter(|group| {
-                !matches!(group.state, State::Unrecognised(_)) && !group.resource.starts_with('(')
-            })
-            .map(|group| group.resource.as_str())
-            .collect();
-        resources.dedup();
-        if resources.is_empty() {
-            return String::new();
-        }
-        resources.truncate(MAX_PARTS);
-        let resources = printable(&resources.join(","));
-        format!("; rewrite them: kubectl get {resources} -A -o json | kubectl replace -f -")
+        rewrite(self.tally.groups().keys().filter(|group| several || !group.state.is_good()))
     }
 
     fn left(&self) -> impl Iterator<Item = (&Group, &u64)> {
         self.tally.groups().iter().filter(|(group, _)| !group.state.is_good())
     }
 
+    fn offline_verdict(&self) -> Option<String> {
+        self.offline.verdict(&self.tally, self.offline_counts)
+    }
+
     pub(super) fn text(&self) -> String {
         let mut text = format!("source   {}\ncurrent  {}\n", self.source, self.current);
+        if let Some(told) = self.offline.told(self.offline_counts) {
+            text.push_str(&format!("offline  {told}\n"));
+        }
         for prefix in &self.empty {
             text.push_str(&format!("empty    nothing is below {}\n", printable(prefix)));
         }
@@ -129,6 +115,9 @@ impl Report {
                 text.push_str(&format!("\n{}: {}\n", printable(resource), objects(of)));
             }
             let mut line = format!("{:>10}  {:<width$}", grouped(*count), printable(&group.state.text()));
+            if let Some(mode) = group.mode {
+                line.push_str(&format!("  {:<9}", mode.text()));
+            }
             if let Some(version) = group.transit_version {
                 line.push_str(&format!("  Transit version {version}"));
             }
@@ -136,6 +125,9 @@ impl Report {
                 if !value.is_empty() {
                     line.push_str(&format!("  {name} {}", printable(value)));
                 }
+            }
+            if group.readable_offline == Some(false) {
+                line.push_str("  not readable in an outage");
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -146,7 +138,8 @@ impl Report {
         for name in self.tally.list() {
             text.push_str(&format!("{}\n", printable(name)));
         }
-        format!("{text}\n{}", self.verdict())
+        let offline = self.offline_verdict().map(|verdict| format!("\n{verdict}")).unwrap_or_default();
+        format!("{text}\n{}{offline}", self.verdict())
     }
 
     pub(super) fn json(&self) -> String {
@@ -159,7 +152,8 @@ impl Report {
                 serde_json::json!({
                     "resource": group.resource, "state": group.state.name(), "description": group.state.text(),
                     "objects": count, "provider": given(&group.provider), "key_id": given(&group.key_id),
-                    "transit_version": group.transit_version,
+                    "mode": group.mode.map(|mode| mode.name()), "transit_version": group.transit_version,
+                    "readable_offline": group.readable_offline,
                 })
             })
             .collect();
@@ -167,10 +161,45 @@ impl Report {
             "finished": self.finished(), "verdict": self.verdict(), "source": self.source, "exact": self.exact,
             "current_key_id": self.tally.current(), "objects": self.tally.objects(), "left": self.tally.left(),
             "key_ids": self.tally.key_ids(), "groups": groups, "empty_prefixes": self.empty,
-            "list": self.tally.list(),
+            "list": self.tally.list(), "unreadable_offline": self.tally.unreadable_offline(),
+            "offline_verdict": self.offline_verdict(),
         });
         serde_json::to_string_pretty(&report).unwrap_or_default()
     }
+}
+
+/// `40 secrets plain`, of counts by resource and by what is said of it: the most first.
+pub(super) fn most_first(counts: BTreeMap<(String, String), u64>) -> Vec<String> {
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let further: u64 = counts.iter().skip(MAX_PARTS).map(|(_, count)| count).sum();
+    let mut parts: Vec<String> = counts
+        .iter()
+        .take(MAX_PARTS)
+        .map(|((resource, what), count)| {
+            let of = if resource == UNKNOWN { "values" } else { resource };
+            printable(&format!("{} {of} {what}", grouped(*count)))
+        })
+        .collect();
+    if further > 0 {
+        parts.push(format!("{} others", grouped(further)));
+    }
+    parts
+}
+
+/// How to have the API server write the objects of these groups anew; nothing where no resource is known.
+pub(super) fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
+    let mut resources: Vec<&str> = groups
+        .filter(|group| !matches!(group.state, State::Unrecognised(_)) && !group.resource.starts_with('('))
+        .map(|group| group.resource.as_str())
+        .collect();
+    resources.dedup();
+    if resources.is_empty() {
+        return String::new();
+    }
+    resources.truncate(MAX_PARTS);
+    let resources = printable(&resources.join(","));
+    format!("; rewrite them: kubectl get {resources} -A -o json | kubectl replace -f -")
 }
 
 /// Names from etcd as they may be shown on a terminal.
@@ -183,7 +212,7 @@ fn objects(number: u64) -> String {
 }
 
 /// A number with commas.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -205,7 +234,8 @@ mod tests {
         let mut tally = Tally::new(known, "/registry", 10);
         objects.iter().for_each(|(key, value)| tally.add(Some(key.as_bytes()), value));
         let (source, current) = ("here".into(), "so".into());
-        Report { tally, source, exact: true, current, empty: Vec::new() }
+        let (offline, offline_counts) = (Offline::Off, false);
+        Report { tally, source, exact: true, current, empty: Vec::new(), offline, offline_counts }
     }
 
     #[test]

@@ -78,6 +78,16 @@ impl Checked {
         assert!(warned.is_empty(), "{warned:#?}");
     }
 
+    /// One finding of this check and outcome says all these words.
+    #[track_caller]
+    pub fn says(&self, check: &str, outcome: &str, words: &[&str]) {
+        let found = self.with(outcome);
+        let says = |finding: &&Value| {
+            finding["check"] == check && words.iter().all(|word| finding.to_string().contains(word))
+        };
+        assert!(found.iter().any(says), "{words:?} in {:#?}", self.findings);
+    }
+
     /// The outcomes of one check.
     pub fn outcomes(&self, check: &str) -> Vec<&str> {
         let of = |finding: &&Value| finding["check"] == check;

@@ -2,14 +2,17 @@
 
 mod endpoints;
 mod input;
+mod offline;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kms_plugin::proto::EncryptResponse;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, QUICK, command};
@@ -90,12 +93,18 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// A value as the API server stores it, under what the agent answers now.
 async fn value(kms: &mut Kms, length: usize) -> Vec<u8> {
-    let wrapped = kms.encrypt(&SEED).await.unwrap();
+    stored(kms.encrypt(&SEED).await.unwrap(), length)
+}
+
+/// The same, with this answer to an Encrypt.
+fn stored(wrapped: EncryptResponse, length: usize) -> Vec<u8> {
+    let mut annotations = HashMap::from([("version.encryption.remote.io".to_owned(), b"1".to_vec())]);
+    annotations.extend(wrapped.annotations);
     let object = EncryptedObject {
         encrypted_data: noise(length as u64, length),
         key_id: wrapped.key_id,
         encrypted_dek_source: wrapped.ciphertext,
-        annotations: HashMap::from([("version.encryption.remote.io".to_owned(), b"1".to_vec())]),
+        annotations,
         encrypted_dek_source_type: 1,
     };
     let head = b"k8s:enc:kms:v2:kms-plugin:".as_slice();
@@ -260,8 +269,15 @@ async fn twenty_thousand_objects_need_little_memory() {
 #[tokio::test]
 async fn what_the_api_server_stores_is_recognised() {
     let Some(client) = tools::go_client() else { return };
+    for (local_kek, mode) in [("", "direct"), ("[local_kek]\nenabled = true\n", "local_kek")] {
+        recognised(client, local_kek, mode).await;
+    }
+}
+
+async fn recognised(client: &Path, local_kek: &str, mode: &str) {
     let (bao, etcd) = (Bao::start().await, Etcd::start().await);
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + local_kek)).await;
+    let runtime = agent.directory.path().join("run").display().to_string();
     let socket = agent.socket().display().to_string();
     let rendered = command()
         .args(["render", "encryption-config", "--resources", "secrets", "--config"])
@@ -290,15 +306,19 @@ async fn what_the_api_server_stores_is_recognised() {
             "kms-plugin",
             "--current-key-id",
             key_id,
+            "--runtime-dir",
+            &runtime,
             "--output",
             "json",
         ],
     );
     let group = &run.json()["groups"][0];
     assert_eq!(
-        (run.code, &group["state"], &group["transit_version"]),
-        (0, &json!("current"), &json!(1)),
+        (run.code, &group["state"], &group["transit_version"], &group["mode"]),
+        (0, &json!("current"), &json!(1), &json!(mode)),
         "{}",
         run.out
     );
+    let readable = if local_kek.is_empty() { Value::Null } else { Value::Bool(true) };
+    assert_eq!(group["readable_offline"], readable, "{}", run.out);
 }

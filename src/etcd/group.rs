@@ -1,0 +1,96 @@
+//! What objects are counted by: their resource, how they stand to the current key, and what wrapped them.
+
+use super::value::{Mode, Transformer};
+
+/// How an object stands to the current key, best first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Under the current key_id.
+    Current,
+    /// Under KMS v2, while nobody said which key_id is the current one.
+    KmsV2,
+    /// Under an earlier version of our key, or a key that we only unwrap with.
+    Older(String),
+    /// Under KMS v2 with a key_id that is not known.
+    OtherKeyId,
+    /// Under KMS v2 by a provider of another name.
+    OtherProvider,
+    /// Under an older transformer.
+    Other(Transformer),
+    /// Not encrypted.
+    Plain,
+    /// Neither plain nor encrypted in a known way, and why.
+    Unrecognised(&'static str),
+}
+
+impl State {
+    /// For people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Current => "current".into(),
+            Self::KmsV2 => "kms v2".into(),
+            Self::Older(name) => name.clone(),
+            Self::OtherKeyId => "other key_id".into(),
+            Self::OtherProvider => "other KMS provider".into(),
+            Self::Other(transformer) => transformer.name().into(),
+            Self::Plain => "plain".into(),
+            Self::Unrecognised(why) => format!("unrecognised ({why})"),
+        }
+    }
+
+    /// The stable name, for programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::KmsV2 => "kms_v2",
+            Self::Older(_) => "older",
+            Self::OtherKeyId => "other_key_id",
+            Self::OtherProvider => "other_provider",
+            Self::Other(Transformer::KmsV1) => "kms_v1",
+            Self::Other(Transformer::AesCbc) => "aescbc",
+            Self::Other(Transformer::AesGcm) => "aesgcm",
+            Self::Other(Transformer::Secretbox) => "secretbox",
+            Self::Plain => "plain",
+            Self::Unrecognised(_) => "unrecognised",
+        }
+    }
+
+    /// Whether nothing is left to do for the object, as far as that is known.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Current | Self::KmsV2)
+    }
+}
+
+/// What objects are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// As kubectl names it.
+    pub resource: String,
+    /// How they stand.
+    pub state: State,
+    /// The provider of EncryptionConfiguration, or the key of an older transformer; may be empty.
+    pub provider: String,
+    /// The plugin's; may be empty.
+    pub key_id: String,
+    /// What wrapped the DEK seed, under KMS v2.
+    pub mode: Option<Mode>,
+    /// Of the Transit key, where it is one.
+    pub transit_version: Option<u32>,
+    /// Whether an API server that is restarted while the key service is away can read them, where that is known.
+    pub readable_offline: Option<bool>,
+}
+
+impl Group {
+    /// What is told apart by its state alone.
+    pub(super) fn of(state: State) -> Self {
+        Self {
+            resource: String::new(),
+            state,
+            provider: String::new(),
+            key_id: String::new(),
+            mode: None,
+            transit_version: None,
+            readable_offline: None,
+        }
+    }
+}
