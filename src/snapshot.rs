@@ -210,8 +210,13 @@ pub struct OfflineState {
 }
 
 impl OfflineState {
+    /// How long the keys may still be used; nothing when there are none.
+    pub fn left(&self, now: BootTime) -> Duration {
+        self.until.map(|until| until.since(now)).unwrap_or_default()
+    }
+
     /// What the one line says of it.
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         match (self.ready, self.missing) {
             (true, _) => {
                 let longest = Duration::from_secs(self.max_offline_seconds);

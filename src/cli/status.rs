@@ -116,11 +116,40 @@ pub(super) fn text(status: &Value) -> String {
             format!("data of {count} key_id(s) was asked for and could not be unwrapped: kms-plugin check"),
         );
     }
+    if let Some(offline) = status.get("offline").filter(|offline| !offline.is_null()) {
+        offline_lines(offline, phase == "ready", &mut line);
+    }
     let others = status.get("decrypt_only").and_then(Value::as_array);
     for service in status.get("primary").into_iter().chain(others.into_iter().flatten()) {
         service_lines(service, &mut line);
     }
     text
+}
+
+/// How ready the agent is for an outage, and the keys that it has for one.
+fn offline_lines(offline: &Value, ready: bool, line: &mut impl FnMut(&str, String)) {
+    let number = |name: &str| offline.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let flag = |name: &str| offline.get(name).and_then(Value::as_bool).unwrap_or_default();
+    line("offline", offline.get("line").and_then(Value::as_str).unwrap_or_default().to_owned());
+    if !ready {
+        line("offline left", ago(Duration::from_secs(number("left_seconds"))));
+    }
+    if let Some(made) = offline.get("made").and_then(Value::as_i64) {
+        let age = u64::try_from(unix_seconds() - made).unwrap_or_default();
+        let age = ago(Duration::from_secs(age));
+        line("local KEK", format!("{age} old, {} seeds wrapped", number("uses")));
+    }
+    let mut kept = format!(
+        "{} local KEKs, {} seeds that are under none, {} still to unwrap",
+        number("keks"),
+        number("seeds"),
+        number("missing")
+    );
+    kept.push_str(if flag("kept") { "; kept by systemd" } else { "; lost when the agent restarts" });
+    line("keys kept", kept);
+    if !flag("locked") {
+        line("warning", "the keys can be swapped out to a disk: kms-plugin check".to_owned());
+    }
 }
 
 /// The key, the token and the addresses of one key service.

@@ -1,12 +1,13 @@
 //! `/metrics`: the counters, and the snapshot as gauges.
 
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::clock::BootTime;
-use crate::snapshot::{Phase, Snapshot};
+use crate::snapshot::{OfflineState, Phase, Snapshot};
 use crate::telemetry::metrics::{Metrics, PREFIX};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -71,7 +72,54 @@ fn state(snapshot: &Snapshot) -> Registry {
     let ago = snapshot.last_contact.map(|contact| whole(now.since(contact)));
     seconds(&mut registry, "last_contact_age", "Time since the last good round trip", ago);
     services(&mut registry, snapshot);
+    if let Some(state) = &snapshot.offline {
+        offline(&mut registry, state, now);
+    }
     registry
+}
+
+/// How ready the agent is for an outage, with local KEKs.
+fn offline(registry: &mut Registry, state: &OfflineState, now: BootTime) {
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    let gauge = |value: i64| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(value);
+        gauge
+    };
+    for (name, help, value) in [
+        (
+            "offline_ready",
+            "Whether all that was seen can be unwrapped without the key service",
+            state.ready.into(),
+        ),
+        ("local_keks", "Local KEKs in memory", number(state.keks)),
+        ("kept_seeds", "DEK seeds in memory that are not under a local KEK", number(state.seeds)),
+        ("wrapped_keys_missing", "Wrapped keys that were seen and are not in memory", number(state.missing)),
+        ("local_kek_uses", "Seeds that the local KEK in use has wrapped", whole(state.uses)),
+        ("keys_locked", "Whether the keys are kept out of the swap", state.locked.into()),
+        ("keys_kept", "Whether systemd keeps the keys across a restart of the agent", state.kept.into()),
+    ] {
+        registry.register(name, help, gauge(value));
+    }
+    let left = state.left(now).as_secs();
+    let longest = state.max_offline_seconds;
+    for (name, help, value) in [
+        ("offline_left", "Time that the keys may be used without the key service", Some(whole(left))),
+        ("offline_max", "The same after a contact: local_kek.max_offline", Some(whole(longest))),
+        ("local_kek_created_timestamp", "When the local KEK in use was made, as a unix time", state.made),
+    ] {
+        if let Some(value) = value {
+            registry.register_with_unit(name, help, Unit::Seconds, gauge(value));
+        }
+    }
+    let unwraps: Counter = Counter::default();
+    unwraps.inc_by(state.unwraps);
+    registry.register(
+        "kept_key_unwraps",
+        "Times that the key service was asked to unwrap a key that is kept",
+        unwraps,
+    );
 }
 
 /// What is known of each key service: its key, our token, its addresses.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::clock::BootTime;
-use crate::snapshot::{Announce, Phase, Reason, ReasonKind as Kind, ServiceState, Snapshot, ago};
+use crate::snapshot::{Announce, OfflineState, Phase, Reason, ReasonKind as Kind, ServiceState, Snapshot, ago};
 use crate::telemetry::metrics::Metrics;
 
 /// `/status`: the snapshot without secrets, times as seconds.
@@ -23,6 +23,18 @@ pub(super) struct StatusBody<'a> {
     decrypt_only: &'a [ServiceState],
     /// key_ids whose data was asked for and could not be unwrapped, the last time.
     unreadable_key_ids: i64,
+    /// `None` without local KEKs.
+    offline: Option<Offline<'a>>,
+}
+
+/// How ready the agent is for an outage.
+#[derive(Serialize)]
+struct Offline<'a> {
+    line: String,
+    /// How long the keys may still be used, if the key service is not reached again.
+    left_seconds: u64,
+    #[serde(flatten)]
+    state: &'a OfflineState,
 }
 
 pub(super) fn status<'a>(snapshot: &'a Snapshot, metrics: &Metrics) -> StatusBody<'a> {
@@ -39,6 +51,11 @@ pub(super) fn status<'a>(snapshot: &'a Snapshot, metrics: &Metrics) -> StatusBod
         primary: &snapshot.primary,
         decrypt_only: &snapshot.decrypt_only,
         unreadable_key_ids: metrics.unreadable(),
+        offline: snapshot.offline.as_ref().map(|state| Offline {
+            line: state.line(),
+            left_seconds: state.left(now).as_secs(),
+            state,
+        }),
     }
 }
 
@@ -155,6 +172,13 @@ pub(super) fn verbose(snapshot: &Snapshot, endpoint: &str, good: bool) -> String
     let mut text: String = checks(snapshot).iter().map(|check| check.line() + "\n").collect();
     if let Some(until) = snapshot.until.filter(|_| snapshot.phase == Phase::Degraded) {
         text.push_str(&format!("grace: Status stays ok for {} more\n", ago(until.since(BootTime::now()))));
+    }
+    if let Some(offline) = &snapshot.offline {
+        text.push_str(&format!("offline: {}", offline.line()));
+        if snapshot.phase != Phase::Ready {
+            text.push_str(&format!("; {} of it left", ago(offline.left(BootTime::now()))));
+        }
+        text.push('\n');
     }
     let verdict = if good { "passed" } else { "failed" };
     text.push_str(&format!("{endpoint} check {verdict}\n"));

@@ -38,6 +38,9 @@ pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 /// Tells whether the serving loop goes round, or since when not.
 pub type Alive = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Gives the fingerprints of the keys that may be used now, without the key service.
+pub type KeptKeys = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// What is shown.
 #[derive(Clone)]
 struct Shown {
@@ -63,13 +66,20 @@ pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Rou
 }
 
 /// What the private socket serves: the same, and what only root may do.
-pub fn router(snapshot: Snapshots, alive: Alive, metrics: Metrics, wishes: Wishes) -> Router {
+pub fn router(
+    snapshot: Snapshots,
+    alive: Alive,
+    metrics: Metrics,
+    wishes: Wishes,
+    kept_keys: KeptKeys,
+) -> Router {
     let private = Router::new()
         .route("/accept-key", post(accept_key))
         .route("/reload", post(reload))
         .with_state(wishes);
     let shown = Router::new().route("/refused", get(refused)).with_state(snapshot.clone());
-    public_router(snapshot, alive, metrics).merge(private).merge(shown)
+    let kept = Router::new().route("/kept-keys", get(kept)).with_state(kept_keys);
+    public_router(snapshot, alive, metrics).merge(private).merge(shown).merge(kept)
 }
 
 /// Whether everything behind the socket works: the key service, our login, the key.
@@ -132,6 +142,11 @@ fn answer(
 /// Which credentials were refused, as hashes, so that a check does not send them once more.
 async fn refused(State(snapshot): State<Snapshots>) -> Response {
     Json(render::refused(&snapshot())).into_response()
+}
+
+/// Which keys are kept: hashes of what lies in etcd, so that an object can be told to be readable in an outage.
+async fn kept(State(keys): State<KeptKeys>) -> Response {
+    Json(keys()).into_response()
 }
 
 async fn accept_key(State(wishes): State<Wishes>) -> Response {

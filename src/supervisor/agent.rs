@@ -135,12 +135,13 @@ impl Agent {
             Ok(())
         });
         agent.spawn("keys", keeper::watch(keys.clone(), agent.faces.subscribe()));
-        agent.spawn("keeper", keeper::run(keys, agent.faces.subscribe()));
+        agent.spawn("keeper", keeper::run(keys.clone(), agent.faces.subscribe()));
         let shown = agent.faces.subscribe();
         let alive = pulse.alive();
         let snapshots: health::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
+        let kept_keys: health::KeptKeys = Arc::new(move || keys.fingerprints());
         let (router, listener) = (
-            health::router(snapshots.clone(), alive.clone(), metrics.clone(), wishes),
+            health::router(snapshots.clone(), alive.clone(), metrics.clone(), wishes, kept_keys),
             Arc::new(private_admin),
         );
         let until = stopping.clone();
