@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::clock::BootTime;
-use crate::snapshot::{Announce, OfflineState, Phase, Reason, ReasonKind as Kind, ServiceState, Snapshot, ago};
+use crate::snapshot::{
+    Announce, OfflineState, Phase, Reason, ReasonKind as Kind, ServiceState, Snapshot, ago,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// `/status`: the snapshot without secrets, times as seconds.
