@@ -288,6 +288,19 @@ impl Snapshot {
         matches!(kind, Some(ReasonKind::Denied | ReasonKind::CredentialsRefused))
     }
 
+    /// What an outage that lasts too long has done, to be added to its reason; empty otherwise.
+    pub fn wiped(&self) -> String {
+        match &self.offline {
+            Some(offline) if self.phase == Phase::Failed && self.until.is_some() => {
+                let longest = humantime::format_duration(Duration::from_secs(offline.max_offline_seconds));
+                format!(
+                    "; it was not reached for longer than local_kek.max_offline ({longest}), so the keys in memory are wiped"
+                )
+            }
+            _ => String::new(),
+        }
+    }
+
     /// One line: the state, since when, why and what to do. The same for every face, and with points in
     /// time rather than durations: systemd shows it as it was sent.
     pub fn line(&self) -> String {
@@ -297,7 +310,7 @@ impl Snapshot {
         }
         line.push_str(&format!(", since {}", moment(self.since)));
         if let Some(reason) = &self.reason {
-            line.push_str(&format!("; {}", reason.text));
+            line.push_str(&format!("; {}{}", reason.text, self.wiped()));
             if self.phase == Phase::Degraded && reason.kind.is_outage() {
                 match self.until {
                     Some(until) => line.push_str(&format!("; Status stays ok until {}", moment(until))),

@@ -1,7 +1,6 @@
 //! Encrypt and Decrypt under a local KEK: without a call to the key service, while the key is in memory.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tonic::Status;
 use zeroize::Zeroizing;
@@ -13,7 +12,7 @@ use crate::clock::Deadline;
 use crate::local_kek::format::{self, ANNOTATION, Form, FormatError, Key};
 use crate::local_kek::{Kind, Listed, Subject};
 use crate::proto::DecryptRequest;
-use crate::snapshot::{Phase, ServiceState, Snapshot};
+use crate::snapshot::{ServiceState, Snapshot};
 
 /// A ciphertext and its annotations.
 pub(super) type Wrapped = (Vec<u8>, HashMap<String, Vec<u8>>);
@@ -74,21 +73,8 @@ pub(super) fn open(
 
 /// A failure of the key service; when keys that would have done without it are wiped, that is told, too.
 pub(super) fn told(snapshot: &Snapshot, error: &BackendError) -> Status {
-    let text = format!("{error}{}", wiped(snapshot));
+    let text = format!("{error}{}", snapshot.wiped());
     status::told(status::code(error.kind()), &text, error.remedy())
-}
-
-/// What an outage that lasts too long has done, to be added to its reason; empty otherwise.
-pub(super) fn wiped(snapshot: &Snapshot) -> String {
-    match &snapshot.offline {
-        Some(offline) if snapshot.phase == Phase::Failed && snapshot.until.is_some() => {
-            let longest = humantime::format_duration(Duration::from_secs(offline.max_offline_seconds));
-            format!(
-                "; it was not reached for longer than local_kek.max_offline ({longest}), so the keys in memory are wiped"
-            )
-        }
-        _ => String::new(),
-    }
 }
 
 /// Has a form that was seen earlier unwrapped, and kept. False when no key service can do it any more.

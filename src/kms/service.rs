@@ -233,7 +233,7 @@ fn is_away(snapshot: &Snapshot) -> bool {
 fn not_started(snapshot: &Snapshot) -> Status {
     match &snapshot.reason {
         Some(reason) => {
-            let text = format!("{}{}", reason.text, local::wiped(snapshot));
+            let text = format!("{}{}", reason.text, snapshot.wiped());
             status::told(Code::Unavailable, &text, &reason.remedy)
         }
         None => status::told(

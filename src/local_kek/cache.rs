@@ -132,7 +132,10 @@ impl Cache {
     /// The key whose wrapped form this is, when it may be used now.
     pub fn find(&self, kind: Kind, key_id: &str, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let fingerprint = Fingerprint::of(kind, key_id, wrapped);
-        self.lock().keys.find(&fingerprint).map(|record| record.secret)
+        let mut inner = self.lock();
+        let record = inner.keys.find(&fingerprint)?;
+        inner.list_form(fingerprint, kind, key_id, wrapped);
+        Some(record.secret)
     }
 
     /// Keeps what the key service has just unwrapped.
@@ -176,7 +179,11 @@ impl Cache {
 
     /// Whether the local KEK under `key_id` is missing, too old or nearly used up.
     pub fn wants_another(&self, key_id: &str) -> bool {
-        self.lock().keys.wants_another(key_id)
+        let mut inner = self.lock();
+        if let Some(own) = inner.keys.own(key_id) {
+            inner.list_form(own.fingerprint, own.kind, key_id, &own.wrapped);
+        }
+        inner.keys.wants_another(key_id)
     }
 
     /// The forms that were seen and are not unwrapped.
@@ -236,17 +243,19 @@ impl Inner {
     fn insert(&mut self, subject: Subject<'_>, record: &Record, wrapped: &[u8]) -> bool {
         let kept = subject.owner().is_some_and(|owner| self.keys.insert(&owner, record));
         if kept {
-            let kind = if record.kind == Kind::Seed { Kind::Seed } else { Kind::Kek };
-            self.list.add(record.fingerprint, || Listed {
-                kind,
-                key_id: subject.key_id.to_owned(),
-                wrapped: wrapped.to_vec(),
-            });
+            self.list_form(record.fingerprint, record.kind, subject.key_id, wrapped);
         }
         for fingerprint in self.keys.take_evicted() {
             self.list.remove(&fingerprint);
         }
         kept
+    }
+
+    /// Lists the form of a key that is kept. Whenever it is used: an agent that was killed may have left the key
+    /// with systemd, and not yet its form in the file.
+    fn list_form(&mut self, fingerprint: Fingerprint, kind: Kind, key_id: &str, wrapped: &[u8]) {
+        let kind = if kind == Kind::Seed { Kind::Seed } else { Kind::Kek };
+        self.list.add(fingerprint, || Listed { kind, key_id: key_id.to_owned(), wrapped: wrapped.to_vec() });
     }
 
     /// The forms that were seen and are not unwrapped.

@@ -62,6 +62,19 @@ fn keys_uses_and_contact_survive_a_restart() {
 }
 
 #[test]
+fn what_systemd_kept_is_listed_again_when_the_list_was_not_written_in_time() {
+    let (cache, scope) = (cache(), scope("k"));
+    cache.adopt(subject(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
+    cache.keep(Kind::Seed, subject(&scope, 1, "v1.a"), b"vault:v1:seed", &[9; 32]);
+    let next = restarted(&cache, Some(POLICY));
+    next.wants_another("v1.a");
+    next.find(Kind::Seed, "v1.a", b"vault:v1:seed").unwrap();
+    let inner = next.lock();
+    let wrapped: Vec<_> = inner.list.forms().map(|(_, form)| form.wrapped.as_slice()).collect();
+    assert_eq!(wrapped, [b"vault:v1:kek".as_slice(), b"vault:v1:seed"]);
+}
+
+#[test]
 fn another_is_wanted_before_the_last_use() {
     let (cache, scope) = (cache(), scope("k"));
     assert!(cache.wants_another("v1.a"));

@@ -2,6 +2,8 @@
 //!
 //! Must not know locks or calls; one caller at a time.
 
+use std::cmp::Reverse;
+
 use zeroize::Zeroizing;
 
 use super::format::{KEY_BYTES, Key};
@@ -79,7 +81,9 @@ impl Groups {
         let records: Vec<Record> = own.iter().filter_map(|fingerprint| self.find(fingerprint)).collect();
         let ours =
             |record: &Record| Fingerprint::of(Kind::Own, key_id, &record.wrapped) == record.fingerprint;
-        let newest = records.into_iter().filter(ours).max_by_key(|record| record.made)?;
+        // Made within one second: the one that was used less.
+        let age = |record: &Record| (record.made, Reverse(record.uses));
+        let newest = records.into_iter().filter(ours).max_by_key(age)?;
         self.current.push((key_id.to_owned(), newest.fingerprint));
         Some(newest)
     }

@@ -136,6 +136,7 @@ impl Agent {
         });
         agent.spawn("keys", keeper::watch(keys.clone(), agent.faces.subscribe()));
         agent.spawn("keeper", keeper::run(keys.clone(), agent.faces.subscribe()));
+        agent.spawn("list of wrapped keys", keeper::save(keys.clone()));
         let shown = agent.faces.subscribe();
         let alive = pulse.alive();
         let snapshots: health::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
@@ -302,6 +303,8 @@ impl Agent {
             () = abort => Err(AgentError::Aborted),
         };
         self.tasks.shutdown().await;
+        // What was seen in the last second.
+        self.keys.save().await;
         drained
     }
 }

@@ -75,8 +75,15 @@ pub(super) async fn run(keys: Arc<Cache>, views: watch::Receiver<View>) -> Resul
             },
             false => TICK,
         };
-        keys.save().await;
         tokio::time::sleep(spread(pause)).await;
+    }
+}
+
+/// Writes the list of wrapped forms down while it changes, whatever the key service does.
+pub(super) async fn save(keys: Arc<Cache>) -> Result<(), String> {
+    loop {
+        tokio::time::sleep(TICK).await;
+        keys.save().await;
     }
 }
 

@@ -18,10 +18,12 @@ mod encryption;
 mod etcd;
 mod migrate;
 mod nodes;
+mod offline;
 mod outage;
 mod probes;
 mod restart;
 mod restore;
+mod seeds;
 #[path = "../real/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;

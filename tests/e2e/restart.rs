@@ -10,33 +10,20 @@ use crate::apiserver::ApiServer;
 use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
 use crate::key_id_after;
-use crate::support::agent::{Agent, QUICK, passing};
+use crate::seeds::{self, SECRETS};
+use crate::support::agent::{Agent, QUICK, QUIET, passing};
 use crate::support::bao::{Bao, KEY};
 use crate::traffic::Traffic;
-
-const SEEDS: usize = 20;
-const SECRETS: usize = 10_000;
 
 /// Each start of an API server makes a DEK seed, and a cold one unwraps every seed that is in use, once.
 #[tokio::test]
 async fn a_cold_api_server_unwraps_each_seed_once() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let quiet = "[health]\nkey_check_interval = \"1h\"\nprobe_interval = \"1h\"\n";
-    let agent = Agent::ready(&(bao.vault_config() + quiet)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let encryption = of(&[kms(&agent.socket())]);
     let mut api = ApiServer::ready(&etcd, &encryption).await;
-    for seed in 0..SEEDS {
-        if seed > 0 {
-            api.restart(&encryption).await;
-        }
-        let names = (0..SECRETS / SEEDS).map(|number| format!("seed-{seed}-{number}")).collect();
-        api.client.write_new("secrets", names).await;
-    }
-    let mut seeds: Vec<_> =
-        etcd.stored("secrets/").await.values().map(|stored| stored.seed(PROVIDER)).collect();
-    assert!(seeds.len() >= SECRETS);
-    seeds.sort();
-    seeds.dedup();
+    seeds::write(&mut api, &encryption).await;
+    let seeds = seeds::used(&etcd).await;
     let (decrypts, encrypts) = (format!("transit/decrypt/{KEY}"), format!("transit/encrypt/{KEY}"));
     let before = (bao.count(&decrypts), bao.count(&encrypts));
     let ready = api.restart(&encryption).await;

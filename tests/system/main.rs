@@ -12,6 +12,7 @@ mod image;
 mod install;
 mod journal;
 mod node;
+mod offline;
 mod rollout;
 mod secrets;
 mod service;

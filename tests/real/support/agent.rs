@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -221,15 +222,38 @@ pub fn command() -> Command {
     command
 }
 
-/// What systemd does between fork and exec: the descriptor gets the number 3, and the variables name the
-/// process's own id.
+/// What systemd does between fork and exec for a socket unit: see [`passing_all`].
 pub fn passing(listener: &UnixListener, command: &Command) -> Command {
-    let raw = listener.as_raw_fd();
-    nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    passing_all(&[("kms", listener.as_fd())], command)
+}
+
+/// What systemd does between fork and exec: the descriptors get the numbers from 3 on, and the variables tell their
+/// names and the process's own id.
+pub fn passing_all(passed: &[(&str, BorrowedFd<'_>)], command: &Command) -> Command {
+    for (_, fd) in passed {
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    }
+    let numbers: Vec<_> = passed.iter().map(|(_, fd)| fd.as_raw_fd().to_string()).collect();
+    let names: Vec<_> = passed.iter().map(|(name, _)| *name).collect();
+    // Out of the way first: a number from 3 on may be one of those that are passed.
     let script = format!(
-        "import os, sys\nos.dup2({raw}, 3)\nos.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='kms', LISTEN_PID=str(os.getpid()))\nos.execv(sys.argv[1], sys.argv[1:])"
+        "import fcntl, os, sys\n\
+         given = [{}]\n\
+         copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 512) for fd in given]\n\
+         for fd in given: os.close(fd)\n\
+         for number, fd in enumerate(copies): os.dup2(fd, 3 + number)\n\
+         os.environ.update(LISTEN_FDS=str(len(given)), LISTEN_FDNAMES='{}', LISTEN_PID=str(os.getpid()))\n\
+         os.execv(sys.argv[1], sys.argv[1:])",
+        numbers.join(", "),
+        names.join(":")
     );
     let mut shim = Command::new("python3");
     shim.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shim.env(name, value),
+            None => shim.env_remove(name),
+        };
+    }
     shim
 }

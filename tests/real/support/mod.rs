@@ -10,6 +10,7 @@ pub mod kms;
 pub mod load;
 pub mod pki;
 pub mod proxy;
+pub mod store;
 pub mod tools;
 
 use std::time::{Duration, Instant};
