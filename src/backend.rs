@@ -82,6 +82,8 @@ pub enum ErrorKind {
     CredentialsUnreadable,
     /// The mount or the key is not there.
     NotFound,
+    /// The key is deleted, and can be brought back.
+    SoftDeleted,
     /// The key version may no longer be used.
     VersionGone,
     /// The service does not have the key version yet, or no longer.
@@ -106,6 +108,7 @@ impl ErrorKind {
             Self::CredentialsRefused => "credentials_refused",
             Self::CredentialsUnreadable => "credentials_unreadable",
             Self::NotFound => "not_found",
+            Self::SoftDeleted => "soft_deleted",
             Self::VersionGone => "version_gone",
             Self::VersionAhead => "version_ahead",
             Self::BadCiphertext => "bad_ciphertext",

@@ -197,6 +197,8 @@ pub struct OfflineState {
     pub seeds: usize,
     /// Wrapped forms that were seen and are not unwrapped.
     pub missing: usize,
+    /// Whether more keys are in use than are kept: some made way.
+    pub crowded: bool,
     /// When the local KEK in use was made, in seconds since 1970.
     pub made: Option<i64>,
     /// How often it was used.
@@ -221,6 +223,9 @@ impl OfflineState {
             (true, _) => {
                 let longest = Duration::from_secs(self.max_offline_seconds);
                 format!("ready for an outage of {}", humantime::format_duration(longest))
+            }
+            (false, 0) if self.crowded => {
+                "not ready for an outage: more keys are in use than are kept; rewrite storage".into()
             }
             (false, 0) => "not ready for an outage: there is no local KEK yet".into(),
             (false, missing) => {
@@ -267,21 +272,6 @@ impl Snapshot {
                 && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
     }
 
-    /// Whether the primary refuses us beyond doubt: what it once unwrapped for us may not be used any longer.
-    /// A key that is another one than before is no refusal: what is kept may then be the only copy.
-    pub fn refuses(&self) -> bool {
-        let refusal = |reason: &Reason| {
-            matches!(
-                reason.kind,
-                ReasonKind::Denied
-                    | ReasonKind::CredentialsRefused
-                    | ReasonKind::KeyMissing
-                    | ReasonKind::Sealed
-            )
-        };
-        self.phase == Phase::Failed && self.until.is_none() && self.reason.as_ref().is_some_and(refusal)
-    }
-
     /// Whether the key service was found to refuse us; a call that works then shows that it no longer does.
     pub fn is_refused(&self) -> bool {
         let kind = self.reason.as_ref().map(|reason| reason.kind);
@@ -319,8 +309,12 @@ impl Snapshot {
             }
             line.push_str(&format!("; remedy: {}", reason.remedy));
         }
-        if let (Phase::Ready, Some(offline)) = (self.phase, &self.offline) {
-            line.push_str(&format!("; {}", offline.line()));
+        match (self.phase, &self.offline) {
+            (Phase::Ready, Some(offline)) => line.push_str(&format!("; {}", offline.line())),
+            (Phase::Degraded, Some(offline)) if offline.keks + offline.seeds == 0 => {
+                line.push_str("; no key is in memory: nothing is wrapped or unwrapped until it is back");
+            }
+            _ => {}
         }
         line
     }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use tonic::Status;
 use zeroize::Zeroizing;
 
+use super::key_id;
 use super::routes::{Route, View};
 use super::status;
-use crate::backend::{BackendError, ErrorKind};
+use crate::backend::{BackendError, ErrorKind, KeyScope};
 use crate::clock::Deadline;
 use crate::local_kek::format::{self, ANNOTATION, Form, FormatError, Key};
 use crate::local_kek::{Kind, Listed, Subject};
@@ -32,7 +33,7 @@ pub(super) async fn wrap(
             keys.claim(subject.key_id).ok_or_else(|| {
                 BackendError::new(
                     ErrorKind::Unreachable,
-                    "there is no local KEK: the key service refused us a moment ago",
+                    "there is no local KEK yet, or local KEKs were turned off a moment ago",
                     "it is tried again; if it stays, look at /healthz",
                 )
             })?
@@ -52,6 +53,9 @@ pub(super) fn from_memory(
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Status> {
     let keys = &view.link.keys;
     match form {
+        Form::Direct if !view.link.routes.accept_foreign && !message.key_id.starts_with(key_id::PREFIX) => {
+            Ok(None)
+        }
         Form::Direct => Ok(keys.find(Kind::Seed, &message.key_id, &message.ciphertext)),
         Form::Local { wrapped } => {
             let kek = keys.find(Kind::Kek, &message.key_id, wrapped);
@@ -77,27 +81,55 @@ pub(super) fn told(snapshot: &Snapshot, error: &BackendError) -> Status {
     status::told(status::code(error.kind()), &text, error.remedy())
 }
 
-/// Has a form that was seen earlier unwrapped, and kept. False when no key service can do it any more.
-///
-/// # Errors
-/// The key service's; the form may be tried again.
-pub async fn preload(view: &View, form: &Listed, deadline: Deadline) -> Result<bool, BackendError> {
-    let ways = match view.link.routes.find(&view.snapshot, &form.key_id, &form.wrapped) {
+/// How unwrapping ahead went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// The key is in memory.
+    Kept,
+    /// Not now: its key service was not read yet, failed, or the key could not be kept.
+    NotYet,
+    /// No key service can unwrap it any more, or may.
+    Never,
+}
+
+/// Has a form that was seen earlier unwrapped, and kept. Of key services in `failed` nothing is asked; one that
+/// fails is added.
+pub async fn unwrap_ahead(
+    view: &View,
+    form: &Listed,
+    failed: &mut Vec<KeyScope>,
+    deadline: Deadline,
+) -> Ahead {
+    let routes = &view.link.routes;
+    let ways = match routes.find(&view.snapshot, &form.key_id, &form.wrapped) {
         Route::Known(ways) => ways,
-        Route::Foreign(way) if form.kind == Kind::Seed => vec![way],
+        Route::Foreign(way) if form.kind == Kind::Seed && routes.accept_foreign => vec![way],
         // A key service that was not read yet may know it.
         Route::Unknown if !view.snapshot.decrypt_only.iter().all(ServiceState::is_readable) => {
-            return Ok(true);
+            return Ahead::NotYet;
         }
-        Route::Foreign(_) | Route::Unknown | Route::Unreadable => return Ok(false),
+        Route::Foreign(_) | Route::Unknown | Route::Unreadable => return Ahead::Never,
     };
+    let mut outcome = Ahead::Never;
     for way in ways {
         let (backend, subject) = (way.backend.as_ref(), way.subject(&form.key_id));
+        if backend.ciphertext_version(&form.wrapped) != Some(way.version) {
+            continue;
+        }
+        if failed.contains(backend.scope()) {
+            outcome = Ahead::NotYet;
+            continue;
+        }
         match view.link.keys.unwrap(backend, form.kind, subject, &form.wrapped, deadline).await {
-            Ok(_) => return Ok(true),
+            Ok(_) if view.link.keys.has(form) => return Ahead::Kept,
+            Ok(_) => return Ahead::NotYet,
             Err(error) if matches!(error.kind(), ErrorKind::BadCiphertext | ErrorKind::VersionGone) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, KMS_KEY_ID = form.key_id, "a key could not be unwrapped ahead of time");
+                failed.push(backend.scope().clone());
+                outcome = Ahead::NotYet;
+            }
         }
     }
-    Ok(false)
+    outcome
 }

@@ -13,7 +13,7 @@ mod service;
 mod status;
 
 pub use connection::{Connection, Incoming, KmsStream};
-pub use local::preload;
+pub use local::{Ahead, unwrap_ahead};
 pub use refresh::{Refresh, RefreshRequests};
 pub use routes::{Link, Routes, View};
 pub use service::{KmsService, MAX_MESSAGE};

@@ -18,9 +18,11 @@ pub(super) fn code(kind: ErrorKind) -> Code {
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,
         ErrorKind::Deadline => Code::DeadlineExceeded,
         ErrorKind::Denied | ErrorKind::CredentialsRefused => Code::PermissionDenied,
-        ErrorKind::NotFound | ErrorKind::VersionGone | ErrorKind::VersionAhead | ErrorKind::KeyUnusable => {
-            Code::FailedPrecondition
-        }
+        ErrorKind::NotFound
+        | ErrorKind::SoftDeleted
+        | ErrorKind::VersionGone
+        | ErrorKind::VersionAhead
+        | ErrorKind::KeyUnusable => Code::FailedPrecondition,
         ErrorKind::BadCiphertext => Code::InvalidArgument,
         ErrorKind::Internal => Code::Internal,
     }

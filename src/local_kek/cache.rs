@@ -11,13 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
+use super::flight::Flights;
 use super::format::Key;
 use super::group::{self, Group, Owner};
 use super::groups::Groups;
 use super::list::{List, Listed};
 use super::record::{Fingerprint, Kind, Record};
 use super::standing::Standing;
-use crate::backend::KeyScope;
+use crate::backend::{KeyScope, KeyVersions};
 use crate::clock::{BootTime, unix_seconds};
 use crate::config::local_kek::Policy;
 use crate::snapshot::{KnownKey, OfflineState};
@@ -50,7 +51,7 @@ impl<'a> Subject<'a> {
 /// The cache. One for the whole life of the agent: a reload must not lose a key.
 pub struct Cache {
     inner: Mutex<Inner>,
-    pub(super) flights: [tokio::sync::Mutex<()>; 16],
+    pub(super) flights: Flights,
     pub(super) making: tokio::sync::Mutex<()>,
     pub(super) unwraps: AtomicU64,
 }
@@ -80,7 +81,7 @@ impl Cache {
         let inner = Inner { keys: Groups::of(groups), list };
         let cache = Self {
             inner: Mutex::new(inner),
-            flights: Default::default(),
+            flights: Flights::default(),
             making: tokio::sync::Mutex::default(),
             unwraps: AtomicU64::new(0),
         };
@@ -186,9 +187,30 @@ impl Cache {
         inner.keys.wants_another(key_id)
     }
 
+    /// Whether there is a local KEK under `key_id` that may be used once more.
+    pub fn is_usable(&self, key_id: &str) -> bool {
+        self.lock().keys.is_usable(key_id)
+    }
+
     /// The forms that were seen and are not unwrapped.
     pub fn missing(&self) -> Vec<Listed> {
         self.lock().missing().cloned().collect()
+    }
+
+    /// Whether the key of that form is in memory.
+    pub fn has(&self, form: &Listed) -> bool {
+        self.lock().keys.has(&form.fingerprint())
+    }
+
+    /// A form that was seen, of one of these versions of a key, whose key is in memory.
+    pub fn sample(&self, scope: &KeyScope, versions: &KeyVersions) -> Option<Listed> {
+        let inner = self.lock();
+        let of_it =
+            |owner: &Owner| owner.scope == *scope && versions.get(&owner.version) == Some(&owner.created);
+        let mut forms = inner.list.forms();
+        forms
+            .find(|(fingerprint, _)| inner.keys.owner(fingerprint).is_some_and(of_it))
+            .map(|(_, form)| form.clone())
     }
 
     /// Writes the list of forms down, when something is new.
@@ -222,8 +244,10 @@ impl Cache {
             all.filter(|(_, entry)| (entry.kind == Kind::Seed) == seed).count()
         };
         let missing = inner.missing().count();
+        let usable = own.as_ref().is_some_and(|record| record.uses < policy.max_uses);
         Some(OfflineState {
-            ready: own.is_some() && missing == 0,
+            ready: usable && missing == 0 && !inner.keys.crowded,
+            crowded: inner.keys.crowded,
             max_offline_seconds: policy.max_offline.as_secs(),
             until: open.iter().map(|group| group.contact().plus(policy.max_offline)).max(),
             keks: count(false),

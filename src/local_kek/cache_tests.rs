@@ -218,3 +218,60 @@ fn damaged_memory_is_given_up() {
     assert!(next.find(Kind::Kek, "v1.a", b"vault:v1:kek").is_none(), "a damaged key is not used");
     assert!(name.starts_with(Cache::store_prefix()));
 }
+
+/// The old cluster's key has the same name, and its first versions are switched off; the new one's first is in use.
+#[test]
+fn a_version_that_another_cluster_has_switched_off_is_not_ours() {
+    let (cache, scope) = (cache(), scope("k"));
+    let ours = Subject { created: Some(777), ..subject(&scope, 1, "v1.new") };
+    cache.adopt(ours, b"vault:v1:new", &key());
+    let primary = Standing { versions: KeyVersions::from([(1, 777)]), ..standing(&scope) };
+    let shown = KeyVersions::from([(3, 300), (4, 400)]);
+    let old = Standing { versions: shown, min_version: 3, ..standing(&scope) };
+    cache.settle(&[primary.clone(), old.clone()]);
+    assert!(cache.claim("v1.new").is_some());
+    cache.settle(&[old, primary]);
+    assert!(cache.claim("v1.new").is_some());
+}
+
+/// A cluster that was restored from another one's snapshot has the very same key.
+#[test]
+fn a_key_that_two_clusters_have_is_refused_when_both_refuse() {
+    let (cache, scope) = (cache(), scope("k"));
+    cache.adopt(subject(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
+    let refusing = Standing { refuses: true, ..standing(&scope) };
+    cache.settle(&[standing(&scope), refusing.clone()]);
+    assert!(cache.claim("v1.a").is_some());
+    cache.keep(Kind::Seed, subject(&scope, 1, "v1.a"), b"vault:v1:seed", &[1; 32]);
+    assert!(cache.find(Kind::Seed, "v1.a", b"vault:v1:seed").is_some());
+    cache.settle(&[refusing.clone(), refusing]);
+    assert!(cache.claim("v1.a").is_none());
+}
+
+/// After a key was given up for another one of its name, a refusal ends the use of both.
+#[test]
+fn a_refusal_also_wipes_what_belongs_to_a_key_that_was_given_up() {
+    let (cache, scope) = (cache(), scope("k"));
+    cache.adopt(subject(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
+    let accepted = Standing { versions: KeyVersions::from([(1, 999)]), ..standing(&scope) };
+    let later = BootTime::now().plus(Duration::from_secs(60));
+    let before = cache.state(None).unwrap().until;
+    cache.settle(&[Standing { contact: Some(later), ..accepted.clone() }]);
+    assert!(cache.claim("v1.a").is_some());
+    assert_eq!(cache.state(None).unwrap().until, before, "another key's answer does not count");
+    cache.settle(&[Standing { refuses: true, ..accepted }]);
+    assert!(cache.claim("v1.a").is_none());
+}
+
+#[test]
+fn many_local_keks_of_ours_make_way_after_a_restart() {
+    let (cache, scope) = (cache(), scope("k"));
+    for number in 0..1008 {
+        let form = number.to_string().into_bytes();
+        assert!(cache.adopt(subject(&scope, 1, "v1.a"), &form, &key()), "{number}");
+    }
+    let next = restarted(&cache, Some(POLICY));
+    assert!(next.adopt(subject(&scope, 1, "v1.a"), b"one more", &key()));
+    assert_eq!(next.claim("v1.a").unwrap().1, b"one more");
+    assert!(next.state(Some("v1.a")).unwrap().crowded, "what made way is told");
+}

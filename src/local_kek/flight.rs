@@ -1,6 +1,8 @@
 //! The calls to the key service behind the cache: one for all who want the same key at once.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
@@ -10,6 +12,37 @@ use super::format::{KEY_BYTES, kek_data};
 use super::record::{Fingerprint, Kind};
 use crate::backend::{Backend, BackendError, ErrorKind};
 use crate::clock::Deadline;
+
+/// The unwraps under way, by what is unwrapped.
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<Fingerprint, Arc<Turn>>>);
+
+/// Whose turn it is, and what the one before failed with: who waited for it takes that for an answer.
+type Turn = tokio::sync::Mutex<Option<BackendError>>;
+
+/// A caller's part in a flight.
+struct Seat<'a> {
+    flights: &'a Flights,
+    fingerprint: Fingerprint,
+    turn: Arc<Turn>,
+}
+
+impl Flights {
+    fn join(&self, fingerprint: Fingerprint) -> Seat<'_> {
+        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Seat { flights: self, fingerprint, turn: under_way.entry(fingerprint).or_default().clone() }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last one: the table's and ours.
+        if Arc::strong_count(&self.turn) <= 2 {
+            under_way.remove(&self.fingerprint);
+        }
+    }
+}
 
 impl Cache {
     /// The key whose wrapped form this is: the one in memory, or what `backend` makes of it, which is kept.
@@ -28,22 +61,27 @@ impl Cache {
         if !self.is_on() {
             return backend.unwrap(wrapped, &data, deadline).await;
         }
-        let Fingerprint([first, ..]) = Fingerprint::of(kind, subject.key_id, wrapped);
-        let Some(flight) = self.flights.get(usize::from(first) % self.flights.len()) else {
-            return backend.unwrap(wrapped, &data, deadline).await;
-        };
-        let _alone = tokio::time::timeout_at(deadline.instant(), flight.lock())
+        let flight = self.flights.join(Fingerprint::of(kind, subject.key_id, wrapped));
+        let mut failure = tokio::time::timeout_at(deadline.instant(), flight.turn.lock())
             .await
-            .map_err(|_| BackendError::deadline("waiting for another call that unwraps a key"))?;
+            .map_err(|_| BackendError::deadline("waiting for another call that unwraps the same key"))?;
         if let Some(found) = self.find(kind, subject.key_id, wrapped) {
             return Ok(found);
         }
-        let secret = backend.unwrap(wrapped, &data, deadline).await?;
-        self.unwraps.fetch_add(1, Ordering::Relaxed);
-        if kind == Kind::Seed || secret.len() == KEY_BYTES {
-            self.keep(kind, subject, wrapped, &secret);
+        if let Some(error) = &*failure {
+            return Err(error.clone());
         }
-        Ok(secret)
+        let unwrapped = backend.unwrap(wrapped, &data, deadline).await;
+        self.unwraps.fetch_add(1, Ordering::Relaxed);
+        match &unwrapped {
+            Ok(secret) if kind == Kind::Seed || secret.len() == KEY_BYTES => {
+                self.keep(kind, subject, wrapped, secret);
+            }
+            // A short deadline is its caller's own.
+            Err(error) if error.kind() != ErrorKind::Deadline => *failure = Some(error.clone()),
+            Ok(_) | Err(_) => {}
+        }
+        unwrapped
     }
 
     /// Makes the local KEK for a version of the primary's key, unless there is one that will do. It is unwrapped
@@ -78,13 +116,34 @@ impl Cache {
                 "stop writing Secrets, and look at the key service: it is not what it should be",
             ));
         }
-        // While the key service refuses us as far as we know, it stays unused; who wraps then tries again.
-        if !self.adopt(subject, &wrapped, &key) && !self.is_refused(subject) {
-            return Err(BackendError::new(
-                ErrorKind::Internal,
-                format!("a new local KEK under {} cannot be kept in memory", subject.scope),
-                "look at the log and at the limits of memory (LimitMEMLOCK=, MemoryMax=)",
-            ));
+        // A server that does not know associated data takes no notice of it, and its successor would not unwrap.
+        match backend.unwrap(&wrapped, &[], deadline).await {
+            Err(error) if error.kind() == ErrorKind::BadCiphertext => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                return Err(BackendError::new(
+                    ErrorKind::KeyUnusable,
+                    "the key service takes no notice of associated data, which binds a local KEK to its key_id; none is used",
+                    "update Vault or OpenBao, or set local_kek.enabled = false",
+                ));
+            }
+        }
+        if !self.adopt(subject, &wrapped, &key) {
+            return Err(match self.is_refused(subject) {
+                true => BackendError::new(
+                    ErrorKind::Unreachable,
+                    format!(
+                        "a new local KEK under {} is not used yet: the key service refused us a moment ago",
+                        subject.scope
+                    ),
+                    "it is tried again; if it stays, look at /healthz",
+                ),
+                false => BackendError::new(
+                    ErrorKind::Internal,
+                    format!("a new local KEK under {} cannot be kept in memory", subject.scope),
+                    "look at the log and at the limits of memory (LimitMEMLOCK=, MemoryMax=)",
+                ),
+            });
         }
         tracing::info!(
             KMS_KEY_ID = subject.key_id,

@@ -9,6 +9,7 @@
 //! 4096 records
 //! ```
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -101,11 +102,21 @@ impl Group {
         let length = usize::try_from(number(20)?).map_err(io::Error::other)?;
         let owner = serde_json::from_slice(header.get(OWNER..OWNER + length).ok_or_else(too_small)?)?;
         let records = memory.bytes().get(HEADER..).unwrap_or_default().chunks_exact(RECORD).enumerate();
-        let entry = |(slot, bytes)| {
-            let record = Record::read(bytes)?;
-            Some((record.fingerprint, Entry { slot, kind: record.kind, wanted: 0 }))
-        };
-        let entries = records.filter_map(entry).collect();
+        let mut entries: HashMap<Fingerprint, Entry> = HashMap::new();
+        let mut own: Option<(Fingerprint, (i64, Reverse<u64>))> = None;
+        for (slot, bytes) in records {
+            let Some(record) = Record::read(bytes) else { continue };
+            entries.insert(record.fingerprint, Entry { slot, kind: record.kind, wanted: 0 });
+            // Made within one second: the one that was used less.
+            let age = (record.made, Reverse(record.uses));
+            if record.kind == Kind::Own && own.is_none_or(|(_, newest)| age > newest) {
+                own = Some((record.fingerprint, age));
+            }
+        }
+        // The others only unwrap, and may make way.
+        let newest = own.map(|(fingerprint, _)| fingerprint);
+        let older = entries.iter_mut().filter(|(fingerprint, _)| Some(**fingerprint) != newest);
+        older.filter(|(_, entry)| entry.kind == Kind::Own).for_each(|(_, entry)| entry.kind = Kind::Kek);
         Ok(Self { owner, name, memory, entries })
     }
 

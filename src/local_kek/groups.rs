@@ -2,14 +2,12 @@
 //!
 //! Must not know locks or calls; one caller at a time.
 
-use std::cmp::Reverse;
-
 use zeroize::Zeroizing;
 
 use super::format::{KEY_BYTES, Key};
 use super::group::{Group, LENGTH, Owner};
 use super::record::{Fingerprint, Kind, Record};
-use super::standing::Standing;
+use super::standing::{Standing, Verdict};
 use crate::clock::{BootTime, unix_seconds};
 use crate::config::local_kek::Policy;
 
@@ -25,14 +23,16 @@ pub(super) struct Groups {
     /// What is allowed; nothing is kept without it.
     pub policy: Option<Policy>,
     groups: Vec<Group>,
-    /// The key services that refuse: nothing of theirs is kept.
-    refusing: Vec<Standing>,
+    /// How the key services stood the last time.
+    standings: Vec<Standing>,
     /// The fingerprint of the local KEK that wraps under a key_id.
     current: Vec<(String, Fingerprint)>,
     /// Counts what is wanted: the order of last use.
     count: u64,
     /// What made way since somebody asked.
     evicted: Vec<Fingerprint>,
+    /// Whether anything ever made way: more is in use than is kept.
+    pub crowded: bool,
 }
 
 impl Groups {
@@ -48,6 +48,11 @@ impl Groups {
     /// Whether there is such a key.
     pub(super) fn has(&self, fingerprint: &Fingerprint) -> bool {
         self.groups.iter().any(|group| group.has(fingerprint))
+    }
+
+    /// Whose key that is.
+    pub(super) fn owner(&self, fingerprint: &Fingerprint) -> Option<&Owner> {
+        self.groups.iter().find(|group| group.has(fingerprint)).map(|group| &group.owner)
     }
 
     /// The groups whose keys may be used now.
@@ -81,9 +86,7 @@ impl Groups {
         let records: Vec<Record> = own.iter().filter_map(|fingerprint| self.find(fingerprint)).collect();
         let ours =
             |record: &Record| Fingerprint::of(Kind::Own, key_id, &record.wrapped) == record.fingerprint;
-        // Made within one second: the one that was used less.
-        let age = |record: &Record| (record.made, Reverse(record.uses));
-        let newest = records.into_iter().filter(ours).max_by_key(age)?;
+        let newest = records.into_iter().filter(ours).max_by_key(|record| record.made)?;
         self.current.push((key_id.to_owned(), newest.fingerprint));
         Some(newest)
     }
@@ -103,13 +106,20 @@ impl Groups {
     pub(super) fn wants_another(&mut self, key_id: &str) -> bool {
         let Some(policy) = self.policy else { return false };
         let Some(record) = self.own(key_id) else { return true };
-        let age = u64::try_from(unix_seconds().saturating_sub(record.made)).unwrap_or_default();
+        // One from the future was made while the clock was wrong: its age is not known.
+        let age = u64::try_from(unix_seconds().saturating_sub(record.made)).unwrap_or(u64::MAX);
         age >= policy.max_age.as_secs() || record.uses >= policy.max_uses - policy.max_uses / 4
+    }
+
+    /// Whether there is a local KEK under `key_id` that may be used once more.
+    pub(super) fn is_usable(&mut self, key_id: &str) -> bool {
+        let Some(policy) = self.policy else { return false };
+        self.own(key_id).is_some_and(|record| record.uses < policy.max_uses)
     }
 
     /// Whether nothing of that key may be kept.
     pub(super) fn is_refused(&self, owner: &Owner) -> bool {
-        self.refusing.iter().any(|standing| standing.owns(owner))
+        Verdict::of(owner, &self.standings).refused
     }
 
     /// Keeps a key that the key service has just wrapped or unwrapped: it was reached. False when it cannot be
@@ -144,6 +154,7 @@ impl Groups {
 
     /// What made way for others since the last time: there is no room to unwrap it ahead.
     pub(super) fn take_evicted(&mut self) -> Vec<Fingerprint> {
+        self.crowded |= !self.evicted.is_empty();
         std::mem::take(&mut self.evicted)
     }
 
@@ -156,27 +167,18 @@ impl Groups {
     /// Takes in how the key services stand, and wipes what may not be used any longer.
     pub(super) fn settle(&mut self, standings: &[Standing]) {
         let Some(policy) = self.policy else { return };
-        self.refusing.clear();
-        for standing in standings {
-            // Two clusters may have keys of one name: one that was not read yet has no say over the other's.
-            let same_name = standings.iter().filter(|other| other.scope == standing.scope).count();
-            if standing.versions.is_empty() && same_name > 1 {
-                continue;
-            }
-            if standing.refuses {
-                self.refusing.push(standing.clone());
-                self.wipe("the key service refuses us", |group| standing.owns(&group.owner));
-            }
-            self.wipe("min_decryption_version was raised above their key's version", |group| {
-                standing.disowns(&group.owner)
-            });
-            for group in self.groups.iter_mut().filter(|group| standing.owns(&group.owner)) {
-                if let Some(contact) = standing.contact.filter(|contact| *contact > group.contact()) {
-                    group.set_contact(contact);
-                }
+        self.standings = standings.to_vec();
+        for group in &mut self.groups {
+            let contact = Verdict::of(&group.owner, standings).contact;
+            if let Some(contact) = contact.filter(|contact| *contact > group.contact()) {
+                group.set_contact(contact);
             }
         }
         let now = BootTime::now();
+        self.wipe("the key service refuses us", |group| Verdict::of(&group.owner, standings).refused);
+        self.wipe("min_decryption_version was raised above their key's version", |group| {
+            Verdict::of(&group.owner, standings).disowned
+        });
         self.wipe("the key service was not reached for local_kek.max_offline", |group| {
             now >= group.contact().plus(policy.max_offline)
         });

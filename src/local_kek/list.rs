@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::format::kek_data;
 use super::record::{Fingerprint, Kind};
 
 /// The only format so far.
@@ -34,6 +35,11 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// What the key service has bound it to.
+    pub fn data(&self) -> Vec<u8> {
+        if self.kind == Kind::Seed { Vec::new() } else { kek_data(&self.key_id) }
+    }
+
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.kind, &self.key_id, &self.wrapped)
     }
@@ -126,12 +132,13 @@ impl List {
         Some(Unsaved { path, forms: self.forms.iter().map(|(_, form)| form.clone()).collect() })
     }
 
-    /// How the writing went. A failure is told once, and tried again when something is new.
+    /// How the writing went. A failure is told once, and tried again.
     pub(super) fn saved(&mut self, written: io::Result<()>) {
         let Err(error) = written else {
             self.told = false;
             return;
         };
+        self.changed = true;
         if !std::mem::replace(&mut self.told, true) {
             tracing::warn!(
                 "the list of wrapped keys cannot be written: {error}; an agent that starts later is not ready for an outage until each was asked for. Look at server.state_dir"

@@ -1,4 +1,4 @@
-//! How a key service stands, as far as its keys in memory are concerned.
+//! How key services stand, as far as their keys in memory are concerned.
 
 use super::group::Owner;
 use crate::backend::{KeyScope, KeyVersions};
@@ -20,19 +20,31 @@ pub struct Standing {
     pub min_version: u32,
 }
 
-impl Standing {
-    /// Whether that version is one of its key. Before its key was read, all of that name are.
-    pub(super) fn owns(&self, owner: &Owner) -> bool {
-        let same = |created: &i64| *created == owner.created;
-        self.scope == owner.scope
-            && (self.versions.is_empty() || self.versions.get(&owner.version).is_some_and(same))
-    }
+/// What all key services together say of one version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The last good answer of one that has this version.
+    pub contact: Option<BootTime>,
+    /// All that may have it refuse.
+    pub refused: bool,
+    /// All that may have it have switched it off.
+    pub disowned: bool,
+}
 
-    /// Whether that version is one of its key, and was switched off. The service does not show such a one.
-    pub(super) fn disowns(&self, owner: &Owner) -> bool {
-        let known = self.versions.get(&owner.version);
-        self.scope == owner.scope
-            && owner.version < self.min_version
-            && known.is_none_or(|created| *created == owner.created)
+impl Verdict {
+    /// Asks those that have the version; when none has, those whose key has the name: the version may be one that a
+    /// service no longer shows, or of a key that is given up. One alone that still lets it be unwrapped decides.
+    pub(super) fn of(owner: &Owner, standings: &[Standing]) -> Self {
+        let named = || standings.iter().filter(|standing| standing.scope == owner.scope);
+        let has = |standing: &&Standing| standing.versions.get(&owner.version) == Some(&owner.created);
+        let owners: Vec<&Standing> = named().filter(has).collect();
+        let those = if owners.is_empty() { named().collect() } else { owners.clone() };
+        // Of one that was not read in this run yet, an answer tells nothing.
+        let good = owners.iter().filter(|standing| !standing.refuses);
+        Self {
+            contact: good.filter_map(|standing| standing.contact).max(),
+            refused: !those.is_empty() && those.iter().all(|standing| standing.refuses),
+            disowned: !those.is_empty() && those.iter().all(|standing| owner.version < standing.min_version),
+        }
     }
 }

@@ -11,7 +11,8 @@ use tokio::task::{JoinError, JoinSet};
 use super::dispatcher;
 use super::error::AgentError;
 use super::identity::IdentityFile;
-use super::observer::{Local, Observer};
+use super::local::Local;
+use super::observer::Observer;
 use super::phase::{Rules, State};
 use super::publisher::{DecryptOnly, Message, Outlet, Place, Publisher};
 use super::services;
@@ -108,14 +109,11 @@ impl Prepared {
                 .map(|(number, other)| (Place::DecryptOnly(number), other.backend.clone(), 0)),
         );
         for (place, backend, version) in services {
-            let (surprises, local) = match place {
-                Place::Primary => {
-                    let local =
-                        self.link.policy.map(|_| Local { keys: self.link.keys.clone(), epoch: self.epoch });
-                    (self.link.refresh.surprises(), local)
-                }
-                Place::DecryptOnly(_) => (Arc::default(), None),
+            let surprises = match place {
+                Place::Primary => self.link.refresh.surprises(),
+                Place::DecryptOnly(_) => Arc::default(),
             };
+            let local = self.link.policy.map(|_| Local { keys: self.link.keys.clone(), epoch: self.epoch });
             let (ask, requests) = mpsc::channel(4);
             observers.push(ask);
             let upkeep = backend.clone();

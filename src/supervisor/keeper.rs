@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Deadline;
-use crate::kms::{Link, View, preload};
+use crate::kms::{Ahead, Link, View, unwrap_ahead};
 use crate::local_kek::{Cache, Standing, Subject};
 use crate::retry::{Backoff, spread};
 use crate::snapshot::Snapshot;
 
 /// How often time alone is looked at: what is over is wiped within it.
 const TICK: Duration = Duration::from_secs(1);
+/// How often keys of key services that are not configured are looked for. A reload takes less time to prove itself.
+const RETAIN: Duration = Duration::from_secs(60);
 /// Time for one call.
 const CALL: Duration = Duration::from_secs(3);
 /// Between two unwraps ahead of time: ten a second, beside the API server's own.
@@ -28,7 +30,7 @@ const PACE: Duration = Duration::from_millis(100);
 pub(super) async fn watch(keys: Arc<Cache>, mut views: watch::Receiver<View>) -> Result<(), String> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut shown: Option<Arc<Link>> = None;
+    let (mut shown, mut retained): (Option<Arc<Link>>, _) = (None, Instant::now());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -36,11 +38,12 @@ pub(super) async fn watch(keys: Arc<Cache>, mut views: watch::Receiver<View>) ->
         }
         let view = views.borrow_and_update().clone();
         keys.settle(&standings(&view.snapshot));
-        if !shown.as_ref().is_some_and(|link| Arc::ptr_eq(link, &view.link)) {
-            // Another configuration has proven itself.
+        let changed = !shown.as_ref().is_some_and(|link| Arc::ptr_eq(link, &view.link));
+        if changed || retained.elapsed() >= RETAIN {
+            // A configuration that did not prove itself, or calls that ended late, may have left something.
             keys.set_policy(view.link.policy);
             keys.retain(&view.snapshot.scopes);
-            shown = Some(view.link);
+            (shown, retained) = (Some(view.link), Instant::now());
         }
     }
 }
@@ -100,21 +103,22 @@ async fn work(keys: &Cache, view: &View, views: &watch::Receiver<View>) -> bool 
             return false;
         }
     }
+    let (mut failed, mut all) = (Vec::new(), true);
     for form in keys.missing() {
         // Another configuration or another state: begin anew with it.
         let now = views.borrow().clone();
         if !Arc::ptr_eq(&now.link, &view.link) || !now.snapshot.can_wrap() {
             return true;
         }
-        match preload(&now, &form, Deadline::after(CALL)).await {
-            Ok(true) => {}
-            Ok(false) => keys.forget(&form),
-            Err(error) => {
-                tracing::debug!(%error, KMS_KEY_ID = form.key_id, "a wrapped key could not be unwrapped ahead of time");
-                return false;
+        match unwrap_ahead(&now, &form, &mut failed, Deadline::after(CALL)).await {
+            Ahead::Kept => {}
+            Ahead::Never => keys.forget(&form),
+            Ahead::NotYet => {
+                all = false;
+                continue;
             }
         }
         tokio::time::sleep(PACE).await;
     }
-    true
+    all
 }

@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod keeper;
 mod kms_server;
+mod local;
 mod observer;
 pub mod phase;
 mod publisher;

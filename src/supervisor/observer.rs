@@ -11,13 +11,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::local::Local;
 use super::phase::Event;
 use super::publisher::{Message, Place};
-use crate::backend::{Backend, BackendError, ErrorKind, KeyDescription};
+use super::reasons::is_refusal;
+use crate::backend::{Backend, BackendError, ErrorKind};
 use crate::clock::Deadline;
 use crate::config::settings::Health;
-use crate::kms::key_id;
-use crate::local_kek::{Cache, Subject};
 use crate::retry::{Backoff, spread};
 
 /// Time for one background call.
@@ -45,30 +45,8 @@ pub(super) struct Observer {
     pub requests: mpsc::Receiver<oneshot::Sender<()>>,
     /// Calls that went otherwise than the state lets expect.
     pub surprises: Arc<Notify>,
-    /// What it takes to make a local KEK; `None` without local KEKs, and where nothing is wrapped.
+    /// What it takes to look after local KEKs; `None` without them.
     pub local: Option<Local>,
-}
-
-/// The keys in memory, and the epoch of our key_ids.
-pub(super) struct Local {
-    pub keys: Arc<Cache>,
-    pub epoch: u32,
-}
-
-impl Local {
-    /// Makes the local KEK for the key as it was read: nobody may be told of a new version before one can wrap
-    /// under it without the key service.
-    async fn prepare(&self, backend: &dyn Backend, key: &KeyDescription) -> Result<(), BackendError> {
-        let Some(created) = key.versions.get(&key.latest).copied() else { return Ok(()) };
-        let key_id = key_id::derive(backend.scope(), key.latest, created, self.epoch);
-        let (version, created) = (key.latest, Some(created));
-        let subject = Subject { scope: backend.scope(), version, created, key_id: &key_id };
-        match self.keys.prepare(backend, subject, Deadline::after(CALL)).await {
-            Err(error) if is_outage(&error) => Err(error),
-            // A refusal shows in the round trips; what was wrapped earlier is still unwrapped.
-            Ok(()) | Err(_) => Ok(()),
-        }
-    }
 }
 
 /// What the last checks left behind.
@@ -166,7 +144,30 @@ impl Observer {
                 _ => self.try_round_trip(watch).await,
             }
         }
+        if let (Place::DecryptOnly(_), Some(error)) = (self.place, watch.read_fault.clone())
+            && is_refusal(&error)
+            && !watch.confirmed
+        {
+            self.confirm_read(watch).await;
+        }
         self.plan(watch);
+    }
+
+    /// A key service that only unwraps refuses: it is asked again, at every address, before that is believed.
+    async fn confirm_read(&self, watch: &mut Watch) {
+        tokio::time::sleep(CONFIRM_AFTER).await;
+        self.read(watch).await;
+        let again = watch.read_fault.clone().filter(is_refusal);
+        let Some(error) = again else { return };
+        // Where reading is allowed and unwrapping is not, the reads of all addresses say nothing.
+        let confirmed = match self.backend.confirm(None, Deadline::after(CALL * 2)).await {
+            Ok(()) => error.kind() == ErrorKind::Denied,
+            Err(error) => is_refusal(&error),
+        };
+        if confirmed {
+            watch.confirmed = true;
+            self.tell(Event::RoundTripFailed { error, confirmed }).await;
+        }
     }
 
     /// When to look again: by the intervals when all is well, else sooner, by the kind of the fault.
@@ -192,20 +193,36 @@ impl Observer {
         (watch.read_at, watch.trip_at) = (next, next);
     }
 
+    /// Between two reads, and between two round trips. With local KEKs no call shows a refusal, and it must be
+    /// believed within one probe interval: confirming it takes its time.
+    fn intervals(&self) -> (Duration, Duration) {
+        let (read, trip) = (self.health.key_check_interval, self.health.probe_interval);
+        match self.local {
+            Some(_) => (read.min(trip * 2 / 3), trip * 2 / 3),
+            None => (read, trip),
+        }
+    }
+
     async fn read(&self, watch: &mut Watch) {
-        watch.read_at = Instant::now() + spread(self.health.key_check_interval);
+        watch.read_at = Instant::now() + spread(self.intervals().0);
         let mut described = self.backend.describe(watch.version, Deadline::after(CALL)).await;
-        if let (Ok(key), Some(local)) = (&described, &self.local)
-            && let Err(error) = local.prepare(self.backend.as_ref(), key).await
-        {
-            described = Err(error);
+        let mut whole = true;
+        if let (Ok(key), Some(local)) = (&mut described, &self.local) {
+            match self.place {
+                Place::Primary => whole = local.prepare(self.backend.as_ref(), key, watch.version).await,
+                Place::DecryptOnly(_) => {
+                    let unwraps = local.try_unwrap(self.backend.as_ref(), key).await;
+                    described = unwraps.and(described);
+                }
+            }
         }
         match described {
             Ok(description) => {
                 watch.read_fault = None;
+                watch.confirmed &= self.place == Place::Primary;
                 let latest = description.latest;
                 let again = self.tell(Event::Described(description)).await;
-                if again {
+                if again || !whole {
                     watch.read_at = Instant::now() + spread(SOON.min(self.health.key_check_interval));
                 }
                 // A lagging replica's version is not taken; one that is older for good is.
@@ -223,11 +240,7 @@ impl Observer {
     }
 
     async fn try_round_trip(&self, watch: &mut Watch) {
-        // With local KEKs no call shows a refusal, and it must be believed within one interval: confirming it
-        // takes its time.
-        let interval = self.health.probe_interval;
-        watch.trip_at =
-            Instant::now() + spread(if self.local.is_some() { interval * 2 / 3 } else { interval });
+        watch.trip_at = Instant::now() + spread(self.intervals().1);
         match self.round_trip(watch.version).await {
             Ok(()) => {
                 watch.trip_fault = None;
@@ -257,7 +270,7 @@ impl Observer {
         if is_outage(&error) {
             return self.failed(watch, error, false).await;
         }
-        if error.kind() == ErrorKind::KeyUnusable {
+        if matches!(error.kind(), ErrorKind::KeyUnusable | ErrorKind::SoftDeleted) {
             return self.failed(watch, error, true).await;
         }
         let mut last = error;
@@ -328,6 +341,6 @@ impl Observer {
 }
 
 /// Whether the service is away, or our own credentials cannot be read: nobody has refused anything.
-fn is_outage(error: &BackendError) -> bool {
+pub(super) fn is_outage(error: &BackendError) -> bool {
     error.kind().is_outage() || error.kind() == ErrorKind::CredentialsUnreadable
 }

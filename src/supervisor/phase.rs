@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::reasons::{key_replaced, key_rolled_back, no_contact, reason_of};
+use super::reasons::{is_refusal, key_replaced, key_rolled_back, no_contact, reason_of};
 use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyScope, KeyVersions};
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
@@ -23,6 +23,9 @@ use crate::snapshot::{Announce, KnownKey, Phase, Reason, ReasonKind};
 const LAGS_BELIEVED: u32 = 3;
 /// Time from one such sight to the next that counts: replication needs it, and calls force reads.
 const LAG_APART: Duration = Duration::from_secs(4);
+
+/// How long a sealed service must stay so before that counts as a refusal that is beyond doubt.
+const SEALED_BELIEVED: Duration = Duration::from_secs(5);
 
 /// What never changes during a run.
 #[derive(Clone, Debug)]
@@ -136,6 +139,19 @@ impl State {
     /// Whether the key is another one than we know.
     pub fn has_mismatch(&self) -> bool {
         self.mismatch.is_some()
+    }
+
+    /// Whether the key service refuses us beyond doubt: what it once unwrapped for us may not be used any longer,
+    /// also while the key is another one than we know. That alone is no refusal: what is kept may be the only copy.
+    pub fn refuses(&self, now: BootTime) -> bool {
+        match &self.wrap_fault {
+            // One look may have met a server that is just starting.
+            Some((error, _)) if error.kind() == ErrorKind::Sealed => {
+                self.rules.sealed_is_denied && now.since(self.since) >= SEALED_BELIEVED
+            }
+            Some((error, confirmed)) => *confirmed && is_refusal(error),
+            None => false,
+        }
     }
 
     fn learn(&mut self, description: &KeyDescription, versions: &KeyVersions) {

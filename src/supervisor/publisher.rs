@@ -9,16 +9,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::identity::IdentityFile;
 use super::phase::{Effect, Event, State, step};
-use crate::backend::{Backend, BackendError, ErrorKind, KeyVersions};
+use crate::backend::{Backend, KeyVersions};
 use crate::clock::BootTime;
 use crate::kms::{Link, View, key_id};
 use crate::snapshot::{KnownKey, Phase, ServiceState, Snapshot};
 
 /// How often time alone is looked at: the grace ends, addresses change.
 const TICK: Duration = Duration::from_secs(1);
-/// How often running a key service that only unwraps must refuse us before it is believed: each time after a
-/// fresh login, seconds apart.
-const REFUSALS_BELIEVED: u32 = 2;
 
 /// Which key service an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +42,8 @@ pub(super) struct DecryptOnly {
     pub key: Option<KnownKey>,
     pub problem: Option<String>,
     pub contact: Option<BootTime>,
-    /// How often running it refused us.
-    pub refusals: u32,
+    /// Whether it refuses us beyond doubt.
+    pub refuses: bool,
 }
 
 /// The owner of the state.
@@ -151,14 +148,13 @@ impl Publisher {
                 versions.extend(&description.versions);
                 service.key =
                     key_id::known_key(service.backend.scope(), &description, &versions, service.epoch);
-                (service.contact, service.refusals) = (Some(BootTime::now()), 0);
+                (service.contact, service.refuses) = (Some(BootTime::now()), false);
                 if service.problem.take().is_some() {
                     tracing::info!("decrypt_only {:?} is reached again", service.name);
                 }
             }
             Event::DescribeFailed(error) => {
                 let problem = error.to_string();
-                service.refusals = if refuses(&error) { service.refusals.saturating_add(1) } else { 0 };
                 if service.problem.is_none() {
                     tracing::warn!(
                         KMS_REASON = error.kind().name(),
@@ -169,6 +165,7 @@ impl Publisher {
                 }
                 service.problem = Some(problem);
             }
+            Event::RoundTripFailed { confirmed, .. } => service.refuses = confirmed,
             _ => {}
         }
     }
@@ -213,7 +210,7 @@ pub(super) fn render(
         scopes: scopes.map(|backend| backend.scope().clone()).collect(),
         offline: link.policy.and_then(|_| link.keys.state(state.key.as_ref().map(|key| &*key.key_id))),
     };
-    snapshot.primary.refuses = snapshot.refuses();
+    snapshot.primary.refuses = state.refuses(BootTime::now());
     // While the key is another one than we know, an answer says nothing of what is kept.
     snapshot.primary.contact = state.last_contact.filter(|_| snapshot.can_wrap());
     snapshot
@@ -228,14 +225,9 @@ impl DecryptOnly {
             addresses: self.backend.addresses(),
             problem: self.problem.clone(),
             contact: self.contact,
-            refuses: self.refusals >= REFUSALS_BELIEVED,
+            refuses: self.refuses,
         }
     }
-}
-
-/// Whether a key service that only unwraps says no, rather than nothing.
-fn refuses(error: &BackendError) -> bool {
-    matches!(error.kind(), ErrorKind::Denied | ErrorKind::CredentialsRefused | ErrorKind::NotFound)
 }
 
 fn tell_key(before: Option<&KnownKey>, now: Option<&KnownKey>) {

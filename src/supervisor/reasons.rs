@@ -22,7 +22,7 @@ pub(super) fn reason_of(error: &BackendError) -> Reason {
         ErrorKind::Denied => ReasonKind::Denied,
         ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,
         ErrorKind::CredentialsUnreadable => ReasonKind::CredentialsUnreadable,
-        ErrorKind::NotFound => ReasonKind::KeyMissing,
+        ErrorKind::NotFound | ErrorKind::SoftDeleted => ReasonKind::KeyMissing,
         ErrorKind::VersionGone
         | ErrorKind::VersionAhead
         | ErrorKind::BadCiphertext
@@ -52,4 +52,12 @@ pub(super) fn key_rolled_back(scope: &KeyScope, before: u32, now: u32) -> Reason
         ),
         remedy: "restore a newer state of the key service; if what was written since the rotation is given up, raise vault.transit.key_id_epoch on every node, so that no key_id is used twice, and run kms-plugin accept-key".into(),
     }
+}
+
+/// Whether a key service says no, rather than nothing.
+pub(super) fn is_refusal(error: &BackendError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Denied | ErrorKind::CredentialsRefused | ErrorKind::NotFound | ErrorKind::SoftDeleted
+    )
 }

@@ -36,7 +36,7 @@ pub(super) fn build(
             key: None,
             problem: None,
             contact: None,
-            refusals: 0,
+            refuses: false,
         })
     });
     let decrypt_only = decrypt_only.collect::<Result<Vec<_>, AgentError>>()?;

@@ -22,8 +22,6 @@ pub fn keep(name: &str, fd: BorrowedFd<'_>) {
 /// Has systemd give up every descriptor of that name.
 pub fn give_up(name: &str) {
     if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]) {
-        tracing::warn!(
-            "systemd could not be told to give up {name}: {error}; it was overwritten all the same"
-        );
+        tracing::warn!("systemd could not be told to give up {name}: {error}");
     }
 }

@@ -67,7 +67,7 @@ impl Refusal {
                 (ErrorKind::NotFound, format!("check vault.transit.key: nothing is at {path}; restore the key from a backup if it was deleted"))
             }
             400 if self.says("soft") && self.says("delet") => {
-                (ErrorKind::KeyUnusable, "the key is soft-deleted: bring it back (vault write -f transit/keys/NAME/soft-delete-restore)".into())
+                (ErrorKind::SoftDeleted, "the key is soft-deleted: bring it back (vault write -f transit/keys/NAME/soft-delete-restore)".into())
             }
             400 => (ErrorKind::BadCiphertext, "the ciphertext is damaged, or was made by another key".into()),
             _ => (ErrorKind::Internal, "look at the server's log for this time".into()),

@@ -69,10 +69,11 @@ impl KeyData {
         let aead =
             "make a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)".to_owned();
         if self.soft_deleted {
-            return unusable(
+            return Err(BackendError::new(
+                ErrorKind::SoftDeleted,
                 format!("{path} is soft-deleted"),
                 format!("bring it back: vault write -f {path}/soft-delete-restore"),
-            );
+            ));
         }
         if !self.supports_encryption {
             return unusable(format!("{path} has type {}, which cannot encrypt", self.key_type), aead);

@@ -161,3 +161,62 @@ async fn a_refusal_of_one_key_service_wipes_its_keys_alone() {
     assert_eq!(read(&mut kms, &written_here).await.unwrap(), SEED);
     written(&mut kms).await;
 }
+
+#[tokio::test]
+async fn a_soft_deleted_key_wipes_and_one_that_is_brought_back_heals() {
+    let bao = Bao::start().await;
+    let agent = refused_in_the_end(&bao, "key_missing", async |bao| {
+        bao.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
+    })
+    .await;
+    bao.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
+    agent.wait_for_phase("ready").await;
+}
+
+/// A replaced key alone wipes nothing: what is in memory may be the only copy. A refusal on top of it does.
+#[tokio::test]
+async fn a_replaced_key_wipes_nothing_and_does_not_hide_a_refusal() {
+    let bao = Bao::start().await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
+    let mut kms = agent.kms().await;
+    let wrapped = written(&mut kms).await;
+    bao.replace_key().await;
+    agent.wait_for_reason("failed", "key_replaced").await;
+    assert_eq!(read(&mut kms, &wrapped).await.unwrap(), SEED, "{}", agent.log());
+    assert!(kms.encrypt(&SEED).await.is_err(), "nothing is written under another key");
+    bao.put_policy("kms", &policy("transit", "another-key")).await;
+    agent.wait_for_log("are wiped: the key service refuses us").await;
+    assert!(read(&mut kms, &wrapped).await.is_err());
+}
+
+/// Reading the old key is still allowed, unwrapping with it is not.
+#[tokio::test]
+async fn a_key_service_that_only_unwraps_and_may_no_longer_is_noticed() {
+    let (old, new) = (Bao::start().await, Bao::start().await);
+    let written_there =
+        written(&mut Agent::ready(&(old.vault_config() + QUICK + ON)).await.kms().await).await;
+    let config = format!(
+        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUICK}{ON}",
+        new.vault_config(),
+        old.address,
+        old.key_and_auth("decrypt_only.vault"),
+    );
+    let agent = Agent::ready(&config).await;
+    let mut kms = agent.kms().await;
+    let written_here = written(&mut kms).await;
+    eventually("the old cluster's key", async || {
+        read(&mut kms, &written_there).await.map_err(|status| status.to_string())
+    })
+    .await;
+    let full = policy("transit", KEY);
+    old.put_policy("kms", &full.replace("path \"transit/decrypt", "path \"nowhere/decrypt")).await;
+    agent.wait_for_log("are wiped: the key service refuses us").await;
+    assert!(read(&mut kms, &written_there).await.is_err());
+    // The keys have the same name in both clusters.
+    assert_eq!(read(&mut kms, &written_here).await.unwrap(), SEED);
+    old.put_policy("kms", &full).await;
+    eventually("the old cluster's key", async || {
+        read(&mut kms, &written_there).await.map_err(|status| status.to_string())
+    })
+    .await;
+}

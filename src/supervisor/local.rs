@@ -1,0 +1,64 @@
+//! What local KEKs add to the watch over a key service: a local KEK ahead of each new version, and for a key
+//! service that only unwraps, whether it still does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::observer::is_outage;
+use crate::backend::{Backend, BackendError, KeyDescription};
+use crate::clock::Deadline;
+use crate::kms::key_id;
+use crate::local_kek::{Cache, Subject};
+
+/// Time for one call.
+const CALL: Duration = Duration::from_secs(3);
+
+/// The keys in memory, and the epoch of our key_ids.
+pub(super) struct Local {
+    pub keys: Arc<Cache>,
+    pub epoch: u32,
+}
+
+impl Local {
+    /// Makes the local KEK for the key as it was read: nobody may be told of a new version before one can wrap
+    /// under it without the key service. Where none can be made, the version that is `known` stays the latest for
+    /// now, and the newer one only unwraps. True when all is as it was read.
+    pub(super) async fn prepare(&self, backend: &dyn Backend, key: &mut KeyDescription, known: u32) -> bool {
+        let Some(created) = key.versions.get(&key.latest).copied() else { return true };
+        let key_id = key_id::derive(backend.scope(), key.latest, created, self.epoch);
+        let (version, created) = (key.latest, Some(created));
+        let subject = Subject { scope: backend.scope(), version, created, key_id: &key_id };
+        match self.keys.prepare(backend, subject, Deadline::after(CALL)).await {
+            Err(error) if is_outage(&error) && !self.keys.is_usable(&key_id) => {
+                if known < key.latest && key.versions.contains_key(&known) {
+                    tracing::warn!(
+                        KMS_REASON = error.kind().name(),
+                        KMS_REMEDY = error.remedy(),
+                        "version {version} of {} is not announced yet: its local KEK could not be made: {error}",
+                        backend.scope()
+                    );
+                    key.latest = known;
+                }
+                false
+            }
+            // A refusal shows in the round trips.
+            Ok(()) | Err(_) => true,
+        }
+    }
+
+    /// Whether a key service that only unwraps still does so, by a form that was seen: its keys in memory must
+    /// not outlive that right.
+    ///
+    /// # Errors
+    /// The key service's.
+    pub(super) async fn try_unwrap(
+        &self,
+        backend: &dyn Backend,
+        key: &KeyDescription,
+    ) -> Result<(), BackendError> {
+        match self.keys.sample(backend.scope(), &key.versions) {
+            Some(form) => backend.unwrap(&form.wrapped, &form.data(), Deadline::after(CALL)).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
