@@ -72,13 +72,15 @@ impl Offline {
                     let mode = group.mode.map_or("", |mode| mode.text());
                     *counts.entry((group.resource.clone(), format!("({mode})"))).or_default() += count;
                 }
-                let first = match self {
-                    Self::Off => "; turn local KEKs on first (docs/operations.md#local-kek)",
-                    Self::On(_) | Self::Unknown(_) => "",
-                };
+                let off = "; turn local KEKs on first (docs/operations.md#local-keks)";
+                let first = if matches!(self, Self::Off) { off } else { "" };
+                // Under the same key_id, the API server takes an object that is written as it was for unchanged.
+                let rotate = "; rotate the key first (vault write -f transit/keys/NAME/rotate), or nothing is written anew";
+                let same = unreadable().any(|(group, _)| group.state.is_good());
+                let rotate = if same { rotate } else { "" };
                 let parts = most_first(counts).join(", ");
                 let command = rewrite(unreadable().map(|(group, _)| group));
-                Some(format!("{WHO} could not read {parts}{first}{command}"))
+                Some(format!("{WHO} could not read {parts}{first}{rotate}{command}"))
             }
         }
     }

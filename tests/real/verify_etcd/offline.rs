@@ -33,7 +33,7 @@ async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_r
         off.out
     );
     let off = asked(&etcd, &offline);
-    let words = "could not read 2 secrets (direct); turn local KEKs on first (docs/operations.md#local-kek)";
+    let words = "could not read 2 secrets (direct); turn local KEKs on first (docs/operations.md#local-keks)";
     assert!(off.code == 1 && off.out.contains(words), "{}{}", off.out, off.error);
 
     let agent = Agent::start_in(agent.kill(), &(config + ON), &[]);
@@ -47,7 +47,8 @@ async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_r
         "current  direct     Transit version 1",
         "not readable in an outage",
         "current  local KEK  Transit version 1",
-        "could not read 2 secrets (direct); rewrite them: kubectl get secrets -A -o json | kubectl replace -f -",
+        "could not read 2 secrets (direct); rotate the key first",
+        "; rewrite them: kubectl get secrets -A -o json | kubectl replace -f -",
     ] {
         assert!(left.out.contains(words), "{words:?}: {}", left.out);
     }
