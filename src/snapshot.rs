@@ -188,7 +188,7 @@ pub struct OfflineState {
     pub ready: bool,
     /// How long the agent serves without having reached the key service.
     pub max_offline_seconds: u64,
-    /// Until when that is, counted from the last contact.
+    /// When the first of the keys ends, counted from the last contact of its key service.
     #[serde(skip)]
     pub until: Option<BootTime>,
     /// Local KEKs in memory.

@@ -249,7 +249,7 @@ impl Cache {
             ready: usable && missing == 0 && !inner.keys.crowded,
             crowded: inner.keys.crowded,
             max_offline_seconds: policy.max_offline.as_secs(),
-            until: open.iter().map(|group| group.contact().plus(policy.max_offline)).max(),
+            until: open.iter().map(|group| group.contact().plus(policy.max_offline)).min(),
             keks: count(false),
             seeds: count(true),
             missing,

@@ -154,3 +154,7 @@ impl Cache {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "flight_tests.rs"]
+mod tests;

@@ -2,14 +2,17 @@
 //! damaged parts. What ends their use is in `wiped`.
 
 use std::collections::HashMap;
+use std::os::unix::net::UnixListener;
 
 use kms_plugin::proto::EncryptResponse;
+use tempfile::TempDir;
 use tonic::{Code, Status};
 
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
+use crate::support::store::Store;
 
 /// Turns local KEKs on.
 pub const ON: &str = "[local_kek]\nenabled = true\n";
@@ -277,4 +280,59 @@ async fn one_unwrap_serves_all_who_want_the_same_key() {
         assert_eq!(answer.unwrap(), SEED);
     }
     assert_eq!(bao.count(&path), before + 1);
+}
+
+/// Agents one after the other behind one socket, with what systemd would keep between them.
+struct Restarts {
+    store: Store,
+    config: String,
+}
+
+impl Restarts {
+    fn new(directory: &TempDir, config: String) -> Self {
+        Self { store: Store::new(UnixListener::bind(directory.path().join("kms.sock")).unwrap()), config }
+    }
+
+    fn start(&self, directory: TempDir) -> Agent {
+        self.store.start(directory, &self.config)
+    }
+}
+
+#[tokio::test]
+async fn what_systemd_keeps_outlives_the_agent_and_is_not_counted_anew() {
+    let bao = Bao::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let limit = |limit: &str| bao.vault_config() + QUICK + ON + &format!("max_offline = \"{limit}\"\n");
+    let mut node = Restarts::new(&directory, limit("25s"));
+    let agent = node.start(directory);
+    agent.wait_for_phase("ready").await;
+    let mut kms = agent.kms().await;
+    let wrapped = written(&mut kms).await;
+    bao.freeze();
+    let status = agent.wait_for_reason("degraded", "unreachable").await;
+    let left = status["offline"]["left_seconds"].as_u64().unwrap();
+    let agent = node.start(agent.kill());
+    let mut kms = agent.kms().await;
+    assert_eq!(read(&mut kms, &wrapped).await.unwrap(), SEED, "{}", agent.log());
+    written(&mut kms).await;
+    let status = agent.wait_for_phase("degraded").await;
+    assert!(status["offline"]["left_seconds"].as_u64().unwrap() <= left, "{status}");
+    // A longer allowance is counted from the last contact, too.
+    node.config = limit("1h");
+    let agent = node.start(agent.kill());
+    let mut kms = agent.kms().await;
+    written(&mut kms).await;
+    let status = agent.wait_for_phase("degraded").await;
+    let left = status["offline"]["left_seconds"].as_u64().unwrap();
+    assert!((3000..3600).contains(&left), "{status}");
+    // A shorter one is over at once, and nothing is left with systemd.
+    node.config = limit("1s");
+    let agent = node.start(agent.kill());
+    agent.wait_for_phase("failed").await;
+    assert!(read(&mut agent.kms().await, &wrapped).await.is_err());
+    eventually("an empty store", async || {
+        let names = node.store.names();
+        if names.is_empty() { Ok(()) } else { Err(names.join(", ")) }
+    })
+    .await;
 }

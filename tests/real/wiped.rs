@@ -193,6 +193,8 @@ async fn a_replaced_key_wipes_nothing_and_does_not_hide_a_refusal() {
 #[tokio::test]
 async fn a_key_service_that_only_unwraps_and_may_no_longer_is_noticed() {
     let (old, new) = (Bao::start().await, Bao::start().await);
+    // Of one name, and not of one second: then they would share a key_id.
+    new.replace_key().await;
     let written_there =
         written(&mut Agent::ready(&(old.vault_config() + QUICK + ON)).await.kms().await).await;
     let config = format!(
