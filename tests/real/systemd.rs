@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::local_kek::{ON, read, written};
 use crate::support::agent::{Agent, QUICK, passing};
 use crate::support::bao::Bao;
+use crate::support::kms::SEED;
 use crate::support::load::Load;
+use crate::support::store::Store;
 use crate::support::tools;
 use crate::support::{eventually, freeze};
 
@@ -146,6 +149,35 @@ async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
     let waiting = UnixStream::connect(&passed.socket).unwrap();
     assert!(passed.socket.exists(), "the socket is systemd's to remove");
     drop((waiting, directory));
+}
+
+/// What systemd keeps of an agent with local KEKs: enough to go on without Vault after a kill, nothing after a stop.
+#[tokio::test]
+async fn keys_outlive_a_kill_in_systemds_store_and_not_a_stop() {
+    let mut bao = Bao::persistent().await;
+    let config = bao.vault_config() + QUICK + ON;
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(UnixListener::bind(directory.path().join("kms.sock")).unwrap());
+    let mut agent = store.start(directory, &config);
+    agent.wait_for_phase("ready").await;
+    let wrapped = written(&mut agent.kms().await).await;
+    let [name] = store.names().try_into().unwrap();
+    assert!(name.starts_with("kek.") && name.ends_with(".v1"), "{name}");
+    bao.kill();
+    agent = store.start(agent.kill(), &config);
+    agent.wait_for_reason("degraded", "unreachable").await;
+    assert_eq!(read(&mut agent.kms().await, &wrapped).await.unwrap(), SEED);
+    written(&mut agent.kms().await).await;
+    assert_eq!(store.names(), [name]);
+    let directory = agent.kill();
+    store.clear();
+    agent = store.start(directory, &config);
+    let refused = read(&mut agent.kms().await, &wrapped).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("remedy"), "{refused}");
+    bao.restart().await;
+    agent.wait_for_phase("ready").await;
+    assert_eq!(read(&mut agent.kms().await, &wrapped).await.unwrap(), SEED);
 }
 
 /// kill -9 under load, while systemd holds the socket: no connection is refused, and only calls that were

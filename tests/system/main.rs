@@ -4,7 +4,13 @@
 //! each generation of systemd. `cargo test` does not.
 
 // A test that fails panics.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
 
 mod doctor;
 mod faults;

@@ -107,6 +107,33 @@ check 'it starts with the file again' systemctl restart "$service"
 check '/healthz is good with the file' eventually 10 healthz
 no_denials 'nothing was denied in all of that'
 
+# --- Local KEKs: they outlive the agent, with systemd, while the key service hangs ------------------------
+
+printf '%s\n' '[local_kek]' 'enabled = true' >/etc/kms-plugin/config.d/20-local.toml
+check 'it starts with local KEKs' systemctl restart "$service"
+check 'it is ready for an outage' eventually 30 status_line 'ready for an outage of 8h'
+check 'systemd keeps the memory with the keys' eventually 10 kept 1
+check 'LimitMEMLOCK= is applied' limit "$(main_pid)" 'Max locked memory' 8388608
+check 'that memory is locked' locked 256
+check 'a seed is wrapped' unconfined python3 "$here/seed.py" wrap /root/wrapped
+check 'the list of wrapped keys has its label' eventually 10 label /var/lib/kms-plugin/wrapped-keys.json kms_plugin_var_lib_t
+systemctl kill --signal=STOP bao
+check 'the seed is unwrapped while OpenBao hangs' unconfined python3 "$here/seed.py" unwrap /root/wrapped
+check 'systemctl restart succeeds meanwhile' systemctl restart "$service"
+check 'the seed is unwrapped after the restart' unconfined python3 "$here/seed.py" unwrap /root/wrapped
+kill -KILL "$(main_pid)"
+check 'the seed is unwrapped after a kill' eventually 20 unconfined python3 "$here/seed.py" unwrap /root/wrapped
+check 'another one is wrapped' unconfined python3 "$here/seed.py" wrap /root/wrapped-too
+check 'systemd still keeps the memory' kept 1
+check 'the memory is locked again' locked 256
+systemctl kill --signal=CONT bao
+check 'it is ready again when OpenBao goes on' eventually 60 status_line 'ready for an outage of 8h'
+rm /etc/kms-plugin/config.d/20-local.toml
+check 'it starts without local KEKs' systemctl restart "$service"
+check 'systemd keeps nothing any more' eventually 10 kept 0
+check 'the seed is unwrapped by OpenBao' unconfined python3 "$here/seed.py" unwrap /root/wrapped
+no_denials 'nothing was denied in that, neither to the agent nor to systemd'
+
 # --- Limits that a container cannot enforce ----------------------------------------------------------------
 
 group=/sys/fs/cgroup$(systemctl show --property=ControlGroup --value "$service")

@@ -82,6 +82,27 @@ denial() { check "$1" something_new "$2"; mark; }
 # A command as an administrator runs it.
 unconfined() { runcon -t unconfined_t -- bash -c '"$@"' bash "$@"; }
 
+# status_line WORDS
+status_line() {
+	local line
+	line=$(systemctl show --property=StatusText --value kms-plugin.service)
+	[[ $line == *"$1"* ]] || { echo "the STATUS line is: $line"; return 1; }
+}
+
+# kept NUMBER: of descriptors that systemd keeps for the agent.
+kept() {
+	local number
+	number=$(systemctl show --property=NFileDescriptorStore --value kms-plugin.service)
+	[ "$number" = "$1" ] || { echo "systemd keeps $number"; return 1; }
+}
+
+# locked KIB: at least that much of the agent's memory.
+locked() {
+	local found
+	found=$(awk '$1 == "VmLck:" { print $2 }' "/proc/$(main_pid)/status")
+	[ "$found" -ge "$1" ] || { echo "$found KiB are locked"; return 1; }
+}
+
 healthz() { curl -fsS --max-time 5 http://127.0.0.1:8690/healthz; }
 
 # bao PATH [JSON]: a request to OpenBao with the root token; with JSON, a POST.
