@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::settings::Grace;
 use super::validate::Validator;
 
 /// What an administrator allows of local KEKs.
@@ -44,11 +43,4 @@ pub(super) fn policy(
     }
     let max_uses = u64::try_from(max_uses).unwrap_or(u64::MAX);
     raw.enabled.then_some(Policy { max_offline, max_age, max_uses })
-}
-
-impl Policy {
-    /// The grace of an outage: as long as there are keys, Status may say so.
-    pub(super) fn grace(self) -> Grace {
-        Grace::For(self.max_offline)
-    }
 }

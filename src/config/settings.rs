@@ -210,7 +210,7 @@ impl Settings {
 
 fn health(raw: &RawHealth, local_kek: Option<Policy>, check: &mut Validator<'_>) -> Health {
     let grace = match (local_kek, raw.outage_grace.as_deref()) {
-        (Some(policy), _) => policy.grace(),
+        (Some(policy), _) => Grace::For(policy.max_offline),
         (None, Some("unlimited")) => Grace::Unlimited,
         (None, other) => Grace::For(check.duration("health.outage_grace", other, "1h", "0s", "365d")),
     };

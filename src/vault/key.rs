@@ -163,8 +163,9 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_serve_is_refused() {
+        let soft_deleted = described(serde_json::json!({ "soft_deleted": true }), 0);
+        assert_eq!(soft_deleted.unwrap_err().kind(), ErrorKind::SoftDeleted);
         for changes in [
-            serde_json::json!({ "soft_deleted": true }),
             serde_json::json!({ "supports_encryption": false, "type": "ed25519" }),
             serde_json::json!({ "type": "rsa-2048" }),
             serde_json::json!({ "derived": true }),

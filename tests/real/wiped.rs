@@ -131,6 +131,16 @@ async fn an_outage_longer_than_allowed_wipes_with_the_reason() {
     written(&mut kms).await;
 }
 
+/// Writes to `new`, and still reads what was written to `old` under `key`.
+fn moved(old: &Bao, key: &str, new: &Bao) -> String {
+    format!(
+        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUICK}{ON}",
+        new.vault_config(),
+        old.address,
+        old.key_and_auth("decrypt_only.vault").replace(&format!("{KEY:?}"), &format!("{key:?}")),
+    )
+}
+
 /// A key service that only unwraps has a say over its own keys, and over no others.
 #[tokio::test]
 async fn a_refusal_of_one_key_service_wipes_its_keys_alone() {
@@ -139,13 +149,7 @@ async fn a_refusal_of_one_key_service_wipes_its_keys_alone() {
     old.put_policy("kms", &policy("transit", "older")).await;
     let older = old.vault_config().replace(&format!("{KEY:?}"), "\"older\"");
     let written_there = written(&mut Agent::ready(&(older + QUICK + ON)).await.kms().await).await;
-    let config = format!(
-        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUICK}{ON}",
-        new.vault_config(),
-        old.address,
-        old.key_and_auth("decrypt_only.vault").replace(&format!("{KEY:?}"), "\"older\""),
-    );
-    let agent = Agent::ready(&config).await;
+    let agent = Agent::ready(&moved(&old, "older", &new)).await;
     let mut kms = agent.kms().await;
     let written_here = written(&mut kms).await;
     eventually("the old cluster's key", async || {
@@ -197,13 +201,7 @@ async fn a_key_service_that_only_unwraps_and_may_no_longer_is_noticed() {
     new.replace_key().await;
     let written_there =
         written(&mut Agent::ready(&(old.vault_config() + QUICK + ON)).await.kms().await).await;
-    let config = format!(
-        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUICK}{ON}",
-        new.vault_config(),
-        old.address,
-        old.key_and_auth("decrypt_only.vault"),
-    );
-    let agent = Agent::ready(&config).await;
+    let agent = Agent::ready(&moved(&old, KEY, &new)).await;
     let mut kms = agent.kms().await;
     let written_here = written(&mut kms).await;
     eventually("the old cluster's key", async || {
