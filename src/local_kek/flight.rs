@@ -13,9 +13,13 @@ use super::record::{Fingerprint, Kind};
 use crate::backend::{Backend, BackendError, ErrorKind};
 use crate::clock::Deadline;
 
-/// The unwraps under way, by what is unwrapped.
+/// The unwraps under way, by key service and what is unwrapped: two may share a key_id, and one's answer is not the
+/// other's.
 #[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<Fingerprint, Arc<Turn>>>);
+pub(super) struct Flights(Mutex<HashMap<Flight, Arc<Turn>>>);
+
+/// A key service, by its place in memory, and what is unwrapped.
+type Flight = (usize, Fingerprint);
 
 /// Whose turn it is, and what the one before failed with: who waited for it takes that for an answer.
 type Turn = tokio::sync::Mutex<Option<BackendError>>;
@@ -23,14 +27,15 @@ type Turn = tokio::sync::Mutex<Option<BackendError>>;
 /// A caller's part in a flight.
 struct Seat<'a> {
     flights: &'a Flights,
-    fingerprint: Fingerprint,
+    flight: Flight,
     turn: Arc<Turn>,
 }
 
 impl Flights {
-    fn join(&self, fingerprint: Fingerprint) -> Seat<'_> {
+    fn join(&self, backend: &dyn Backend, fingerprint: Fingerprint) -> Seat<'_> {
+        let flight = (std::ptr::from_ref(backend).cast::<()>().addr(), fingerprint);
         let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Seat { flights: self, fingerprint, turn: under_way.entry(fingerprint).or_default().clone() }
+        Seat { flights: self, flight, turn: under_way.entry(flight).or_default().clone() }
     }
 }
 
@@ -39,7 +44,7 @@ impl Drop for Seat<'_> {
         let mut under_way = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The last one: the table's and ours.
         if Arc::strong_count(&self.turn) <= 2 {
-            under_way.remove(&self.fingerprint);
+            under_way.remove(&self.flight);
         }
     }
 }
@@ -61,7 +66,7 @@ impl Cache {
         if !self.is_on() {
             return backend.unwrap(wrapped, &data, deadline).await;
         }
-        let flight = self.flights.join(Fingerprint::of(kind, subject.key_id, wrapped));
+        let flight = self.flights.join(backend, Fingerprint::of(kind, subject.key_id, wrapped));
         let mut failure = tokio::time::timeout_at(deadline.instant(), flight.turn.lock())
             .await
             .map_err(|_| BackendError::deadline("waiting for another call that unwraps the same key"))?;

@@ -142,3 +142,21 @@ async fn a_caller_that_goes_away_holds_up_no_other() {
     assert_eq!(*ask().await.unwrap(), [7; 32]);
     assert_eq!(backend.unwraps.load(Ordering::Relaxed), 2);
 }
+
+/// Two clusters may share a key_id: while many wait, what one refuses is still asked of the other.
+#[tokio::test]
+async fn one_key_services_answer_is_not_anothers() {
+    let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let cache = Cache::open(Vec::new(), None, Some(POLICY));
+    let (refusing, good) = (Faulty::new(&directory, false, true), Faulty::new(&other, false, false));
+    let wrapped = good.wrap(1, &[7; 32], &kek_data("v1.a"), soon()).await.unwrap();
+    let ask = async || {
+        let first = cache.unwrap(&refusing, Kind::Kek, subject(&refusing), &wrapped, soon()).await;
+        assert!(first.is_err());
+        cache.unwrap(&good, Kind::Kek, subject(&good), &wrapped, soon()).await
+    };
+    let (one, two, three) = tokio::join!(ask(), ask(), ask());
+    for answer in [one, two, three] {
+        assert_eq!(*answer.unwrap(), [7; 32]);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::observer::is_outage;
-use crate::backend::{Backend, BackendError, KeyDescription};
+use crate::backend::{Backend, BackendError, ErrorKind, KeyDescription};
 use crate::clock::Deadline;
 use crate::kms::key_id;
 use crate::local_kek::{Cache, Subject};
@@ -56,9 +56,11 @@ impl Local {
         backend: &dyn Backend,
         key: &KeyDescription,
     ) -> Result<(), BackendError> {
-        match self.keys.sample(backend.scope(), &key.versions) {
-            Some(form) => backend.unwrap(&form.wrapped, &form.data(), Deadline::after(CALL)).await.map(drop),
-            None => Ok(()),
+        let Some(form) = self.keys.sample(backend.scope(), &key.versions) else { return Ok(()) };
+        match backend.unwrap(&form.wrapped, &form.data(), Deadline::after(CALL)).await {
+            // It answered, and the form was of a version that was switched off meanwhile.
+            Err(error) if matches!(error.kind(), ErrorKind::BadCiphertext | ErrorKind::VersionGone) => Ok(()),
+            unwrapped => unwrapped.map(drop),
         }
     }
 }

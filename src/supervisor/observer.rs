@@ -145,6 +145,7 @@ impl Observer {
             }
         }
         if let (Place::DecryptOnly(_), Some(error)) = (self.place, watch.read_fault.clone())
+            && self.local.is_some()
             && is_refusal(&error)
             && !watch.confirmed
         {
