@@ -112,6 +112,18 @@ mod tests {
         assert!(fcntl(&first.fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).is_err());
     }
 
+    /// As the kernel shows it (proc(5), VmFlags): dd is left out of a core dump, dc is not copied by a fork, lo is locked.
+    #[test]
+    fn it_is_left_out_of_core_dumps_and_locked_where_the_limit_allows() {
+        let memory = SealedMemory::create(c"flags", 4096).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (_, ours) = maps.split_once("/memfd:flags").unwrap();
+        let flags = ours.lines().find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
+        let has = |flag: &str| flags.split_whitespace().any(|shown| shown == flag);
+        assert!(has("dd") && has("dc"), "{flags}");
+        assert_eq!(has("lo"), memory.is_locked(), "{flags}");
+    }
+
     #[test]
     fn what_is_not_such_memory_is_refused() {
         let file: OwnedFd = tempfile::tempfile().unwrap().into();
