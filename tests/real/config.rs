@@ -113,6 +113,13 @@ fn values_that_make_no_sense_are_told() {
         ("[vault.transit]", "[vault.transit]\nkey_id_epoch = 256", "between 0 and 255"),
         ("[vault.auth]", "[health]\noutage_grace = \"soon\"\n[vault.auth]", "a time with its unit"),
         ("[vault.auth]", "[health]\nprobe_interval = \"1ms\"\n[vault.auth]", "between 100ms and 1h"),
+        ("[vault.auth]", "[local_kek]\nmax_offline = \"0s\"\n[vault.auth]", "between 1s and 30d"),
+        ("[vault.auth]", "[local_kek]\nmax_uses = 0\n[vault.auth]", "between 1 and 1000000000"),
+        (
+            "[vault.auth]",
+            "[local_kek]\nenabled = true\n[health]\noutage_grace = \"1h\"\n[vault.auth]",
+            "local_kek.max_offline says how long",
+        ),
         (
             "[vault.auth]",
             "[server]\nadmin = \"0.0.0.0:8690\"\n[vault.auth]",
