@@ -164,8 +164,7 @@ async fn run() {
     let local_decrypt = move || {
         let (mut kms, sealed) = (local_decrypt.clone(), sealed.clone());
         async move {
-            let opened = kms.decrypt_annotated(&sealed.ciphertext, &sealed.key_id, sealed.annotations).await;
-            assert_eq!(opened.unwrap(), SEED);
+            assert_eq!(kms.decrypt(&sealed).await.unwrap(), SEED);
         }
     };
 
@@ -228,8 +227,7 @@ async fn requests(bao: &Bao, kms: &Kms) -> usize {
     let before = bao.audited().len();
     for _ in 0..5_000 {
         let wrapped = kms.encrypt(&SEED).await.unwrap();
-        let opened = kms.decrypt_annotated(&wrapped.ciphertext, &wrapped.key_id, wrapped.annotations).await;
-        assert_eq!(opened.unwrap(), SEED);
+        assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
     }
     bao.audited().len() - before
 }

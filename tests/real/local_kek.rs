@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use kms_plugin::proto::EncryptResponse;
 use tempfile::TempDir;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::{Bao, KEY};
@@ -20,17 +20,12 @@ const ANNOTATION: &str = "local-kek.kms-plugin.internal";
 
 type Annotations = HashMap<String, Vec<u8>>;
 
-/// Decrypts with everything that Encrypt answered.
-pub async fn read(kms: &mut Kms, wrapped: &EncryptResponse) -> Result<Vec<u8>, Status> {
-    kms.decrypt_annotated(&wrapped.ciphertext, &wrapped.key_id, wrapped.annotations.clone()).await
-}
-
 /// Wraps the usual seed under a local KEK, and reads it back.
 pub async fn written(kms: &mut Kms) -> EncryptResponse {
     let wrapped = kms.encrypt(&SEED).await.unwrap();
     assert!(wrapped.ciphertext.starts_with(b"local-kek:v1:"), "{wrapped:?}");
     assert!(wrapped.annotations[ANNOTATION].starts_with(b"v1:vault:v"), "{wrapped:?}");
-    assert_eq!(read(kms, &wrapped).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
     wrapped
 }
 
@@ -56,14 +51,14 @@ async fn seeds_are_wrapped_and_unwrapped_while_the_server_is_away() {
     wait_for_line(&agent, "; ready for an outage of 8h").await;
     bao.kill();
     agent.wait_for_reason("degraded", "unreachable").await;
-    assert_eq!(read(&mut kms, &before).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
     let during = written(&mut kms).await;
     assert_eq!(during.key_id, before.key_id);
     assert_eq!(wrapped_kek(&during), wrapped_kek(&before), "no new local KEK can be made in an outage");
     assert_eq!(kms.status().await.unwrap().healthz, "ok");
     bao.restart().await;
     agent.wait_for_phase("ready").await;
-    assert_eq!(read(&mut kms, &during).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&during).await.unwrap(), SEED);
 }
 
 #[tokio::test]
@@ -114,16 +109,16 @@ async fn parts_of_two_objects_are_not_read_together() {
         for place in 0..one.ciphertext.len() {
             let mut damaged = one.clone();
             damaged.ciphertext[place] ^= 1;
-            let refused = read(&mut kms, &damaged).await.unwrap_err();
+            let refused = kms.decrypt(&damaged).await.unwrap_err();
             assert_eq!(refused.code(), Code::InvalidArgument, "byte {place}: {refused}");
         }
         for place in 0..one.annotations[ANNOTATION].len() {
             let mut damaged = one.clone();
             damaged.annotations.get_mut(ANNOTATION).unwrap()[place] ^= 1;
-            let refused = read(&mut kms, &damaged).await.unwrap_err();
+            let refused = kms.decrypt(&damaged).await.unwrap_err();
             assert_eq!(refused.code(), Code::InvalidArgument, "byte {place} of the annotation: {refused}");
         }
-        assert_eq!(read(&mut kms, &one).await.unwrap(), SEED);
+        assert_eq!(kms.decrypt(&one).await.unwrap(), SEED);
     }
 }
 
@@ -139,20 +134,20 @@ async fn both_forms_are_read_whether_it_is_on_or_off() {
     let mut kms = agent.kms().await;
     let local = written(&mut kms).await;
     assert_eq!(local.key_id, direct.key_id, "key_id names the Transit key, not the local KEK");
-    assert_eq!(read(&mut kms, &direct).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&direct).await.unwrap(), SEED);
     assert!(!status["line"].as_str().unwrap().contains("outage"), "{status}");
     wait_for_line(&agent, "; ready for an outage").await;
     agent.write_config(&off);
     assert_eq!(agent.command("reload").0, 0, "{}", agent.log());
     for wrapped in [&local, &direct] {
-        assert_eq!(read(&mut kms, wrapped).await.unwrap(), SEED);
+        assert_eq!(kms.decrypt(wrapped).await.unwrap(), SEED);
     }
     let again = kms.round_trip().await;
     assert!(again.ciphertext.starts_with(b"vault:v1:") && again.annotations.is_empty());
     agent.wait_for_log("local_kek.enabled is false").await;
     assert!(!agent.directory.path().join("state/wrapped-keys.json").exists());
     bao.freeze();
-    assert!(read(&mut kms, &local).await.is_err(), "nothing is kept while it is off");
+    assert!(kms.decrypt(&local).await.is_err(), "nothing is kept while it is off");
 }
 
 #[tokio::test]
@@ -162,12 +157,12 @@ async fn a_seed_of_direct_mode_that_was_read_once_is_read_in_an_outage() {
     let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
     let mut kms = agent.kms().await;
     written(&mut kms).await;
-    assert_eq!(read(&mut kms, &direct).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&direct).await.unwrap(), SEED);
     // Another plugin's id on a ciphertext of the same key.
     assert_eq!(kms.decrypt_raw(&direct.ciphertext, "1").await.unwrap(), SEED);
     bao.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
-    assert_eq!(read(&mut kms, &direct).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&direct).await.unwrap(), SEED);
     assert_eq!(kms.decrypt_raw(&direct.ciphertext, "1").await.unwrap(), SEED);
     assert!(kms.decrypt_raw(&direct.ciphertext, "2").await.is_err(), "the id is part of what was read");
 }
@@ -203,7 +198,7 @@ async fn a_fresh_agent_unwraps_ahead_what_an_earlier_one_saw() {
     agent.wait_for_reason("degraded", "unreachable").await;
     let mut kms = agent.kms().await;
     for wrapped in [&local, &newer] {
-        assert_eq!(read(&mut kms, wrapped).await.unwrap(), SEED);
+        assert_eq!(kms.decrypt(wrapped).await.unwrap(), SEED);
     }
     kms.decrypt_raw(direct.as_bytes(), "1").await.unwrap();
     written(&mut kms).await;
@@ -227,7 +222,7 @@ async fn a_new_local_kek_is_there_before_a_new_key_id_is_announced() {
     let wrapped = written(&mut kms).await;
     assert_eq!(wrapped.key_id, after);
     assert!(wrapped_kek(&wrapped).starts_with(b"vault:v2:"));
-    assert_eq!(read(&mut kms, &before).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
 }
 
 #[tokio::test]
@@ -244,7 +239,7 @@ async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
     }
     assert!(uses.len() >= 5 && uses.values().all(|uses| *uses <= 4), "{:?}", uses.values());
     for wrapped in &all {
-        assert_eq!(read(&mut kms, wrapped).await.unwrap(), SEED);
+        assert_eq!(kms.decrypt(wrapped).await.unwrap(), SEED);
     }
     let agent = Agent::ready(&(bao.vault_config() + QUICK + ON + "max_age = \"1s\"\n")).await;
     let mut kms = agent.kms().await;
@@ -274,7 +269,7 @@ async fn one_unwrap_serves_all_who_want_the_same_key() {
     let before = bao.count(&path);
     let reads = (0..100).map(|_| {
         let (mut kms, local) = (kms.clone(), local.clone());
-        async move { read(&mut kms, &local).await }
+        async move { kms.decrypt(&local).await }
     });
     for answer in futures_util::future::join_all(reads).await {
         assert_eq!(answer.unwrap(), SEED);
@@ -313,7 +308,7 @@ async fn what_systemd_keeps_outlives_the_agent_and_is_not_counted_anew() {
     let left = status["offline"]["left_seconds"].as_u64().unwrap();
     let agent = node.start(agent.kill());
     let mut kms = agent.kms().await;
-    assert_eq!(read(&mut kms, &wrapped).await.unwrap(), SEED, "{}", agent.log());
+    assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED, "{}", agent.log());
     written(&mut kms).await;
     let status = agent.wait_for_phase("degraded").await;
     assert!(status["offline"]["left_seconds"].as_u64().unwrap() <= left, "{status}");
@@ -329,7 +324,7 @@ async fn what_systemd_keeps_outlives_the_agent_and_is_not_counted_anew() {
     node.config = limit("1s");
     let agent = node.start(agent.kill());
     agent.wait_for_phase("failed").await;
-    assert!(read(&mut agent.kms().await, &wrapped).await.is_err());
+    assert!(agent.kms().await.decrypt(&wrapped).await.is_err());
     eventually("an empty store", async || {
         let names = node.store.names();
         if names.is_empty() { Ok(()) } else { Err(names.join(", ")) }

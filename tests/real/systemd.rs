@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::local_kek::{ON, read, written};
+use crate::local_kek::{ON, written};
 use crate::support::agent::{Agent, QUICK, passing};
 use crate::support::bao::Bao;
 use crate::support::kms::SEED;
@@ -166,18 +166,18 @@ async fn keys_outlive_a_kill_in_systemds_store_and_not_a_stop() {
     bao.kill();
     agent = store.start(agent.kill(), &config);
     agent.wait_for_reason("degraded", "unreachable").await;
-    assert_eq!(read(&mut agent.kms().await, &wrapped).await.unwrap(), SEED);
+    assert_eq!(agent.kms().await.decrypt(&wrapped).await.unwrap(), SEED);
     written(&mut agent.kms().await).await;
     assert_eq!(store.names(), [name]);
     let directory = agent.kill();
     store.clear();
     agent = store.start(directory, &config);
-    let refused = read(&mut agent.kms().await, &wrapped).await.unwrap_err();
+    let refused = agent.kms().await.decrypt(&wrapped).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
     assert!(refused.message().contains("remedy"), "{refused}");
     bao.restart().await;
     agent.wait_for_phase("ready").await;
-    assert_eq!(read(&mut agent.kms().await, &wrapped).await.unwrap(), SEED);
+    assert_eq!(agent.kms().await.decrypt(&wrapped).await.unwrap(), SEED);
 }
 
 /// kill -9 under load, while systemd holds the socket: no connection is refused, and only calls that were

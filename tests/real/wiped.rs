@@ -4,7 +4,7 @@
 use serde_json::json;
 use tonic::Code;
 
-use crate::local_kek::{ON, read, written};
+use crate::local_kek::{ON, written};
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
@@ -18,7 +18,7 @@ async fn refused_in_the_end(bao: &Bao, kind: &str, refuse: impl AsyncFnOnce(&Bao
     refuse(bao).await;
     agent.wait_for_reason("failed", kind).await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
-    assert!(read(&mut kms, &wrapped).await.is_err(), "{}", agent.log());
+    assert!(kms.decrypt(&wrapped).await.is_err(), "{}", agent.log());
     assert!(kms.encrypt(&SEED).await.is_err());
     assert!(kms.status().await.is_err(), "a refusal is not ridden out");
     agent
@@ -36,7 +36,7 @@ async fn a_policy_that_is_gone_wipes_and_one_that_is_back_heals() {
     let mut kms = agent.kms().await;
     eventually("a local KEK", async || {
         let wrapped = kms.encrypt(&SEED).await.map_err(|status| status.to_string())?;
-        read(&mut kms, &wrapped).await.map_err(|status| status.to_string())
+        kms.decrypt(&wrapped).await.map_err(|status| status.to_string())
     })
     .await;
 }
@@ -79,10 +79,10 @@ async fn a_sealed_server_wipes_where_that_is_a_refusal() {
     let wrapped = written(&mut kms).await;
     bao.seal().await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
-    assert!(read(&mut kms, &wrapped).await.is_err());
+    assert!(kms.decrypt(&wrapped).await.is_err());
     bao.unseal().await;
     agent.wait_for_phase("ready").await;
-    assert_eq!(read(&mut kms, &wrapped).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
 }
 
 #[tokio::test]
@@ -97,13 +97,13 @@ async fn a_raised_min_decryption_version_wipes_what_is_below_it() {
         if wrapped.key_id == old.key_id { Err("not yet".into()) } else { Ok(wrapped) }
     })
     .await;
-    assert_eq!(read(&mut kms, &old).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&old).await.unwrap(), SEED);
     let config = json!({ "min_decryption_version": 2, "min_encryption_version": 2 });
     bao.post(&format!("transit/keys/{KEY}/config"), config).await;
     agent.wait_for_log("min_decryption_version was raised").await;
-    let refused = read(&mut kms, &old).await.unwrap_err();
+    let refused = kms.decrypt(&old).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    assert_eq!(read(&mut kms, &new).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&new).await.unwrap(), SEED);
     written(&mut kms).await;
 }
 
@@ -116,9 +116,9 @@ async fn an_outage_longer_than_allowed_wipes_with_the_reason() {
     let wrapped = written(&mut kms).await;
     bao.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
-    assert_eq!(read(&mut kms, &wrapped).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
     agent.wait_for_reason("failed", "unreachable").await;
-    let refused = read(&mut kms, &wrapped).await.unwrap_err();
+    let refused = kms.decrypt(&wrapped).await.unwrap_err();
     assert!(refused.message().contains("max_offline (4s)"), "{refused}");
     assert!(refused.message().contains("remedy"), "{refused}");
     let refused = kms.encrypt(&SEED).await.unwrap_err();
@@ -127,7 +127,7 @@ async fn an_outage_longer_than_allowed_wipes_with_the_reason() {
     agent.wait_for_log("was not reached for local_kek.max_offline").await;
     bao.thaw();
     agent.wait_for_phase("ready").await;
-    assert_eq!(read(&mut kms, &wrapped).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
     written(&mut kms).await;
 }
 
@@ -153,16 +153,16 @@ async fn a_refusal_of_one_key_service_wipes_its_keys_alone() {
     let mut kms = agent.kms().await;
     let written_here = written(&mut kms).await;
     eventually("the old cluster's key", async || {
-        read(&mut kms, &written_there).await.map_err(|status| status.to_string())
+        kms.decrypt(&written_there).await.map_err(|status| status.to_string())
     })
     .await;
     old.freeze();
-    assert_eq!(read(&mut kms, &written_there).await.unwrap(), SEED, "an outage there is ridden out");
+    assert_eq!(kms.decrypt(&written_there).await.unwrap(), SEED, "an outage there is ridden out");
     old.thaw();
     old.put_policy("kms", &policy("transit", KEY)).await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
-    assert!(read(&mut kms, &written_there).await.is_err());
-    assert_eq!(read(&mut kms, &written_here).await.unwrap(), SEED);
+    assert!(kms.decrypt(&written_there).await.is_err());
+    assert_eq!(kms.decrypt(&written_here).await.unwrap(), SEED);
     written(&mut kms).await;
 }
 
@@ -186,11 +186,11 @@ async fn a_replaced_key_wipes_nothing_and_does_not_hide_a_refusal() {
     let wrapped = written(&mut kms).await;
     bao.replace_key().await;
     agent.wait_for_reason("failed", "key_replaced").await;
-    assert_eq!(read(&mut kms, &wrapped).await.unwrap(), SEED, "{}", agent.log());
+    assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED, "{}", agent.log());
     assert!(kms.encrypt(&SEED).await.is_err(), "nothing is written under another key");
     bao.put_policy("kms", &policy("transit", "another-key")).await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
-    assert!(read(&mut kms, &wrapped).await.is_err());
+    assert!(kms.decrypt(&wrapped).await.is_err());
 }
 
 /// Reading the old key is still allowed, unwrapping with it is not.
@@ -205,18 +205,18 @@ async fn a_key_service_that_only_unwraps_and_may_no_longer_is_noticed() {
     let mut kms = agent.kms().await;
     let written_here = written(&mut kms).await;
     eventually("the old cluster's key", async || {
-        read(&mut kms, &written_there).await.map_err(|status| status.to_string())
+        kms.decrypt(&written_there).await.map_err(|status| status.to_string())
     })
     .await;
     let full = policy("transit", KEY);
     old.put_policy("kms", &full.replace("path \"transit/decrypt", "path \"nowhere/decrypt")).await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
-    assert!(read(&mut kms, &written_there).await.is_err());
+    assert!(kms.decrypt(&written_there).await.is_err());
     // The keys have the same name in both clusters.
-    assert_eq!(read(&mut kms, &written_here).await.unwrap(), SEED);
+    assert_eq!(kms.decrypt(&written_here).await.unwrap(), SEED);
     old.put_policy("kms", &full).await;
     eventually("the old cluster's key", async || {
-        read(&mut kms, &written_there).await.map_err(|status| status.to_string())
+        kms.decrypt(&written_there).await.map_err(|status| status.to_string())
     })
     .await;
 }

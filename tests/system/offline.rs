@@ -44,8 +44,7 @@ impl Node {
     }
 
     async fn read(&self, wrapped: &EncryptResponse) -> Result<Vec<u8>, Status> {
-        let mut kms = self.kms().await;
-        kms.decrypt_annotated(&wrapped.ciphertext, &wrapped.key_id, wrapped.annotations.clone()).await
+        self.kms().await.decrypt(wrapped).await
     }
 
     /// A seed under the local KEK, as soon as the agent wraps one.

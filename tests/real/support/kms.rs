@@ -50,9 +50,9 @@ impl Kms {
         self.0.encrypt(with_timeout(request, timeout)).await.map(tonic::Response::into_inner)
     }
 
-    /// Decrypts what an Encrypt answered.
+    /// Decrypts what an Encrypt answered, with its annotations.
     pub async fn decrypt(&mut self, wrapped: &EncryptResponse) -> Result<Vec<u8>, Status> {
-        self.decrypt_raw(&wrapped.ciphertext, &wrapped.key_id).await
+        self.decrypt_annotated(&wrapped.ciphertext, &wrapped.key_id, wrapped.annotations.clone()).await
     }
 
     pub async fn decrypt_raw(&mut self, ciphertext: &[u8], key_id: &str) -> Result<Vec<u8>, Status> {
