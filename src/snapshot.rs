@@ -158,6 +158,9 @@ pub struct KnownKey {
 pub struct ServiceState {
     /// `primary`, or the name of the `decrypt_only` entry.
     pub name: String,
+    /// Where its key lives.
+    #[serde(skip)]
+    pub scope: KeyScope,
     /// The key, once known.
     pub key: Option<KnownKey>,
     /// Our token there.
@@ -258,8 +261,6 @@ pub struct Snapshot {
     pub primary: ServiceState,
     /// Those that only unwrap.
     pub decrypt_only: Vec<ServiceState>,
-    /// Where the keys of all these live, in the same order.
-    pub scopes: Arc<[KeyScope]>,
     /// How ready it is for an outage; `None` without local KEKs.
     pub offline: Option<OfflineState>,
 }

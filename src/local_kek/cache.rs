@@ -119,9 +119,9 @@ impl Cache {
         self.lock().keys.settle(standings);
     }
 
-    /// Wipes the keys of key services that are not among `scopes`: they are not configured any more.
-    pub fn retain(&self, scopes: &[KeyScope]) {
-        let unknown = |group: &Group| !scopes.contains(&group.owner.scope);
+    /// Wipes the keys of key services that are not among these: they are not configured any more.
+    pub fn retain(&self, standings: &[Standing]) {
+        let unknown = |group: &Group| !standings.iter().any(|standing| standing.scope == group.owner.scope);
         self.lock().keys.wipe("their key service is not configured any more", unknown);
     }
 

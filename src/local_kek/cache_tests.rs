@@ -171,9 +171,9 @@ fn versions_that_are_switched_off_are_wiped() {
 fn a_key_service_that_is_not_configured_any_more_leaves_nothing() {
     let (cache, ours, theirs) = (cache(), scope("k"), scope("other"));
     cache.adopt(subject(&ours, 1, "v1.a"), b"vault:v1:kek", &key());
-    cache.retain(std::slice::from_ref(&ours));
+    cache.retain(&[standing(&ours)]);
     assert!(cache.claim("v1.a").is_some());
-    cache.retain(&[theirs]);
+    cache.retain(&[standing(&theirs)]);
     assert!(cache.claim("v1.a").is_none());
 }
 

@@ -8,7 +8,7 @@ use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
 use super::cache::{Cache, Subject};
-use super::format::{KEY_BYTES, kek_data};
+use super::format::KEY_BYTES;
 use super::record::{Fingerprint, Kind};
 use crate::backend::{Backend, BackendError, ErrorKind};
 use crate::clock::Deadline;
@@ -62,7 +62,7 @@ impl Cache {
         wrapped: &[u8],
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
-        let data = if kind == Kind::Seed { Vec::new() } else { kek_data(subject.key_id) };
+        let data = kind.data(subject.key_id);
         if !self.is_on() {
             return backend.unwrap(wrapped, &data, deadline).await;
         }
@@ -111,7 +111,7 @@ impl Cache {
             let text = "the system gives no random bytes for a local KEK";
             BackendError::new(ErrorKind::Internal, text, "report this as a bug")
         })?;
-        let data = kek_data(subject.key_id);
+        let data = Kind::Own.data(subject.key_id);
         let wrapped = backend.wrap(subject.version, &*key, &data, deadline).await?;
         let unwrapped = backend.unwrap(&wrapped, &data, deadline).await?;
         if *unwrapped != *key {

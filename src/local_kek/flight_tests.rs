@@ -9,6 +9,7 @@ use super::*;
 use crate::backend::{AddressState, KeyDescription, KeyScope, TokenState};
 use crate::config::local_kek::Policy;
 use crate::embedded::EmbeddedBackend;
+use crate::local_kek::format::kek_data;
 
 const POLICY: Policy =
     Policy { max_offline: Duration::from_secs(3600), max_age: Duration::from_secs(3600), max_uses: 10 };

@@ -15,10 +15,10 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use super::record::{Fingerprint, Kind, RECORD, Record};
+use super::record::{Fingerprint, Kind, RECORD, Record, checksum};
 use crate::backend::KeyScope;
 use crate::clock::BootTime;
 use crate::memory::SealedMemory;
@@ -73,7 +73,7 @@ impl Group {
             return Err(io::Error::other("the names of namespace, mount and key are too long"));
         }
         header.resize(CHECKSUM, 0);
-        header.extend_from_slice(&checksum(&header).ok_or_else(too_small)?);
+        header.extend_from_slice(&checksum(&header, CONTACT, CHECKSUM).ok_or_else(too_small)?);
         memory.bytes_mut().get_mut(..HEADER).ok_or_else(too_small)?.copy_from_slice(&header);
         let mut group =
             Self { owner: owner.clone(), name: name(&text, owner.version), memory, entries: HashMap::new() };
@@ -89,7 +89,7 @@ impl Group {
     pub(super) fn adopt(name: String, fd: OwnedFd) -> io::Result<Self> {
         let memory = SealedMemory::adopt(fd, LENGTH)?;
         let header = memory.bytes().get(..HEADER).ok_or_else(too_small)?;
-        if header.get(CHECKSUM..) != checksum(header).as_ref().map(<[u8; 8]>::as_slice) {
+        if header.get(CHECKSUM..) != checksum(header, CONTACT, CHECKSUM).as_ref().map(<[u8; 8]>::as_slice) {
             return Err(io::Error::other("its checksum is wrong"));
         }
         let number = |at: usize| {
@@ -239,13 +239,6 @@ fn name(owner: &[u8], version: u32) -> String {
     let hash = digest(&SHA256, owner);
     let short: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("{NAME}{short}.v{version}")
-}
-
-fn checksum(header: &[u8]) -> Option<[u8; 8]> {
-    let mut hash = Context::new(&SHA256);
-    hash.update(header.get(..CONTACT.start)?);
-    hash.update(header.get(CONTACT.end..CHECKSUM)?);
-    hash.finish().as_ref().get(..8)?.try_into().ok()
 }
 
 fn too_small() -> io::Error {

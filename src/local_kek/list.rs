@@ -1,7 +1,7 @@
 //! The wrapped forms that were seen, in the state directory: what a fresh agent has unwrapped ahead of an
 //! outage. Nothing in it is secret: all of it lies in etcd, too.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -11,7 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::format::kek_data;
 use super::record::{Fingerprint, Kind};
 
 /// The only format so far.
@@ -37,7 +36,7 @@ pub struct Listed {
 impl Listed {
     /// What the key service has bound it to.
     pub fn data(&self) -> Vec<u8> {
-        if self.kind == Kind::Seed { Vec::new() } else { kek_data(&self.key_id) }
+        self.kind.data(&self.key_id)
     }
 
     pub(super) fn fingerprint(&self) -> Fingerprint {
@@ -50,6 +49,8 @@ impl Listed {
 pub(super) struct List {
     path: Option<PathBuf>,
     forms: VecDeque<(Fingerprint, Listed)>,
+    /// The same, to be asked at each Decrypt.
+    known: HashSet<Fingerprint>,
     changed: bool,
     /// A failed write was told.
     told: bool,
@@ -82,29 +83,34 @@ impl List {
                 Vec::new()
             }
         };
-        let forms = forms.into_iter().map(|form| (form.fingerprint(), form)).collect();
-        Self { path: Some(path), forms, changed: false, told: false }
+        let forms: VecDeque<_> = forms.into_iter().map(|form| (form.fingerprint(), form)).collect();
+        let known = forms.iter().map(|(fingerprint, _)| *fingerprint).collect();
+        Self { path: Some(path), forms, known, changed: false, told: false }
     }
 
     pub(super) fn add(&mut self, fingerprint: Fingerprint, form: impl FnOnce() -> Listed) {
-        if self.forms.iter().any(|(known, _)| *known == fingerprint) {
+        if self.known.contains(&fingerprint) {
             return;
         }
         let form = form();
         if form.wrapped.len() > MAX_FORM || form.key_id.len() > MAX_FORM {
             return;
         }
-        if self.forms.len() >= MAX_FORMS {
-            self.forms.pop_front();
+        if self.forms.len() >= MAX_FORMS
+            && let Some((oldest, _)) = self.forms.pop_front()
+        {
+            self.known.remove(&oldest);
         }
         self.forms.push_back((fingerprint, form));
+        self.known.insert(fingerprint);
         self.changed = true;
     }
 
     pub(super) fn remove(&mut self, fingerprint: &Fingerprint) {
-        let before = self.forms.len();
-        self.forms.retain(|(known, _)| known != fingerprint);
-        self.changed |= self.forms.len() != before;
+        if self.known.remove(fingerprint) {
+            self.forms.retain(|(known, _)| known != fingerprint);
+            self.changed = true;
+        }
     }
 
     pub(super) fn forms(&self) -> impl Iterator<Item = &(Fingerprint, Listed)> {
@@ -118,6 +124,7 @@ impl List {
     /// Gives the forms up, and the file.
     pub(super) fn clear(&mut self) {
         self.forms.clear();
+        self.known.clear();
         self.changed = false;
         if let Some(path) = &self.path {
             // One that stays does no harm: its forms are in etcd.

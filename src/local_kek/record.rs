@@ -10,10 +10,12 @@
 //! 248 checksum(8): SHA-256 over the rest, without the uses
 //! ```
 
+use std::ops::Range;
+
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use zeroize::Zeroizing;
 
-use super::format::fields;
+use super::format::{fields, kek_data};
 
 /// Bytes of a record.
 pub(super) const RECORD: usize = 256;
@@ -21,7 +23,8 @@ pub(super) const RECORD: usize = 256;
 pub(super) const MAX_SECRET: usize = 64;
 /// Longest wrapped form of a local KEK that is used, in bytes. Transit's has about 90.
 pub(super) const MAX_WRAPPED: usize = 128;
-const USES: std::ops::Range<usize> = 8..16;
+const USES: Range<usize> = 8..16;
+const CHECKSUM: usize = 248;
 const DOMAIN: &[u8] = b"kms-plugin kept key";
 
 /// What a kept key is.
@@ -42,6 +45,11 @@ impl Kind {
             Self::Kek => 2,
             Self::Seed => 3,
         }
+    }
+
+    /// What the key service binds a wrapped form of this kind to.
+    pub(super) fn data(self, key_id: &str) -> Vec<u8> {
+        if self == Self::Seed { Vec::new() } else { kek_data(key_id) }
     }
 
     fn of(code: u8) -> Option<Self> {
@@ -85,11 +93,10 @@ impl Record {
     /// Reads the record in `slot`; `None` when there is none, or a damaged one.
     pub(super) fn read(slot: &[u8]) -> Option<Self> {
         let kind = Kind::of(*slot.first()?)?;
-        if slot.get(248..256)? != checksum(slot)? {
+        if slot.get(CHECKSUM..RECORD)? != checksum(slot, USES, CHECKSUM)? {
             return None;
         }
-        let number =
-            |range| Some(u64::from_le_bytes(slot.get::<std::ops::Range<usize>>(range)?.try_into().ok()?));
+        let number = |range| Some(u64::from_le_bytes(slot.get::<Range<usize>>(range)?.try_into().ok()?));
         let secret = slot.get(56..56 + usize::from(*slot.get(1)?))?;
         let wrapped_length = usize::from(u16::from_le_bytes(slot.get(2..4)?.try_into().ok()?));
         Some(Self {
@@ -121,8 +128,8 @@ impl Record {
         bytes.extend_from_slice(&self.secret);
         bytes.resize(120, 0);
         bytes.extend_from_slice(&self.wrapped);
-        bytes.resize(248, 0);
-        let Some(checksum) = checksum(&bytes) else { return false };
+        bytes.resize(CHECKSUM, 0);
+        let Some(checksum) = checksum(&bytes, USES, CHECKSUM) else { return false };
         bytes.extend_from_slice(&checksum);
         slot.copy_from_slice(&bytes);
         true
@@ -136,10 +143,11 @@ impl Record {
     }
 }
 
-fn checksum(slot: &[u8]) -> Option<[u8; 8]> {
+/// The first 8 bytes of SHA-256 over `bytes`, up to `end` and without `hole`, where things change at any time.
+pub(super) fn checksum(bytes: &[u8], hole: Range<usize>, end: usize) -> Option<[u8; 8]> {
     let mut hash = Context::new(&SHA256);
-    hash.update(slot.get(..USES.start)?);
-    hash.update(slot.get(USES.end..248)?);
+    hash.update(bytes.get(..hole.start)?);
+    hash.update(bytes.get(hole.end..end)?);
     hash.finish().as_ref().get(..8)?.try_into().ok()
 }
 

@@ -37,12 +37,13 @@ pub(super) async fn watch(keys: Arc<Cache>, mut views: watch::Receiver<View>) ->
             changed = views.changed() => changed.map_err(|_| "nobody publishes the state")?,
         }
         let view = views.borrow_and_update().clone();
-        keys.settle(&standings(&view.snapshot));
+        let standings = standings(&view.snapshot);
+        keys.settle(&standings);
         let changed = !shown.as_ref().is_some_and(|link| Arc::ptr_eq(link, &view.link));
         if changed || retained.elapsed() >= RETAIN {
             // A configuration that did not prove itself, or calls that ended late, may have left something.
             keys.set_policy(view.link.policy);
-            keys.retain(&view.snapshot.scopes);
+            keys.retain(&standings);
             (shown, retained) = (Some(view.link), Instant::now());
         }
     }
@@ -52,9 +53,8 @@ pub(super) async fn watch(keys: Arc<Cache>, mut views: watch::Receiver<View>) ->
 fn standings(snapshot: &Snapshot) -> Vec<Standing> {
     let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
     services
-        .zip(snapshot.scopes.iter())
-        .map(|(service, scope)| Standing {
-            scope: scope.clone(),
+        .map(|service| Standing {
+            scope: service.scope.clone(),
             versions: service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default(),
             contact: service.contact,
             refuses: service.refuses,

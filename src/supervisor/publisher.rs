@@ -187,7 +187,6 @@ pub(super) fn render(
     decrypt_only: &[DecryptOnly],
     link: &Link,
 ) -> Snapshot {
-    let scopes = std::iter::once(primary).chain(decrypt_only.iter().map(|other| &other.backend));
     let mut snapshot = Snapshot {
         phase: state.phase,
         since: state.since,
@@ -199,6 +198,7 @@ pub(super) fn render(
         proven: state.proven,
         primary: ServiceState {
             name: "primary".to_owned(),
+            scope: primary.scope().clone(),
             key: state.key.clone(),
             token: primary.token(),
             addresses: primary.addresses(),
@@ -207,7 +207,6 @@ pub(super) fn render(
             refuses: false,
         },
         decrypt_only: decrypt_only.iter().map(DecryptOnly::state).collect(),
-        scopes: scopes.map(|backend| backend.scope().clone()).collect(),
         offline: link.policy.and_then(|_| link.keys.state(state.key.as_ref().map(|key| &*key.key_id))),
     };
     snapshot.primary.refuses = state.refuses(BootTime::now());
@@ -220,6 +219,7 @@ impl DecryptOnly {
     fn state(&self) -> ServiceState {
         ServiceState {
             name: self.name.clone(),
+            scope: self.backend.scope().clone(),
             key: self.key.clone(),
             token: self.backend.token(),
             addresses: self.backend.addresses(),
