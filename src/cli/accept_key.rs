@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::client::AgentArgs;
+use super::agent_args::{AgentArgs, failure};
 use super::exit::{Exit, Failure};
 use super::{report, runtime};
 
@@ -22,6 +22,7 @@ pub(super) struct AcceptKeyArgs {
 }
 
 pub(super) fn run(args: &AcceptKeyArgs) -> Result<(), Failure> {
-    let line = runtime()?.block_on(args.agent.post("/accept-key", TIMEOUT, Exit::Unavailable))?;
-    report::line(&format!("accepted: {line}"))
+    let accepted = runtime()?.block_on(args.agent.client(TIMEOUT).accept_key());
+    let accepted = accepted.map_err(|error| failure(error, Exit::Unavailable))?;
+    report::line(&format!("accepted: {}", accepted.line))
 }

@@ -1,27 +1,5 @@
 //! `check`: looks at everything that must be right on this node, in order, and names the remedy of what is not.
 
-mod admin;
-mod agent;
-mod certificate;
-mod configuration;
-mod credentials;
-mod encryption_config;
-mod finding;
-mod identity;
-mod key;
-mod key_services;
-mod login;
-mod network;
-mod offline;
-mod peer;
-mod policy;
-mod refusals;
-mod report;
-mod service_user;
-mod socket;
-mod unit;
-mod web;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,20 +8,23 @@ use super::flags::ConfigFlags;
 use super::report::Output;
 use super::runtime;
 use crate::config::{DEFAULT_RUNTIME_DIR, Settings};
-use crate::kms::key_id;
-use crate::supervisor::saved_versions;
+use crate::health::identity::saved_versions;
+use crate::key_service::key_id;
 
-use agent::AgentView;
-use finding::Outcome;
-use key::Learnt;
-use key_services::KeyServices;
-use refusals::Refusals;
-pub(super) use report::Report;
-use unit::Units;
-use web::Web;
+use crate::diagnose::check::agent::AgentView;
+use crate::diagnose::check::finding::Outcome;
+use crate::diagnose::check::key::Learnt;
+use crate::diagnose::check::key_services::KeyServices;
+use crate::diagnose::check::refusals::Refusals;
+pub(crate) use crate::diagnose::check::report::Report;
+use crate::diagnose::check::unit::Units;
+use crate::diagnose::check::web::Web;
+use crate::diagnose::check::{
+    admin, configuration, encryption_config, identity, key_services, offline, peer, service_user, socket,
+};
 
 /// The key service that wraps, as the agent calls it.
-const PRIMARY: &str = "primary";
+pub(crate) const PRIMARY: &str = "primary";
 
 /// Look at everything that must be right on this node, and name the remedy of what is not
 #[derive(Debug, clap::Args)]
@@ -63,30 +44,30 @@ const PRIMARY: &str = "primary";
                         Other nodes:  ssh node-2 kms-plugin status --output json > node-2.json\n              \
                                       kms-plugin check --peer node-2.json"
 )]
-pub(super) struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Compare the key_id with another node's: its admin address (http://HOST:PORT), or a file with what
     /// `kms-plugin status --output json` wrote there; may be repeated
     #[arg(long, value_name = "URL|FILE")]
-    peer: Vec<String>,
+    pub(crate) peer: Vec<String>,
     /// Also look at this EncryptionConfiguration of kube-apiserver
     #[arg(long, value_name = "FILE")]
     encryption_config: Option<PathBuf>,
     /// Do not log in: what needs a token is not tested
     #[arg(long)]
-    no_login: bool,
+    pub(crate) no_login: bool,
     /// Longest time for each step
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
-    flags: ConfigFlags,
+    pub(crate) flags: ConfigFlags,
 }
 
 impl CheckArgs {
     /// The usual check of this configuration, for the support bundle.
-    pub(super) fn plain(flags: ConfigFlags, no_login: bool) -> Self {
+    pub(crate) fn plain(flags: ConfigFlags, no_login: bool) -> Self {
         Self {
             peer: Vec::new(),
             encryption_config: None,
@@ -98,7 +79,7 @@ impl CheckArgs {
     }
 }
 
-pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     if args.timeout.is_zero() {
         return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
     }
@@ -116,12 +97,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
 }
 
 /// The files of every credential that systemd passes to the service, wherever they can be read from here.
-pub(super) async fn passed_credentials() -> Vec<PathBuf> {
+pub(crate) async fn passed_credentials() -> Vec<PathBuf> {
     Units::read().await.passed_credentials()
 }
 
 /// Every check, in order.
-pub(super) async fn fill(args: &CheckArgs, report: &mut Report) {
+pub(crate) async fn fill(args: &CheckArgs, report: &mut Report) {
     let units = Units::read().await;
     service_user::check(report);
     let settings = configuration::check(&args.flags, &units, report);

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
-use super::serve::{Signals, failure};
-use super::{client, probe, runtime};
+use super::runtime;
+use super::serve::failure;
+use crate::agent::{Agent, AgentError, Signals};
 use crate::config::Settings;
+use crate::diagnose::probe::measure::first_round_trip;
 use crate::embedded::Keyring;
+use crate::kms::client;
 use crate::proto::StatusRequest;
-use crate::supervisor::{Agent, AgentError};
 use crate::telemetry;
 
 /// Time for a call to our own socket.
@@ -63,7 +65,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     let mut settings = Settings::development(&directory, keyring.clone(), wanted);
     telemetry::init(&settings.log);
     runtime()?.block_on(async {
-        let mut signals = Signals::new()?;
+        let mut signals = Signals::new().map_err(failure)?;
         // There is no configuration to read again: whoever wishes for it is told that nobody does.
         let nobody = tokio::sync::mpsc::channel(1).0;
         let agent = match Agent::start(&settings, nobody.clone()).await {
@@ -76,7 +78,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
         };
         let agent = agent.map_err(failure)?;
         show(&agent, &settings, &keyring, args.output).await?;
-        signals.run(agent).await
+        signals.run(agent).await.map_err(failure)
     })
 }
 
@@ -89,8 +91,9 @@ async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output
         return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {line}")));
     }
     let socket = &settings.server.socket;
-    let mut kms = client::kms(socket, CALL).await?;
-    let trip = probe::first_round_trip(&mut kms).await;
+    let mut kms =
+        client::connect(socket, CALL).await.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    let trip = first_round_trip(&mut kms).await;
     let trip =
         trip.map_err(|error| Failure::message(Exit::Unavailable, format!("the self-test failed: {error}")))?;
     let admin = agent.admin().map(|address| address.to_string()).unwrap_or_default();
@@ -151,7 +154,7 @@ resources:
 /// Adds a version, and when an agent runs, waits until its Status shows the new key_id.
 async fn rotate(socket: &Path, keyring: &Path, output: Output) -> Result<(), Failure> {
     let key_id = async || -> Option<String> {
-        let mut kms = client::kms(socket, CALL).await.ok()?;
+        let mut kms = client::connect(socket, CALL).await.ok()?;
         Some(kms.status(StatusRequest {}).await.ok()?.into_inner().key_id)
     };
     let before = key_id().await;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(crate) enum Exit {
     /// All is well.
     Ok = 0,
     /// A verdict: not as it should be, or not finished.
@@ -29,32 +29,32 @@ impl From<Exit> for ExitCode {
 
 /// A command's failure: the exit code and the chain of causes.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     exit: Exit,
     error: anyhow::Error,
 }
 
 impl Failure {
-    pub(super) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self { exit, error: error.into() }
     }
 
-    pub(super) fn message(exit: Exit, message: impl Into<String>) -> Self {
+    pub(crate) fn message(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, error: anyhow::Error::msg(message.into()) }
     }
 
     /// Puts what was tried in front.
-    pub(super) fn context(self, message: String) -> Self {
+    pub(crate) fn context(self, message: String) -> Self {
         Self { exit: self.exit, error: self.error.context(message) }
     }
 
     /// The causes alone, for a caller that goes on without.
-    pub(super) fn into_error(self) -> anyhow::Error {
+    pub(crate) fn into_error(self) -> anyhow::Error {
         self.error
     }
 
     /// Tells each cause on a line of its own: to the journal or to stderr, wherever the log goes.
-    pub(super) fn tell(&self) -> Exit {
+    pub(crate) fn tell(&self) -> Exit {
         for (depth, cause) in self.error.chain().enumerate() {
             for line in cause.to_string().lines() {
                 if tracing::enabled!(tracing::Level::ERROR) {

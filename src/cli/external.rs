@@ -12,18 +12,18 @@ const MAX_OUTPUT: usize = 4 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a program wrote to stdout, at its end if it was too much, and whether it succeeded.
-pub(super) struct Output {
-    pub(super) success: bool,
-    pub(super) text: String,
+pub(crate) struct Output {
+    pub(crate) success: bool,
+    pub(crate) text: String,
     /// What it wrote to stderr when it failed.
-    pub(super) complaint: String,
+    pub(crate) complaint: String,
 }
 
 /// Runs `program` without input.
 ///
 /// # Errors
 /// When it is not there, or did not end in time; in words.
-pub(super) async fn run(program: &str, arguments: &[&str]) -> Result<Output, String> {
+pub(crate) async fn run(program: &str, arguments: &[&str]) -> Result<Output, String> {
     let told = |error: std::io::Error| format!("{program} cannot be run: {error}");
     let mut child = Command::new(program)
         .args(arguments)
@@ -71,6 +71,6 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<String>
 }
 
 /// Whether systemd is this machine's init (sd_booted(3)).
-pub(super) fn systemd_runs() -> bool {
+pub(crate) fn systemd_runs() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 use super::exit::{Exit, Failure};
-use super::foreign::Foreign;
 use crate::clock;
+use crate::compat::Foreign;
 use crate::config::schema::{self, Kind};
 use crate::config::{DEFAULT_FILE, Merged, Sources};
 
@@ -20,7 +20,7 @@ const OF_A_SERVICE: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 
 /// `--config` and one flag a key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ConfigFlags {
+pub(crate) struct ConfigFlags {
     file: Option<PathBuf>,
     values: Vec<(String, String)>,
     /// What other plugins' flags and variables say; our own win.
@@ -29,12 +29,12 @@ pub(super) struct ConfigFlags {
 
 impl ConfigFlags {
     /// The file that is read.
-    pub(super) fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.named().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))
     }
 
     /// The runtime directory, also of a configuration that is not valid otherwise.
-    pub(super) fn runtime_dir(&self) -> Option<PathBuf> {
+    pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
         let key = "server.runtime_dir";
         let merged = self.merge().ok().and_then(|merged| merged.value(key)?.into_string());
         let flag = || self.values.iter().find(|(path, _)| path == key).map(|(_, value)| value.clone());
@@ -47,28 +47,28 @@ impl ConfigFlags {
     }
 
     /// The default file, when no other was named and it is not there.
-    pub(super) fn missing_file(&self) -> Option<PathBuf> {
+    pub(crate) fn missing_file(&self) -> Option<PathBuf> {
         let default = PathBuf::from(DEFAULT_FILE);
         (self.named().is_none() && !default.exists()).then_some(default)
     }
 
     /// The same with what other plugins' flags say.
-    pub(super) fn with_foreign(self, foreign: Foreign) -> Self {
+    pub(crate) fn with_foreign(self, foreign: Foreign) -> Self {
         Self { foreign, ..self }
     }
 
     /// Whether another plugin's flags or variables were given.
-    pub(super) fn is_foreign(&self) -> bool {
+    pub(crate) fn is_foreign(&self) -> bool {
         !self.foreign.values.is_empty()
     }
 
     /// What is to be told about those flags.
-    pub(super) fn foreign_warnings(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn foreign_warnings(&self) -> impl Iterator<Item = &str> {
         self.foreign.warnings.iter().map(String::as_str)
     }
 
     /// The merged configuration: file, `config.d`, environment, flags.
-    pub(super) fn merge(&self) -> Result<Merged, Failure> {
+    pub(crate) fn merge(&self) -> Result<Merged, Failure> {
         let named = self.named();
         let sources = Sources {
             required: named.is_some(),

@@ -1,20 +1,18 @@
 //! The command line: one file a subcommand. The only place that writes to stdout and knows exit codes.
 
 mod accept_key;
-mod check;
-mod client;
+pub(crate) mod agent_args;
+pub(crate) mod check;
 mod config;
 mod dev;
-mod encryption_configuration;
-mod exit;
-mod external;
-mod flags;
-mod foreign;
+pub(crate) mod exit;
+pub(crate) mod external;
+pub(crate) mod flags;
 mod manual;
 mod probe;
 mod reload;
 mod render;
-mod report;
+pub(crate) mod report;
 mod serve;
 mod status;
 mod support_bundle;
@@ -25,6 +23,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
+use crate::compat as foreign;
 use exit::{Exit, Failure};
 use flags::ConfigFlags;
 

@@ -1,8 +1,5 @@
 //! `probe`: calls any KMS v2 plugin as kube-apiserver does, checks every answer, and times the calls.
 
-mod measure;
-mod result;
-
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
@@ -10,9 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
-use super::{client, runtime};
-pub(super) use measure::first_round_trip;
-use result::Report;
+use super::runtime;
+use crate::diagnose::probe::measure::{self, first_round_trip};
+use crate::diagnose::probe::result::Report;
+use crate::kms::client;
 
 /// Most round trips of one run: their times are kept for the percentiles.
 const MAX_COUNT: u64 = 1_000_000;
@@ -67,7 +65,8 @@ pub(super) fn run(args: &ProbeArgs) -> Result<(), Failure> {
 
 async fn probe(args: &ProbeArgs) -> Result<Report, Failure> {
     let path = client::socket_path(&args.socket);
-    let client = client::kms(&path, args.timeout).await?;
+    let client =
+        client::connect(&path, args.timeout).await.map_err(|error| Failure::new(Exit::Unavailable, error))?;
     let mut report = Report::new(&path, args.count, args.concurrency);
     measure::status(&mut client.clone(), &mut report).await;
     if report.problem().is_some() {

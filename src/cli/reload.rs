@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::client::AgentArgs;
+use super::agent_args::{AgentArgs, failure};
 use super::exit::{Exit, Failure};
 use super::{report, runtime};
+use crate::admin::types::{CommandDone, Phase};
 
 /// Time for the agent's answer: a new configuration has 15 s to prove itself.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,10 +24,11 @@ pub(super) struct ReloadArgs {
 }
 
 pub(super) fn run(args: &ReloadArgs) -> Result<(), Failure> {
-    let line = runtime()?.block_on(args.agent.post("/reload", TIMEOUT, Exit::Config))?;
-    // In use, and yet of no use: a key that was replaced stays so.
-    match line.starts_with("failed") {
-        true => Err(Failure::message(Exit::Unavailable, format!("reloaded, but: {line}"))),
-        false => report::line(&format!("reloaded: {line}")),
+    let reloaded = runtime()?.block_on(args.agent.client(TIMEOUT).reload());
+    let CommandDone { phase, line } = reloaded.map_err(|error| failure(error, Exit::Config))?;
+    match phase {
+        // The configuration is in use, and the agent still does not work: a replaced key stays replaced.
+        Phase::Failed => Err(Failure::message(Exit::Unavailable, format!("reloaded, but: {line}"))),
+        _ => report::line(&format!("reloaded: {line}")),
     }
 }

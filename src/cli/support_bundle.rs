@@ -1,25 +1,25 @@
 //! `support-bundle`: all that somebody elsewhere needs to find a fault, in one file, without secrets.
 
-mod archive;
-mod redaction;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::check::{self, CheckArgs, Report};
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
-use super::{client, config, external, report, runtime, status};
+use super::{config, external, report, runtime};
+use crate::admin::types::Status;
+use crate::admin::{Client, ClientError};
 use crate::config::secret::RoleId;
-use crate::config::settings::KeyService;
+use crate::config::settings::KeyServiceSettings;
 use crate::config::vault::{Method, Vault};
 use crate::config::{DEFAULT_RUNTIME_DIR, Merged, Settings};
-use crate::supervisor::ADMIN_SOCKET;
-use archive::Archive;
-use redaction::Redaction;
+use crate::diagnose::bundle::archive::{self, Archive};
+use crate::diagnose::bundle::redaction::Redaction;
+use crate::diagnose::status_text::status_text;
 
 /// Time for an answer of the agent.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -122,26 +122,17 @@ async fn collect(
     told("the agent's state");
     let runtime_dir =
         settings.map_or(PathBuf::from(DEFAULT_RUNTIME_DIR), |settings| settings.server.runtime_dir.clone());
-    let socket = runtime_dir.join(ADMIN_SOCKET);
-    let mut state = Value::Null;
-    for (name, path) in
-        [("status.json", "/status"), ("healthz.txt", "/healthz?verbose"), ("metrics.txt", "/metrics")]
-    {
-        let text = match client::admin(&socket, hyper::Method::GET, path, TIMEOUT).await {
-            Ok((_, text)) => text,
-            Err(error) => {
-                pretty(&json!({ "error": format!("no agent answers on {}: {error}", socket.display()) }))
-            }
-        };
-        if name == "status.json" {
-            let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-            state = if answer.get("phase").is_some() { answer } else { Value::Null };
-        }
-        add(name, text);
+    let agent = Client::new(&runtime_dir, TIMEOUT);
+    let missing = |error: ClientError| pretty(&json!({ "error": error.to_string() }));
+    let status = agent.status_json().await;
+    let state = status.as_ref().ok().and_then(|status| Status::deserialize(status).ok());
+    add("status.json", status.map_or_else(missing, |status| pretty(&status)));
+    add("healthz.txt", agent.healthz().await.unwrap_or_else(missing));
+    add("metrics.txt", agent.metrics().await.unwrap_or_else(missing));
+    if let Some(state) = &state {
+        add("status.txt", anstream::adapter::strip_str(&status_text(state)).to_string());
     }
-    if !state.is_null() {
-        add("status.txt", anstream::adapter::strip_str(&status::text(&state)).to_string());
-    }
+    let key = state.and_then(|state| state.primary.key);
     told("the result of kms-plugin check");
     let mut checked = Report::new(false);
     check::fill(&CheckArgs::plain(args.flags.clone(), args.no_login), &mut checked).await;
@@ -152,10 +143,7 @@ async fn collect(
         pretty(&only(&findings, &["dns", "tcp", "tls", "server", "cluster", "round-trip", "quota"])),
     );
     add("policy.json", pretty(&only(&findings, &["login", "token", "policy"])));
-    add(
-        "key.json",
-        pretty(&json!({ "agent": state.pointer("/primary/key"), "check": only(&findings, &["key"]) })),
-    );
+    add("key.json", pretty(&json!({ "agent": key, "check": only(&findings, &["key"]) })));
     add("check.json", pretty(&findings));
     told("the journal and the units");
     let lines = args.lines.to_string();
@@ -249,8 +237,8 @@ fn of_settings(settings: &Settings) -> Vec<Zeroizing<String>> {
     let services =
         std::iter::once(&settings.primary).chain(settings.decrypt_only.iter().map(|(_, service)| service));
     let vaults = services.filter_map(|service| match service {
-        KeyService::Vault(vault) => Some(vault.as_ref()),
-        KeyService::Embedded(_) => None,
+        KeyServiceSettings::Vault(vault) => Some(vault.as_ref()),
+        KeyServiceSettings::Embedded(_) => None,
     });
     vaults.flat_map(of_login).collect()
 }

@@ -1,25 +1,21 @@
 //! `verify-etcd`: what every object in etcd is encrypted with: is the migration or the rotation finished?
 
-mod known;
-mod offline;
-mod result;
-mod source;
-
 use std::collections::HashSet;
 use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::client::AgentArgs;
+use super::agent_args::AgentArgs;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
 use super::runtime;
+use crate::diagnose::storage::offline::Offline;
+use crate::diagnose::storage::result::{Report, printable};
+use crate::diagnose::storage::source::{EndpointArgs, PrefixArgs};
+use crate::diagnose::storage::{known, source};
 use crate::etcd::Sink;
 use crate::etcd::reader::{self, Form};
 use crate::etcd::tally::{Known, Tally};
-use offline::Offline;
-use result::{Report, printable};
-use source::{EndpointArgs, PrefixArgs};
 
 /// Most names that --list shows.
 const MAX_LIST: u64 = 10_000;
@@ -183,28 +179,30 @@ fn from_stdin(counting: &mut Counting) -> Result<(String, bool), Failure> {
 
 /// Which key_ids are ours and which keys are in memory, and how that is known.
 async fn known(args: &VerifyEtcdArgs) -> (Known, String, Offline) {
-    let status = args.agent.status(known::TIMEOUT).await.map_err(Failure::into_error);
-    let told = status.as_ref().map(String::as_str).map_err(|error| format!("{error:#}"));
-    let (offline, mut kept) = Offline::ask(told, &args.agent).await;
+    let agent = args.agent.client(known::TIMEOUT);
+    let status = agent.status().await;
+    let (offline, mut kept) = Offline::ask(&status, &agent).await;
     if args.offline && matches!(offline, Offline::Off) {
         kept = Some(HashSet::new());
     }
-    let (known, current) = match &args.current_key_id {
-        Some(current) => {
-            let told = format!("{}, from the command line", printable(current));
-            (Known { current: Some(current.clone()), ..Known::default() }, told)
+    let unknown = |why: &str| printable(&format!("unknown: {why}; see --current-key-id and --runtime-dir"));
+    let (known, current) = match (&args.current_key_id, &status) {
+        (Some(current), _) => {
+            let source = format!("{}, from the command line", printable(current));
+            (Known { current: Some(current.clone()), ..Known::default() }, source)
         }
-        None => match status.and_then(|status| known::from_status(&status)) {
-            Ok(known) => {
+        (None, Ok(status)) => match known::from_status(status) {
+            Some(known) => {
                 let current = known.current.as_deref().unwrap_or_default();
-                let told = format!("{current}, from the running agent");
-                (known, told)
+                let source = format!("{current}, from the running agent");
+                (known, source)
             }
-            Err(error) => {
-                let told = printable(&format!("unknown: {error:#}; see --current-key-id and --runtime-dir"));
-                (Known::default(), told)
-            }
+            None => (
+                Known::default(),
+                unknown("the agent does not know its key yet (kms-plugin.service starts?)"),
+            ),
         },
+        (None, Err(error)) => (Known::default(), unknown(&error.to_string())),
     };
     (Known { provider: args.provider.clone(), kept, ..known }, current, offline)
 }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod document;
+pub mod ineffective;
 pub mod local_kek;
 mod name;
 pub mod raw;
@@ -12,7 +13,6 @@ pub mod secret;
 mod section;
 pub mod server;
 pub mod settings;
-pub mod stray;
 mod validate;
 pub mod vault;
 

@@ -19,9 +19,9 @@ pub struct Settings {
     /// The socket, the admin API, the bounds.
     pub server: Server,
     /// The key service that wraps.
-    pub primary: KeyService,
+    pub primary: KeyServiceSettings,
     /// Further key services that only unwrap, by name.
-    pub decrypt_only: Vec<(String, KeyService)>,
+    pub decrypt_only: Vec<(String, KeyServiceSettings)>,
     /// Health and grace.
     pub health: Health,
     /// Local KEKs; `None` is off.
@@ -32,14 +32,14 @@ pub struct Settings {
 
 /// One key service with its key.
 #[derive(Clone, Debug)]
-pub enum KeyService {
+pub enum KeyServiceSettings {
     /// Transit in Vault or OpenBao.
     Vault(Box<Vault>),
     /// The keyring in a file, for development.
     Embedded(PathBuf),
 }
 
-impl KeyService {
+impl KeyServiceSettings {
     /// The epoch of its key_ids.
     pub fn key_id_epoch(&self) -> u32 {
         match self {
@@ -160,7 +160,7 @@ impl Settings {
             if let Some(raw) = entry.vault.inherit(&raw.vault, &mut check, &prefix)
                 && let Some(vault) = raw.validate(&mut check, &prefix)
             {
-                decrypt_only.push((name, KeyService::Vault(Box::new(vault))));
+                decrypt_only.push((name, KeyServiceSettings::Vault(Box::new(vault))));
             }
         }
         let local_kek = policy(&raw.local_kek, raw.health.outage_grace.as_deref(), &mut check);
@@ -168,8 +168,8 @@ impl Settings {
             server: server(raw.server, &mut check),
             // Without a valid [vault] there is a problem to tell, and this value is not used.
             primary: primary.map_or_else(
-                || KeyService::Embedded(PathBuf::new()),
-                |vault| KeyService::Vault(Box::new(vault)),
+                || KeyServiceSettings::Embedded(PathBuf::new()),
+                |vault| KeyServiceSettings::Vault(Box::new(vault)),
             ),
             decrypt_only,
             health: health(&raw.health, local_kek, &mut check),
@@ -193,7 +193,7 @@ impl Settings {
                 call_timeout: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(2),
             },
-            primary: KeyService::Embedded(keyring),
+            primary: KeyServiceSettings::Embedded(keyring),
             decrypt_only: Vec::new(),
             health: Health {
                 outage_grace: Grace::For(Duration::from_secs(60)),

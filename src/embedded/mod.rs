@@ -2,8 +2,8 @@
 //!
 //! Must not know gRPC or Vault. Whoever reads the file has the keys: never for production.
 
-mod backend;
 mod keyring;
+mod service;
 
-pub use backend::EmbeddedBackend;
 pub use keyring::{Keyring, KeyringError};
+pub use service::EmbeddedService;

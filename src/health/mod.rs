@@ -1,12 +1,21 @@
-//! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key,
-//! /reload, /refused and /kept-keys.
+//! What the agent knows of its key services: observers look at them, a pure state machine turns what they saw into a
+//! phase, and the publisher shows it as one immutable [`Snapshot`].
 //!
-//! Renders the snapshot, and which keys are kept: a probe costs the key service no call. Must not know KMS.
+//! Must not know gRPC, HTTP, or who reads the snapshot.
 
-mod metrics;
-mod render;
-mod routes;
-mod server;
+pub mod identity;
+mod observer;
+mod phase;
+mod publisher;
+mod reasons;
+mod refresh;
+mod refresher;
+mod snapshot;
 
-pub use routes::{AdminRequest, Alive, KeptKeys, Snapshots, Wishes, public_router, router};
-pub use server::{serve_tcp, serve_unix};
+pub use identity::IdentityFile;
+pub use observer::Observer;
+pub use phase::{Event, Rules, State};
+pub use publisher::{DecryptOnly, Message, Output, Publisher, ServiceId, render};
+pub use refresh::{Refresh, RefreshOutcome, RefreshRequests};
+pub use refresher::run as run_refresher;
+pub use snapshot::{Announce, Phase, Reason, ReasonKind, ServiceState, Snapshot};

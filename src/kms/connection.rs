@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
 
-use crate::telemetry::metrics::UnderWay;
+use crate::telemetry::metrics::{Metrics, UnderWay};
 
 /// What the service knows of the connection that a call came over.
 #[derive(Clone, Debug)]
@@ -93,21 +93,24 @@ impl AsyncWrite for KmsStream {
 
 impl KmsStream {
     /// Takes over an accepted stream, which is `counted` until it is closed.
-    pub fn new(stream: UnixStream, counted: UnderWay) -> Self {
+    fn new(stream: UnixStream, counted: UnderWay) -> Self {
         let connection = Connection::of(&stream);
         Self { stream, connection, _counted: counted }
     }
 }
 
-/// The accepted connections, as the server takes them. Clones take from the same ones: a server that is
-/// started again goes on where the last one ended.
+/// The accepted connections, as the server takes them. Clones take from the same ones: a server that is started again
+/// goes on where the last one ended.
 #[derive(Clone)]
-pub struct Incoming(Arc<Mutex<mpsc::Receiver<KmsStream>>>);
+pub struct Incoming {
+    streams: Arc<Mutex<mpsc::Receiver<UnixStream>>>,
+    metrics: Metrics,
+}
 
 impl Incoming {
-    /// Connections that come through `streams`.
-    pub fn new(streams: mpsc::Receiver<KmsStream>) -> Self {
-        Self(Arc::new(Mutex::new(streams)))
+    /// Connections that come through `streams`, counted by `metrics` while they are open.
+    pub fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics) -> Self {
+        Self { streams: Arc::new(Mutex::new(streams)), metrics }
     }
 }
 
@@ -115,7 +118,8 @@ impl Stream for Incoming {
     type Item = io::Result<KmsStream>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.poll_recv(cx).map(|stream| stream.map(Ok))
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = streams.poll_recv(cx);
+        stream.map(|stream| stream.map(|stream| Ok(KmsStream::new(stream, self.metrics.connected()))))
     }
 }

@@ -3,14 +3,14 @@
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
-use super::refresh::Refreshed;
-use super::routes::{Route, View, Way};
+use super::routing::{Route, View};
 use super::service::KmsService;
-use super::{limits, local, status};
-use crate::backend::{Backend, BackendError, ErrorKind};
+use super::{limits, local_kek, status};
 use crate::clock::Deadline;
-use crate::local_kek::Kind;
+use crate::health::RefreshOutcome;
+use crate::key_service::{ErrorKind, KeyService, KeyServiceError};
 use crate::local_kek::format::{Form, form};
+use crate::local_kek::{Candidate, Kind};
 use crate::proto::{DecryptRequest, DecryptResponse};
 
 impl KmsService {
@@ -20,28 +20,28 @@ impl KmsService {
         let message = request.into_inner();
         limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
         let form = form(&message.ciphertext, &message.annotations).map_err(status::of_format)?;
-        if let Some(seed) = local::from_memory(&self.now(), form, &message)? {
+        if let Some(seed) = local_kek::from_memory(&self.now(), form, &message)? {
             return Ok(answer(&message, seed));
         }
         let _permit = self.permit()?;
-        // What the key service is asked to unwrap: the seed itself, or the local KEK above it.
+        // What the key service is requested to unwrap: the seed itself, or the local KEK above it.
         let wrapped = match form {
             Form::Direct => message.ciphertext.as_slice(),
             Form::Local { wrapped } => wrapped,
         };
         let mut view = self.now();
         let routes = &view.link.routes;
-        let ways = match routes.find(&view.snapshot, &message.key_id, wrapped) {
-            Route::Known(ways) => ways,
+        let candidates = match routes.find(&view.snapshot, &message.key_id, wrapped) {
+            Route::Known(candidates) => candidates,
             Route::Unknown => {
                 let refreshed = self.learn(&view, &message.key_id, wrapped, deadline).await;
                 view = self.now();
                 match view.link.routes.find(&view.snapshot, &message.key_id, wrapped) {
-                    Route::Known(ways) => ways,
+                    Route::Known(candidates) => candidates,
                     _ => return Err(unknown(&view, &message.key_id, wrapped, refreshed)),
                 }
             }
-            Route::Foreign(way) if routes.accept_foreign && form == Form::Direct => {
+            Route::OtherPlugin(candidate) if routes.accept_foreign_ciphertext && form == Form::Direct => {
                 if view.link.refresh.remember(&message.key_id) {
                     tracing::info!(
                         KMS_UID = message.uid,
@@ -49,9 +49,9 @@ impl KmsService {
                         "unwrapping data that another plugin wrote with the same key"
                     );
                 }
-                vec![way]
+                vec![candidate]
             }
-            Route::Foreign(_) | Route::Unreadable => {
+            Route::OtherPlugin(_) | Route::Unreadable => {
                 return Err(status::told(
                     Code::FailedPrecondition,
                     "the key_id is of another plugin, and the ciphertext cannot be read here",
@@ -60,18 +60,18 @@ impl KmsService {
             }
         };
         let kind = if form == Form::Direct { Kind::Seed } else { Kind::Kek };
-        let ask = Ask { kind, key_id: &message.key_id, wrapped, deadline };
-        let unwrapped = unwrap_by(&view, &ways, &ask).await?;
+        let request = UnwrapRequest { kind, key_id: &message.key_id, wrapped, deadline };
+        let unwrapped = unwrap_by(&view, &candidates, &request).await?;
         let seed = match form {
             Form::Direct => unwrapped,
-            Form::Local { .. } => local::open(&unwrapped, wrapped, &message)?,
+            Form::Local { .. } => local_kek::open(&unwrapped, wrapped, &message)?,
         };
         Ok(answer(&message, seed))
     }
 
     /// Has the keys read until one of them has the id, or all are read. One key service that hangs does
     /// not keep back what another has answered.
-    async fn learn(&self, view: &View, key_id: &str, wrapped: &[u8], deadline: Deadline) -> Refreshed {
+    async fn learn(&self, view: &View, key_id: &str, wrapped: &[u8], deadline: Deadline) -> RefreshOutcome {
         let mut views = self.views.clone();
         let found = views.wait_for(|view| {
             let route = view.link.routes.find(&view.snapshot, key_id, wrapped);
@@ -80,8 +80,8 @@ impl KmsService {
         tokio::select! {
             refreshed = view.link.refresh.of_unknown(key_id, deadline) => refreshed,
             found = async { found.await.is_ok() } => match found {
-                true => Refreshed::Now,
-                false => Refreshed::NoTime,
+                true => RefreshOutcome::Now,
+                false => RefreshOutcome::NoTime,
             },
         }
     }
@@ -98,12 +98,12 @@ fn answer(message: &DecryptRequest, mut seed: Zeroizing<Vec<u8>>) -> DecryptResp
 }
 
 /// One of our ids that even a fresh read of the keys does not know.
-fn unknown(view: &View, key_id: &str, wrapped: &[u8], refreshed: Refreshed) -> Status {
+fn unknown(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshOutcome) -> Status {
     let snapshot = &view.snapshot;
-    if refreshed == Refreshed::NoTime {
+    if refreshed == RefreshOutcome::NoTime {
         return match (&snapshot.primary.key, &snapshot.reason) {
             (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
-            _ => status::of_backend(&BackendError::deadline(
+            _ => status::of_key_service(&KeyServiceError::deadline(
                 "reading the key's versions for an unknown key_id",
             )),
         };
@@ -149,7 +149,7 @@ fn unknown(view: &View, key_id: &str, wrapped: &[u8], refreshed: Refreshed) -> S
 }
 
 /// What is to be unwrapped.
-struct Ask<'a> {
+struct UnwrapRequest<'a> {
     kind: Kind,
     key_id: &'a str,
     wrapped: &'a [u8],
@@ -157,27 +157,38 @@ struct Ask<'a> {
 }
 
 /// Unwraps by the first service whose key made the ciphertext.
-async fn unwrap_by(view: &View, ways: &[Way<'_>], ask: &Ask<'_>) -> Result<Zeroizing<Vec<u8>>, Status> {
-    let mut refused = Status::internal("no key service was asked; report this as a bug");
-    for way in ways {
-        let backend = way.backend.as_ref();
-        if let Err(mismatch) = check_version(backend, way.version, ask.wrapped) {
+async fn unwrap_by(
+    view: &View,
+    candidates: &[Candidate<'_>],
+    request: &UnwrapRequest<'_>,
+) -> Result<Zeroizing<Vec<u8>>, Status> {
+    let mut refused = Status::internal("no key service was requested; report this as a bug");
+    for candidate in candidates {
+        let key_service = candidate.key_service.as_ref();
+        if let Err(mismatch) = check_version(key_service, candidate.version, request.wrapped) {
             refused = mismatch;
             continue;
         }
-        let subject = way.subject(ask.key_id);
-        match view.link.keys.unwrap(backend, ask.kind, subject, ask.wrapped, ask.deadline).await {
+        let key_version = candidate.key_version(request.key_id);
+        match view
+            .link
+            .keys
+            .unwrap(key_service, request.kind, key_version, request.wrapped, request.deadline)
+            .await
+        {
             Ok(plaintext) => return Ok(plaintext),
-            Err(error) if error.kind() == ErrorKind::BadCiphertext => refused = status::of_backend(&error),
-            Err(error) => return Err(local::told(&view.snapshot, &error)),
+            Err(error) if error.kind() == ErrorKind::BadCiphertext => {
+                refused = status::of_key_service(&error)
+            }
+            Err(error) => return Err(local_kek::told(&view.snapshot, &error)),
         }
     }
     Err(refused)
 }
 
 /// A key_id of one version on a ciphertext of another was put together by mistake or malice.
-fn check_version(backend: &dyn Backend, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
-    match backend.ciphertext_version(ciphertext) {
+fn check_version(key_service: &dyn KeyService, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
+    match key_service.ciphertext_version(ciphertext) {
         Some(found) if found == version => Ok(()),
         Some(found) => Err(Status::invalid_argument(format!(
             "the key_id names version {version} of the key, the ciphertext was made by version {found}: they do not belong together"

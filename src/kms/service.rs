@@ -9,16 +9,15 @@ use tonic::{Code, Request, Response, Status, async_trait};
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
-use super::routes::View;
-use super::{limits, local, status};
-use crate::backend::ErrorKind;
+use super::routing::View;
+use super::{limits, local_kek, status};
 use crate::clock::Deadline;
-use crate::local_kek::Subject;
+use crate::health::{Announce, Phase, ReasonKind, Snapshot};
+use crate::key_service::{ErrorKind, KeyVersion, KnownKey};
 use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use crate::snapshot::{Announce, KnownKey, Phase, ReasonKind, Snapshot};
 use crate::telemetry::fold::Fold;
 use crate::telemetry::metrics::Metrics;
 
@@ -140,9 +139,9 @@ impl KmsService {
         }
         let (version, key_id) = pinned(key, &connection);
         let created = key.versions.get(&version).copied();
-        let subject = Subject { scope: &key.scope, version, created, key_id: &key_id };
+        let key_version = KeyVersion { scope: &key.scope, version, created, key_id: &key_id };
         let wrapped = match local {
-            true => local::wrap(&view, subject, &plaintext, deadline).await,
+            true => local_kek::wrap(&view, key_version, &plaintext, deadline).await,
             false => {
                 let wrapped = view.link.routes.primary.wrap(version, &plaintext, &[], deadline).await;
                 wrapped.map(|ciphertext| (ciphertext, HashMap::new()))
@@ -155,7 +154,7 @@ impl KmsService {
                     // Rolled back, a lagging replica, or a raised minimum: a read of the key tells.
                     let _seen = view.link.refresh.now(deadline).await;
                 }
-                return Err(local::told(snapshot, &error));
+                return Err(local_kek::told(snapshot, &error));
             }
         };
         limits::ciphertext(&ciphertext).map_err(Status::invalid_argument)?;
@@ -193,7 +192,7 @@ impl KmsService {
             Err(_) => false,
         };
         if surprising {
-            view.link.refresh.surprise();
+            view.link.refresh.recheck();
         }
     }
 

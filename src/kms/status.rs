@@ -2,9 +2,9 @@
 
 use tonic::{Code, Status};
 
-use crate::backend::{BackendError, ErrorKind};
+use crate::health::Reason;
+use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::local_kek::format::FormatError;
-use crate::snapshot::Reason;
 
 /// Longest message, in characters: it travels in a header.
 const MAX_MESSAGE: usize = 900;
@@ -29,7 +29,7 @@ pub(super) fn code(kind: ErrorKind) -> Code {
 }
 
 /// A failure of a key service, with its remedy.
-pub(super) fn of_backend(error: &BackendError) -> Status {
+pub(super) fn of_key_service(error: &KeyServiceError) -> Status {
     told(code(error.kind()), &error.to_string(), error.remedy())
 }
 

@@ -18,10 +18,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use super::memory::SealedMemory;
 use super::record::{Fingerprint, Kind, RECORD, Record, checksum};
-use crate::backend::KeyScope;
 use crate::clock::BootTime;
-use crate::memory::SealedMemory;
+use crate::key_service::{KeyScope, KeyVersion};
 use crate::systemd::store;
 
 /// How the names of our descriptors in systemd's store begin.
@@ -43,6 +43,14 @@ pub(super) struct Owner {
     pub version: u32,
     /// When the version was made, in seconds since 1970: a key that is made anew is another one.
     pub created: i64,
+}
+
+impl Owner {
+    /// `None` when it is not known when the version was made: its keys are not cached then.
+    pub(super) fn of(key_version: KeyVersion<'_>) -> Option<Self> {
+        let created = key_version.created?;
+        Some(Self { scope: key_version.scope.clone(), version: key_version.version, created })
+    }
 }
 
 /// The keys of one version.

@@ -2,12 +2,14 @@
 //!
 //! Must not know locks or calls; one caller at a time.
 
+use std::time::Duration;
+
 use zeroize::Zeroizing;
 
 use super::format::{KEY_BYTES, Key};
 use super::group::{Group, LENGTH, Owner};
 use super::record::{Fingerprint, Kind, Record};
-use super::standing::{Standing, Verdict};
+use super::service_health::{Eligibility, ServiceHealth};
 use crate::clock::{BootTime, unix_seconds};
 use crate::config::local_kek::Policy;
 
@@ -24,7 +26,7 @@ pub(super) struct Groups {
     pub policy: Option<Policy>,
     groups: Vec<Group>,
     /// How the key services stood the last time.
-    standings: Vec<Standing>,
+    services: Vec<ServiceHealth>,
     /// The fingerprint of the local KEK that wraps under a key_id.
     current: Vec<(String, Fingerprint)>,
     /// Counts what is wanted: the order of last use.
@@ -32,7 +34,7 @@ pub(super) struct Groups {
     /// What made way since somebody asked.
     evicted: Vec<Fingerprint>,
     /// Whether anything ever made way: more is in use than is kept.
-    pub crowded: bool,
+    pub has_evicted: bool,
 }
 
 impl Groups {
@@ -103,12 +105,26 @@ impl Groups {
     }
 
     /// Whether the local KEK under `key_id` is missing, too old or nearly used up.
-    pub(super) fn wants_another(&mut self, key_id: &str) -> bool {
+    pub(super) fn needs_replacement(&mut self, key_id: &str) -> bool {
         let Some(policy) = self.policy else { return false };
         let Some(record) = self.own(key_id) else { return true };
         // One from the future was made while the clock was wrong: its age is not known.
         let age = u64::try_from(unix_seconds().saturating_sub(record.made)).unwrap_or(u64::MAX);
         age >= policy.max_age.as_secs() || record.uses >= policy.max_uses - policy.max_uses / 4
+    }
+
+    /// How long the local KEK under `key_id` is young enough, one second at least; `None` when there is none.
+    pub(super) fn replacement_due(&mut self, key_id: &str) -> Option<Duration> {
+        let policy = self.policy?;
+        let age = unix_seconds().saturating_sub(self.own(key_id)?.made);
+        let age = Duration::from_secs(u64::try_from(age).unwrap_or_default());
+        Some(policy.max_age.saturating_sub(age).max(Duration::from_secs(1)))
+    }
+
+    /// When the first group may not be used any longer; `None` without one.
+    pub(super) fn next_expiry(&self) -> Option<BootTime> {
+        let max_offline = self.policy?.max_offline;
+        self.groups.iter().map(|group| group.contact().plus(max_offline)).min()
     }
 
     /// Whether there is a local KEK under `key_id` that may be used once more.
@@ -119,7 +135,7 @@ impl Groups {
 
     /// Whether nothing of that key may be kept.
     pub(super) fn is_refused(&self, owner: &Owner) -> bool {
-        Verdict::of(owner, &self.standings).refused
+        Eligibility::of(owner, &self.services).refused
     }
 
     /// Keeps a key that the key service has just wrapped or unwrapped: it was reached. False when it cannot be
@@ -154,7 +170,7 @@ impl Groups {
 
     /// What made way for others since the last time: there is no room to unwrap it ahead.
     pub(super) fn take_evicted(&mut self) -> Vec<Fingerprint> {
-        self.crowded |= !self.evicted.is_empty();
+        self.has_evicted |= !self.evicted.is_empty();
         std::mem::take(&mut self.evicted)
     }
 
@@ -164,24 +180,26 @@ impl Groups {
         self.current.push((key_id.to_owned(), fingerprint));
     }
 
-    /// Takes in how the key services stand, and wipes what may not be used any longer.
-    pub(super) fn settle(&mut self, standings: &[Standing]) {
-        let Some(policy) = self.policy else { return };
-        self.standings = standings.to_vec();
+    /// Takes in how healthy the key services are, and wipes what may not be used any longer. True when it wiped.
+    pub(super) fn settle(&mut self, services: &[ServiceHealth]) -> bool {
+        let Some(policy) = self.policy else { return false };
+        self.services = services.to_vec();
         for group in &mut self.groups {
-            let contact = Verdict::of(&group.owner, standings).contact;
+            let contact = Eligibility::of(&group.owner, services).contact;
             if let Some(contact) = contact.filter(|contact| *contact > group.contact()) {
                 group.set_contact(contact);
             }
         }
         let now = BootTime::now();
-        self.wipe("the key service refuses us", |group| Verdict::of(&group.owner, standings).refused);
-        self.wipe("min_decryption_version was raised above their key's version", |group| {
-            Verdict::of(&group.owner, standings).disowned
+        let mut wiped =
+            self.wipe("the key service refuses us", |group| Eligibility::of(&group.owner, services).refused);
+        wiped |= self.wipe("min_decryption_version was raised above their key's version", |group| {
+            Eligibility::of(&group.owner, services).below_min_version
         });
-        self.wipe("the key service was not reached for local_kek.max_offline", |group| {
+        wiped |= self.wipe("the key service was not reached for local_kek.max_offline", |group| {
             now >= group.contact().plus(policy.max_offline)
         });
+        wiped
     }
 
     fn make_room(&mut self) {
@@ -201,11 +219,12 @@ impl Groups {
         self.groups.iter().map(Group::descriptor).collect()
     }
 
-    /// Overwrites the keys of some groups, and gives them up.
-    pub(super) fn wipe(&mut self, why: &str, which: impl Fn(&Group) -> bool) {
+    /// Overwrites the keys of some groups, and gives them up. True when there were any.
+    pub(super) fn wipe(&mut self, why: &str, which: impl Fn(&Group) -> bool) -> bool {
         let (gone, stay): (Vec<Group>, Vec<Group>) =
             std::mem::take(&mut self.groups).into_iter().partition(|group| which(group));
         self.groups = stay;
+        let any = !gone.is_empty();
         for group in gone {
             tracing::warn!(
                 KMS_REASON = "keys_wiped",
@@ -217,5 +236,6 @@ impl Groups {
         }
         let groups = &self.groups;
         self.current.retain(|(_, fingerprint)| groups.iter().any(|group| group.has(fingerprint)));
+        any
     }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Fingerprint, Kind};
+use crate::files;
 
 /// The only format so far.
 const FORMAT: u32 = 1;
@@ -24,7 +25,7 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// One wrapped form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct WrappedKey {
     /// Whether it is of a local KEK or of a DEK seed.
     pub kind: Kind,
     /// The key_id that it was stored with.
@@ -33,7 +34,7 @@ pub struct Listed {
     pub wrapped: Vec<u8>,
 }
 
-impl Listed {
+impl WrappedKey {
     /// What the key service has bound it to.
     pub fn data(&self) -> Vec<u8> {
         self.kind.data(&self.key_id)
@@ -48,7 +49,7 @@ impl Listed {
 #[derive(Default)]
 pub(super) struct List {
     path: Option<PathBuf>,
-    forms: VecDeque<(Fingerprint, Listed)>,
+    forms: VecDeque<(Fingerprint, WrappedKey)>,
     /// The same, to be asked at each Decrypt.
     known: HashSet<Fingerprint>,
     changed: bool,
@@ -88,13 +89,14 @@ impl List {
         Self { path: Some(path), forms, known, changed: false, told: false }
     }
 
-    pub(super) fn add(&mut self, fingerprint: Fingerprint, form: impl FnOnce() -> Listed) {
+    /// Adds a wrapped key; the oldest is evicted when the list is full. True when it is new.
+    pub(super) fn add(&mut self, fingerprint: Fingerprint, form: impl FnOnce() -> WrappedKey) -> bool {
         if self.known.contains(&fingerprint) {
-            return;
+            return false;
         }
         let form = form();
         if form.wrapped.len() > MAX_FORM || form.key_id.len() > MAX_FORM {
-            return;
+            return false;
         }
         if self.forms.len() >= MAX_FORMS
             && let Some((oldest, _)) = self.forms.pop_front()
@@ -104,6 +106,7 @@ impl List {
         self.forms.push_back((fingerprint, form));
         self.known.insert(fingerprint);
         self.changed = true;
+        true
     }
 
     pub(super) fn remove(&mut self, fingerprint: &Fingerprint) {
@@ -113,7 +116,7 @@ impl List {
         }
     }
 
-    pub(super) fn forms(&self) -> impl Iterator<Item = &(Fingerprint, Listed)> {
+    pub(super) fn forms(&self) -> impl Iterator<Item = &(Fingerprint, WrappedKey)> {
         self.forms.iter()
     }
 
@@ -157,7 +160,7 @@ impl List {
 /// A list on its way to the disk: that must not hold up a call.
 pub(super) struct Unsaved {
     path: PathBuf,
-    forms: Vec<Listed>,
+    forms: Vec<WrappedKey>,
 }
 
 impl Unsaved {
@@ -167,24 +170,21 @@ impl Unsaved {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<Listed>> {
-    if fs::metadata(path)?.len() > MAX_FILE {
-        return Err(io::Error::other("it is larger than 4 MiB"));
-    }
-    let file: File = serde_json::from_slice(&fs::read(path)?)?;
+fn read(path: &Path) -> io::Result<Vec<WrappedKey>> {
+    let file: File = serde_json::from_slice(&files::read(path, MAX_FILE)?)?;
     if file.format != FORMAT {
         return Err(io::Error::other("it is of another version of kms-plugin"));
     }
     let form = |listed: Entry| {
         let kind = if listed.kind == "seed" { Kind::Seed } else { Kind::Kek };
         let wrapped = STANDARD.decode(listed.wrapped).map_err(io::Error::other)?;
-        Ok(Listed { kind, key_id: listed.key_id, wrapped })
+        Ok(WrappedKey { kind, key_id: listed.key_id, wrapped })
     };
     file.forms.into_iter().take(MAX_FORMS).map(form).collect()
 }
 
-fn write<'a>(path: &Path, forms: impl Iterator<Item = &'a Listed>) -> io::Result<()> {
-    let listed = |form: &Listed| Entry {
+fn write<'a>(path: &Path, forms: impl Iterator<Item = &'a WrappedKey>) -> io::Result<()> {
+    let listed = |form: &WrappedKey| Entry {
         kind: if form.kind == Kind::Seed { "seed" } else { "kek" }.into(),
         key_id: form.key_id.clone(),
         wrapped: STANDARD.encode(&form.wrapped),
@@ -193,12 +193,7 @@ fn write<'a>(path: &Path, forms: impl Iterator<Item = &'a Listed>) -> io::Result
     if let Some(directory) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    let temporary = path.with_extension("tmp");
-    let mut open = fs::OpenOptions::new();
-    let mut out = open.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    out.write_all(&serde_json::to_vec_pretty(&file)?)?;
-    out.sync_all()?;
-    fs::rename(&temporary, path)
+    files::replace(path, &serde_json::to_vec_pretty(&file)?)
 }
 
 #[cfg(test)]
@@ -206,8 +201,8 @@ fn write<'a>(path: &Path, forms: impl Iterator<Item = &'a Listed>) -> io::Result
 mod tests {
     use super::*;
 
-    fn form(number: usize) -> Listed {
-        Listed { kind: Kind::Kek, key_id: "v1.a".into(), wrapped: number.to_string().into_bytes() }
+    fn form(number: usize) -> WrappedKey {
+        WrappedKey { kind: Kind::Kek, key_id: "v1.a".into(), wrapped: number.to_string().into_bytes() }
     }
 
     #[test]

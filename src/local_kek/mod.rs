@@ -1,20 +1,28 @@
 //! The local KEK: a key of this agent's own that wraps DEK seeds, itself wrapped by the key service.
 //!
-//! `format` is what lies in etcd, for ever; `record` and `group` are what lies in protected memory; `cache`
-//! finds, unwraps and wipes; `list` remembers what to unwrap ahead. Knows backends; must not know gRPC, nor
-//! who decides that the key service is away or refuses.
+//! `format` is what lies in etcd, for ever; `record` and `group` are what lies in protected memory; `cache` finds,
+//! evicts and wipes; `single_flight` calls the key service for it; `prefetch` and `key_check` call ahead of need; `list`
+//! remembers what to prefetch after a restart. Knows key services; must not know gRPC, nor who decides that a key
+//! service is away or refuses.
 
 mod cache;
-mod flight;
 pub mod format;
 mod group;
 mod groups;
+mod key_check;
 mod list;
+mod memory;
+mod prefetch;
 mod record;
-mod standing;
+mod service_health;
+mod single_flight;
+mod state;
 
-pub use cache::{Cache, Subject};
+pub use cache::Cache;
 pub use groups::MAX_LOCKED;
-pub use list::Listed;
+pub use key_check::KeyCheck;
+pub use list::WrappedKey;
+pub use prefetch::{Candidate, Prefetched, prefetch};
 pub use record::{Fingerprint, Kind};
-pub use standing::Standing;
+pub use service_health::ServiceHealth;
+pub use state::LocalKekState;

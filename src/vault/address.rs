@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::tls::{self, TlsError};
-use crate::backend::BackendError;
 use crate::config::vault::{Vault, is_loopback};
+use crate::key_service::KeyServiceError;
 
 /// Vault closes idle connections after five minutes; ours go before that.
 const IDLE: Duration = Duration::from_secs(60);
@@ -82,7 +82,7 @@ impl Address {
         self.http.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes a good answer.
+    /// Records a good answer.
     pub(super) fn answered(&self) {
         let mut state = self.lock();
         if state.reachable != Some(true) {
@@ -94,8 +94,8 @@ impl Address {
         }
     }
 
-    /// Notes that it did not answer; the log gets one line a change.
-    pub(super) fn failed(&self, error: &BackendError) {
+    /// Records that it did not answer; the log gets one line a change.
+    pub(super) fn failed(&self, error: &KeyServiceError) {
         let reason = error.to_string();
         let mut state = self.lock();
         if state.reachable != Some(false) {
@@ -105,13 +105,13 @@ impl Address {
         state.reason = Some(reason);
     }
 
-    /// Notes whether it belongs to another cluster than the one we know.
+    /// Records whether it belongs to another cluster than the one we know.
     pub(super) fn set_foreign(&self, foreign: bool) {
         self.lock().foreign_until = foreign.then(|| Instant::now() + FOREIGN_KEPT);
     }
 
     /// Whether it was lately found to belong to another cluster.
-    pub(super) fn is_foreign(&self) -> bool {
+    pub(super) fn is_other_cluster(&self) -> bool {
         self.lock().foreign_until.is_some_and(|until| until > Instant::now())
     }
 

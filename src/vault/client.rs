@@ -14,12 +14,12 @@ use zeroize::Zeroizing;
 
 use super::address::Address;
 use super::error::{self, Refusal};
-use super::exchange::{Quota, Raw, Request, exchange};
-use super::notes::Notes;
+use super::metadata::ResponseMetadata;
 use super::tls::{self, TlsError};
-use crate::backend::{AddressState, BackendError, ErrorKind};
+use super::transport::{Quota, Raw, Request, exchange};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
+use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
 use crate::retry;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,12 +37,12 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The answer's `data` or `auth`, whichever `T` names.
-    pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, BackendError> {
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, KeyServiceError> {
         serde_json::from_slice(&self.body).map_err(|_| error::not_vault("the server"))
     }
 
     /// The answer's `data`.
-    pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+    pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, KeyServiceError> {
         self.parse::<Data<T>>().map(|answer| answer.data)
     }
 }
@@ -58,11 +58,11 @@ pub(super) enum CallError {
     /// The server refuses, in its own words.
     Refused(Refusal),
     /// Nobody answered properly.
-    Failed(BackendError),
+    Failed(KeyServiceError),
 }
 
-impl From<BackendError> for CallError {
-    fn from(error: BackendError) -> Self {
+impl From<KeyServiceError> for CallError {
+    fn from(error: KeyServiceError) -> Self {
         Self::Failed(error)
     }
 }
@@ -74,7 +74,7 @@ pub(super) struct Client {
     preferred: AtomicUsize,
     /// The cluster that our key is known to live in.
     cluster_id: Mutex<Option<String>>,
-    notes: Notes,
+    metadata: ResponseMetadata,
     /// The first and the last quota that an answer told of.
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
@@ -89,7 +89,7 @@ impl Client {
             addresses,
             preferred: AtomicUsize::new(0),
             cluster_id: Mutex::default(),
-            notes: Notes::default(),
+            metadata: ResponseMetadata::default(),
             quota: Mutex::default(),
             metrics,
         })
@@ -132,7 +132,7 @@ impl Client {
             }
             tokio::time::sleep(pause).await;
         }
-        Err(last.unwrap_or_else(|| BackendError::deadline("looking for a server")).into())
+        Err(last.unwrap_or_else(|| KeyServiceError::deadline("looking for a server")).into())
     }
 
     /// The addresses in the order of trying, each with the deadline of its share of what is left then:
@@ -163,7 +163,7 @@ impl Client {
             }
             address.answered();
             if raw.status < 300 {
-                self.notes.take(&raw.body, request.operation(), &address.name);
+                self.metadata.take(&raw.body, request.operation(), &address.name);
                 self.preferred.store(index, Ordering::Relaxed);
                 return Ok(Answer { body: raw.body, index: raw.index, address: index });
             }
@@ -176,7 +176,7 @@ impl Client {
             }));
         }
         let message = "the configured addresses redirect to each other";
-        Err(BackendError::new(ErrorKind::Unreachable, message, "wait for the cluster to elect a leader")
+        Err(KeyServiceError::new(ErrorKind::Unreachable, message, "wait for the cluster to elect a leader")
             .into())
     }
 
@@ -186,7 +186,7 @@ impl Client {
         address: &Address,
         request: &Request<'_>,
         deadline: Deadline,
-    ) -> Result<Raw, BackendError> {
+    ) -> Result<Raw, KeyServiceError> {
         // A caller with hardly any time left says nothing about the address.
         let (fair, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
         let judged = exchange(address, request, deadline).await.and_then(|raw| {
@@ -217,12 +217,12 @@ impl Client {
         judged
     }
 
-    fn redirect(&self, from: &Address, location: &str) -> Result<usize, BackendError> {
+    fn redirect(&self, from: &Address, location: &str) -> Result<usize, KeyServiceError> {
         let target = from.base.join(location).ok().map(|url| url.origin());
         let known = self.addresses.iter().position(|address| Some(&address.origin) == target.as_ref());
         known.ok_or_else(|| {
             let shown = target.map_or_else(|| "no address".into(), |origin| origin.ascii_serialization());
-            BackendError::new(
+            KeyServiceError::new(
                 ErrorKind::Unreachable,
                 format!("{} redirects to {shown}, which is not configured", from.name),
                 "add that address to vault.addresses if it is yours; a token goes nowhere else",
@@ -243,7 +243,7 @@ impl Client {
     fn order(&self) -> Vec<usize> {
         let preferred = self.preferred.load(Ordering::Relaxed);
         let rest = (0..self.addresses.len()).filter(|index| *index != preferred);
-        let foreign = |index: &usize| self.addresses.get(*index).is_none_or(Address::is_foreign);
+        let foreign = |index: &usize| self.addresses.get(*index).is_none_or(Address::is_other_cluster);
         std::iter::once(preferred).chain(rest).filter(|index| !foreign(index)).collect()
     }
 
@@ -275,9 +275,9 @@ impl Client {
 }
 
 /// The time is over: an error that says so, with what was seen before.
-fn in_time(error: BackendError, request: &Request<'_>) -> BackendError {
+fn in_time(error: KeyServiceError, request: &Request<'_>) -> KeyServiceError {
     match error.kind() {
-        ErrorKind::Unreachable => BackendError::new(
+        ErrorKind::Unreachable => KeyServiceError::new(
             ErrorKind::Deadline,
             format!("{} was not answered within the caller's deadline: {error}", request.path),
             error.remedy().to_owned(),

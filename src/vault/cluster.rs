@@ -10,9 +10,9 @@ use serde::Deserialize;
 use super::address::Address;
 use super::client::Client;
 use super::error;
-use super::exchange::Request;
-use crate::backend::{BackendError, ErrorKind};
+use super::transport::Request;
 use crate::clock::Deadline;
+use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::Backoff;
 
 /// Answers 200 whatever the state, except for what cannot serve at all.
@@ -46,7 +46,7 @@ pub struct SysHealth {
 
 impl Client {
     /// Whether any address answers `sys/health` as a usable server. Needs no token.
-    pub(super) async fn reachable(&self, deadline: Deadline) -> Result<(), BackendError> {
+    pub(super) async fn reachable(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
         let mut first = None;
         for (index, share) in self.shares(deadline) {
             match self.health(index, share()).await {
@@ -54,7 +54,7 @@ impl Client {
                 Err(error) => first = first.or(Some(error)),
             }
         }
-        Err(first.unwrap_or_else(|| BackendError::deadline("looking for a server")))
+        Err(first.unwrap_or_else(|| KeyServiceError::deadline("looking for a server")))
     }
 
     /// Looks again and again at addresses that failed while another one serves: calls go to that one, and
@@ -63,7 +63,7 @@ impl Client {
         let mut pace = Backoff::new(AGAIN.0, AGAIN.1);
         loop {
             tokio::time::sleep(pace.next_delay()).await;
-            let failed = |address: &Address| address.state().0 == Some(false) && !address.is_foreign();
+            let failed = |address: &Address| address.state().0 == Some(false) && !address.is_other_cluster();
             let looks: Vec<_> = self
                 .addresses
                 .iter()
@@ -80,15 +80,15 @@ impl Client {
         }
     }
 
-    async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, BackendError> {
+    async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, KeyServiceError> {
         let Some(address) = self.addresses.get(index) else {
-            return Err(BackendError::deadline("looking for a server"));
+            return Err(KeyServiceError::deadline("looking for a server"));
         };
         let judged = self.sys_health(address, deadline).await.and_then(|health| {
             if health.initialized && !health.sealed {
                 return Ok(health);
             }
-            Err(BackendError::new(
+            Err(KeyServiceError::new(
                 ErrorKind::Sealed,
                 format!("{} is sealed or not initialised", address.name),
                 "unseal it: vault operator unseal",
@@ -106,7 +106,7 @@ impl Client {
         &self,
         address: &Address,
         deadline: Deadline,
-    ) -> Result<SysHealth, BackendError> {
+    ) -> Result<SysHealth, KeyServiceError> {
         let request = Request {
             method: Method::GET,
             path: HEALTH,
@@ -121,7 +121,7 @@ impl Client {
 
     /// Whether the address that refused us belongs to another cluster than the one our key is in. When
     /// every address does, the cluster was moved: then what was known of it is forgotten.
-    pub(super) async fn is_foreign(&self, index: usize, deadline: Deadline) -> bool {
+    pub(super) async fn is_other_cluster(&self, index: usize, deadline: Deadline) -> bool {
         let Some(known) = self.cluster_id() else { return false };
         let Ok(health) = self.health(index, deadline).await else { return false };
         let foreign = health.cluster_id.is_some_and(|id| id != known);
@@ -130,14 +130,14 @@ impl Client {
             if foreign {
                 let message =
                     format!("{} belongs to another cluster than the key's; it is left out", address.name);
-                address.failed(&BackendError::new(
+                address.failed(&KeyServiceError::new(
                     ErrorKind::Unreachable,
                     message,
                     "correct vault.addresses",
                 ));
             }
         }
-        if foreign && self.addresses.iter().all(Address::is_foreign) {
+        if foreign && self.addresses.iter().all(Address::is_other_cluster) {
             tracing::warn!("every address belongs to another cluster than before; it is taken as the key's");
             self.expect_cluster(None);
             self.addresses.iter().for_each(|address| address.set_foreign(false));

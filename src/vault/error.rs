@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::backend::{BackendError, ErrorKind};
+use crate::key_service::{ErrorKind, KeyServiceError};
 
 /// An answer in the server's own JSON that refuses the request (400, 403, 404 and such).
 #[derive(Clone, Debug)]
@@ -30,18 +30,18 @@ impl Refusal {
         self.text.contains(words)
     }
 
-    fn error(&self, kind: ErrorKind, what: &str, remedy: impl Into<String>) -> BackendError {
+    fn error(&self, kind: ErrorKind, what: &str, remedy: impl Into<String>) -> KeyServiceError {
         let text = match (self.text.as_str(), self.status) {
             ("", 404) => "there is no such thing",
             ("", _) => "no reason given",
             (text, _) => text,
         };
         let message = format!("{what}: {} answered {}: {text}", self.address_name, self.status);
-        BackendError::new(kind, message, remedy.into())
+        KeyServiceError::new(kind, message, remedy.into())
     }
 
     /// What a refused Transit call means. `what` says what was tried, with the path.
-    pub(super) fn of_transit(&self, what: &str) -> BackendError {
+    pub(super) fn of_transit(&self, what: &str) -> KeyServiceError {
         let path = &self.path;
         let (kind, remedy) = match self.status {
             403 => (
@@ -76,7 +76,7 @@ impl Refusal {
     }
 
     /// What a refused login means.
-    pub(super) fn of_login(&self, what: &str, remedy: &str) -> BackendError {
+    pub(super) fn of_login(&self, what: &str, remedy: &str) -> KeyServiceError {
         match self.status {
             _ if self.is_locked_namespace() => {
                 self.error(ErrorKind::Denied, what, "unlock the namespace: vault namespace unlock")
@@ -120,8 +120,8 @@ fn is_locked(text: &str) -> bool {
 }
 
 /// An answer that is not Vault's.
-pub(super) fn not_vault(address: &str) -> BackendError {
-    BackendError::new(
+pub(super) fn not_vault(address: &str) -> KeyServiceError {
+    KeyServiceError::new(
         ErrorKind::Unreachable,
         format!("{address} answered in a form that is not Vault's"),
         "check vault.addresses: another server or a proxy may be there",
@@ -129,9 +129,9 @@ pub(super) fn not_vault(address: &str) -> BackendError {
 }
 
 /// A status that says the server is away or busy, not that it refuses. `text` is its own words.
-pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<BackendError> {
+pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<KeyServiceError> {
     let unreachable =
-        |message: String, remedy: &'static str| BackendError::new(ErrorKind::Unreachable, message, remedy);
+        |message: String, remedy: &'static str| KeyServiceError::new(ErrorKind::Unreachable, message, remedy);
     match (status, text) {
         (400, None) => Some(unreachable(
             format!(
@@ -149,13 +149,13 @@ pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<Bac
             ),
             "check vault.addresses and what stands between this node and Vault",
         )),
-        (503, Some(text)) if text.contains("sealed") => Some(BackendError::new(
+        (503, Some(text)) if text.contains("sealed") => Some(KeyServiceError::new(
             ErrorKind::Sealed,
             format!("{address} is sealed"),
             "unseal it: vault operator unseal",
         )),
         (_, Some(text)) if is_locked(text) => None,
-        (429, Some(text)) => Some(BackendError::new(
+        (429, Some(text)) => Some(KeyServiceError::new(
             ErrorKind::Throttled,
             format!("{address} asks to slow down (429): {text}"),
             "raise the rate limit quota of this mount, or look for who else uses it",
@@ -177,7 +177,7 @@ pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<Bac
 }
 
 /// An HTTP exchange that did not come to an answer.
-pub(super) fn transport(address: &str, cause: &reqwest::Error) -> BackendError {
+pub(super) fn transport(address: &str, cause: &reqwest::Error) -> KeyServiceError {
     let text = chain(&cause);
     let (message, remedy) = if cause.is_timeout() {
         (format!("{address} did not answer in time"), "look for a firewall or a hanging server on the way")
@@ -211,7 +211,7 @@ pub(super) fn transport(address: &str, cause: &reqwest::Error) -> BackendError {
             "check that Vault runs and that this node may reach it",
         )
     };
-    BackendError::new(ErrorKind::Unreachable, message, remedy)
+    KeyServiceError::new(ErrorKind::Unreachable, message, remedy)
 }
 
 /// An error with its causes, without URLs: a query might hold what nobody should read.

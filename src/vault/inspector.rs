@@ -1,7 +1,7 @@
 //! What an operator's check asks of a cluster: step by step, one address or one call at a time, with one
 //! login at most.
 //!
-//! Must not judge what it finds, nor keep a token alive: that is the session's upkeep.
+//! Must not judge what it finds, nor keep a token alive: that is the session's renewer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,15 +12,15 @@ use serde::Deserialize;
 
 use super::client::CallError;
 use super::cluster::SysHealth;
-use super::exchange::{Quota, Request};
 use super::handshake::{self, Handshake};
 use super::login;
 use super::session::Lookup;
 use super::tls::TlsError;
-use super::transit::TransitBackend;
-use crate::backend::{Backend as _, BackendError, ErrorKind};
+use super::transit::TransitService;
+use super::transport::{Quota, Request};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
+use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 
 use crate::telemetry::metrics::Metrics;
 
@@ -30,7 +30,7 @@ const MADE_UP: &[u8] = b"vault:v1:bm90IGEgY2lwaGVydGV4dCBvZiBhbnkga2V5";
 /// Looks at one key service.
 pub struct Inspector {
     vault: Vault,
-    backend: TransitBackend,
+    key_service: TransitService,
 }
 
 /// One address, taken apart.
@@ -58,17 +58,17 @@ impl Inspector {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(vault: &Vault) -> Result<Self, TlsError> {
-        Ok(Self { vault: vault.clone(), backend: TransitBackend::new(vault, Metrics::default())? })
+        Ok(Self { vault: vault.clone(), key_service: TransitService::new(vault, Metrics::default())? })
     }
 
     /// Another key of the same cluster, with the same login.
     pub fn beside(&self, vault: &Vault) -> Self {
-        Self { vault: vault.clone(), backend: self.backend.beside(vault) }
+        Self { vault: vault.clone(), key_service: self.key_service.beside(vault) }
     }
 
     /// The key service itself, with the token of [`Self::log_in`].
-    pub fn backend(&self) -> &TransitBackend {
-        &self.backend
+    pub fn key_service(&self) -> &TransitService {
+        &self.key_service
     }
 
     /// The addresses in their order.
@@ -103,11 +103,11 @@ impl Inspector {
     ///
     /// # Errors
     /// When it does not answer as a server of ours.
-    pub async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, BackendError> {
-        let client = &self.backend.client;
+    pub async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, KeyServiceError> {
+        let client = &self.key_service.client;
         match client.addresses.get(index) {
             Some(address) => client.sys_health(address, deadline).await,
-            None => Err(BackendError::deadline("looking for a server")),
+            None => Err(KeyServiceError::deadline("looking for a server")),
         }
     }
 
@@ -115,7 +115,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn login_id(&self) -> Result<String, BackendError> {
+    pub fn login_id(&self) -> Result<String, KeyServiceError> {
         let fingerprint = login::method(&self.vault).fingerprint()?;
         Ok(fingerprint.salted(self.vault.login_scope().as_bytes()))
     }
@@ -129,9 +129,9 @@ impl Inspector {
     ///
     /// # Errors
     /// When the credentials cannot be read, or are refused, or nobody answers.
-    pub async fn log_in(&self, deadline: Deadline) -> Result<(), BackendError> {
-        let token = self.backend.session.obtain(deadline).await?;
-        self.backend.session.held.send_modify(|held| held.token = Some(Arc::new(token)));
+    pub async fn log_in(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
+        let token = self.key_service.session.obtain(deadline).await?;
+        self.key_service.session.held.send_modify(|held| held.token = Some(Arc::new(token)));
         Ok(())
     }
 
@@ -139,9 +139,9 @@ impl Inspector {
     ///
     /// # Errors
     /// When nobody answers.
-    pub async fn token(&self, deadline: Deadline) -> Result<Option<Lookup>, BackendError> {
-        let token = self.backend.session.token(deadline).await?;
-        self.backend.session.lookup(&token.secret, deadline).await
+    pub async fn token(&self, deadline: Deadline) -> Result<Option<Lookup>, KeyServiceError> {
+        let token = self.key_service.session.token(deadline).await?;
+        self.key_service.session.lookup(&token.secret, deadline).await
     }
 
     /// What the token may do at each of these paths below the key's namespace; `None` when it may not ask.
@@ -152,8 +152,8 @@ impl Inspector {
         &self,
         paths: &[&str],
         deadline: Deadline,
-    ) -> Result<Option<BTreeMap<String, Vec<String>>>, BackendError> {
-        let token = self.backend.session.token(deadline).await?;
+    ) -> Result<Option<BTreeMap<String, Vec<String>>>, KeyServiceError> {
+        let token = self.key_service.session.token(deadline).await?;
         let body = serde_json::json!({ "paths": paths }).to_string().into_bytes().into();
         let request = Request {
             method: Method::POST,
@@ -163,7 +163,7 @@ impl Inspector {
             index: token.index.as_deref(),
             body: Some(&body),
         };
-        match self.backend.client.call(&request, deadline).await {
+        match self.key_service.client.call(&request, deadline).await {
             Ok(answer) => {
                 let Capabilities { paths } = answer.data()?;
                 let words = |(path, value)| Some((path, serde_json::from_value(value).ok()?));
@@ -178,8 +178,8 @@ impl Inspector {
     ///
     /// # Errors
     /// When it may not, or the key is not there, or nobody answers.
-    pub async fn may_unwrap(&self, deadline: Deadline) -> Result<(), BackendError> {
-        match self.backend.unwrap(MADE_UP, &[], deadline).await {
+    pub async fn may_unwrap(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
+        match self.key_service.unwrap(MADE_UP, &[], deadline).await {
             Err(error) if error.kind() == ErrorKind::BadCiphertext => Ok(()),
             // Too old a version: the key was looked at, so the policy allows it.
             Err(error) if error.kind() == ErrorKind::VersionGone => Ok(()),
@@ -189,16 +189,16 @@ impl Inspector {
 
     /// The rate limit that the first and the last answer told of, where they did.
     pub fn quota(&self) -> Option<(Quota, Quota)> {
-        self.backend.client.quota()
+        self.key_service.client.quota()
     }
 
     /// Gives the token back that [`Self::log_in`] made; one that somebody else made is left alone. The policy
     /// need not allow that: then it ends by itself.
     pub async fn give_back(&self, deadline: Deadline) {
-        let session = &self.backend.session;
+        let session = &self.key_service.session;
         let Some(token) = session.current().filter(|_| session.method.logs_in()) else { return };
         let path = "auth/token/revoke-self";
         let request = session.request(Method::POST, path, Some(&token.secret), None);
-        let _refused = self.backend.client.call(&request, deadline).await;
+        let _refused = self.key_service.client.call(&request, deadline).await;
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::backend::{BackendError, ErrorKind, KeyDescription, KeyVersions, KeyWarning};
 use crate::clock::unix_seconds;
+use crate::key_service::{ErrorKind, KeyDescription, KeyServiceError, KeyVersions, KeyWarning};
 
 /// Key types that authenticate what they encrypt. Others could give a wrong byte without an error.
 const AEAD_TYPES: [&str; 4] = ["aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
@@ -39,14 +39,14 @@ pub(super) struct KeyData {
 
 impl KeyData {
     /// The key in our terms, when it can serve. `path` names it in errors.
-    pub(super) fn describe(self, path: &str) -> Result<KeyDescription, BackendError> {
+    pub(super) fn describe(self, path: &str) -> Result<KeyDescription, KeyServiceError> {
         self.usable(path)?;
         let parse = |(version, created): (&String, &serde_json::Value)| {
             Some((version.parse::<u32>().ok()?, created.as_i64()?))
         };
         let versions: KeyVersions = self.keys.iter().filter_map(parse).collect();
         if !versions.contains_key(&self.latest_version) {
-            return Err(BackendError::new(
+            return Err(KeyServiceError::new(
                 ErrorKind::KeyUnusable,
                 format!("{path} does not show when its version {} was made", self.latest_version),
                 "use a symmetric Transit key made by Vault or OpenBao itself",
@@ -63,13 +63,14 @@ impl KeyData {
     }
 
     /// What rules a key out. A key that only needs a change gets a warning instead.
-    fn usable(&self, path: &str) -> Result<(), BackendError> {
-        let unusable =
-            |message: String, remedy: String| Err(BackendError::new(ErrorKind::KeyUnusable, message, remedy));
+    fn usable(&self, path: &str) -> Result<(), KeyServiceError> {
+        let unusable = |message: String, remedy: String| {
+            Err(KeyServiceError::new(ErrorKind::KeyUnusable, message, remedy))
+        };
         let aead =
             "make a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)".to_owned();
         if self.soft_deleted {
-            return Err(BackendError::new(
+            return Err(KeyServiceError::new(
                 ErrorKind::SoftDeleted,
                 format!("{path} is soft-deleted"),
                 format!("bring it back: vault write -f {path}/soft-delete-restore"),
@@ -133,7 +134,7 @@ impl KeyData {
 mod tests {
     use super::*;
 
-    fn described(changes: serde_json::Value, age: i64) -> Result<KeyDescription, BackendError> {
+    fn described(changes: serde_json::Value, age: i64) -> Result<KeyDescription, KeyServiceError> {
         let mut data = serde_json::json!({
             "type": "aes256-gcm96", "latest_version": 2, "supports_encryption": true,
             "keys": { "1": 1_000_000, "2": unix_seconds() - age },

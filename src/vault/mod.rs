@@ -1,4 +1,4 @@
-//! Transit in HashiCorp Vault or OpenBao, as a `Backend`.
+//! Transit in HashiCorp Vault or OpenBao, as a `KeyService`.
 //!
 //! Must not know gRPC, Kubernetes, or who asks. `client` talks HTTP to one of several addresses,
 //! `session` keeps a token, `login` says how each method logs in, `transit` wraps and unwraps;
@@ -9,23 +9,23 @@ mod certificate;
 mod client;
 mod cluster;
 mod error;
-mod exchange;
 mod handshake;
 mod inspector;
 mod key;
 mod login;
-mod notes;
+mod metadata;
+mod renewer;
 mod session;
 mod tls;
 mod token;
 mod transit;
-mod upkeep;
+mod transport;
 
 pub use certificate::CertificateFacts;
 pub use cluster::SysHealth;
-pub use exchange::Quota;
 pub use handshake::Handshake;
 pub use inspector::{Inspector, Target};
 pub use session::Lookup;
 pub use tls::{TlsError, client_config};
-pub use transit::TransitBackend;
+pub use transit::TransitService;
+pub use transport::Quota;

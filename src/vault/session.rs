@@ -1,6 +1,6 @@
 //! Our token at the cluster, as callers meet it: they take it, report refusals, and wait for a new one.
 //!
-//! Must not know Transit. Logins are made by the upkeep alone, with a deadline of its own: a caller that
+//! Must not know Transit. Logins are made by the renewer alone, with a deadline of its own: a caller that
 //! goes away in the middle must not lose a wrapped secret-id, or a login for everybody else.
 
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::client::{CallError, Client};
-use super::exchange::Request;
 use super::login::LoginMethod;
 use super::token::Token;
-use crate::backend::{BackendError, ErrorKind, TokenState};
+use super::transport::Request;
 use crate::clock::{Deadline, unix_seconds};
+use crate::key_service::{ErrorKind, KeyServiceError, TokenState};
 use crate::secret::{Fingerprint, Secret};
 
 /// What every token may ask of itself, unless its policy forbids even that.
@@ -39,15 +39,15 @@ pub(super) struct Session {
     pub(super) wanted: Notify,
     /// A login is wanted although a token is held.
     pub(super) renew_by_login: AtomicBool,
-    /// Whether the upkeep runs: without it, no login follows another.
-    pub(super) upkept: AtomicBool,
+    /// Whether the renewer runs: without it, no login follows another.
+    pub(super) renewer_runs: AtomicBool,
     /// The last token died young.
     pub(super) died_young: AtomicBool,
     uses: AtomicU64,
     /// The newest token, by its generation, that was good for anything.
     worked: AtomicU64,
     /// A token, by its generation, that a login has just given us, and what was refused to it all the same.
-    powerless: Mutex<Option<(u64, String)>>,
+    denied_fresh_token: Mutex<Option<(u64, String)>>,
     /// One look at a refused token at a time: its generation, and when it was found alive.
     looking: tokio::sync::Mutex<Option<(u64, Instant)>>,
     problem: Mutex<Option<String>>,
@@ -63,7 +63,7 @@ pub(super) struct Held {
     pub(super) token: Option<Arc<Token>>,
     /// Logins tried, good or not: who waits sees that one has ended.
     pub(super) attempts: u64,
-    pub(super) failure: Option<BackendError>,
+    pub(super) failure: Option<KeyServiceError>,
 }
 
 /// What the server says of a token (`auth/token/lookup-self`), as far as it is used.
@@ -105,11 +105,11 @@ impl Session {
             held: watch::channel(Held::default()).0,
             wanted: Notify::new(),
             renew_by_login: AtomicBool::new(false),
-            upkept: AtomicBool::new(false),
+            renewer_runs: AtomicBool::new(false),
             died_young: AtomicBool::new(false),
             uses: AtomicU64::new(0),
             worked: AtomicU64::new(0),
-            powerless: Mutex::default(),
+            denied_fresh_token: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             problem: Mutex::default(),
             scope,
@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// The token to use now. Without one, waits for the login that is then made.
-    pub(super) async fn token(&self, deadline: Deadline) -> Result<Arc<Token>, BackendError> {
+    pub(super) async fn token(&self, deadline: Deadline) -> Result<Arc<Token>, KeyServiceError> {
         if let Some(token) = self.current() {
             self.count_use(&token);
             return Ok(token);
@@ -136,7 +136,7 @@ impl Session {
         &self,
         deadline: Deadline,
         enough: impl Fn(&Held) -> bool,
-    ) -> Result<Arc<Token>, BackendError> {
+    ) -> Result<Arc<Token>, KeyServiceError> {
         let mut held = self.held.subscribe();
         let before = held.borrow_and_update().attempts;
         self.wanted.notify_one();
@@ -151,9 +151,9 @@ impl Session {
         }
     }
 
-    fn unanswered(&self) -> BackendError {
+    fn unanswered(&self) -> KeyServiceError {
         let names: Vec<String> = self.client.states().into_iter().map(|state| state.address).collect();
-        BackendError::new(
+        KeyServiceError::new(
             ErrorKind::Deadline,
             format!("the login at {} was not answered within the caller's deadline", names.join(", ")),
             "see whether the key service hangs, or whether the way to it is slow",
@@ -188,10 +188,10 @@ impl Session {
         token: &Token,
         path: &str,
         deadline: Deadline,
-    ) -> Result<Option<Arc<Token>>, BackendError> {
+    ) -> Result<Option<Arc<Token>>, KeyServiceError> {
         let asked = Instant::now();
         let looking = tokio::time::timeout_at(deadline.instant(), self.looking.lock()).await;
-        let mut looking = looking.map_err(|_| BackendError::deadline("looking at a refused token"))?;
+        let mut looking = looking.map_err(|_| KeyServiceError::deadline("looking at a refused token"))?;
         match self.current() {
             Some(current) if current.generation > token.generation => return Ok(Some(current)),
             None => {
@@ -204,7 +204,7 @@ impl Session {
         if looking.is_some_and(|(generation, at)| generation == token.generation && at >= asked) {
             return Ok(None);
         }
-        if self.is_powerless(token) {
+        if self.is_denied_fresh(token) {
             return Ok(None);
         }
         if self.lookup(&token.secret, deadline).await?.is_some() {
@@ -212,14 +212,14 @@ impl Session {
             *looking = Some((token.generation, Instant::now()));
             return Ok(None);
         }
-        if !self.upkept.load(Ordering::Relaxed) {
+        if !self.renewer_runs.load(Ordering::Relaxed) {
             return Ok(None);
         }
         // It may not even be looked at: nothing is granted to it, and the next one would be no better.
         if self.method.logs_in() && self.worked.load(Ordering::Relaxed) < token.generation {
-            *self.powerless.lock().unwrap_or_else(PoisonError::into_inner) =
+            *self.denied_fresh_token.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((token.generation, path.to_owned()));
-            if self.is_powerless(token) {
+            if self.is_denied_fresh(token) {
                 return Ok(None);
             }
         }
@@ -231,9 +231,9 @@ impl Session {
 
     /// Whether a refusal of this token is not the token's fault: it is young, its lease runs, and it was refused
     /// before it was good for anything. After a while another login is worth its request.
-    fn is_powerless(&self, token: &Token) -> bool {
-        let powerless = self.powerless.lock().unwrap_or_else(PoisonError::into_inner);
-        powerless.as_ref().is_some_and(|(generation, _)| *generation == token.generation)
+    fn is_denied_fresh(&self, token: &Token) -> bool {
+        let denied_fresh_token = self.denied_fresh_token.lock().unwrap_or_else(PoisonError::into_inner);
+        denied_fresh_token.as_ref().is_some_and(|(generation, _)| *generation == token.generation)
             && token.born.elapsed() < YOUNG
             && token.lease.end().is_none_or(|end| end > Instant::now())
     }
@@ -241,10 +241,10 @@ impl Session {
     /// A call to `path` was answered well with this token.
     pub(super) fn note_use(&self, token: &Token, path: &str) {
         self.worked.fetch_max(token.generation, Ordering::Relaxed);
-        let mut powerless = self.powerless.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut denied_fresh_token = self.denied_fresh_token.lock().unwrap_or_else(PoisonError::into_inner);
         // What it was refused works now: it has what it needs.
-        if powerless.as_ref().is_some_and(|(_, refused)| refused == path) {
-            *powerless = None;
+        if denied_fresh_token.as_ref().is_some_and(|(_, refused)| refused == path) {
+            *denied_fresh_token = None;
         }
     }
 
@@ -261,7 +261,7 @@ impl Session {
 
     /// A token that is alive and of a recent login: with it, a refusal is the server's last word. A role
     /// may have been given other policies since an older login.
-    pub(super) async fn fresh(&self, deadline: Deadline) -> Result<Arc<Token>, BackendError> {
+    pub(super) async fn fresh(&self, deadline: Deadline) -> Result<Arc<Token>, KeyServiceError> {
         let mut token = self.token(deadline).await?;
         if token.born.elapsed() > FRESH && self.method.logs_in() {
             self.renew_by_login.store(true, Ordering::Relaxed);
@@ -275,14 +275,14 @@ impl Session {
         &self,
         token: &Secret,
         deadline: Deadline,
-    ) -> Result<Option<Lookup>, BackendError> {
+    ) -> Result<Option<Lookup>, KeyServiceError> {
         let request = self.request(Method::GET, LOOKUP, Some(token), None);
         loop {
             match self.client.call(&request, deadline).await {
                 Ok(answer) => return answer.data().map(Some),
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => {
-                    if self.client.is_foreign(refusal.address, deadline).await {
+                    if self.client.is_other_cluster(refusal.address, deadline).await {
                         continue;
                     }
                     return match refusal.status {
@@ -308,7 +308,7 @@ impl Session {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
-    /// Notes which credentials were refused, or that none are.
+    /// Records which credentials were refused, or that none are.
     pub(super) fn set_refused(&self, fingerprint: Option<Fingerprint>) {
         let salted = fingerprint.map(|fingerprint| fingerprint.salted(self.scope.as_bytes()));
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = salted;

@@ -12,24 +12,26 @@ use zeroize::Zeroizing;
 
 use super::client::{Answer, CallError, Client, Data};
 use super::error::{Refusal, not_vault};
-use super::exchange::Request;
 use super::key::KeyData;
 use super::login;
 use super::session::Session;
 use super::tls::TlsError;
 use super::token::Token;
-use crate::backend::{AddressState, Backend, BackendError, ErrorKind, KeyDescription, KeyScope, TokenState};
+use super::transport::Request;
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
+use crate::key_service::{
+    AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, TokenState,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// How a Transit ciphertext begins.
 const PREFIX: &str = "vault:v";
 /// A Transit key in Vault or OpenBao.
-pub struct TransitBackend {
+pub struct TransitService {
     pub(super) client: Arc<Client>,
     pub(super) session: Arc<Session>,
-    /// Whether the session is another backend's, which looks after it.
+    /// Whether the session is another key_service's, which looks after it.
     shares_session: bool,
     scope: KeyScope,
     encrypt: String,
@@ -47,7 +49,7 @@ struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    fn refused(&self, refusal: &Refusal) -> BackendError {
+    fn refused(&self, refusal: &Refusal) -> KeyServiceError {
         refusal.of_transit(self.what)
     }
 }
@@ -64,8 +66,8 @@ struct Decrypted<'a> {
     plaintext: Cow<'a, str>,
 }
 
-impl TransitBackend {
-    /// A backend for `vault`. Reads the TLS files; sends nothing yet.
+impl TransitService {
+    /// A key_service for `vault`. Reads the TLS files; sends nothing yet.
     ///
     /// # Errors
     /// When the CA file, the client certificate or its key cannot be used.
@@ -111,7 +113,7 @@ impl TransitBackend {
     }
 
     /// Calls with a good token: after a 403 finds out whether the token died, and then tries once more.
-    async fn call(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Answer, BackendError> {
+    async fn call(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Answer, KeyServiceError> {
         let mut token = self.session.token(deadline).await?;
         let mut logged_in = false;
         // Each turn either returns, leaves an address out, or uses up the one login.
@@ -127,7 +129,7 @@ impl TransitBackend {
             if refusal.status != 403 {
                 return self.elsewhere(ask, refusal, &token, deadline).await;
             }
-            if self.client.is_foreign(refusal.address, deadline).await {
+            if self.client.is_other_cluster(refusal.address, deadline).await {
                 continue;
             }
             match self.session.after_refusal(&token, ask.path, deadline).await? {
@@ -145,7 +147,7 @@ impl TransitBackend {
         refusal: Refusal,
         token: &Token,
         deadline: Deadline,
-    ) -> Result<Answer, BackendError> {
+    ) -> Result<Answer, KeyServiceError> {
         let error = ask.refused(&refusal);
         if error.kind() == ErrorKind::VersionAhead {
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
@@ -204,12 +206,12 @@ impl TransitBackend {
 }
 
 #[async_trait]
-impl Backend for TransitBackend {
+impl KeyService for TransitService {
     fn scope(&self) -> &KeyScope {
         &self.scope
     }
 
-    async fn reachable(&self, deadline: Deadline) -> Result<(), BackendError> {
+    async fn reachable(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
         self.client.reachable(deadline).await
     }
 
@@ -217,7 +219,7 @@ impl Backend for TransitBackend {
         self.client.expect_cluster(id);
     }
 
-    async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, BackendError> {
+    async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError> {
         let what = format!("reading {}", self.scope);
         let ask = Ask { what: &what, method: Method::GET, path: &self.keys, body: None };
         let answer = self.call(&ask, deadline).await?;
@@ -243,14 +245,14 @@ impl Backend for TransitBackend {
         plaintext: &[u8],
         data: &[u8],
         deadline: Deadline,
-    ) -> Result<Vec<u8>, BackendError> {
+    ) -> Result<Vec<u8>, KeyServiceError> {
         let body = Self::plaintext_body(version, plaintext, data);
         let what = format!("wrapping with {} version {version}", self.scope);
         let ask = Ask { what: &what, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let answer = self.call(&ask, deadline).await?;
         let ciphertext = answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext;
         if self.ciphertext_version(ciphertext.as_bytes()) != Some(version) {
-            return Err(BackendError::new(
+            return Err(KeyServiceError::new(
                 ErrorKind::Internal,
                 format!("{what}: the server answered with a ciphertext of another version"),
                 "report this with the server's version; nothing was stored",
@@ -264,11 +266,11 @@ impl Backend for TransitBackend {
         ciphertext: &[u8],
         data: &[u8],
         deadline: Deadline,
-    ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
+    ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
         let text =
             std::str::from_utf8(ciphertext).ok().filter(|_| self.ciphertext_version(ciphertext).is_some());
         let text = text.ok_or_else(|| {
-            BackendError::new(
+            KeyServiceError::new(
                 ErrorKind::BadCiphertext,
                 "the ciphertext is not in Transit's form (vault:vN:…)",
                 "the data was written by another provider, or is damaged",
@@ -282,7 +284,7 @@ impl Backend for TransitBackend {
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| not_vault("the server"))
     }
 
-    async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), BackendError> {
+    async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), KeyServiceError> {
         let token = self.session.fresh(deadline).await?;
         let mut refused = None;
         let mut away = None;
@@ -291,18 +293,18 @@ impl Backend for TransitBackend {
                 Ok(()) => return Ok(()),
                 Err(CallError::Failed(error)) => away = away.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {
-                    let foreign = self.client.is_foreign(refusal.address, deadline).await;
+                    let foreign = self.client.is_other_cluster(refusal.address, deadline).await;
                     if !foreign && self.client.is_trusted(refusal.address) {
                         refused = Some(refusal.of_transit(&format!("using {}", self.scope)));
                     } else {
                         let message = format!("{} refuses, and may not be our server", refusal.address_name);
                         let remedy = "correct vault.addresses, or use verified TLS";
-                        away = away.or(Some(BackendError::new(ErrorKind::Unreachable, message, remedy)));
+                        away = away.or(Some(KeyServiceError::new(ErrorKind::Unreachable, message, remedy)));
                     }
                 }
             }
         }
-        Err(refused.or(away).unwrap_or_else(|| BackendError::deadline("asking every address")))
+        Err(refused.or(away).unwrap_or_else(|| KeyServiceError::deadline("asking every address")))
     }
 
     fn ciphertext_version(&self, ciphertext: &[u8]) -> Option<u32> {

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Credentials, LoginMethod, body};
-use crate::backend::{BackendError, ErrorKind};
 use crate::clock::Deadline;
 use crate::config::secret::{RoleId, SecretSource};
+use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 use crate::vault::client::{CallError, Client};
-use crate::vault::exchange::Request;
+use crate::vault::transport::Request;
 
 pub(super) struct AppRole {
     mount: String,
@@ -57,7 +57,7 @@ impl AppRole {
         wrapping: Secret,
         client: &Client,
         deadline: Deadline,
-    ) -> Result<Secret, BackendError> {
+    ) -> Result<Secret, KeyServiceError> {
         let fingerprint = wrapping.fingerprint();
         let kept = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, secret)) = kept.filter(|(of, _)| *of == fingerprint) {
@@ -74,7 +74,7 @@ impl AppRole {
         let path = lookup.creation_path.trim_start_matches('/');
         let expected = format!("auth/{}/role/", self.mount);
         if !path.contains(&expected) || !path.ends_with("/secret-id") {
-            return Err(BackendError::new(
+            return Err(KeyServiceError::new(
                 ErrorKind::CredentialsRefused,
                 format!(
                     "the wrapping token was not made for a secret-id of {}: it was made by {path}",
@@ -93,7 +93,7 @@ impl AppRole {
     }
 
     /// What a refused wrapping call means. A wrapping token opens once.
-    fn refused(error: CallError, path: &str) -> BackendError {
+    fn refused(error: CallError, path: &str) -> KeyServiceError {
         match error {
             CallError::Failed(error) => error,
             CallError::Refused(refusal) => refusal.of_login(
@@ -111,12 +111,12 @@ impl LoginMethod for AppRole {
     }
 
     /// Of both as they are in their files: a corrected role-id is a reason to try again, too.
-    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
         let (role_id, secret_id) = (self.role_id.read()?, self.secret_id.read()?);
         Ok(Secret::new(format!("{role_id}\n{}", secret_id.expose())).fingerprint())
     }
 
-    async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, BackendError> {
+    async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, KeyServiceError> {
         let role_id = self.role_id.read()?;
         let mut secret_id = self.secret_id.read()?;
         if self.wrapped {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::{Credentials, LoginMethod, body};
-use crate::backend::{BackendError, ErrorKind};
 use crate::clock::Deadline;
+use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 use crate::vault::client::Client;
 
@@ -23,10 +23,10 @@ impl LoginMethod for Cert {
     }
 
     /// Of the certificate, which is public: the key is not read here.
-    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
         let Some(certificate) = self.files.first() else { return Ok(Fingerprint::default()) };
         let text = std::fs::read_to_string(certificate).map_err(|cause| {
-            BackendError::new(
+            KeyServiceError::new(
                 ErrorKind::CredentialsUnreadable,
                 format!("the client certificate {} cannot be read: {cause}", certificate.display()),
                 "check that it exists and that the agent's user may read it",
@@ -35,7 +35,11 @@ impl LoginMethod for Cert {
         Ok(Secret::new(text).fingerprint())
     }
 
-    async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
+    async fn credentials(
+        &self,
+        _client: &Client,
+        _deadline: Deadline,
+    ) -> Result<Credentials, KeyServiceError> {
         let body = match &self.role {
             Some(role) => body(&[("name", role)])?,
             None => body(&[])?,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::{Credentials, LoginMethod, body};
-use crate::backend::BackendError;
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
+use crate::key_service::KeyServiceError;
 use crate::secret::Fingerprint;
 use crate::vault::client::Client;
 
@@ -24,11 +24,15 @@ impl LoginMethod for Jwt {
         self.name
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
         Ok(self.source.read()?.fingerprint())
     }
 
-    async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
+    async fn credentials(
+        &self,
+        _client: &Client,
+        _deadline: Deadline,
+    ) -> Result<Credentials, KeyServiceError> {
         let jwt = self.source.read()?;
         let body = match &self.role {
             Some(role) => body(&[("jwt", jwt.expose()), ("role", role)])?,

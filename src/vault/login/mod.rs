@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::client::Client;
-use crate::backend::{BackendError, ErrorKind};
 use crate::clock::Deadline;
 use crate::config::secret::SecretError;
 use crate::config::vault::{Method, Vault};
+use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 
 /// What a method contributes to a login.
@@ -40,7 +40,7 @@ pub(super) trait LoginMethod: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Tells the same credentials from new ones, after a refusal. Sends nothing.
-    fn fingerprint(&self) -> Result<Fingerprint, BackendError>;
+    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError>;
 
     /// Whether it can make a new token; a token that somebody else made only changes with its file.
     fn logs_in(&self) -> bool {
@@ -48,7 +48,7 @@ pub(super) trait LoginMethod: Send + Sync {
     }
 
     /// Reads the credentials.
-    async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, BackendError>;
+    async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, KeyServiceError>;
 
     /// The files that hold credentials: a change of one of them is worth a login at once.
     fn files(&self) -> Vec<PathBuf>;
@@ -79,13 +79,13 @@ pub(super) fn method(vault: &Vault) -> Box<dyn LoginMethod> {
 }
 
 /// A JSON object of texts, in one allocation that is zeroized.
-fn body(fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, BackendError> {
+fn body(fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
     // Escapes take at most six bytes a character.
     let size: usize = fields.iter().map(|(name, value)| 8 + 6 * (name.len() + value.len())).sum();
     let mut body = Zeroizing::new(Vec::with_capacity(size));
     let object: std::collections::BTreeMap<_, _> = fields.iter().copied().collect();
     serde_json::to_writer(&mut *body, &object).map_err(|_| {
-        BackendError::new(
+        KeyServiceError::new(
             ErrorKind::Internal,
             "the login request cannot be written as JSON",
             "report this as a bug",
@@ -94,7 +94,7 @@ fn body(fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, BackendError> {
     Ok(body)
 }
 
-impl From<SecretError> for BackendError {
+impl From<SecretError> for KeyServiceError {
     fn from(error: SecretError) -> Self {
         let remedy = error.remedy.clone();
         Self::new(ErrorKind::CredentialsUnreadable, error.to_string(), remedy)

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::{Credentials, LoginMethod};
-use crate::backend::BackendError;
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
+use crate::key_service::KeyServiceError;
 use crate::secret::Fingerprint;
 use crate::vault::client::Client;
 
@@ -21,7 +21,7 @@ impl LoginMethod for TokenFile {
         "token"
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
         Ok(self.source.read()?.fingerprint())
     }
 
@@ -29,7 +29,11 @@ impl LoginMethod for TokenFile {
         false
     }
 
-    async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
+    async fn credentials(
+        &self,
+        _client: &Client,
+        _deadline: Deadline,
+    ) -> Result<Credentials, KeyServiceError> {
         Ok(Credentials::Token(self.source.read()?))
     }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::{Credentials, LoginMethod, body};
-use crate::backend::BackendError;
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
+use crate::key_service::KeyServiceError;
 use crate::secret::Fingerprint;
 use crate::vault::client::Client;
 
@@ -23,11 +23,15 @@ impl LoginMethod for Userpass {
         "userpass"
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint, BackendError> {
+    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
         Ok(self.password.read()?.fingerprint())
     }
 
-    async fn credentials(&self, _client: &Client, _deadline: Deadline) -> Result<Credentials, BackendError> {
+    async fn credentials(
+        &self,
+        _client: &Client,
+        _deadline: Deadline,
+    ) -> Result<Credentials, KeyServiceError> {
         let password = self.password.read()?;
         Ok(Credentials::Login {
             path: format!("auth/{}/login/{}", self.mount, self.username),

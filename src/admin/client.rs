@@ -1,0 +1,194 @@
+//! The client of an agent's admin socket: one method for each endpoint, with typed answers and errors.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::types::{CommandDone, CommandFailed, Status};
+
+/// Name of the admin socket in the runtime directory.
+pub const SOCKET: &str = "admin.sock";
+/// Largest answer that is read, in bytes.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket, or this user may not connect.
+    #[error(
+        "no agent answers on {socket}; is kms-plugin.service active, are you root, and is this its server.runtime_dir (--runtime-dir)?"
+    )]
+    NotConnected {
+        /// The socket.
+        socket: PathBuf,
+        /// Why not.
+        #[source]
+        cause: io::Error,
+    },
+    /// An agent took the connection, and did not answer in time: it hangs.
+    #[error("the agent on {socket} did not answer within {timeout:?}")]
+    TimedOut {
+        /// The socket.
+        socket: PathBuf,
+        /// The time that it had.
+        timeout: Duration,
+    },
+    /// The agent understood the command and could not do it.
+    #[error("{0}")]
+    CommandFailed(String),
+    /// The agent is stopping or busy.
+    #[error("{0}")]
+    Busy(String),
+    /// The agent does not know the request: it is of another version.
+    #[error("the agent answers with status {0}")]
+    Unexpected(StatusCode),
+    /// The connection broke, or the answer is longer than 4 MiB.
+    #[error("the answer of the agent cannot be read")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The answer is not what this version understands.
+    #[error("the answer of the agent is not understood")]
+    NotUnderstood(#[source] serde_json::Error),
+}
+
+impl ClientError {
+    /// Whether an agent is there and does not answer.
+    pub fn is_hang(&self) -> bool {
+        matches!(self, Self::TimedOut { .. })
+    }
+}
+
+/// The admin socket of one agent. Each call has `timeout` in all.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+    timeout: Duration,
+}
+
+impl Client {
+    /// The client of the agent with this runtime directory (`server.runtime_dir`).
+    pub fn new(runtime_dir: &Path, timeout: Duration) -> Self {
+        Self { socket: runtime_dir.join(SOCKET), timeout }
+    }
+
+    /// The state of the agent.
+    ///
+    /// # Errors
+    /// When no agent answers, or its answer is not understood.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get_json("/status").await
+    }
+
+    /// The same as JSON, with all fields of the agent's own version.
+    ///
+    /// # Errors
+    /// When no agent answers, or its answer is not JSON.
+    pub async fn status_json(&self) -> Result<serde_json::Value, ClientError> {
+        self.get_json("/status").await
+    }
+
+    /// `/healthz?verbose`: one line for each check. The answer is the same whether the agent is healthy or not.
+    ///
+    /// # Errors
+    /// When no agent answers.
+    pub async fn healthz(&self) -> Result<String, ClientError> {
+        self.request(Method::GET, "/healthz?verbose").await.map(|(_, text)| text)
+    }
+
+    /// `/metrics`, in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// When no agent answers.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        self.request(Method::GET, "/metrics").await.map(|(_, text)| text)
+    }
+
+    /// A hash of the refused credentials, by the name of the key service that refused them.
+    ///
+    /// # Errors
+    /// When no agent answers, or its answer is not understood.
+    pub async fn refused_credentials(&self) -> Result<BTreeMap<String, String>, ClientError> {
+        self.get_json("/refused").await
+    }
+
+    /// The fingerprints of the local KEKs and seeds in memory that may be used now.
+    ///
+    /// # Errors
+    /// When no agent answers, or its answer is not understood.
+    pub async fn local_keks(&self) -> Result<HashSet<String>, ClientError> {
+        self.get_json("/local-keks").await
+    }
+
+    /// Has the agent read its configuration again, and waits until it is in use.
+    ///
+    /// # Errors
+    /// `CommandFailed` when the new configuration does not work: the old one stays in use.
+    pub async fn reload(&self) -> Result<CommandDone, ClientError> {
+        self.command("/reload").await
+    }
+
+    /// Has the agent accept a replaced or rolled-back key.
+    ///
+    /// # Errors
+    /// `CommandFailed` when there is nothing to accept.
+    pub async fn accept_key(&self) -> Result<CommandDone, ClientError> {
+        self.command("/accept-key").await
+    }
+
+    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        match self.request(Method::GET, path).await? {
+            (StatusCode::OK, text) => serde_json::from_str(&text).map_err(ClientError::NotUnderstood),
+            (status, _) => Err(ClientError::Unexpected(status)),
+        }
+    }
+
+    async fn command(&self, path: &str) -> Result<CommandDone, ClientError> {
+        let (status, text) = self.request(Method::POST, path).await?;
+        let why = || {
+            serde_json::from_str(&text).map_or_else(|_| text.clone(), |failed: CommandFailed| failed.error)
+        };
+        match status {
+            StatusCode::OK => serde_json::from_str(&text).map_err(ClientError::NotUnderstood),
+            StatusCode::CONFLICT => Err(ClientError::CommandFailed(why())),
+            StatusCode::SERVICE_UNAVAILABLE => Err(ClientError::Busy(why())),
+            status => Err(ClientError::Unexpected(status)),
+        }
+    }
+
+    /// One request on a connection of its own: the status code and the body.
+    async fn request(&self, method: Method, path: &str) -> Result<(StatusCode, String), ClientError> {
+        let not_connected = |cause| ClientError::NotConnected { socket: self.socket.clone(), cause };
+        let broken = |error: Box<dyn std::error::Error + Send + Sync>| ClientError::Broken(error);
+        let exchange = async {
+            let stream = UnixStream::connect(&self.socket).await.map_err(not_connected)?;
+            let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+            let (mut sender, connection) = handshake.map_err(|error| broken(error.into()))?;
+            let request = hyper::Request::builder()
+                .method(method)
+                .uri(path)
+                .header(hyper::header::HOST, "localhost")
+                .body(Empty::<Bytes>::new())
+                .map_err(|error| broken(error.into()))?;
+            let answer = async {
+                let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+                let status = response.status();
+                let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(broken)?;
+                Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+            };
+            tokio::select! {
+                answer = answer => answer,
+                // The end of the connection may be seen before the answer is read: that is no failure.
+                Err(error) = connection => Err(broken(error.into())),
+            }
+        };
+        let timed_out = |_| ClientError::TimedOut { socket: self.socket.clone(), timeout: self.timeout };
+        tokio::time::timeout(self.timeout, exchange).await.map_err(timed_out)?
+    }
+}

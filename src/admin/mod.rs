@@ -1,0 +1,17 @@
+//! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key, /reload,
+//! /refused and /local-keks.
+//!
+//! Renders the snapshot: a probe costs the key service no call. Must not know KMS.
+
+pub mod client;
+mod healthz;
+mod metrics;
+mod routes;
+mod server;
+mod status;
+pub mod types;
+
+pub use client::{Client, ClientError};
+pub use routes::{AdminCommands, Alive, CommandRequest, CommandResult, LocalKekFingerprints, Snapshots};
+pub use routes::{public_router, router};
+pub use server::{serve_tcp, serve_unix};

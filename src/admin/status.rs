@@ -1,0 +1,125 @@
+//! `/status` and `/refused`: the snapshot as the types of the API.
+
+use std::collections::BTreeMap;
+
+use super::types::{Address, Key, KmsStatus, LocalKeks, Phase, Reason, Service, Status, Token, Warning};
+use crate::clock::BootTime;
+use crate::health::{self, Announce, ServiceState, Snapshot};
+use crate::key_service::{AddressState, KnownKey, TokenState};
+use crate::local_kek::LocalKekState;
+use crate::telemetry::metrics::Metrics;
+
+impl From<health::Phase> for Phase {
+    fn from(phase: health::Phase) -> Self {
+        match phase {
+            health::Phase::Starting => Self::Starting,
+            health::Phase::Ready => Self::Ready,
+            health::Phase::Degraded => Self::Degraded,
+            health::Phase::Failed => Self::Failed,
+            health::Phase::Stopping => Self::Stopping,
+        }
+    }
+}
+
+/// The answer of `/status`.
+pub(super) fn status(snapshot: &Snapshot, metrics: &Metrics) -> Status {
+    let now = BootTime::now();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        phase: snapshot.phase.into(),
+        line: snapshot.line(),
+        summary: snapshot.summary(),
+        for_seconds: now.since(snapshot.since).as_secs(),
+        reason: snapshot.reason.as_ref().map(|reason| Reason {
+            kind: reason.kind.name().to_owned(),
+            text: reason.text.clone(),
+            remedy: reason.remedy.clone(),
+        }),
+        grace_left_seconds: snapshot.until.map(|until| until.since(now).as_secs()),
+        last_contact_seconds_ago: snapshot.last_contact.map(|contact| now.since(contact).as_secs()),
+        kms_status: match snapshot.announce {
+            Announce::Ok => KmsStatus::Ok,
+            Announce::Unhealthy => KmsStatus::Unhealthy,
+            Announce::Refused => KmsStatus::Refused,
+            Announce::Unknown => KmsStatus::Unknown,
+        },
+        primary: service(&snapshot.primary),
+        decrypt_only: snapshot.decrypt_only.iter().map(service).collect(),
+        unreadable_key_ids: u64::try_from(metrics.unreadable()).unwrap_or_default(),
+        offline: snapshot.offline.as_ref().map(|state| local_keks(state, now)),
+    }
+}
+
+fn service(state: &ServiceState) -> Service {
+    Service {
+        name: state.name.clone(),
+        key: state.key.as_ref().map(key),
+        token: state.token.as_ref().map(token),
+        addresses: state.addresses.iter().map(address).collect(),
+        problem: state.problem.clone(),
+    }
+}
+
+fn key(key: &KnownKey) -> Key {
+    let warning = |warning: &crate::key_service::KeyWarning| Warning {
+        text: warning.text.clone(),
+        remedy: warning.remedy.clone(),
+    };
+    Key {
+        scope: key.scope.clone(),
+        key_id: key.key_id.to_string(),
+        version: key.version,
+        created: key.created,
+        min_encryption: key.min_encryption,
+        min_decryption: key.min_decryption,
+        versions: key.versions.clone(),
+        cluster_id: key.cluster_id.clone(),
+        warnings: key.warnings.iter().map(warning).collect(),
+    }
+}
+
+fn token(token: &TokenState) -> Token {
+    Token {
+        method: token.method.to_owned(),
+        held: token.held,
+        expires: token.expires,
+        renewable: token.renewable,
+        logins: token.logins,
+        problem: token.problem.clone(),
+    }
+}
+
+fn address(address: &AddressState) -> Address {
+    Address {
+        address: address.address.clone(),
+        reachable: address.reachable,
+        reason: address.reason.clone(),
+        preferred: address.preferred,
+    }
+}
+
+fn local_keks(state: &LocalKekState, now: BootTime) -> LocalKeks {
+    LocalKeks {
+        line: state.line(),
+        left_seconds: state.left(now).as_secs(),
+        ready: state.ready,
+        max_offline_seconds: state.max_offline_seconds,
+        keks: state.keks as u64,
+        seeds: state.seeds as u64,
+        missing: state.missing as u64,
+        crowded: state.evicted,
+        made: state.made,
+        uses: state.uses,
+        unwraps: state.unwraps,
+        locked: state.locked,
+        kept: state.kept,
+    }
+}
+
+/// `/refused`: a hash of the refused credentials of each key service that was refused.
+pub(super) fn refused(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
+    let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
+    services
+        .filter_map(|service| Some((service.name.as_str(), service.token.as_ref()?.refused.as_deref()?)))
+        .collect()
+}

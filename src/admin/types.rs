@@ -1,0 +1,263 @@
+//! What the admin API says, as types that the server serializes and the client reads back.
+//!
+//! An older reader meets a newer agent during an upgrade, and the other way round. So a field that is missing takes
+//! its default, an unknown field is ignored, and an unknown phase or reason is kept as "unknown".
+
+use serde::{Deserialize, Serialize};
+
+use crate::health::ReasonKind;
+use crate::key_service::{KeyScope, KeyVersions};
+
+/// Where the agent is in its life; `health::Phase` with room for phases of other versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// No key identity is known yet.
+    Starting,
+    /// Everything works.
+    Ready,
+    /// A fault that the agent rides out.
+    Degraded,
+    /// A fault that the agent does not, or no longer, ride out.
+    Failed,
+    /// The process ends.
+    Stopping,
+    /// A phase of another version of the agent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// What KMS Status answers; `health::Announce` with room for answers of other versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KmsStatus {
+    /// `ok` and the key_id.
+    Ok,
+    /// The reason and the key_id: the grace is over.
+    Unhealthy,
+    /// An error: the key service refuses us, or the key is another one.
+    Refused,
+    /// An error: nothing is known yet. Also an answer of another version of the agent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// Why the agent is not ready, and what to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reason {
+    /// The stable name of a [`crate::health::ReasonKind`].
+    pub kind: String,
+    /// What happened, to what.
+    pub text: String,
+    /// What an operator should do.
+    pub remedy: String,
+}
+
+/// The answer of `/status`: the snapshot without secrets. Durations are in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The version of the agent.
+    pub version: String,
+    /// Where the agent is in its life.
+    pub phase: Phase,
+    /// The state in one line, as `systemctl status` shows it.
+    pub line: String,
+    /// The same without the remedy.
+    pub summary: String,
+    /// How long the agent has been in this phase.
+    pub for_seconds: u64,
+    /// Why it is not ready.
+    pub reason: Option<Reason>,
+    /// How long Status stays ok in this outage; absent outside an outage, and without a limit.
+    pub grace_left_seconds: Option<u64>,
+    /// Time since the last good answer of the primary key service.
+    pub last_contact_seconds_ago: Option<u64>,
+    /// What KMS Status answers.
+    pub kms_status: KmsStatus,
+    /// The key service that wraps.
+    pub primary: Service,
+    /// The key services that only unwrap.
+    pub decrypt_only: Vec<Service>,
+    /// How many key_ids were asked for and could not be unwrapped at the last try.
+    pub unreadable_key_ids: u64,
+    /// The state of local KEKs; absent when they are off.
+    pub offline: Option<LocalKeks>,
+}
+
+impl Status {
+    /// The id that Status announces; `None` before the key is known.
+    pub fn key_id(&self) -> Option<&str> {
+        self.primary.key.as_ref().map(|key| key.key_id.as_str())
+    }
+}
+
+impl Reason {
+    /// The kind, where this version knows it.
+    pub fn known_kind(&self) -> Option<ReasonKind> {
+        ReasonKind::from_name(&self.kind)
+    }
+}
+
+/// One key service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// `primary`, or the name of the `decrypt_only` entry.
+    pub name: String,
+    /// Its key, once known.
+    pub key: Option<Key>,
+    /// Our token there.
+    pub token: Option<Token>,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// What its last check found wrong.
+    pub problem: Option<String>,
+}
+
+/// A key as the agent knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Where the key lives.
+    pub scope: KeyScope,
+    /// The id that Status announces.
+    pub key_id: String,
+    /// The version that wraps.
+    pub version: u32,
+    /// When that version was made, in seconds since 1970.
+    #[serde(default)]
+    pub created: i64,
+    /// The lowest version that may still wrap; 0 when only the latest is meant.
+    #[serde(default)]
+    pub min_encryption: u32,
+    /// The lowest version that may still unwrap.
+    #[serde(default)]
+    pub min_decryption: u32,
+    /// Every version ever seen, and when it was made.
+    #[serde(default)]
+    pub versions: KeyVersions,
+    /// The cluster that the key was last read from.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
+    /// What an administrator should change about the key.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+}
+
+/// Something about a key that an administrator should change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Warning {
+    /// What is wrong, and why it matters.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// The state of a token, without the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Token {
+    /// The login method's name.
+    pub method: String,
+    /// Whether a token is held.
+    pub held: bool,
+    /// When it ends, in seconds since 1970; absent when it does not end.
+    pub expires: Option<i64>,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// How many logins succeeded since the start.
+    pub logins: u64,
+    /// What is wrong with renewal or login.
+    pub problem: Option<String>,
+}
+
+/// One address of a key service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Address {
+    /// The address as configured, without userinfo.
+    pub address: String,
+    /// Whether it answered at the last call; absent before the first one.
+    pub reachable: Option<bool>,
+    /// Why it is not reachable.
+    pub reason: Option<String>,
+    /// Whether calls try it first.
+    pub preferred: bool,
+}
+
+/// How ready the agent is for an outage, with local KEKs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LocalKeks {
+    /// The state in one line.
+    pub line: String,
+    /// How long the local KEKs may still be used, if the key service is not reached again.
+    pub left_seconds: u64,
+    /// Whether everything that was seen can be unwrapped without the key service, and a seed be wrapped.
+    pub ready: bool,
+    /// How long the agent serves without having reached the key service.
+    pub max_offline_seconds: u64,
+    /// Local KEKs in memory.
+    pub keks: u64,
+    /// DEK seeds in memory that the key service wrapped itself.
+    pub seeds: u64,
+    /// Wrapped keys that were seen and are not in memory.
+    pub missing: u64,
+    /// Whether keys were evicted: more are in use than fit.
+    pub crowded: bool,
+    /// When the local KEK in use was made, in seconds since 1970.
+    pub made: Option<i64>,
+    /// How often it was used.
+    pub uses: u64,
+    /// How often the key service was asked to unwrap a local KEK or a seed.
+    pub unwraps: u64,
+    /// Whether the keys are locked in memory, so that they are never swapped out.
+    pub locked: bool,
+    /// Whether systemd keeps the keys across a restart.
+    pub kept: bool,
+}
+
+/// The answer to `/reload` and `/accept-key` when the command succeeded: the state after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommandDone {
+    /// The phase after the command.
+    pub phase: Phase,
+    /// The state in one line.
+    pub line: String,
+}
+
+/// The answer to `/reload` and `/accept-key` when the command failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommandFailed {
+    /// Why, and what to do.
+    pub error: String,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_reader_understands_a_newer_agent_and_the_other_way_round() {
+        let newer = r#"{
+            "version": "9.0.0", "phase": "hibernating", "kms_status": "perhaps", "line": "hibernating",
+            "reason": { "kind": "too_cold", "text": "t", "remedy": "r", "severity": 3 },
+            "primary": { "name": "primary", "key": { "scope": { "namespace": "", "mount": "t", "key": "k" },
+                         "key_id": "v1.a", "version": 2, "colour": "blue" } },
+            "weather": { "snow": true }
+        }"#;
+        let status: Status = serde_json::from_str(newer).unwrap();
+        assert_eq!((status.phase, status.kms_status), (Phase::Unknown, KmsStatus::Unknown));
+        assert_eq!(status.reason.unwrap().kind, "too_cold");
+        assert_eq!(status.primary.key.unwrap().version, 2);
+        let older: Status = serde_json::from_str(r#"{"phase": "ready"}"#).unwrap();
+        assert_eq!((older.phase, older.offline), (Phase::Ready, None));
+    }
+}

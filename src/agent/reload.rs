@@ -1,0 +1,94 @@
+//! SIGHUP and `kms-plugin reload`: the configuration, the credentials and the TLS files are read again. What does not
+//! work is reported, and the old settings stay in use.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::error::{AgentError, ReloadError};
+use crate::admin::CommandRequest;
+use crate::admin::types::{CommandDone, CommandFailed};
+use crate::config::Settings;
+use crate::kms::View;
+use crate::systemd::notify;
+
+/// A request to work with other settings; answered when they are in use, or with the reason why they are not.
+pub type ReloadRequest = (Box<Settings>, oneshot::Sender<Result<(), ReloadError>>);
+
+/// Reads the settings again. Only the command line knows where they come from.
+pub type ReadSettings = Box<dyn Fn() -> Result<Settings, Box<dyn std::error::Error + Send + Sync>> + Send>;
+
+/// Waits for SIGHUP and for reload commands, and passes new settings to the agent.
+pub struct Reloader {
+    hangups: Signal,
+    read: ReadSettings,
+    runtime_dir: PathBuf,
+    commands: mpsc::Receiver<CommandRequest>,
+    agent: mpsc::Sender<ReloadRequest>,
+    view: watch::Receiver<View>,
+}
+
+impl Reloader {
+    /// A reloader of `agent`, for commands that the admin API sends through `commands`.
+    ///
+    /// # Errors
+    /// When SIGHUP cannot be received.
+    pub fn new(
+        agent: &super::Agent,
+        read: ReadSettings,
+        commands: mpsc::Receiver<CommandRequest>,
+    ) -> Result<Self, AgentError> {
+        Ok(Self {
+            hangups: signal(SignalKind::hangup()).map_err(AgentError::Signals)?,
+            read,
+            runtime_dir: agent.runtime_dir().to_path_buf(),
+            commands,
+            agent: agent.reloader(),
+            view: agent.view(),
+        })
+    }
+
+    /// Reloads for ever.
+    pub async fn run(mut self) -> std::convert::Infallible {
+        loop {
+            let command = tokio::select! {
+                _ = self.hangups.recv() => None,
+                Some(command) = self.commands.recv() => Some(command),
+            };
+            notify::reloading();
+            let result = self.reload().await.map_err(|cause| {
+                format!("the reload failed, and the old configuration stays in use: {cause}")
+            });
+            match &result {
+                Ok(()) => tracing::info!(
+                    "the configuration was reloaded; changes of [server] and [log] need a restart"
+                ),
+                Err(error) => tracing::error!(KMS_REASON = "reload_failed", "{error}"),
+            }
+            notify::ready();
+            if let Some(command) = command {
+                let answer = match result {
+                    Ok(()) => Ok(done(&self.view.borrow())),
+                    Err(error) => Err(CommandFailed { error }),
+                };
+                let _gone = command.send(answer);
+            }
+        }
+    }
+
+    async fn reload(&self) -> Result<(), ReloadError> {
+        let mut settings = (self.read)().map_err(ReloadError::Configuration)?;
+        // The directory of the sockets that are open: a change of [server] needs a restart.
+        settings.server.runtime_dir.clone_from(&self.runtime_dir);
+        let (answer, reloaded) = oneshot::channel();
+        // When nobody takes the request, no answer comes: the agent is stopping.
+        let _taken = self.agent.send((Box::new(settings), answer)).await;
+        reloaded.await.unwrap_or(Err(ReloadError::Stopping))
+    }
+}
+
+/// The state after a command.
+pub(super) fn done(view: &View) -> CommandDone {
+    CommandDone { phase: view.snapshot.phase.into(), line: view.snapshot.line() }
+}

@@ -1,0 +1,89 @@
+//! Starts a server again in place when it fails or panics: a few times, and then the process ends with
+//! the cause, for systemd to decide.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::error::TaskError;
+use crate::telemetry::metrics::Metrics;
+
+/// Failures within the window that are mended in place.
+const MOST: usize = 3;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Runs what `serve` makes until it ends well, or fails once too often.
+pub(super) async fn in_place<F>(
+    name: &str,
+    metrics: Metrics,
+    mut serve: impl FnMut() -> F,
+) -> Result<(), TaskError>
+where
+    F: Future<Output = Result<(), TaskError>> + Send + 'static,
+{
+    let mut failures = VecDeque::new();
+    loop {
+        // A task of its own: its panic ends it alone. Dropped with us, so that nothing is left running.
+        let mut task = JoinSet::new();
+        task.spawn(serve());
+        let cause = match task.join_next().await {
+            Some(Ok(Ok(()))) | None => return Ok(()),
+            Some(Ok(Err(cause))) => cause,
+            Some(Err(panic)) => TaskError::Panicked(panic.to_string()),
+        };
+        let now = Instant::now();
+        failures.push_back(now);
+        failures.retain(|at| now - *at < WINDOW);
+        if failures.len() > MOST {
+            let last = Box::new(cause);
+            return Err(TaskError::TooManyFailures { failures: failures.len(), window: WINDOW, last });
+        }
+        metrics.server_restart();
+        tracing::error!("the {name} failed and is started again in place: {cause}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_and_panics_are_mended_three_times_a_minute() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = runs.clone();
+        let metrics = Metrics::default();
+        let error = in_place("test server", metrics.clone(), move || {
+            let run = counted.fetch_add(1, Ordering::Relaxed);
+            async move { if run.is_multiple_of(2) { panic!("broken") } else { Err(TaskError::NoPublisher) } }
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(runs.load(Ordering::Relaxed), 4);
+        let text = metrics.encode(&Registry::default());
+        assert!(text.contains("kms_plugin_server_restarts_total 3\n"), "{text}");
+        assert!(matches!(error, TaskError::TooManyFailures { failures: 4, .. }), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rare_failures_never_end_the_process() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = runs.clone();
+        let served = in_place("test server", Metrics::default(), move || {
+            let run = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                tokio::time::sleep(Duration::from_secs(31)).await;
+                if run < 20 { Err(TaskError::NoPublisher) } else { Ok(()) }
+            }
+        });
+        assert!(served.await.is_ok());
+        assert_eq!(runs.load(Ordering::Relaxed), 21);
+    }
+}

@@ -1,0 +1,35 @@
+//! Which agent a command talks to.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::exit::{Exit, Failure};
+use crate::admin::{Client, ClientError};
+
+/// The runtime directory of an agent.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AgentArgs {
+    /// Runtime directory of the agent (server.runtime_dir)
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "KMS_PLUGIN_SERVER_RUNTIME_DIR",
+        default_value = crate::config::DEFAULT_RUNTIME_DIR
+    )]
+    runtime_dir: PathBuf,
+}
+
+impl AgentArgs {
+    /// A client of its admin socket; each call has `timeout`.
+    pub(crate) fn client(&self, timeout: Duration) -> Client {
+        Client::new(&self.runtime_dir, timeout)
+    }
+}
+
+/// A failed call as a failure of the command; `refused` is the exit code when the agent could not do what it was asked.
+pub(crate) fn failure(error: ClientError, refused: Exit) -> Failure {
+    match error {
+        ClientError::CommandFailed(_) => Failure::new(refused, error),
+        _ => Failure::new(Exit::Unavailable, error),
+    }
+}

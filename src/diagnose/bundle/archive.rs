@@ -1,0 +1,55 @@
+//! The archive: one tar.gz, for its owner alone, written whole or not at all.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// An archive under construction: in memory, so that nothing half-made is left behind.
+pub struct Archive {
+    directory: String,
+    builder: tar::Builder<GzEncoder<Vec<u8>>>,
+}
+
+impl Archive {
+    /// Everything in it is below `directory`.
+    pub fn new(directory: &str) -> Self {
+        let encoder = GzEncoder::new(Vec::new(), Compression::default());
+        Self { directory: directory.to_owned(), builder: tar::Builder::new(encoder) }
+    }
+
+    pub fn add(&mut self, name: &str, text: &str) -> io::Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
+        let path = format!("{}/{name}", self.directory);
+        self.builder.append_data(&mut header, path, text.as_bytes())
+    }
+
+    /// Writes it to `path`, mode 0600; a file that is there already is not touched.
+    pub fn write(self, path: &Path) -> io::Result<u64> {
+        let bytes = self.builder.into_inner()?.finish()?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        if written.is_err() {
+            let _partly = fs::remove_file(path);
+        }
+        written.map(|()| bytes.len() as u64)
+    }
+}
+
+/// A name for a bundle of this node and moment, and of the directory in it.
+pub fn name() -> (String, PathBuf) {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let now: String = now.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = format!("kms-plugin-support-{host}-{now}");
+    let file = PathBuf::from(format!("{name}.tar.gz"));
+    (name, file)
+}

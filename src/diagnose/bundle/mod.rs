@@ -1,0 +1,4 @@
+//! The support bundle.
+
+pub mod archive;
+pub mod redaction;

@@ -1,0 +1,229 @@
+//! Takes secrets out of text: those that are known, in every form that they travel in, and whatever looks like one.
+//!
+//! Must not know where a text comes from: every file of a bundle goes through here.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use regex::{Captures, Regex, RegexBuilder};
+use zeroize::Zeroizing;
+
+/// What stands in the place of a secret.
+const REDACTED: &str = "[redacted]";
+/// A known secret shorter than this is too likely to be a part of something else.
+const MIN_KNOWN: usize = 6;
+/// The least part of an encoded secret that is looked for.
+const MIN_CORE: usize = 6;
+/// Largest size of the compiled patterns, in bytes.
+const MAX_PATTERN: usize = 1024 * 1024;
+
+/// What looks like a secret. Each keeps its first group, which says what it was. Where it is not clear how far a
+/// secret goes, rather too much is taken than too little.
+const PATTERNS: [&str; 11] = [
+    // A private key, whole or cut off.
+    r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)",
+    // Tokens of Vault and OpenBao.
+    r"()\b(?:hv[sbr]|[sbr])\.[A-Za-z0-9_-]{20,}",
+    // JSON Web Tokens.
+    r"()\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",
+    // Credentials that stand in a unit file.
+    r"(SetCredential(?:Encrypted)?=[^:\s]+:)[^\n]*(?:\\\n[^\n]*)*",
+    // A user and a password in an address.
+    r"(://)[^\s@]+@",
+    // Headers.
+    r#"(?i)((?:x-vault-token|authorization|cookie)["']?\s*[:=]\s*(?:bearer\s+|basic\s+)?)(?:"[^"\n]*"|'[^'\n]*'|[^\s'",;]+)"#,
+    // Flags: --token X, -approle-secret-id=X; not those that name a file. systemd shows the words of a command
+    // without their quotes: whatever is not the next flag may belong to the secret.
+    r#"(?i)(--?[a-z-]*(?:token|secret-id|password|passwd|private-key)(?: +|=))(?:"[^"\n]*"|'[^'\n]*'|[^\s;]+(?:[ \t]+[^\s;-][^\s;]*)*)"#,
+    // Environment="VAULT_TOKEN=X Y": the quotes are around the whole assignment.
+    r#"(?i)("[A-Z0-9_]*(?:secret|token|password|passwd|passphrase|private_?key|api_?key|credential)[A-Z0-9_]*=)[^"\n]*"#,
+    // Assignments: VAULT_TOKEN=X; not those that name a file or a time.
+    r#"(?i)((?:secret_?id|secret|token|password|passwd|passphrase|private_?key|api_?key|\bcredentials?)["']?\s*=\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s'"{\[]\S*)"#,
+    // The same in YAML and JSON: secret_id: X, "password": "X".
+    r#"(?i)((?:secret_?id|secret|token|password|passwd|passphrase|private_?key|api_?key|\bcredentials?)["']?\s*:\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s'"{\[,}\]]+)"#,
+    // Wrapped data: of no use without the key, and nobody's business.
+    r"(vault:v\d+:)[A-Za-z0-9+/=]+",
+];
+
+/// Takes secrets out of text.
+pub struct Redaction {
+    known: Vec<Zeroizing<String>>,
+    patterns: Vec<Regex>,
+}
+
+impl Redaction {
+    /// `secrets` are those that are known.
+    ///
+    /// # Errors
+    /// When a pattern does not compile: a bug, told in words.
+    pub fn new(secrets: &[Zeroizing<String>]) -> Result<Self, String> {
+        let compile = |pattern: &&str| RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build();
+        let patterns: Result<Vec<_>, _> = PATTERNS.iter().map(compile).collect();
+        let mut known: Vec<Zeroizing<String>> = secrets
+            .iter()
+            .filter(|secret| secret.len() >= MIN_KNOWN)
+            .flat_map(|secret| forms(secret))
+            .collect();
+        // The longest first: a form that holds another one goes as a whole.
+        known.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        known.dedup();
+        Ok(Self { known, patterns: patterns.map_err(|error| error.to_string())? })
+    }
+
+    /// The text without secrets.
+    pub fn apply(&self, text: &str) -> String {
+        let mut text: Cow<'_, str> = Cow::Borrowed(text);
+        for form in &self.known {
+            if text.contains(form.as_str()) {
+                text = Cow::Owned(text.replace(form.as_str(), REDACTED));
+            }
+        }
+        for pattern in &self.patterns {
+            let replaced = pattern.replace_all(&text, |found: &Captures<'_>| {
+                let kept = found.get(1).map_or("", |kept| kept.as_str());
+                let whole = found.get(0).map_or("", |whole| whole.as_str());
+                let value = whole.strip_prefix(kept).unwrap_or_default();
+                if is_harmless(value) { whole.to_owned() } else { format!("{kept}{REDACTED}") }
+            });
+            if let Cow::Owned(replaced) = replaced {
+                text = Cow::Owned(replaced);
+            }
+        }
+        text.into_owned()
+    }
+
+    /// Whether a known secret is left in the text, in any form.
+    pub fn is_clean(&self, text: &str) -> bool {
+        !self.known.iter().any(|form| text.contains(form.as_str()))
+    }
+}
+
+/// Values that say nothing: what was redacted already, a word or a bracket of JSON.
+fn is_harmless(value: &str) -> bool {
+    matches!(value.trim_end_matches(','), "null" | "true" | "false" | "none" | "{" | "[")
+        || value.starts_with(REDACTED)
+}
+
+/// A secret as it is, and as it looks in JSON, in an address, in hexadecimal, and in base64, whatever stands
+/// in front of it there.
+fn forms(secret: &str) -> Vec<Zeroizing<String>> {
+    let mut forms = vec![secret.to_owned(), percent(secret, false), percent(secret, true), hex(secret)];
+    forms.push(percent(secret, false).replace("%20", "+"));
+    let quoted = serde_json::to_string(secret).unwrap_or_default();
+    forms.push(quoted.trim_matches('"').to_owned());
+    for before in 0..3 {
+        forms.extend(cores(secret, before));
+    }
+    forms.retain(|form| form.len() >= MIN_CORE);
+    forms.into_iter().map(Zeroizing::new).collect()
+}
+
+/// The characters of base64 that depend on the secret alone, when `before` bytes stand in front of it in its
+/// first group of three.
+fn cores(secret: &str, before: usize) -> [String; 2] {
+    let padded = [&vec![0; before], secret.as_bytes()].concat();
+    // A character of base64 holds six bits: those that only the secret's own bytes fill.
+    let (first, last) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
+    [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)]
+        .map(|text| text.get(first..last).unwrap_or_default().to_owned())
+}
+
+fn percent(text: &str, lower: bool) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        let _infallible = match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+                Ok(())
+            }
+            _ if lower => write!(encoded, "%{byte:02x}"),
+            _ => write!(encoded, "%{byte:02X}"),
+        };
+    }
+    encoded
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn redaction(secrets: &[&str]) -> Redaction {
+        let secrets: Vec<_> = secrets.iter().map(|secret| Zeroizing::new((*secret).to_owned())).collect();
+        Redaction::new(&secrets).unwrap()
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_goes_and_what_says_what_it_was_stays() {
+        let redaction = redaction(&[]);
+        for (text, gone, kept) in [
+            ("Environment=VAULT_TOKEN=hunter2hunter2", "hunter2", "VAULT_TOKEN="),
+            ("ExecStart=/x -token hvs.CAESIJ1234567890abcdefgh", "CAESIJ", "-token"),
+            ("ExecStart=/x --approle-secret-id=0b3c5a", "0b3c5a", "--approle-secret-id="),
+            ("-userpass-password \"correct horse\" -x y", "horse", "-x y"),
+            ("argv[]=/x -userpass-password correct horse battery -x y ; z", "horse", " -x y ; z"),
+            ("Environment=\"DB_PASSWORD=correct horse\" X=1", "horse", "X=1"),
+            ("Environment=DB_PASSWORD=ab,cd;ef X=1", "cd;ef", "X=1"),
+            ("https://u:a/b@host", "a/b", "host"),
+            ("secret_id: 11111111-2222", "11111111", "secret_id: "),
+            ("\"password\": \"abc\"", "abc", "\"password\": "),
+            ("SetCredential=secret-id:abc def", "abc def", "SetCredential=secret-id:"),
+            ("https://user:geheim@vault:8200", "geheim", "vault:8200"),
+            ("X-Vault-Token: abcdef", "abcdef", "X-Vault-Token: "),
+            ("Authorization: Bearer abcdef", "abcdef", "Authorization: Bearer "),
+            ("login with s.abcdefghijklmnopqrstuvwx failed", "abcdefgh", "failed"),
+            ("jwt eyJhbGciOiJSUzI1.eyJzdWIiOiJ4.c2ln ok", "eyJz", "ok"),
+            ("-----BEGIN EC PRIVATE KEY-----\nMHc\nAA\n-----END EC PRIVATE KEY-----\nok", "MHc", "ok"),
+            ("-----BEGIN PRIVATE KEY-----\nMIIE", "MIIE", "BEGIN PRIVATE KEY"),
+            ("vault:v3:AbC+/=", "AbC", "vault:v3:"),
+        ] {
+            let shown = redaction.apply(text);
+            assert!(!shown.contains(gone) && shown.contains(kept) && shown.contains(REDACTED), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_helps_is_left() {
+        let redaction = redaction(&[]);
+        for text in [
+            "secret_id_file = \"/etc/kms-plugin/secret-id\"",
+            "token_file=/etc/kms-plugin/token",
+            "token by approle: ends in 59m, renewable",
+            "KMS_VAULT_REQUEST_ID=440ef390-b225-d42b-d0ce-70a14a33abb3",
+            "kms_plugin_token_expiry_timestamp_seconds{service=\"primary\"} 1795524436",
+            "key_id v1.FaLrClUL3coTMexnRLLXx1GXwBxlzpZa9ptHsnde5x8",
+            "LoadCredential=secret-id:/etc/kms-plugin/secret-id",
+            "{\"token\":{\"held\":true},\"other\":{\"token\":null,\"x\":1}}",
+        ] {
+            assert_eq!(redaction.apply(text), text);
+        }
+    }
+
+    proptest! {
+        // Each case compiles every pattern.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_known_secret_goes_in_every_form(secret in "[ -~]{9,40}", before in "[a-z]{0,5}", after in "[a-z]{0,5}") {
+            let secret = secret.trim().to_owned();
+            prop_assume!(secret.len() >= 9);
+            let redaction = redaction(&[&secret]);
+            let inside = format!("{before}{secret}{after}");
+            for text in [
+                secret.clone(), inside.clone(), percent(&secret, true), percent(&secret, false), hex(&secret),
+                serde_json::to_string(&inside).unwrap(), STANDARD.encode(&inside), URL_SAFE.encode(&inside),
+            ] {
+                let shown = redaction.apply(&text);
+                prop_assert!(redaction.is_clean(&shown), "{shown}");
+                prop_assert!(shown.contains(REDACTED), "{text} {shown}");
+            }
+        }
+    }
+}

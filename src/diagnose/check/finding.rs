@@ -1,0 +1,222 @@
+//! What a check found: how bad it is, what was seen, why it matters, and what to do about it.
+
+use serde::Serialize;
+
+use crate::health::ReasonKind;
+
+/// How bad it is; the order is that of severity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As it should be.
+    Ok,
+    /// Not tested; `seen` says why.
+    Skipped,
+    /// Works, and should be changed.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Skipped => "skip",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// What is looked at, in the order of the report. The names are stable: programs read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    Configuration,
+    Credentials,
+    Dns,
+    Tcp,
+    Tls,
+    Server,
+    Cluster,
+    Login,
+    Token,
+    Policy,
+    Key,
+    RoundTrip,
+    Quota,
+    Socket,
+    Service,
+    Admin,
+    Agent,
+    Offline,
+    Peer,
+    EncryptionConfig,
+}
+
+impl Check {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Credentials => "credentials",
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Server => "server",
+            Self::Cluster => "cluster",
+            Self::Login => "login",
+            Self::Token => "token",
+            Self::Policy => "policy",
+            Self::Key => "key",
+            Self::RoundTrip => "round-trip",
+            Self::Quota => "quota",
+            Self::Socket => "socket",
+            Self::Service => "service",
+            Self::Admin => "admin",
+            Self::Agent => "agent",
+            Self::Offline => "offline",
+            Self::Peer => "peer",
+            Self::EncryptionConfig => "encryption-config",
+        }
+    }
+
+    /// The section of docs/troubleshooting.md that says more.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Configuration => "the-configuration-is-invalid",
+            Self::Credentials => "a-secret-file-cannot-be-used",
+            Self::Dns | Self::Tcp | Self::Tls | Self::Cluster => "no-way-to-vault",
+            Self::Server => "vault-is-away",
+            Self::Login | Self::Token => "credentials-are-wrong-or-expired",
+            Self::Policy => "vault-refuses",
+            Self::Key => "the-key-is-gone-or-cannot-be-used",
+            Self::RoundTrip => "calls-are-slow",
+            Self::Quota => "vault-asks-to-slow-down",
+            Self::Socket => "the-socket-is-missing-or-does-not-answer",
+            Self::Service | Self::Admin | Self::Agent => "the-agent-is-not-running",
+            Self::Offline => "the-agent-is-not-ready-for-an-outage",
+            Self::Peer => "nodes-disagree-about-the-key",
+            Self::EncryptionConfig => "the-api-servers-configuration-does-not-fit",
+        }
+    }
+}
+
+/// The section of docs/troubleshooting.md on each kind of reason that an agent gives.
+pub fn section_of(kind: ReasonKind) -> &'static str {
+    match kind {
+        ReasonKind::Unreachable | ReasonKind::Sealed | ReasonKind::NoContact => "vault-is-away",
+        ReasonKind::Denied | ReasonKind::KeyUnreadable => "vault-refuses",
+        ReasonKind::CredentialsRefused => "credentials-are-wrong-or-expired",
+        ReasonKind::CredentialsUnreadable => "a-secret-file-cannot-be-used",
+        ReasonKind::KeyMissing | ReasonKind::KeyUnusable => "the-key-is-gone-or-cannot-be-used",
+        ReasonKind::KeyReplaced | ReasonKind::KeyRolledBack => "the-key-was-replaced-or-rolled-back",
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    pub check: Check,
+    /// What it is about: an address, a path, a unit; empty when there is only one.
+    pub subject: String,
+    pub outcome: Outcome,
+    /// What was seen.
+    pub seen: String,
+    /// Why it matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What to do, with the command where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Where the documentation says more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub see: Option<String>,
+}
+
+impl Finding {
+    pub fn ok(check: Check, subject: impl Into<String>, seen: impl Into<String>) -> Self {
+        Self::new(check, subject, Outcome::Ok, seen)
+    }
+
+    pub fn skipped(check: Check, subject: impl Into<String>, because: impl Into<String>) -> Self {
+        Self::new(check, subject, Outcome::Skipped, because)
+    }
+
+    pub fn warn(
+        check: Check,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject, Outcome::Warn, seen).told(why, remedy)
+    }
+
+    pub fn fail(
+        check: Check,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject, Outcome::Fail, seen).told(why, remedy)
+    }
+
+    /// The same with another section of docs/troubleshooting.md.
+    pub fn at(self, section: &str) -> Self {
+        Self { see: self.see.map(|_| format!("docs/troubleshooting.md#{section}")), ..self }
+    }
+
+    fn new(check: Check, subject: impl Into<String>, outcome: Outcome, seen: impl Into<String>) -> Self {
+        let (subject, seen) = (subject.into(), seen.into());
+        Self { check, subject, outcome, seen, why: None, remedy: None, see: None }
+    }
+
+    fn told(self, why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            why: Some(why.into()),
+            remedy: Some(remedy.into()),
+            see: Some(format!("docs/troubleshooting.md#{}", self.check.section())),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_section_that_a_finding_names_is_in_the_documentation() {
+        let text = include_str!("../../../docs/troubleshooting.md");
+        let anchor = |heading: &str| {
+            let plain = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-'));
+            plain.collect::<String>().to_lowercase().replace(' ', "-")
+        };
+        let anchors: Vec<String> =
+            text.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
+        let checks = [
+            Check::Configuration,
+            Check::Credentials,
+            Check::Dns,
+            Check::Server,
+            Check::Login,
+            Check::Policy,
+            Check::Key,
+            Check::RoundTrip,
+            Check::Quota,
+            Check::Socket,
+            Check::Service,
+            Check::Offline,
+            Check::Peer,
+            Check::EncryptionConfig,
+        ];
+        let sections =
+            checks.map(Check::section).into_iter().chain(ReasonKind::ALL.into_iter().map(section_of));
+        let sections = sections.chain([super::super::offline::SWAPPED]);
+        for section in sections {
+            assert!(anchors.iter().any(|anchor| anchor == section), "{section} in {anchors:?}");
+        }
+    }
+}

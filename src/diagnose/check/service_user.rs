@@ -1,0 +1,160 @@
+//! The user that the service runs as, and whether it may read a file.
+//!
+//! By mode bits alone: access lists and SELinux may still refuse or allow.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{User, getgrouplist};
+
+use super::finding::{Check, Finding};
+use super::report::Report;
+use super::unit::Units;
+use crate::config::DEFAULT_RUNTIME_DIR;
+
+/// Anybody but root, and the agent itself, sees too little.
+pub fn check(report: &mut Report) {
+    let user = nix::unistd::geteuid();
+    if !user.is_root() && !is_agents(user.as_raw()) {
+        report.add(Finding::warn(
+            Check::Configuration,
+            format!("user {user}"),
+            "this check does not run as root",
+            "files and sockets that only root may use are judged wrongly below",
+            "run it as root: sudo kms-plugin check",
+        ));
+    }
+}
+
+/// Whether an agent of this user has made the runtime directory.
+fn is_agents(uid: u32) -> bool {
+    fs::metadata(DEFAULT_RUNTIME_DIR).is_ok_and(|found| found.uid() == uid)
+}
+
+/// Who reads the files in the end.
+#[derive(Clone, Debug)]
+pub struct ServiceUser {
+    pub name: String,
+    uid: u32,
+    gids: Vec<u32>,
+    /// Whether the unit hides home and temporary directories from it.
+    sandboxed: bool,
+}
+
+/// What the unit hides (`ProtectHome=`, `PrivateTmp=`; systemd.exec(5)).
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+
+impl ServiceUser {
+    /// The unit's user; without a unit, whoever runs this. `Err` when the unit's user cannot be known.
+    pub fn of(units: &Units) -> Result<Self, String> {
+        let named = units.user().filter(|_| !units.has_dynamic_user());
+        let found = match named {
+            Some(name) => User::from_name(name),
+            None if units.has_dynamic_user() => {
+                return Err("the service has a dynamic user, which exists only while it runs".into());
+            }
+            None if !nix::unistd::geteuid().is_root() && !is_agents(nix::unistd::geteuid().as_raw()) => {
+                return Err("which user the agent has is not known".into());
+            }
+            None => User::from_uid(nix::unistd::geteuid()),
+        };
+        match found {
+            Ok(Some(user)) => Ok(Self { sandboxed: units.is_installed(), ..Self::known(user) }),
+            Ok(None) => match named {
+                Some(name) => Err(format!("there is no user {name}: systemd-sysusers makes it")),
+                // A container's user often has no name.
+                None => Ok(Self {
+                    name: nix::unistd::geteuid().to_string(),
+                    uid: nix::unistd::geteuid().as_raw(),
+                    gids: vec![nix::unistd::getegid().as_raw()],
+                    sandboxed: false,
+                }),
+            },
+            Err(error) => Err(format!("the users cannot be looked up: {error}")),
+        }
+    }
+
+    fn known(user: User) -> Self {
+        let groups = std::ffi::CString::new(user.name.clone()).ok();
+        let groups = groups.and_then(|name| getgrouplist(&name, user.gid).ok()).unwrap_or(vec![user.gid]);
+        Self {
+            name: user.name,
+            sandboxed: false,
+            uid: user.uid.as_raw(),
+            gids: groups.iter().map(|gid| gid.as_raw()).collect(),
+        }
+    }
+
+    /// `Err` names what stands in the way: the file, or a directory above it.
+    pub fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
+        if let Some(hidden) = HIDDEN.iter().find(|hidden| self.sandboxed && path.starts_with(hidden)) {
+            return Err(PathBuf::from(hidden));
+        }
+        let directories: Vec<&Path> = path.ancestors().skip(1).collect();
+        for directory in directories.into_iter().rev() {
+            if !self.has(directory, 0o1) {
+                return Err(directory.to_path_buf());
+            }
+        }
+        if self.has(path, 0o4) { Ok(()) } else { Err(path.to_path_buf()) }
+    }
+
+    /// The same of a directory that files are made in.
+    pub fn may_write_in(&self, directory: &Path) -> Result<(), PathBuf> {
+        let above: Vec<&Path> = directory.ancestors().skip(1).collect();
+        let in_the_way = above.into_iter().rev().find(|above| !self.has(above, 0o1));
+        match in_the_way {
+            Some(above) => Err(above.to_path_buf()),
+            None if self.has(directory, 0o3) => Ok(()),
+            None => Err(directory.to_path_buf()),
+        }
+    }
+
+    /// Whether the bits of one triple apply; what cannot be looked at is not in the way.
+    fn has(&self, path: &Path, bits: u32) -> bool {
+        let Ok(metadata) = fs::metadata(path) else { return true };
+        let shift = match () {
+            () if self.uid == 0 => return true,
+            () if metadata.uid() == self.uid => 6,
+            () if self.gids.contains(&metadata.gid()) => 3,
+            () => 0,
+        };
+        metadata.mode() >> shift & bits == bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_or_a_directory_can_be_in_the_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("inner");
+        let file = inner.join("secret");
+        fs::create_dir(&inner).unwrap();
+        fs::write(&file, "x").unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(directory.path(), 0o755);
+        let nobody = ServiceUser { name: "nobody".into(), uid: 65_534, gids: vec![65_534], sandboxed: false };
+        mode(&file, 0o604);
+        mode(&inner, 0o700);
+        assert_eq!(nobody.may_read(&file), Err(inner.clone()));
+        mode(&inner, 0o711);
+        assert_eq!(nobody.may_read(&file), Ok(()));
+        mode(&file, 0o640);
+        assert_eq!(nobody.may_read(&file), Err(file.clone()));
+        let member = ServiceUser { gids: vec![fs::metadata(&file).unwrap().gid()], ..nobody };
+        assert_eq!(member.may_read(&file), Ok(()));
+        assert_eq!(member.may_write_in(&inner), Err(inner.clone()));
+        mode(&inner, 0o771);
+        assert_eq!(member.may_write_in(&inner), Ok(()));
+        let root = ServiceUser { uid: 0, ..member };
+        assert_eq!(root.may_read(&file), Ok(()));
+        let sandboxed = ServiceUser { sandboxed: true, ..root };
+        assert_eq!(sandboxed.may_read(Path::new("/root/secret-id")), Err(PathBuf::from("/root")));
+    }
+}

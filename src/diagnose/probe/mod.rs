@@ -1,0 +1,4 @@
+//! The engine of `probe`.
+
+pub mod measure;
+pub mod result;

@@ -1,0 +1,119 @@
+//! The status of an agent for people: a line of state, and one line each for what is behind it.
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::admin::types::{KmsStatus, LocalKeks, Phase, Service, Status};
+use crate::clock::unix_seconds;
+use crate::display::ago;
+
+/// The text, with colours.
+pub fn status_text(status: &Status) -> String {
+    let (phase, colour) = match status.phase {
+        Phase::Ready => ("ready", AnsiColor::Green),
+        Phase::Failed => ("failed", AnsiColor::Red),
+        Phase::Starting => ("starting", AnsiColor::Yellow),
+        Phase::Degraded => ("degraded", AnsiColor::Yellow),
+        Phase::Stopping => ("stopping", AnsiColor::Yellow),
+        Phase::Unknown => ("in a phase that this version does not know", AnsiColor::Yellow),
+    };
+    let style = Style::new().fg_color(Some(colour.into())).bold();
+    let lasted = ago(Duration::from_secs(status.for_seconds));
+    let mut text =
+        format!("{style}●{style:#} {style}{phase}{style:#} for {lasted}, kms-plugin {}\n", status.version);
+    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13} {value}\n"));
+    if let Some(reason) = &status.reason {
+        line("reason", format!("{} ({})", reason.text, reason.kind));
+        line("remedy", reason.remedy.clone());
+    }
+    let announced = match status.kms_status {
+        KmsStatus::Ok => "ok",
+        KmsStatus::Unhealthy => "the reason: the API server's /readyz fails",
+        KmsStatus::Refused => "an error: the API server's writes end",
+        KmsStatus::Unknown => "an error: nothing is known yet",
+    };
+    line("kms status", announced.to_owned());
+    if let Some(left) = status.grace_left_seconds {
+        line("grace left", ago(Duration::from_secs(left)));
+    }
+    if let Some(since) = status.last_contact_seconds_ago {
+        line("last contact", format!("{} ago", ago(Duration::from_secs(since))));
+    }
+    if status.unreadable_key_ids > 0 {
+        let count = status.unreadable_key_ids;
+        line(
+            "unreadable",
+            format!("data of {count} key_id(s) was asked for and could not be unwrapped: kms-plugin check"),
+        );
+    }
+    if let Some(keks) = &status.offline {
+        local_kek_lines(keks, status.phase == Phase::Ready, &mut line);
+    }
+    for service in std::iter::once(&status.primary).chain(&status.decrypt_only) {
+        service_lines(service, &mut line);
+    }
+    text
+}
+
+/// How ready the agent is for an outage, and the local KEKs that it has for one.
+fn local_kek_lines(keks: &LocalKeks, ready: bool, line: &mut impl FnMut(&str, String)) {
+    line("offline", keks.line.clone());
+    if !ready {
+        line("offline left", ago(Duration::from_secs(keks.left_seconds)));
+    }
+    if let Some(made) = keks.made {
+        line("local KEK", format!("{} old, used for {} seeds", age(made), keks.uses));
+    }
+    let kept = if keks.kept { "kept by systemd" } else { "lost when the agent restarts" };
+    line(
+        "keys kept",
+        format!(
+            "local KEKs: {}; seeds under none: {}; still to unwrap: {}; {kept}",
+            keks.keks, keks.seeds, keks.missing
+        ),
+    );
+    if !keks.locked {
+        line("warning", "the keys can be swapped out to a disk: kms-plugin check".to_owned());
+    }
+}
+
+/// The key, the token and the addresses of one key service.
+fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
+    if service.name != "primary" {
+        line("decrypt only", service.name.clone());
+    }
+    match &service.key {
+        Some(key) => {
+            line("key", format!("{} version {}, {} old", key.scope, key.version, age(key.created)));
+            line("key_id", key.key_id.clone());
+            key.warnings.iter().for_each(|warning| line("warning", warning.text.clone()));
+        }
+        None => line("key", "not known yet".into()),
+    }
+    if let Some(token) = &service.token {
+        let ends = token.expires.map_or("does not end".to_owned(), |expires| {
+            let left = u64::try_from(expires - unix_seconds()).unwrap_or_default();
+            format!("ends in {}", ago(Duration::from_secs(left)))
+        });
+        let renewable = if token.renewable { "renewable" } else { "not renewable" };
+        let state = if token.held { format!("{ends}, {renewable}") } else { "none".to_owned() };
+        line("token", format!("by {}: {state}; {} logins", token.method, token.logins));
+        token.problem.iter().for_each(|problem| line("problem", problem.clone()));
+    }
+    service.problem.iter().for_each(|problem| line("problem", problem.clone()));
+    for address in &service.addresses {
+        let state = match address.reachable {
+            Some(true) if address.preferred => "answers, used first".to_owned(),
+            Some(true) => "answers".to_owned(),
+            Some(false) => format!("does not answer: {}", address.reason.as_deref().unwrap_or_default()),
+            None => "not asked yet".to_owned(),
+        };
+        line("address", format!("{} {state}", address.address));
+    }
+}
+
+/// The time since a moment in seconds since 1970.
+fn age(since: i64) -> String {
+    ago(Duration::from_secs(u64::try_from(unix_seconds() - since).unwrap_or_default()))
+}

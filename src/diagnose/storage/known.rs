@@ -1,0 +1,82 @@
+//! Which key_ids are ours: the current one and those before it, as a running agent knows them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::admin::types::{Key, Status};
+use crate::etcd::tally::Known;
+use crate::key_service::key_id;
+
+/// Time for the agent's answer.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the status of an agent says of them; `None` before the agent knows its key.
+pub fn from_status(status: &Status) -> Option<Known> {
+    let key = status.primary.key.as_ref()?;
+    let mut older = earlier(key, "");
+    for service in &status.decrypt_only {
+        let Some(key) = &service.key else { continue };
+        let of = format!(" of decrypt_only {:?}", service.name);
+        older.insert(key.key_id.clone(), format!("version {}{of}", key.version));
+        older.extend(earlier(key, &of));
+    }
+    older.remove(&key.key_id);
+    Some(Known { current: Some(key.key_id.clone()), older, ..Known::default() })
+}
+
+/// Every other id that this key has had, with its name for people.
+fn earlier(key: &Key, of: &str) -> HashMap<String, String> {
+    // The epoch is in the id alone: the one that gives the present id.
+    let created = key.versions.get(&key.version).copied().unwrap_or_default();
+    let present = |epoch: &u32| key_id::derive(&key.scope, key.version, created, *epoch) == key.key_id;
+    let last = (0..=u32::from(u8::MAX)).find(present).unwrap_or_default();
+    let mut ids = HashMap::new();
+    for (version, created) in &key.versions {
+        for epoch in 0..=last {
+            let in_epoch = if epoch == last { String::new() } else { format!(" in key_id_epoch {epoch}") };
+            ids.insert(
+                key_id::derive(&key.scope, *version, *created, epoch),
+                format!("version {version}{in_epoch}{of}"),
+            );
+        }
+    }
+    ids.remove(&key.key_id);
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_ids_have_names() {
+        let scope = |key: &str| KeyScope { namespace: "".into(), mount: "transit".into(), key: key.into() };
+        let id =
+            |key: &str, version, epoch| key_id::derive(&scope(key), version, i64::from(version) * 10, epoch);
+        let service = |name: &str, key: &str, epoch| {
+            serde_json::json!({ "name": name, "key": {
+                "scope": scope(key), "key_id": id(key, 2, epoch), "version": 2, "versions": { "1": 10, "2": 20 },
+            }})
+        };
+        let status = serde_json::json!({
+            "primary": service("primary", "new", 1), "decrypt_only": [service("old", "old", 0), { "name": "x", "key": null }],
+        });
+        let known = from_status(&serde_json::from_value(status).unwrap()).unwrap();
+        assert_eq!(known.current, Some(id("new", 2, 1)));
+        for (id, name) in [
+            (id("new", 1, 1), "version 1"),
+            (id("new", 2, 0), "version 2 in key_id_epoch 0"),
+            (id("new", 1, 0), "version 1 in key_id_epoch 0"),
+            (id("old", 2, 0), "version 2 of decrypt_only \"old\""),
+            (id("old", 1, 0), "version 1 of decrypt_only \"old\""),
+        ] {
+            assert_eq!(known.older.get(&id).map(String::as_str), Some(name));
+        }
+        assert_eq!(known.older.len(), 5);
+    }
+
+    #[test]
+    fn an_agent_that_knows_no_key() {
+        assert!(from_status(&Status::default()).is_none());
+    }
+}

@@ -1,0 +1,270 @@
+//! The counts as text and as JSON, and the verdict.
+
+use std::collections::BTreeMap;
+
+use super::offline::Offline;
+use crate::etcd::group::{Group, State};
+use crate::etcd::tally::{Tally, UNKNOWN};
+
+/// Most parts that the verdict names, of what is left and of what to rewrite.
+const MAX_PARTS: usize = 5;
+
+/// Everything that there is to say.
+pub struct Report {
+    pub tally: Tally,
+    /// Where the objects came from.
+    pub source: String,
+    /// Whether every object was told apart for certain.
+    pub exact: bool,
+    /// Whence the current key_id is known, or why it is not.
+    pub current: String,
+    /// Prefixes below which there is nothing.
+    pub empty: Vec<String>,
+    /// Which keys the agent of this node has in memory.
+    pub offline: Offline,
+    /// Whether what cannot be read in an outage counts.
+    pub offline_counts: bool,
+}
+
+impl Report {
+    /// Whether all is done; `None` when nothing is wrong and nobody said which key_id is the current one.
+    pub fn finished(&self) -> Option<bool> {
+        match (self.tally.left(), self.tally.current()) {
+            (0, Some(_)) => Some(true),
+            (0, None) if self.tally.key_ids() <= 1 => None,
+            _ => Some(false),
+        }
+    }
+
+    pub fn verdict(&self) -> String {
+        let objects = objects(self.tally.objects());
+        match (self.finished(), self.tally.current()) {
+            (Some(true), current) => format!(
+                "finished: {objects}, all under the current key_id {}",
+                printable(current.unwrap_or_default())
+            ),
+            (None, _) => format!(
+                "not judged: {objects}, all under one key_id, and it is not known whether it is the current one; see --current-key-id"
+            ),
+            (Some(false), _) => {
+                let mut left = self.parts();
+                if self.tally.current().is_none() && self.tally.key_ids() > 1 {
+                    left.push(format!("{} key_ids in use", self.tally.key_ids()));
+                }
+                format!("not finished: {}{}", left.join(", "), self.rewrite())
+            }
+        }
+    }
+
+    /// `40 secrets under version 3`, `12 secrets plain`: the most first.
+    fn parts(&self) -> Vec<String> {
+        let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for (group, count) in self.left() {
+            let what = match &group.state {
+                State::Older(name) => format!("under {name}"),
+                State::OtherKeyId => "under another key_id".into(),
+                State::OtherProvider => "under another KMS provider".into(),
+                State::Other(transformer) => format!("under {}", transformer.name()),
+                State::Unrecognised(_) => "unrecognised".into(),
+                state => state.text(),
+            };
+            *counts.entry((group.resource.clone(), what)).or_default() += count;
+        }
+        most_first(counts)
+    }
+
+    /// How to have the API server write them anew.
+    fn rewrite(&self) -> String {
+        // Without a current key_id, what is under the older of two key_ids is not told apart.
+        let several = self.tally.current().is_none() && self.tally.key_ids() > 1;
+        rewrite(self.tally.groups().keys().filter(|group| several || !group.state.is_good()))
+    }
+
+    fn left(&self) -> impl Iterator<Item = (&Group, &u64)> {
+        self.tally.groups().iter().filter(|(group, _)| !group.state.is_good())
+    }
+
+    fn offline_verdict(&self) -> Option<String> {
+        self.offline.verdict(&self.tally, self.offline_counts)
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = format!("source   {}\ncurrent  {}\n", self.source, self.current);
+        if let Some(told) = self.offline.told(self.offline_counts) {
+            text.push_str(&format!("offline  {told}\n"));
+        }
+        for prefix in &self.empty {
+            text.push_str(&format!("empty    nothing is below {}\n", printable(prefix)));
+        }
+        if !self.exact {
+            text.push_str(
+                "note     split at newlines, which values may hold, too: only etcdctl's -w json is exact\n",
+            );
+        }
+        if self.tally.is_folded() {
+            text.push_str("note     too many different keys or resources: the rest stands under (further)\n");
+        }
+        let states = self.tally.groups().keys().map(|group| group.state.text().chars().count());
+        let width = states.max().unwrap_or_default();
+        let mut resource = "";
+        for (group, count) in self.tally.groups() {
+            if group.resource != resource {
+                resource = &group.resource;
+                let of = self.tally.groups().iter().filter(|(group, _)| group.resource == resource);
+                let of = of.map(|(_, count)| count).sum();
+                text.push_str(&format!("\n{}: {}\n", printable(resource), objects(of)));
+            }
+            let mut line = format!("{:>10}  {:<width$}", grouped(*count), printable(&group.state.text()));
+            if let Some(mode) = group.mode {
+                line.push_str(&format!("  {:<9}", mode.text()));
+            }
+            if let Some(version) = group.transit_version {
+                line.push_str(&format!("  Transit version {version}"));
+            }
+            for (name, value) in [("provider", &group.provider), ("key_id", &group.key_id)] {
+                if !value.is_empty() {
+                    line.push_str(&format!("  {name} {}", printable(value)));
+                }
+            }
+            if group.readable_offline == Some(false) {
+                line.push_str("  not readable in an outage");
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        if !self.tally.list().is_empty() {
+            text.push('\n');
+        }
+        for name in self.tally.list() {
+            text.push_str(&format!("{}\n", printable(name)));
+        }
+        let offline = self.offline_verdict().map(|verdict| format!("\n{verdict}")).unwrap_or_default();
+        format!("{text}\n{}{offline}", self.verdict())
+    }
+
+    pub fn json(&self) -> String {
+        let groups: Vec<_> = self
+            .tally
+            .groups()
+            .iter()
+            .map(|(group, count)| {
+                let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+                serde_json::json!({
+                    "resource": group.resource, "state": group.state.name(), "description": group.state.text(),
+                    "objects": count, "provider": given(&group.provider), "key_id": given(&group.key_id),
+                    "mode": group.mode.map(|mode| mode.name()), "transit_version": group.transit_version,
+                    "readable_offline": group.readable_offline,
+                })
+            })
+            .collect();
+        let report = serde_json::json!({
+            "finished": self.finished(), "verdict": self.verdict(), "source": self.source, "exact": self.exact,
+            "current_key_id": self.tally.current(), "objects": self.tally.objects(), "left": self.tally.left(),
+            "key_ids": self.tally.key_ids(), "groups": groups, "empty_prefixes": self.empty,
+            "list": self.tally.list(), "unreadable_offline": self.tally.unreadable_offline(),
+            "offline_verdict": self.offline_verdict(),
+        });
+        serde_json::to_string_pretty(&report).unwrap_or_default()
+    }
+}
+
+/// `40 secrets plain`, of counts by resource and by what is said of it: the most first.
+pub fn most_first(counts: BTreeMap<(String, String), u64>) -> Vec<String> {
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let further: u64 = counts.iter().skip(MAX_PARTS).map(|(_, count)| count).sum();
+    let mut parts: Vec<String> = counts
+        .iter()
+        .take(MAX_PARTS)
+        .map(|((resource, what), count)| {
+            let of = if resource == UNKNOWN { "values" } else { resource };
+            printable(&format!("{} {of} {what}", grouped(*count)))
+        })
+        .collect();
+    if further > 0 {
+        parts.push(format!("{} others", grouped(further)));
+    }
+    parts
+}
+
+/// How to have the API server write the objects of these groups anew; nothing where no resource is known.
+pub fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
+    let mut resources: Vec<&str> = groups
+        .filter(|group| !matches!(group.state, State::Unrecognised(_)) && !group.resource.starts_with('('))
+        .map(|group| group.resource.as_str())
+        .collect();
+    resources.dedup();
+    if resources.is_empty() {
+        return String::new();
+    }
+    resources.truncate(MAX_PARTS);
+    let resources = printable(&resources.join(","));
+    format!("; rewrite them: kubectl get {resources} -A -o json | kubectl replace -f -")
+}
+
+/// Names from etcd as they may be shown on a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+fn objects(number: u64) -> String {
+    format!("{} object{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// A number with commas.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::tally::Known;
+
+    fn report(current: Option<&str>, objects: &[(&str, &[u8])]) -> Report {
+        let known = Known { current: current.map(str::to_owned), ..Known::default() };
+        let mut tally = Tally::new(known, "/registry", 10);
+        objects.iter().for_each(|(key, value)| tally.add(Some(key.as_bytes()), value));
+        let (source, current) = ("here".into(), "so".into());
+        let (offline, offline_counts) = (Offline::Off, false);
+        Report { tally, source, exact: true, current, empty: Vec::new(), offline, offline_counts }
+    }
+
+    #[test]
+    fn numbers_have_commas() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn the_verdict_names_what_is_left_and_the_command() {
+        const KMS: &[u8] = b"k8s:enc:kms:v2:p:\x0a\x01d\x12\x03now\x1a\x0avault:v1:A";
+        let good = report(Some("now"), &[("/registry/secrets/a/b", KMS)]);
+        assert_eq!(good.verdict(), "finished: 1 object, all under the current key_id now");
+        let unknown = report(None, &[("/registry/secrets/a/b", KMS)]);
+        assert_eq!((unknown.finished(), unknown.verdict().starts_with("not judged")), (None, true));
+        let left = report(
+            Some("now"),
+            &[
+                ("/registry/secrets/a/b", KMS),
+                ("/registry/secrets/a/c", b"k8s\0"),
+                ("/registry/secrets/a/d", b"k8s\0"),
+                ("/registry/configmaps/a/e", b"k8s:enc:aescbc:v1:k:x"),
+                ("/registry/strange/a/\x1b[2J", b"?"),
+            ],
+        );
+        assert_eq!(
+            left.verdict(),
+            "not finished: 2 secrets plain, 1 configmaps under aescbc, 1 strange unrecognised; rewrite them: \
+             kubectl get configmaps,secrets -A -o json | kubectl replace -f -"
+        );
+        assert!(!left.text().contains('\x1b'), "{}", left.text());
+    }
+}

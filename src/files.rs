@@ -1,0 +1,169 @@
+//! Reading files of bounded size, and replacing files atomically.
+//!
+//! Must not know what a file holds. Every file that the project reads or writes as a whole goes through here: a
+//! FIFO, a device or a file without an end must not hang or flood the process, and a crash must not leave half a file.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use zeroize::Zeroizing;
+
+/// Opens a regular file to read. Never waits for a writer: opening a FIFO returns at once (open(2), O_NONBLOCK).
+///
+/// # Errors
+/// The system's, or `InvalidInput` when it is not a regular file.
+pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        return Ok((file, metadata));
+    }
+    let kind = if metadata.is_dir() { "it is a directory" } else { "it is not a regular file" };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, kind))
+}
+
+/// Reads a regular file of at most `max` bytes. The content is zeroized when dropped: many of these files hold
+/// secrets.
+///
+/// # Errors
+/// The system's, `InvalidInput` when it is not a regular file, `FileTooLarge` when it is larger.
+pub fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let (file, metadata) = open(path)?;
+    read_open(file, &metadata, max)
+}
+
+/// Reads an open file of at most `max` bytes, as [`read`].
+///
+/// # Errors
+/// The system's, or `FileTooLarge`.
+pub fn read_open(file: File, metadata: &Metadata, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let too_large =
+        || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {max} bytes, the limit"));
+    if metadata.len() > max {
+        return Err(too_large());
+    }
+    // Sized once: growing would leave copies of a secret behind that nobody zeroizes. The files of /proc have length
+    // 0, and a file may grow while it is read.
+    let capacity = usize::try_from(metadata.len().saturating_add(1)).unwrap_or_default();
+    let mut content = Zeroizing::new(Vec::with_capacity(capacity));
+    file.take(max + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > max { Err(too_large()) } else { Ok(content) }
+}
+
+/// Reads a text file of at most `max` bytes, as [`read`].
+///
+/// # Errors
+/// As [`read`], and `InvalidData` when it is not UTF-8.
+pub fn read_text(path: &Path, max: u64) -> io::Result<Zeroizing<String>> {
+    into_text(read(path, max)?)
+}
+
+/// Bytes as text.
+///
+/// # Errors
+/// `InvalidData` when it is not UTF-8.
+pub fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+        }
+    }
+}
+
+/// Replaces the file at `path`, whole or not at all, with mode 0600. A link at `path` is replaced, not followed; the
+/// temporary file has a random name that nobody else can prepare. File and directory are synced.
+///
+/// # Errors
+/// The system's. The old file is then unchanged.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".kms-plugin-")
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(directory)?;
+    temporary.write_all(content)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Runs `work`, which reads or writes files, beside the runtime, and waits at most `timeout`. A file system that
+/// hangs (NFS, FUSE) then holds a thread of the blocking pool, not the runtime.
+///
+/// # Errors
+/// Those of `work`, or `TimedOut`.
+pub async fn in_time<T: Send + 'static>(
+    timeout: Duration,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::time::timeout(timeout, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panicked)) => Err(io::Error::other(panicked)),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the file system did not answer within {timeout:?}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(**read(&path, 5).unwrap(), *b"12345");
+        assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(
+            read(Path::new("/proc/self/status"), 1 << 20).unwrap().len() > 100,
+            "a length of 0 is no limit"
+        );
+        assert_eq!(read(Path::new("/proc/self/status"), 10).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        std::fs::write(&path, [0xff]).unwrap();
+        assert_eq!(read_text(&path, 5).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [&*fifo, directory.path(), Path::new("/dev/zero")] {
+            assert_eq!(read(path, 10).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, target) = (directory.path().join("file"), directory.path().join("target"));
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        replace(&path, b"new").unwrap();
+        replace(&path, b"newer").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"newer");
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+        assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2, "no temporary file is left");
+        assert!(replace(&directory.path().join("missing/file"), b"x").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_hung_file_system_does_not_hold_its_caller() {
+        let (release, hung) = std::sync::mpsc::channel::<()>();
+        let work = move || hung.recv().map_err(io::Error::other);
+        let waited = in_time(Duration::from_millis(10), work).await;
+        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(release);
+    }
+}

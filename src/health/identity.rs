@@ -1,0 +1,143 @@
+//! The last good identity of the key, in the runtime directory: a restart forgets nothing.
+//!
+//! Nothing in it is secret. It holds what a later run compares the key with, and since when the outage
+//! that it may wake up in has lasted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{BootTime, boot_id};
+use crate::files;
+use crate::key_service::{KeyDescription, KeyScope, KeyVersions, KnownKey, key_id};
+
+/// The only format so far.
+const FORMAT: u32 = 1;
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// The versions that an agent with this runtime directory last knew of this key, and when each was made.
+pub fn saved_versions(runtime_dir: &Path, scope: &KeyScope) -> Option<KeyVersions> {
+    IdentityFile::in_directory(runtime_dir).load(scope, 0).map(|(key, _)| key.versions)
+}
+
+/// The file.
+#[derive(Clone, Debug)]
+pub struct IdentityFile {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    format: u32,
+    boot_id: Option<String>,
+    scope: KeyScope,
+    latest: u32,
+    min_encryption: u32,
+    min_decryption: u32,
+    versions: KeyVersions,
+    cluster_id: Option<String>,
+    /// Milliseconds on CLOCK_BOOTTIME.
+    last_contact: Option<u64>,
+}
+
+impl IdentityFile {
+    pub fn in_directory(directory: &Path) -> Self {
+        Self { path: directory.join("identity.json") }
+    }
+
+    /// What an earlier run saved for this key. A file that cannot be read is told and left out: an
+    /// agent that does not start would be worse than one that has forgotten.
+    pub fn load(&self, scope: &KeyScope, epoch: u32) -> Option<(KnownKey, Option<BootTime>)> {
+        let text = match files::read(&self.path, MAX_FILE) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(
+                    "the saved identity {} cannot be read: {error}; starting without it",
+                    self.path.display()
+                );
+                return None;
+            }
+        };
+        let saved: Saved = match serde_json::from_slice(&text) {
+            Ok(saved) => saved,
+            Err(error) => {
+                tracing::warn!(
+                    "the saved identity {} is damaged: {error}; starting without it",
+                    self.path.display()
+                );
+                return None;
+            }
+        };
+        if saved.format != FORMAT || saved.scope != *scope {
+            return None;
+        }
+        let same_boot = saved.boot_id.is_some() && saved.boot_id == boot_id();
+        let last_contact =
+            saved.last_contact.filter(|_| same_boot).map(|millis| BootTime(Duration::from_millis(millis)));
+        let description = KeyDescription {
+            latest: saved.latest,
+            min_encryption: saved.min_encryption,
+            min_decryption: saved.min_decryption,
+            versions: saved.versions.clone(),
+            warnings: Vec::new(),
+            cluster_id: saved.cluster_id,
+        };
+        let known = key_id::known_key(scope, &description, &saved.versions, epoch)?;
+        // A time in the future is another boot's, whatever the id says.
+        Some((known, last_contact.filter(|contact| *contact <= BootTime::now())))
+    }
+
+    /// Replaces the file, whole or not at all.
+    pub fn save(&self, key: &KnownKey, last_contact: Option<BootTime>) -> io::Result<()> {
+        let saved = Saved {
+            format: FORMAT,
+            boot_id: boot_id(),
+            scope: key.scope.clone(),
+            latest: key.version,
+            min_encryption: key.min_encryption,
+            min_decryption: key.min_decryption,
+            versions: key.versions.clone(),
+            cluster_id: key.cluster_id.clone(),
+            last_contact: last_contact.and_then(|contact| u64::try_from(contact.0.as_millis()).ok()),
+        };
+        files::replace(&self.path, &serde_json::to_vec_pretty(&saved)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded_for_the_same_key_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = IdentityFile::in_directory(directory.path());
+        let scope = KeyScope { namespace: "admin".into(), mount: "transit".into(), key: "k".into() };
+        assert!(file.load(&scope, 0).is_none());
+        let versions = KeyVersions::from([(1, 10), (2, 20)]);
+        let description = KeyDescription {
+            latest: 2,
+            min_encryption: 0,
+            min_decryption: 1,
+            versions: versions.clone(),
+            warnings: Vec::new(),
+            cluster_id: None,
+        };
+        let key = key_id::known_key(&scope, &description, &versions, 0).unwrap();
+        let contact = BootTime(Duration::from_millis(BootTime::now().0.as_millis() as u64));
+        file.save(&key, Some(contact)).unwrap();
+        let (loaded, last) = file.load(&scope, 0).unwrap();
+        assert_eq!((loaded.key_id, loaded.versions, last), (key.key_id.clone(), versions, Some(contact)));
+        let other = KeyScope { key: "other".into(), ..scope.clone() };
+        assert!(file.load(&other, 0).is_none());
+        let future = contact.plus(Duration::from_secs(3600));
+        file.save(&key, Some(future)).unwrap();
+        assert_eq!(file.load(&scope, 0).unwrap().1, None, "a time in the future is not of this boot");
+        std::fs::write(&file.path, "{\"format\": 1, ").unwrap();
+        assert!(file.load(&scope, 0).is_none());
+    }
+}

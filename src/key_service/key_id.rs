@@ -1,0 +1,136 @@
+//! key_id: the public name of one version of one key, the same on every node.
+//!
+//! Derived, never stored: SHA-256 over the key's place, version, creation time and epoch. A key that is
+//! deleted and made again has another creation time and so another id, as the KMS API demands of ids
+//! that are never reused. The address is not in it: all addresses of a cluster hold the same key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::{KeyDescription, KeyScope, KeyVersions, KnownKey};
+
+/// How our ids begin; other plugins' ids do not.
+pub const PREFIX: &str = "v1.";
+const DOMAIN: &[u8] = b"kms-plugin key_id";
+
+/// The key_id of one version.
+pub fn derive(scope: &KeyScope, version: u32, created: i64, epoch: u32) -> String {
+    let (version, created, epoch) = (version.to_be_bytes(), created.to_be_bytes(), epoch.to_be_bytes());
+    let trim = |path: &str| path.trim_matches('/').to_owned();
+    let (namespace, mount) = (trim(&scope.namespace), trim(&scope.mount));
+    let fields: [&[u8]; 7] =
+        [DOMAIN, namespace.as_bytes(), mount.as_bytes(), scope.key.as_bytes(), &version, &created, &epoch];
+    let mut hash = Context::new(&SHA256);
+    for field in fields {
+        // A length in front of each field: no two lists of fields hash the same bytes.
+        hash.update(&(field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(hash.finish()))
+}
+
+/// What the agent knows of a key after `description`, given `versions`: every version ever seen.
+/// Ids of every epoch up to `epoch` are acceptable in Decrypt.
+pub fn known_key(
+    scope: &KeyScope,
+    description: &KeyDescription,
+    versions: &KeyVersions,
+    epoch: u32,
+) -> Option<KnownKey> {
+    let created = *versions.get(&description.latest)?;
+    let ids: HashMap<String, u32> = versions
+        .iter()
+        .flat_map(|(version, created)| {
+            (0..=epoch).map(move |epoch| (derive(scope, *version, *created, epoch), *version))
+        })
+        .collect();
+    Some(KnownKey {
+        scope: scope.clone(),
+        key_id: derive(scope, description.latest, created, epoch).into(),
+        version: description.latest,
+        created,
+        min_encryption: description.min_encryption,
+        min_decryption: description.min_decryption,
+        versions: versions.clone(),
+        cluster_id: description.cluster_id.clone(),
+        warnings: description.warnings.clone(),
+        ids: Arc::new(ids),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scope(namespace: &str, mount: &str, key: &str) -> KeyScope {
+        KeyScope { namespace: namespace.into(), mount: mount.into(), key: key.into() }
+    }
+
+    /// Computed with another implementation (Python's hashlib). They must never change: every id in
+    /// every etcd depends on them.
+    #[test]
+    fn golden_vectors() {
+        let id = |namespace, mount, key, version, created, epoch| {
+            derive(&scope(namespace, mount, key), version, created, epoch)
+        };
+        assert_eq!(
+            id("", "transit", "kms-key", 1, 1_700_000_000, 0),
+            "v1.QeTxbHHjBpwm7K9MuCx3-cMH28AKRCzwI1IDzRXiU3c"
+        );
+        assert_eq!(
+            id("admin", "transit", "kms-key", 1, 1_700_000_000, 0),
+            "v1.TGhMEe-eF5G_9trbFeB4wHuDWorCP27OTAcZJmiHqq0"
+        );
+        assert_eq!(
+            id("", "transit", "kms-key", 2, 1_700_000_001, 0),
+            "v1.him1q7mS5RYSOD0OnBLGKkiOOrbHwyjognsOb6wNngA"
+        );
+        assert_eq!(
+            id("", "transit", "kms-key", 1, 1_700_000_000, 1),
+            "v1.mku9J7MRm23o87C9pPiN61ZO9yWuu-beQ-VZjz-H4F0"
+        );
+    }
+
+    #[test]
+    fn slashes_at_the_ends_do_not_matter() {
+        let plain = derive(&scope("admin/team", "transit", "k"), 1, 2, 3);
+        assert_eq!(derive(&scope("/admin/team/", "transit/", "k"), 1, 2, 3), plain);
+    }
+
+    #[test]
+    fn ids_of_earlier_epochs_stay_acceptable() {
+        let scope = scope("", "transit", "k");
+        let versions = KeyVersions::from([(1, 10), (2, 20)]);
+        let description = KeyDescription {
+            latest: 2,
+            min_encryption: 0,
+            min_decryption: 1,
+            versions: versions.clone(),
+            warnings: Vec::new(),
+            cluster_id: None,
+        };
+        let known = known_key(&scope, &description, &versions, 1).unwrap();
+        assert_eq!(*known.key_id, *derive(&scope, 2, 20, 1));
+        assert_eq!(known.ids.get(&derive(&scope, 1, 10, 0)), Some(&1));
+        assert_eq!(known.ids.get(&derive(&scope, 1, 10, 2)), None, "a future epoch is unknown");
+        assert_eq!(known.ids.len(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn any_difference_gives_another_id(
+            a in ("[a-z]{0,4}", "[a-z]{1,4}", "[a-z]{1,4}", 1u32..9, 0i64..9, 0u32..3),
+            b in ("[a-z]{0,4}", "[a-z]{1,4}", "[a-z]{1,4}", 1u32..9, 0i64..9, 0u32..3),
+        ) {
+            let id = |x: &(String, String, String, u32, i64, u32)| derive(&scope(&x.0, &x.1, &x.2), x.3, x.4, x.5);
+            prop_assert_eq!(a == b, id(&a) == id(&b));
+            prop_assert!(id(&a).len() <= 1024 && id(&a).starts_with(PREFIX));
+        }
+    }
+}

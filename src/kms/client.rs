@@ -1,0 +1,87 @@
+//! A KMS v2 client, as kube-apiserver is one: the deadline travels with every call, and the authority is `localhost`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use crate::proto::key_management_service_client::KeyManagementServiceClient;
+
+/// A KMS v2 client.
+pub type KmsClient = KeyManagementServiceClient<InterceptedService<Channel, WithTimeout>>;
+
+/// Why the socket cannot be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("no KMS plugin answers on {socket}: is it running, and is --socket right?")]
+pub struct ConnectError {
+    /// The socket.
+    pub socket: PathBuf,
+    /// Why not.
+    #[source]
+    pub cause: ConnectCause,
+}
+
+/// What the system or gRPC said.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectCause {
+    /// The system refused the connection.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    /// The other side does not speak gRPC, or not in time.
+    #[error(transparent)]
+    Grpc(#[from] tonic::transport::Error),
+}
+
+impl ConnectError {
+    /// Whether this user may not connect.
+    pub fn is_permission_denied(&self) -> bool {
+        matches!(&self.cause, ConnectCause::Socket(cause) if cause.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// Sends the caller's deadline with every call, as kube-apiserver does.
+#[derive(Clone)]
+pub struct WithTimeout(Duration);
+
+impl Interceptor for WithTimeout {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        request.set_timeout(self.0);
+        Ok(request)
+    }
+}
+
+/// Connects to the KMS socket at `path`. Each call has `timeout`.
+///
+/// # Errors
+/// When nobody answers there, or this user may not connect.
+pub async fn connect(path: &Path, timeout: Duration) -> Result<KmsClient, ConnectError> {
+    let error = |cause: ConnectCause| ConnectError { socket: path.to_path_buf(), cause };
+    // Connecting by hand first: tonic hides the system's reason in a chain of its own.
+    let first = UnixStream::connect(path).await.map_err(|cause| error(cause.into()))?;
+    let (first, target) = (Arc::new(Mutex::new(Some(first))), path.to_path_buf());
+    let connector = service_fn(move |_: Uri| {
+        let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let target = target.clone();
+        async move {
+            match first {
+                Some(stream) => Ok(TokioIo::new(stream)),
+                None => UnixStream::connect(target).await.map(TokioIo::new),
+            }
+        }
+    });
+    let endpoint = Endpoint::from_static("http://localhost").timeout(timeout).connect_timeout(timeout);
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|cause| error(cause.into()))?;
+    Ok(KmsClient::new(InterceptedService::new(channel, WithTimeout(timeout))))
+}
+
+/// The path of a socket as people write it, with or without `unix://`.
+pub fn socket_path(text: &str) -> PathBuf {
+    PathBuf::from(text.strip_prefix("unix://").unwrap_or(text))
+}

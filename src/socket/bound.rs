@@ -1,0 +1,228 @@
+//! The KMS socket when we bind it ourselves: probe a stale one, bind with mode in one step, remove only
+//! what is ours.
+//!
+//! Must not know what is served on it. The path is a promise to kube-apiserver: a live socket of another
+//! process is never taken over, and nothing that is not a socket is ever touched.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+
+use super::SocketError;
+
+/// Mode of the socket: who may connect may have every DEK seed unwrapped.
+const MODE: u32 = 0o600;
+
+/// A bound socket; its file is removed on drop, if it is still ours.
+#[derive(Debug)]
+pub struct BoundSocket {
+    path: PathBuf,
+    inode: (u64, u64),
+    listener: UnixListener,
+}
+
+impl BoundSocket {
+    /// Binds `path` with mode 0600. Nobody can connect before the mode is right, and there is no moment
+    /// at which the path is missing when a stale socket was there.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let error = |action: &'static str| {
+            let path = path.to_path_buf();
+            move |cause: io::Error| SocketError::Io { path, action, cause }
+        };
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if !directory.is_dir() {
+            return Err(SocketError::NoDirectory(directory.to_path_buf()));
+        }
+        let mode = fs::metadata(directory).map_err(error("looked at"))?.mode();
+        if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+            return Err(SocketError::OpenDirectory(directory.to_path_buf()));
+        }
+        // Two starts at once would both find a stale socket: one after the other looks and binds.
+        let locked = fs::File::open(directory).map_err(error("locked"))?;
+        let _lock = Flock::lock(locked, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| error("locked")(errno.into()))?;
+        refuse_if_taken(path)?;
+        let temporary = temporary_name(path);
+        let fd = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )
+        .map_err(|errno| error("made")(errno.into()))?;
+        let address = UnixAddr::new(&temporary).map_err(|errno| error("named")(errno.into()))?;
+        bind(fd.as_raw_fd(), &address).map_err(|errno| error("bound")(errno.into()))?;
+        // Bound, but not listening yet: nobody can connect before the mode is right.
+        let finish = || -> io::Result<(u64, u64)> {
+            fs::set_permissions(&temporary, fs::Permissions::from_mode(MODE))?;
+            // As many waiting connections as the system allows: `net.core.somaxconn` bounds it (listen(2)).
+            listen(&fd, Backlog::MAXALLOWABLE)?;
+            let metadata = fs::symlink_metadata(&temporary)?;
+            fs::rename(&temporary, path)?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        match finish() {
+            Ok(inode) => Ok(Self { path: path.to_path_buf(), inode, listener: UnixListener::from(fd) }),
+            Err(cause) => {
+                let _left = fs::remove_file(&temporary);
+                Err(error("put in its place")(cause))
+            }
+        }
+    }
+
+    /// The listener; non-blocking.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+
+    /// Whether the path still shows our socket: false when it was deleted or replaced.
+    pub fn in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
+    }
+}
+
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        if self.in_place() {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Refuses a path that something else than a stale socket occupies.
+fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(SocketError::Io { path: path.to_path_buf(), action: "looked at", cause }),
+    };
+    let kind = metadata.file_type();
+    if !kind.is_socket() {
+        let kind = match () {
+            () if kind.is_dir() => "directory",
+            () if kind.is_symlink() => "symbolic link",
+            () if kind.is_file() => "file",
+            () => "special file",
+        };
+        return Err(SocketError::NotASocket { path: path.to_path_buf(), kind });
+    }
+    match probe(path) {
+        Ok(()) => Err(SocketError::InUse(path.to_path_buf())),
+        Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
+            tracing::info!("{} is a stale socket; it is replaced", path.display());
+            Ok(())
+        }
+        // A full backlog is a live server, too.
+        Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+            Err(SocketError::InUse(path.to_path_buf()))
+        }
+        Err(cause) => Err(SocketError::Io { path: path.to_path_buf(), action: "probed", cause }),
+    }
+}
+
+/// Connects without waiting: a server whose backlog is full would make a blocking connect hang.
+fn probe(path: &Path) -> io::Result<()> {
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    Ok(connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?)
+}
+
+/// A name beside `path`, seven bytes longer, that no other start uses at the same time.
+fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{:06x}", std::process::id() & 0xff_ffff));
+    let name = PathBuf::from(name);
+    // A leftover of a crashed start with the same process id.
+    if fs::symlink_metadata(&name).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        let _gone = fs::remove_file(&name);
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kms.sock");
+        (directory, path)
+    }
+
+    #[test]
+    fn a_bound_socket_is_private_and_removed_on_drop() {
+        let (directory, path) = place();
+        let bound = BoundSocket::bind(&path).unwrap();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.mode() & 0o7777, 0o600);
+        assert!(bound.in_place());
+        assert!(UnixStream::connect(&path).is_ok());
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no temporary name is left");
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_socket_is_refused_and_goes_on() {
+        let (_directory, path) = place();
+        let bound = BoundSocket::bind(&path).unwrap();
+        assert!(matches!(BoundSocket::bind(&path), Err(SocketError::InUse(_))));
+        assert!(bound.in_place() && UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let (_directory, path) = place();
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(UnixStream::connect(&path).is_err());
+        let _bound = BoundSocket::bind(&path).unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_a_socket_is_never_touched() {
+        let (directory, path) = place();
+        fs::write(&path, "precious").unwrap();
+        let error = BoundSocket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("a file is in the place"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        let error = BoundSocket::bind(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("a directory is in the place"), "{error}");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(BoundSocket::bind(&link).unwrap_err().to_string().contains("symbolic link"));
+        assert!(fs::symlink_metadata(&link).unwrap().file_type().is_symlink());
+    }
+
+    #[test]
+    fn only_our_own_inode_is_removed() {
+        let (_directory, path) = place();
+        let first = BoundSocket::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!first.in_place());
+        let second = BoundSocket::bind(&path).unwrap();
+        drop(first);
+        assert!(second.in_place(), "the newer socket stays");
+    }
+
+    #[test]
+    fn a_missing_directory_is_told() {
+        let (directory, _) = place();
+        let path = directory.path().join("missing/kms.sock");
+        let error = BoundSocket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("mkdir"), "{error}");
+    }
+}

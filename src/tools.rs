@@ -1,0 +1,7 @@
+//! The `kms-plugin-tools` executable: the commands for administrators. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kms_plugin::cli::run()
+}

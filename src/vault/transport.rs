@@ -1,0 +1,163 @@
+//! One HTTP exchange with one address: a request goes out, an answer comes back within bounds.
+//!
+//! Must not know which address is tried next, nor what an answer is good for.
+
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response};
+use zeroize::Zeroizing;
+
+use super::address::Address;
+use super::error;
+use crate::clock::Deadline;
+use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::secret::Secret;
+
+/// Largest answer that is read, in bytes. Metadata of a key with thousands of versions fits.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// Longest `Retry-After` that is believed.
+const MAX_RETRY_AFTER: u64 = 3600;
+
+/// A request, the same for every address.
+pub(super) struct Request<'a> {
+    pub method: Method,
+    /// Below `/v1/`, with a query if there is one.
+    pub path: &'a str,
+    pub namespace: &'a str,
+    pub token: Option<&'a Secret>,
+    /// The replication state of our login (Vault Enterprise), sent back as it came.
+    pub index: Option<&'a str>,
+    pub body: Option<&'a Zeroizing<Vec<u8>>>,
+}
+
+impl Request<'_> {
+    /// What is asked, as a label: never the path itself.
+    pub(super) fn operation(&self) -> &'static str {
+        let has = |part: &str| self.path.contains(part);
+        match self.path {
+            path if path.starts_with("sys/health") => "health",
+            path if path.starts_with("sys/wrapping/") => "unwrap_secret",
+            path if path.starts_with("sys/capabilities-self") => "capabilities",
+            "auth/token/lookup-self" => "lookup",
+            "auth/token/renew-self" => "renew",
+            path if path.starts_with("auth/") => "login",
+            _ if has("/encrypt/") => "encrypt",
+            _ if has("/decrypt/") => "decrypt",
+            _ => "read_key",
+        }
+    }
+}
+
+/// What a rate limit quota leaves, where the server says so in its answers
+/// (`enable_rate_limit_response_headers` of `sys/quotas/config`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests in one interval.
+    pub limit: u64,
+    /// Requests that are left in this one.
+    pub remaining: u64,
+}
+
+/// What came back, whatever its status.
+pub(super) struct Raw {
+    pub status: u16,
+    pub location: Option<String>,
+    pub retry_after: Option<Duration>,
+    pub index: Option<String>,
+    pub quota: Option<Quota>,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Sends `request` to `address` and reads the whole answer before `deadline`.
+pub(super) async fn exchange(
+    address: &Address,
+    request: &Request<'_>,
+    deadline: Deadline,
+) -> Result<Raw, KeyServiceError> {
+    let prepared = prepare(address, request)?;
+    let attempt = async {
+        let response = prepared.send().await.map_err(|cause| error::transport(&address.name, &cause))?;
+        let text = |name: &str| {
+            let value = response.headers().get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let status = response.status();
+        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+        let quota = number("x-ratelimit-limit").zip(number("x-ratelimit-remaining"));
+        let seconds = number(RETRY_AFTER.as_str());
+        let mut raw = Raw {
+            status: status.as_u16(),
+            location: text(LOCATION.as_str()).filter(|_| status.is_redirection()),
+            retry_after: seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER))),
+            index: text("x-vault-index"),
+            quota: quota.map(|(limit, remaining)| Quota { limit, remaining }),
+            body: Zeroizing::default(),
+        };
+        raw.body = read(response, address).await?;
+        Ok(raw)
+    };
+    match tokio::time::timeout_at(deadline.instant(), attempt).await {
+        Ok(answer) => answer,
+        Err(_) => Err(KeyServiceError::new(
+            ErrorKind::Unreachable,
+            format!("{} did not answer in time", address.name),
+            "look for a firewall, a hanging server or a long way to it",
+        )),
+    }
+}
+
+fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, KeyServiceError> {
+    let url = address.base.join(&format!("/v1/{}", request.path)).map_err(|_| {
+        let message = format!("{} is not a path", request.path);
+        KeyServiceError::new(
+            ErrorKind::Internal,
+            message,
+            "check the mount and the names in the configuration",
+        )
+    })?;
+    let mut headers = HeaderMap::new();
+    headers.insert("x-vault-request", HeaderValue::from_static("true"));
+    let mut put = |name: &'static str, value: &str, secret: bool| {
+        let mut value = HeaderValue::from_str(value).map_err(|_| {
+            KeyServiceError::new(
+                ErrorKind::CredentialsUnreadable,
+                format!("the value for {name} has characters that HTTP does not allow"),
+                "check the file that holds it",
+            )
+        })?;
+        value.set_sensitive(secret);
+        headers.insert(name, value);
+        Ok::<_, KeyServiceError>(())
+    };
+    if let Some(token) = request.token {
+        put("x-vault-token", token.expose(), true)?;
+    }
+    if !request.namespace.is_empty() {
+        put("x-vault-namespace", request.namespace, false)?;
+    }
+    if let Some(index) = request.index {
+        put("x-vault-index", index, false)?;
+    }
+    let mut builder = address.http().request(request.method.clone(), url).headers(headers);
+    if let Some(body) = request.body {
+        // The owner zeroizes its bytes when the request is done.
+        let bytes = bytes::Bytes::from_owner(body.clone());
+        builder = builder.header(CONTENT_TYPE, "application/json").body(bytes);
+    }
+    Ok(builder)
+}
+
+async fn read(mut response: Response, address: &Address) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
+    // Sized once: growing would leave copies of a plaintext behind that nobody zeroizes.
+    let expected =
+        response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
+    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));
+    while let Some(chunk) = response.chunk().await.map_err(|cause| error::transport(&address.name, &cause))? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(error::not_vault(&address.name));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
