@@ -76,10 +76,10 @@ impl BootTime {
 }
 
 /// Variable in which the service unit passes the boot's id: under `ProcSubset=pid`, `/proc` does not show it.
-pub const BOOT_ID: &str = "KMS_PLUGIN_BOOT_ID";
+pub(crate) const BOOT_ID: &str = "KMS_PLUGIN_BOOT_ID";
 
 /// The kernel's random id of this boot (random(4)), as 32 hexadecimal digits; `None` where nothing tells it.
-pub fn boot_id() -> Option<String> {
+pub(crate) fn boot_id() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let id = id.ok().or_else(|| std::env::var(BOOT_ID).ok())?;
     let digits: String = id.chars().filter(char::is_ascii_hexdigit).collect();
@@ -87,7 +87,7 @@ pub fn boot_id() -> Option<String> {
 }
 
 /// Seconds since 1970 on the wall clock, for file formats and for people.
-pub fn unix_seconds() -> i64 {
+pub(crate) fn unix_seconds() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))

@@ -5,18 +5,18 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::clock::BootTime;
 
 /// A moment in seconds since 1970, for people; one before that is shown as 1970.
-pub fn date(unix_seconds: i64) -> String {
+pub(crate) fn date(unix_seconds: i64) -> String {
     let since = Duration::from_secs(u64::try_from(unix_seconds).unwrap_or_default());
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
 /// A moment on the wall clock, to the second.
-pub fn moment(at: BootTime) -> String {
+pub(crate) fn moment(at: BootTime) -> String {
     humantime::format_rfc3339_seconds(at.wall()).to_string()
 }
 
 /// A duration in its two largest units, for people.
-pub fn ago(duration: Duration) -> String {
+pub(crate) fn ago(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),

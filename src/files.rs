@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 ///
 /// # Errors
 /// The system's, or `InvalidInput` when it is not a regular file.
-pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
+pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_file() {
@@ -31,7 +31,7 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
 ///
 /// # Errors
 /// The system's, `InvalidInput` when it is not a regular file, `FileTooLarge` when it is larger.
-pub fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let (file, metadata) = open(path)?;
     read_open(file, &metadata, max)
 }
@@ -40,7 +40,7 @@ pub fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
 ///
 /// # Errors
 /// The system's, or `FileTooLarge`.
-pub fn read_open(file: File, metadata: &Metadata, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read_open(file: File, metadata: &Metadata, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let too_large =
         || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {max} bytes, the limit"));
     if metadata.len() > max {
@@ -58,7 +58,7 @@ pub fn read_open(file: File, metadata: &Metadata, max: u64) -> io::Result<Zeroiz
 ///
 /// # Errors
 /// As [`read`], and `InvalidData` when it is not UTF-8.
-pub fn read_text(path: &Path, max: u64) -> io::Result<Zeroizing<String>> {
+pub(crate) fn read_text(path: &Path, max: u64) -> io::Result<Zeroizing<String>> {
     into_text(read(path, max)?)
 }
 
@@ -66,7 +66,7 @@ pub fn read_text(path: &Path, max: u64) -> io::Result<Zeroizing<String>> {
 ///
 /// # Errors
 /// `InvalidData` when it is not UTF-8.
-pub fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
+pub(crate) fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
     match String::from_utf8(std::mem::take(&mut *bytes)) {
         Ok(text) => Ok(Zeroizing::new(text)),
         Err(error) => {
@@ -81,7 +81,7 @@ pub fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>>
 ///
 /// # Errors
 /// The system's. The old file is then unchanged.
-pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new()
         .prefix(".kms-plugin-")
@@ -98,7 +98,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of `work`, or `TimedOut`.
-pub async fn in_time<T: Send + 'static>(
+pub(crate) async fn in_time<T: Send + 'static>(
     timeout: Duration,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

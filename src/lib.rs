@@ -20,30 +20,34 @@
 //! The library holds everything, so that the tests under `tests/` reach it. The two executables are a few lines
 //! each: `main.rs` is the daemon, `tools.rs` has the commands for administrators.
 
-pub mod admin;
-pub mod agent;
+mod admin;
+mod agent;
 pub mod cli;
-pub mod clock;
-pub mod compat;
-pub mod config;
-pub mod diagnose;
-pub mod display;
-pub mod embedded;
-pub mod etcd;
-pub mod files;
-pub mod health;
-pub mod key_service;
-pub mod kms;
-pub mod kubernetes;
-pub mod local_kek;
-pub mod manifests;
-pub mod process;
-pub mod retry;
-pub mod secret;
-pub mod socket;
-pub mod systemd;
-pub mod telemetry;
-pub mod vault;
+mod clock;
+mod compat;
+mod config;
+mod diagnose;
+mod display;
+mod embedded;
+mod etcd;
+mod files;
+mod health;
+mod key_service;
+mod kms;
+mod kubernetes;
+mod local_kek;
+mod manifests;
+mod process;
+mod retry;
+mod secret;
+mod socket;
+mod systemd;
+mod telemetry;
+mod vault;
+
+// What the integration tests compare with: the table of configuration keys, and the format of ciphertexts.
+pub use config::schema;
+pub use local_kek::format;
 
 /// The KMS v2 messages, client and server, generated from `proto/kms/v2/api.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)] // generated code

@@ -5,7 +5,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Keeps memory out of core dumps and away from other processes of the user (prctl(2), PR_SET_DUMPABLE),
 /// and raises the limit of open files. What the system refuses is told and left.
-pub fn harden() {
+pub(crate) fn harden() {
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         tracing::warn!("core dumps cannot be switched off: {error}; set LimitCORE=0 in the unit");
     }

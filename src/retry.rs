@@ -8,7 +8,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 /// The delays between attempts: exponential from `first` to `longest`, each with jitter.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     builder: ExponentialBuilder,
     delays: ExponentialBackoff,
     longest: Duration,
@@ -17,7 +17,7 @@ pub struct Backoff {
 impl Backoff {
     /// Delays that start at `first`, double each time and stay at `longest`. Both are raised to one
     /// millisecond, so that no mistake in a configuration makes a loop without delay.
-    pub fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         let first = first.max(Duration::from_millis(1));
         let longest = longest.max(first);
         let builder = ExponentialBuilder::default()
@@ -30,18 +30,18 @@ impl Backoff {
     }
 
     /// How long to wait before the next attempt. With jitter, at most twice the longest delay.
-    pub fn next_delay(&mut self) -> Duration {
+    pub(crate) fn next_delay(&mut self) -> Duration {
         self.delays.next().unwrap_or(self.longest)
     }
 
     /// Begins anew after a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.delays = self.builder.build();
     }
 }
 
 /// A number in `0.0..1.0`, for jitter. Not for cryptography.
-pub fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     // A fraction of `backon`'s own jittered delay, so that one crate owns the randomness of time.
     let unit = Duration::from_secs(1);
     let delay = ExponentialBuilder::default()
@@ -55,7 +55,7 @@ pub fn jitter() -> f64 {
 }
 
 /// `interval` shortened or lengthened by up to a tenth, so that nodes do not move in lockstep.
-pub fn spread(interval: Duration) -> Duration {
+pub(crate) fn spread(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + jitter() * 0.2)
 }
 

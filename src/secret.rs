@@ -10,21 +10,21 @@ use zeroize::Zeroizing;
 /// A credential or token. `Debug` shows the first 16 bits of its SHA-256: enough to match two log
 /// lines, too little to test guesses of a password against. There is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes over `value`.
-    pub fn new(value: String) -> Self {
+    pub(crate) fn new(value: String) -> Self {
         Self(Zeroizing::new(value))
     }
 
     /// The secret itself, for the one place that sends it.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// SHA-256 of the secret: tells whether a credential file changed without keeping its content.
-    pub fn fingerprint(&self) -> Fingerprint {
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, self.0.as_bytes()).as_ref());
         Fingerprint(bytes)
@@ -40,11 +40,11 @@ impl fmt::Debug for Secret {
 
 /// SHA-256 of a secret; compared, never printed.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Fingerprint([u8; 32]);
+pub(crate) struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
     /// A hash of the fingerprint for one `purpose`, to compare where the fingerprint itself should not be.
-    pub fn salted(&self, purpose: &[u8]) -> String {
+    pub(crate) fn salted(&self, purpose: &[u8]) -> String {
         let mut hash = Context::new(&SHA256);
         hash.update(purpose);
         hash.update(&self.0);

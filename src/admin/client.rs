@@ -15,13 +15,13 @@ use tokio::net::UnixStream;
 use super::types::{CommandDone, CommandFailed, Status};
 
 /// Name of the admin socket in the runtime directory.
-pub const SOCKET: &str = "admin.sock";
+pub(crate) const SOCKET: &str = "admin.sock";
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// Nobody listens on the socket, or this user may not connect.
     #[error(
         "no agent answers on {socket}; is kms-plugin.service active, are you root, and is this its server.runtime_dir (--runtime-dir)?"
@@ -60,21 +60,21 @@ pub enum ClientError {
 
 impl ClientError {
     /// Whether an agent is there and does not answer.
-    pub fn is_hang(&self) -> bool {
+    pub(crate) fn is_hang(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
     }
 }
 
 /// The admin socket of one agent. Each call has `timeout` in all.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
     timeout: Duration,
 }
 
 impl Client {
     /// The client of the agent with this runtime directory (`server.runtime_dir`).
-    pub fn new(runtime_dir: &Path, timeout: Duration) -> Self {
+    pub(crate) fn new(runtime_dir: &Path, timeout: Duration) -> Self {
         Self { socket: runtime_dir.join(SOCKET), timeout }
     }
 
@@ -82,7 +82,7 @@ impl Client {
     ///
     /// # Errors
     /// When no agent answers, or its answer is not understood.
-    pub async fn status(&self) -> Result<Status, ClientError> {
+    pub(crate) async fn status(&self) -> Result<Status, ClientError> {
         self.get_json("/status").await
     }
 
@@ -90,7 +90,7 @@ impl Client {
     ///
     /// # Errors
     /// When no agent answers, or its answer is not JSON.
-    pub async fn status_json(&self) -> Result<serde_json::Value, ClientError> {
+    pub(crate) async fn status_json(&self) -> Result<serde_json::Value, ClientError> {
         self.get_json("/status").await
     }
 
@@ -98,7 +98,7 @@ impl Client {
     ///
     /// # Errors
     /// When no agent answers.
-    pub async fn healthz(&self) -> Result<String, ClientError> {
+    pub(crate) async fn healthz(&self) -> Result<String, ClientError> {
         self.request(Method::GET, "/healthz?verbose").await.map(|(_, text)| text)
     }
 
@@ -106,7 +106,7 @@ impl Client {
     ///
     /// # Errors
     /// When no agent answers.
-    pub async fn metrics(&self) -> Result<String, ClientError> {
+    pub(crate) async fn metrics(&self) -> Result<String, ClientError> {
         self.request(Method::GET, "/metrics").await.map(|(_, text)| text)
     }
 
@@ -114,7 +114,7 @@ impl Client {
     ///
     /// # Errors
     /// When no agent answers, or its answer is not understood.
-    pub async fn refused_credentials(&self) -> Result<BTreeMap<String, String>, ClientError> {
+    pub(crate) async fn refused_credentials(&self) -> Result<BTreeMap<String, String>, ClientError> {
         self.get_json("/refused").await
     }
 
@@ -122,7 +122,7 @@ impl Client {
     ///
     /// # Errors
     /// When no agent answers, or its answer is not understood.
-    pub async fn local_keks(&self) -> Result<HashSet<String>, ClientError> {
+    pub(crate) async fn local_keks(&self) -> Result<HashSet<String>, ClientError> {
         self.get_json("/local-keks").await
     }
 
@@ -130,7 +130,7 @@ impl Client {
     ///
     /// # Errors
     /// `CommandFailed` when the new configuration does not work: the old one stays in use.
-    pub async fn reload(&self) -> Result<CommandDone, ClientError> {
+    pub(crate) async fn reload(&self) -> Result<CommandDone, ClientError> {
         self.command("/reload").await
     }
 
@@ -138,7 +138,7 @@ impl Client {
     ///
     /// # Errors
     /// `CommandFailed` when there is nothing to accept.
-    pub async fn accept_key(&self) -> Result<CommandDone, ClientError> {
+    pub(crate) async fn accept_key(&self) -> Result<CommandDone, ClientError> {
         self.command("/accept-key").await
     }
 

@@ -3,15 +3,17 @@
 //!
 //! Renders the snapshot: a probe costs the key service no call. Must not know KMS.
 
-pub mod client;
+pub(crate) mod client;
 mod healthz;
 mod metrics;
 mod routes;
 mod server;
 mod status;
-pub mod types;
+pub(crate) mod types;
 
-pub use client::{Client, ClientError};
-pub use routes::{AdminCommands, Alive, CommandRequest, CommandResult, LocalKekFingerprints, Snapshots};
-pub use routes::{public_router, router};
-pub use server::{serve_tcp, serve_unix};
+pub(crate) use client::{Client, ClientError};
+pub(crate) use routes::{
+    AdminCommands, Alive, CommandRequest, CommandResult, LocalKekFingerprints, Snapshots,
+};
+pub(crate) use routes::{public_router, router};
+pub(crate) use server::{serve_tcp, serve_unix};

@@ -18,14 +18,14 @@ use crate::socket::Stalled;
 use crate::telemetry::metrics::Metrics;
 
 /// The outcome of a command: the state after it, or why it failed, in words for an operator.
-pub type CommandResult = Result<CommandDone, CommandFailed>;
+pub(crate) type CommandResult = Result<CommandDone, CommandFailed>;
 
 /// A command of an administrator; answered with its outcome.
-pub type CommandRequest = oneshot::Sender<CommandResult>;
+pub(crate) type CommandRequest = oneshot::Sender<CommandResult>;
 
 /// Where commands are sent to.
 #[derive(Clone, Debug)]
-pub struct AdminCommands {
+pub(crate) struct AdminCommands {
     /// To accept a changed key.
     pub accept_key: mpsc::Sender<CommandRequest>,
     /// To read the configuration again.
@@ -38,13 +38,13 @@ const ACCEPT: Duration = Duration::from_secs(5);
 const RELOAD: Duration = Duration::from_secs(25);
 
 /// Gives the snapshot of this moment.
-pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
+pub(crate) type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 
 /// Tells whether the accept loop goes round, or for how long it has not.
-pub type Alive = Arc<dyn Fn() -> Result<(), Stalled> + Send + Sync>;
+pub(crate) type Alive = Arc<dyn Fn() -> Result<(), Stalled> + Send + Sync>;
 
 /// Gives the fingerprints of the local KEKs and seeds in memory that may be used now.
-pub type LocalKekFingerprints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+pub(crate) type LocalKekFingerprints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// What is shown.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ struct Shown {
 }
 
 /// What the loopback address serves: nothing that changes anything.
-pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Router {
+pub(crate) fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Router {
     // `/health` and `/live` are another plugin's; its manifests ask them for liveness, so they must not tell
     // of an outage: the kubelet would restart us.
     let living = ["/livez", "/health", "/live"]
@@ -71,7 +71,7 @@ pub fn public_router(snapshot: Snapshots, alive: Alive, metrics: Metrics) -> Rou
 }
 
 /// What the private socket serves: the same, and what only root may do.
-pub fn router(
+pub(crate) fn router(
     snapshot: Snapshots,
     alive: Alive,
     metrics: Metrics,

@@ -25,12 +25,12 @@ const CONNECTION: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Serves `router` on TCP until `stopping`.
-pub async fn serve_tcp(listener: Arc<TcpListener>, router: Router, stopping: watch::Receiver<bool>) {
+pub(crate) async fn serve_tcp(listener: Arc<TcpListener>, router: Router, stopping: watch::Receiver<bool>) {
     serve(&*listener, router, stopping).await;
 }
 
 /// Serves `router` on a unix socket until `stopping`.
-pub async fn serve_unix(listener: Arc<UnixListener>, router: Router, stopping: watch::Receiver<bool>) {
+pub(crate) async fn serve_unix(listener: Arc<UnixListener>, router: Router, stopping: watch::Receiver<bool>) {
     serve(&*listener, router, stopping).await;
 }
 

@@ -11,7 +11,7 @@ use crate::key_service::{KeyScope, KeyVersions};
 /// Where the agent is in its life; `health::Phase` with room for phases of other versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// No key identity is known yet.
     Starting,
     /// Everything works.
@@ -31,7 +31,7 @@ pub enum Phase {
 /// What KMS Status answers; `health::Announce` with room for answers of other versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KmsStatus {
+pub(crate) enum KmsStatus {
     /// `ok` and the key_id.
     Ok,
     /// The reason and the key_id: the grace is over.
@@ -47,7 +47,7 @@ pub enum KmsStatus {
 /// Why the agent is not ready, and what to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Reason {
+pub(crate) struct Reason {
     /// The stable name of a [`crate::health::ReasonKind`].
     pub kind: String,
     /// What happened, to what.
@@ -59,7 +59,7 @@ pub struct Reason {
 /// The answer of `/status`: the snapshot without secrets. Durations are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Status {
+pub(crate) struct Status {
     /// The version of the agent.
     pub version: String,
     /// Where the agent is in its life.
@@ -90,14 +90,14 @@ pub struct Status {
 
 impl Status {
     /// The id that Status announces; `None` before the key is known.
-    pub fn key_id(&self) -> Option<&str> {
+    pub(crate) fn key_id(&self) -> Option<&str> {
         self.primary.key.as_ref().map(|key| key.key_id.as_str())
     }
 }
 
 impl Reason {
     /// The kind, where this version knows it.
-    pub fn known_kind(&self) -> Option<ReasonKind> {
+    pub(crate) fn known_kind(&self) -> Option<ReasonKind> {
         ReasonKind::from_name(&self.kind)
     }
 }
@@ -105,7 +105,7 @@ impl Reason {
 /// One key service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Service {
+pub(crate) struct Service {
     /// `primary`, or the name of the `decrypt_only` entry.
     pub name: String,
     /// Its key, once known.
@@ -120,7 +120,7 @@ pub struct Service {
 
 /// A key as the agent knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub(crate) struct Key {
     /// Where the key lives.
     pub scope: KeyScope,
     /// The id that Status announces.
@@ -150,7 +150,7 @@ pub struct Key {
 /// Something about a key that an administrator should change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Warning {
+pub(crate) struct Warning {
     /// What is wrong, and why it matters.
     pub text: String,
     /// What to do about it.
@@ -160,7 +160,7 @@ pub struct Warning {
 /// The state of a token, without the token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Token {
+pub(crate) struct Token {
     /// The login method's name.
     pub method: String,
     /// Whether a token is held.
@@ -178,7 +178,7 @@ pub struct Token {
 /// One address of a key service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Address {
+pub(crate) struct Address {
     /// The address as configured, without userinfo.
     pub address: String,
     /// Whether it answered at the last call; absent before the first one.
@@ -192,7 +192,7 @@ pub struct Address {
 /// How ready the agent is for an outage, with local KEKs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct LocalKeks {
+pub(crate) struct LocalKeks {
     /// The state in one line.
     pub line: String,
     /// How long the local KEKs may still be used, if the key service is not reached again.
@@ -224,7 +224,7 @@ pub struct LocalKeks {
 /// The answer to `/reload` and `/accept-key` when the command succeeded: the state after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct CommandDone {
+pub(crate) struct CommandDone {
     /// The phase after the command.
     pub phase: Phase,
     /// The state in one line.
@@ -234,7 +234,7 @@ pub struct CommandDone {
 /// The answer to `/reload` and `/accept-key` when the command failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct CommandFailed {
+pub(crate) struct CommandFailed {
     /// Why, and what to do.
     pub error: String,
 }

@@ -43,7 +43,7 @@ const WRAPPED_KEYS: &str = "wrapped-keys.json";
 const KMS_SERVER: &str = "kms server";
 
 /// A running agent.
-pub struct Agent {
+pub(crate) struct Agent {
     tasks: JoinSet<Ended>,
     core: Core,
     keys: Arc<Cache>,
@@ -66,7 +66,7 @@ impl Agent {
     ///
     /// # Errors
     /// When something cannot be bound, or TLS or the keyring cannot be set up. Nothing is left behind.
-    pub async fn start(
+    pub(crate) async fn start(
         settings: &Settings,
         reload_commands: mpsc::Sender<CommandRequest>,
     ) -> Result<Self, AgentError> {
@@ -182,22 +182,22 @@ impl Agent {
     }
 
     /// The view, to follow.
-    pub fn view(&self) -> watch::Receiver<View> {
+    pub(crate) fn view(&self) -> watch::Receiver<View> {
         self.views.subscribe()
     }
 
     /// Where to send other settings to.
-    pub fn reloader(&self) -> mpsc::Sender<ReloadRequest> {
+    pub(crate) fn reloader(&self) -> mpsc::Sender<ReloadRequest> {
         self.reloads.0.clone()
     }
 
     /// The runtime directory, which holds the private sockets.
-    pub fn runtime_dir(&self) -> &Path {
+    pub(crate) fn runtime_dir(&self) -> &Path {
         &self.runtime_dir
     }
 
     /// Where the admin API listens; with port 0 configured, the port that was chosen.
-    pub fn admin(&self) -> Option<SocketAddr> {
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
         self.admin
     }
 
@@ -206,7 +206,7 @@ impl Agent {
     ///
     /// # Errors
     /// The task that ended and why, or that draining was cut off.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,

@@ -11,7 +11,7 @@ use crate::vault::TlsError;
 
 /// Why the agent cannot start, or ended.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+pub(crate) enum AgentError {
     /// The socket cannot be bound or taken over.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -62,7 +62,7 @@ pub enum AgentError {
 
 /// Why a task ended that must not end.
 #[derive(Debug, thiserror::Error)]
-pub enum TaskError {
+pub(crate) enum TaskError {
     /// It returned without an error.
     #[error("it returned without an error")]
     Returned,
@@ -95,7 +95,7 @@ pub enum TaskError {
 
 /// Why a reload failed. The old settings stay in use.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+pub(crate) enum ReloadError {
     /// The configuration cannot be read, or is wrong.
     #[error("{}", chain(&**.0))]
     Configuration(Box<dyn std::error::Error + Send + Sync>),

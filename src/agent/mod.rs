@@ -14,8 +14,8 @@ mod signals;
 mod status_line;
 mod watchdog;
 
-pub use agent::Agent;
-pub use error::{AgentError, ReloadError, TaskError};
-pub use reload::{ReadSettings, ReloadRequest, Reloader};
-pub use runtime_dir::{is_ours_alone, make as make_runtime_dir};
-pub use signals::Signals;
+pub(crate) use agent::Agent;
+pub(crate) use error::AgentError;
+pub(crate) use reload::Reloader;
+pub(crate) use runtime_dir::{is_ours_alone, make as make_runtime_dir};
+pub(crate) use signals::Signals;

@@ -14,13 +14,14 @@ use crate::kms::View;
 use crate::systemd::notify;
 
 /// A request to work with other settings; answered when they are in use, or with the reason why they are not.
-pub type ReloadRequest = (Box<Settings>, oneshot::Sender<Result<(), ReloadError>>);
+pub(crate) type ReloadRequest = (Box<Settings>, oneshot::Sender<Result<(), ReloadError>>);
 
 /// Reads the settings again. Only the command line knows where they come from.
-pub type ReadSettings = Box<dyn Fn() -> Result<Settings, Box<dyn std::error::Error + Send + Sync>> + Send>;
+pub(crate) type ReadSettings =
+    Box<dyn Fn() -> Result<Settings, Box<dyn std::error::Error + Send + Sync>> + Send>;
 
 /// Waits for SIGHUP and for reload commands, and passes new settings to the agent.
-pub struct Reloader {
+pub(crate) struct Reloader {
     hangups: Signal,
     read: ReadSettings,
     runtime_dir: PathBuf,
@@ -34,7 +35,7 @@ impl Reloader {
     ///
     /// # Errors
     /// When SIGHUP cannot be received.
-    pub fn new(
+    pub(crate) fn new(
         agent: &super::Agent,
         read: ReadSettings,
         commands: mpsc::Receiver<CommandRequest>,
@@ -50,7 +51,7 @@ impl Reloader {
     }
 
     /// Reloads for ever.
-    pub async fn run(mut self) -> std::convert::Infallible {
+    pub(crate) async fn run(mut self) -> std::convert::Infallible {
         loop {
             let command = tokio::select! {
                 _ = self.hangups.recv() => None,

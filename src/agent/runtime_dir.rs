@@ -15,7 +15,7 @@ use crate::config::server::Server;
 ///
 /// # Errors
 /// When neither can be made.
-pub fn make(server: &mut Server) -> Result<(), AgentError> {
+pub(crate) fn make(server: &mut Server) -> Result<(), AgentError> {
     let Err(cause) = make_at(&server.runtime_dir) else { return Ok(()) };
     let refused = matches!(cause.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
     match server.runtime_dir_fallback.take() {
@@ -40,7 +40,7 @@ pub fn make(server: &mut Server) -> Result<(), AgentError> {
 ///
 /// # Errors
 /// When it is not, or cannot be looked at.
-pub fn is_ours_alone(path: &Path) -> Result<(), Error> {
+pub(crate) fn is_ours_alone(path: &Path) -> Result<(), Error> {
     let found = std::fs::symlink_metadata(path)?;
     if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0 {
         return Ok(());

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::{Agent, AgentError};
 
 /// The signals that end the agent.
-pub struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -16,7 +16,7 @@ impl Signals {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn new() -> Result<Self, AgentError> {
+    pub(crate) fn new() -> Result<Self, AgentError> {
         let receive = |kind| signal(kind).map_err(AgentError::Signals);
         Ok(Self {
             terminate: receive(SignalKind::terminate())?,
@@ -28,7 +28,7 @@ impl Signals {
     ///
     /// # Errors
     /// Those of [`Agent::run`].
-    pub async fn run(&mut self, agent: Agent) -> Result<(), AgentError> {
+    pub(crate) async fn run(&mut self, agent: Agent) -> Result<(), AgentError> {
         let mut second = Self::new()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let first = async {

@@ -20,7 +20,7 @@ pub(crate) use crate::diagnose::check::report::Report;
 use crate::diagnose::check::unit::Units;
 use crate::diagnose::check::web::Web;
 use crate::diagnose::check::{
-    admin, configuration, encryption_config, identity, key_services, offline, peer, service_user, socket,
+    admin, configuration, encryption_config, identity, offline, peer, service_user, socket,
 };
 
 /// The key service that wraps, as the agent calls it.

@@ -13,12 +13,12 @@ use std::path::Path;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::config::schema;
-pub use socket_directory::close as close_directory;
+pub(crate) use socket_directory::close as close_directory;
 use table::{Meaning, Of, PREFIXES};
 
 /// What the foreign flags and variables say, in our words.
 #[derive(Clone, Debug, Default)]
-pub struct Foreign {
+pub(crate) struct Foreign {
     /// What those plugins assume, by key path.
     pub defaults: Vec<(String, String)>,
     /// Values by key path; a later one wins.
@@ -40,7 +40,7 @@ struct Given {
 ///
 /// # Errors
 /// A flag without its value, or a value that means nothing.
-pub fn take(
+pub(crate) fn take(
     arguments: Vec<OsString>,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(Vec<OsString>, Foreign), Failure> {
@@ -81,7 +81,7 @@ pub fn take(
 }
 
 /// What to tell beside clap's words about a flag that nobody knows.
-pub fn hint(unknown: &str) -> String {
+pub(crate) fn hint(unknown: &str) -> String {
     let near = table::nearest(unknown.trim_start_matches('-').split('=').next().unwrap_or_default());
     let near = near.map(|near| format!(" One of them is -{near}.")).unwrap_or_default();
     format!("The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too (docs/flags.md).{near}")

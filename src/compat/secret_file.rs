@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 ///
 /// # Errors
 /// When the system gives no such file.
-pub fn keep(secret: &str) -> std::io::Result<String> {
+pub(super) fn keep(secret: &str) -> std::io::Result<String> {
     let mut file = File::from(memfd_create(c"kms-plugin-secret", MFdFlags::MFD_CLOEXEC)?);
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(secret.as_bytes())?;

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Sets the sticky bit on the socket's directory when it is open to every user and ours; says so.
 ///
 /// Others still make files of their own in it. A directory that is not ours is left as it is.
-pub fn close(socket: &Path) -> Option<String> {
+pub(crate) fn close(socket: &Path) -> Option<String> {
     let directory = socket.parent()?;
     let found = metadata(directory).ok()?;
     let open = found.mode() & 0o002 != 0 && found.mode() & 0o1000 == 0;

@@ -3,11 +3,11 @@
 //! docs/flags.md shows the same table; a test holds the two together.
 
 /// The prefixes of those plugins' variables: the flag's name in capitals follows.
-pub const PREFIXES: [&str; 2] = ["VAULT_KMS_", "VAULT_KUBE_KMS_"];
+pub(super) const PREFIXES: [&str; 2] = ["VAULT_KMS_", "VAULT_KUBE_KMS_"];
 
 /// A login method, for flags that belong to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub(super) enum Of {
     Any,
     AppRole,
     Userpass,
@@ -17,7 +17,7 @@ pub enum Of {
 
 /// What a flag is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(super) enum Meaning {
     /// It sets this key of ours, where the login is of that method.
     Key(&'static str, Of),
     /// It switches this key of ours to `true`.
@@ -102,7 +102,9 @@ fn all() -> impl Iterator<Item = &'static (&'static str, Meaning)> {
 }
 
 /// What the plugin assumes whose flag or variable `spellings` are; it is the sidecar's as soon as one is.
-pub fn defaults<'a>(mut spellings: impl Iterator<Item = &'a str>) -> &'static [(&'static str, &'static str)] {
+pub(super) fn defaults<'a>(
+    mut spellings: impl Iterator<Item = &'a str>,
+) -> &'static [(&'static str, &'static str)] {
     let sidecar = |spelling: &str| {
         let flag = spelling.trim_start_matches('-');
         spelling.starts_with("VAULT_KUBE_KMS_") || SIDECAR.iter().any(|(name, _)| *name == flag)
@@ -115,13 +117,13 @@ pub fn defaults<'a>(mut spellings: impl Iterator<Item = &'a str>) -> &'static [(
 
 impl Meaning {
     /// Whether the flag stands for `true` when no value is given.
-    pub fn is_switch(self) -> bool {
+    pub(super) fn is_switch(self) -> bool {
         matches!(self, DebugLevel | Switch(_) | ObsoleteSwitch(_))
     }
 }
 
 /// The meaning of a variable that is not called like its flag.
-pub fn of_its_own_name(variable: &str) -> Option<Meaning> {
+pub(super) fn of_its_own_name(variable: &str) -> Option<Meaning> {
     match variable {
         "VAULT_KMS_VAULT_ADDR" => find("vault-address"),
         "VAULT_KMS_TOKEN_RENEWAL_SECONDS" => find("token-renewal"),
@@ -130,14 +132,14 @@ pub fn of_its_own_name(variable: &str) -> Option<Meaning> {
 }
 
 /// The flag that is most like `name`, when one is near enough to be meant.
-pub fn nearest(name: &str) -> Option<&'static str> {
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let near = |(known, _): &(&'static str, Meaning)| (strsim::jaro_winkler(name, known), *known);
     let best = all().map(near).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.9).then_some(best.1)
 }
 
 /// What a flag of this name means.
-pub fn find(name: &str) -> Option<Meaning> {
+pub(super) fn find(name: &str) -> Option<Meaning> {
     all().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning)
 }
 
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_documentation_has_the_same_flags() {
-        let text = include_str!("../../../docs/flags.md");
+        let text = include_str!("../../docs/flags.md");
         let documented: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("| `-")?.split('`').next()).collect();
         let known: Vec<&str> = all().map(|(name, _)| *name).collect();

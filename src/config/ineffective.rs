@@ -30,7 +30,7 @@ const OF_LOCAL_KEK: [&str; 3] = ["local_kek.max_offline", "local_kek.max_age", "
 
 /// A setting without effect.
 #[derive(Debug)]
-pub struct Ineffective {
+pub(crate) struct Ineffective {
     /// Which one, and where it stands.
     pub problem: Problem,
     /// What to do about it.
@@ -38,7 +38,7 @@ pub struct Ineffective {
 }
 
 /// Each setting that has no effect beside the others, with its place.
-pub fn ineffective(merged: &Merged) -> Vec<Ineffective> {
+pub(crate) fn ineffective(merged: &Merged) -> Vec<Ineffective> {
     let mut told = of_other_methods(merged);
     let is_on = merged.value("local_kek.enabled").and_then(|value| value.to_bool()) == Some(true);
     for key in OF_LOCAL_KEK.iter().filter(|key| !is_on && merged.value(key).is_some()) {

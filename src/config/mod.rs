@@ -4,21 +4,21 @@
 
 mod auth;
 mod document;
-pub mod ineffective;
-pub mod local_kek;
+pub(crate) mod ineffective;
+pub(crate) mod local_kek;
 mod name;
-pub mod raw;
+pub(crate) mod raw;
 pub mod schema;
-pub mod secret;
+pub(crate) mod secret;
 mod section;
-pub mod server;
-pub mod settings;
+pub(crate) mod server;
+pub(crate) mod settings;
 mod validate;
-pub mod vault;
+pub(crate) mod vault;
 
-pub use raw::{ConfigError, Merged, Problem, Sources};
-pub use server::DEFAULT_RUNTIME_DIR;
-pub use settings::Settings;
+pub(crate) use raw::{Merged, Sources};
+pub(crate) use server::DEFAULT_RUNTIME_DIR;
+pub(crate) use settings::Settings;
 
 /// The main configuration file, where no other is named.
-pub const DEFAULT_FILE: &str = "/etc/kms-plugin/config.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/kms-plugin/config.toml";

@@ -15,7 +15,7 @@ use super::schema::{self, Key, Kind};
 
 /// What is wrong with the configuration: every problem that was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// The problems, in the order of the files.
     pub problems: Vec<Problem>,
 }
@@ -33,7 +33,7 @@ impl fmt::Display for ConfigError {
 
 /// One problem: where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// `file:line`, a variable, a flag, or the key.
     pub place: String,
     /// What is wrong and what would be right.
@@ -42,14 +42,14 @@ pub struct Problem {
 
 impl Problem {
     /// A problem at `place`.
-    pub fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place: place.into(), message: message.into() }
     }
 }
 
 /// Where to look for configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The main file. A missing one is an error only when `required`.
     pub file: Option<PathBuf>,
     /// Whether the administrator named the file.
@@ -80,13 +80,13 @@ impl Provider for Layer {
 
 /// The merged configuration with the origin of each value.
 #[derive(Clone, Debug)]
-pub struct Merged {
+pub(crate) struct Merged {
     figment: Figment,
 }
 
 impl Merged {
     /// Reads and merges `sources`: the file, `config.d/*.toml` beside it by name, environment, flags.
-    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+    pub(crate) fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let mut figment = Figment::new();
         for (path, text) in &sources.defaults {
@@ -114,7 +114,7 @@ impl Merged {
     }
 
     /// Reads the merged values into `T`.
-    pub fn extract<T: for<'de> Deserialize<'de>>(&self) -> Result<T, ConfigError> {
+    pub(crate) fn extract<T: for<'de> Deserialize<'de>>(&self) -> Result<T, ConfigError> {
         self.figment.extract().map_err(|error| {
             let problems = error
                 .into_iter()
@@ -129,12 +129,12 @@ impl Merged {
     }
 
     /// The value at a key's path, where one was given.
-    pub fn value(&self, path: &str) -> Option<Value> {
+    pub(crate) fn value(&self, path: &str) -> Option<Value> {
         self.figment.find_value(path).ok()
     }
 
     /// Where the value at `path` came from: a file's path, a variable, a flag; `None` for a default.
-    pub fn origin(&self, path: &str) -> Option<String> {
+    pub(crate) fn origin(&self, path: &str) -> Option<String> {
         self.figment.find_metadata(path).map(|metadata| metadata.name.to_string())
     }
 }

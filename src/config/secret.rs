@@ -15,7 +15,7 @@ const MAX_SECRET: usize = 64 * 1024;
 
 /// The place of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
+pub(crate) enum SecretSource {
     /// A file.
     File {
         /// Its path.
@@ -29,7 +29,7 @@ pub enum SecretSource {
 
 /// A role-id: given literally, since it is no secret, or in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RoleId {
+pub(crate) enum RoleId {
     /// In the configuration.
     Literal(String),
     /// In a file, of any mode.
@@ -47,12 +47,12 @@ pub struct SecretError {
 
 impl SecretSource {
     /// The file at `path`.
-    pub fn file(path: &Path, allow_world_readable: bool) -> Self {
+    pub(crate) fn file(path: &Path, allow_world_readable: bool) -> Self {
         Self::File { path: path.to_path_buf(), allow_world_readable }
     }
 
     /// Reads the secret; white space at its ends does not belong to it.
-    pub fn read(&self) -> Result<Secret, SecretError> {
+    pub(crate) fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::File { path, allow_world_readable } => read(path, *allow_world_readable),
             Self::Credential(name) => read(&self.credential_path(name)?, true),
@@ -60,7 +60,7 @@ impl SecretSource {
     }
 
     /// The file that holds the secret, to watch it for changes.
-    pub fn path(&self) -> Option<PathBuf> {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::File { path, .. } => Some(path.clone()),
             Self::Credential(name) => credentials::path(name),
@@ -79,7 +79,7 @@ impl SecretSource {
 
 impl RoleId {
     /// Reads the role-id.
-    pub fn read(&self) -> Result<String, SecretError> {
+    pub(crate) fn read(&self) -> Result<String, SecretError> {
         match self {
             Self::Literal(role_id) => Ok(role_id.clone()),
             Self::File(path) => read(path, true).map(|role_id| role_id.expose().to_owned()),
@@ -87,7 +87,7 @@ impl RoleId {
     }
 
     /// The file that holds it, if one does.
-    pub fn path(&self) -> Option<PathBuf> {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Literal(_) => None,
             Self::File(path) => Some(path.clone()),

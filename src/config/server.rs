@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::validate::Validator;
 
 /// Where the admin socket and the saved identity are, unless somebody chooses.
-pub const DEFAULT_RUNTIME_DIR: &str = "/run/kms-plugin";
+pub(crate) const DEFAULT_RUNTIME_DIR: &str = "/run/kms-plugin";
 /// Where the list of wrapped keys is, unless somebody chooses.
 const DEFAULT_STATE_DIR: &str = "/var/lib/kms-plugin";
 

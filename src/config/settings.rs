@@ -15,7 +15,7 @@ use super::vault::Vault;
 
 /// Everything that the agent is told.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The socket, the admin API, the bounds.
     pub server: Server,
     /// The key service that wraps.
@@ -32,7 +32,7 @@ pub struct Settings {
 
 /// One key service with its key.
 #[derive(Clone, Debug)]
-pub enum KeyServiceSettings {
+pub(crate) enum KeyServiceSettings {
     /// Transit in Vault or OpenBao.
     Vault(Box<Vault>),
     /// The keyring in a file, for development.
@@ -41,7 +41,7 @@ pub enum KeyServiceSettings {
 
 impl KeyServiceSettings {
     /// The epoch of its key_ids.
-    pub fn key_id_epoch(&self) -> u32 {
+    pub(crate) fn key_id_epoch(&self) -> u32 {
         match self {
             Self::Vault(vault) => vault.transit.key_id_epoch,
             Self::Embedded(_) => 0,
@@ -49,7 +49,7 @@ impl KeyServiceSettings {
     }
 
     /// The creation time that an administrator expects of the newest version.
-    pub fn expect_created(&self) -> Option<i64> {
+    pub(crate) fn expect_created(&self) -> Option<i64> {
         match self {
             Self::Vault(vault) => vault.transit.expect_created,
             Self::Embedded(_) => None,
@@ -57,7 +57,7 @@ impl KeyServiceSettings {
     }
 
     /// Whether data of other Transit plugins is decrypted.
-    pub fn accept_foreign_ciphertext(&self) -> bool {
+    pub(crate) fn accept_foreign_ciphertext(&self) -> bool {
         match self {
             Self::Vault(vault) => vault.transit.accept_foreign_ciphertext,
             Self::Embedded(_) => false,
@@ -67,7 +67,7 @@ impl KeyServiceSettings {
 
 /// How long an outage is ridden out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grace {
+pub(crate) enum Grace {
     /// For this long; zero is not at all.
     For(Duration),
     /// For as long as it takes.
@@ -76,7 +76,7 @@ pub enum Grace {
 
 /// Health and its intervals.
 #[derive(Clone, Copy, Debug)]
-pub struct Health {
+pub(crate) struct Health {
     /// How long Status stays ok without the key service.
     pub outage_grace: Grace,
     /// How long readiness waits for the first good round trip.
@@ -91,7 +91,7 @@ pub struct Health {
 
 /// Where the log goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogTarget {
+pub(crate) enum LogTarget {
     /// The journal when stderr leads there, else stderr.
     Auto,
     /// The journal.
@@ -102,7 +102,7 @@ pub enum LogTarget {
 
 /// Logging.
 #[derive(Clone, Copy, Debug)]
-pub struct Log {
+pub(crate) struct Log {
     /// The most detailed level that is logged.
     pub level: tracing::Level,
     /// Where it goes.
@@ -146,7 +146,7 @@ struct RawDecryptOnly {
 
 impl Settings {
     /// Validates a merged configuration for `serve`. Every problem is told, not only the first.
-    pub fn from_merged(merged: &Merged) -> Result<Self, ConfigError> {
+    pub(crate) fn from_merged(merged: &Merged) -> Result<Self, ConfigError> {
         let raw: Raw = merged.extract()?;
         let mut check = Validator::new(merged);
         let primary = raw.vault.clone().validate(&mut check, "vault");
@@ -180,7 +180,7 @@ impl Settings {
     }
 
     /// The settings of `dev`: an embedded keyring, quick intervals, everything below `directory`.
-    pub fn development(directory: &std::path::Path, keyring: PathBuf, admin: SocketAddr) -> Self {
+    pub(crate) fn development(directory: &std::path::Path, keyring: PathBuf, admin: SocketAddr) -> Self {
         Self {
             server: Server {
                 socket: directory.join("kms.sock"),

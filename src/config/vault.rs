@@ -8,7 +8,7 @@ use super::secret::{RoleId, SecretSource};
 
 /// One Vault or OpenBao with its key and login.
 #[derive(Clone, Debug)]
-pub struct Vault {
+pub(crate) struct Vault {
     /// `https://host:port`, at least one; no path, query or userinfo.
     pub addresses: Vec<Url>,
     /// Namespace of the Transit mount; empty for the root.
@@ -27,7 +27,7 @@ pub struct Vault {
 
 impl Vault {
     /// What a login depends on beside its secret: the same secret is another login elsewhere.
-    pub fn login_scope(&self) -> String {
+    pub(crate) fn login_scope(&self) -> String {
         let addresses: Vec<&str> = self.addresses.iter().map(Url::as_str).collect();
         let method = match &self.auth.method {
             Method::Token(_) => "token".to_owned(),
@@ -43,7 +43,7 @@ impl Vault {
 
 /// TLS to the servers.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// The authorities; the system's roots when absent.
     pub ca_file: Option<PathBuf>,
     /// The name to verify instead of the address's host.
@@ -56,7 +56,7 @@ pub struct Tls {
 
 /// The Transit key.
 #[derive(Clone, Debug)]
-pub struct Transit {
+pub(crate) struct Transit {
     /// Mount path without slashes at its ends.
     pub mount: String,
     /// Name of the key.
@@ -71,7 +71,7 @@ pub struct Transit {
 
 /// The login.
 #[derive(Clone, Debug)]
-pub struct Auth {
+pub(crate) struct Auth {
     /// Mount path of the method.
     pub mount: String,
     /// The method with its credentials' places.
@@ -80,7 +80,7 @@ pub struct Auth {
 
 /// A login method: where its credentials are, never what they are.
 #[derive(Clone, Debug)]
-pub enum Method {
+pub(crate) enum Method {
     /// A token made by somebody else.
     Token(SecretSource),
     /// AppRole.
@@ -121,7 +121,7 @@ pub enum Method {
 }
 
 /// An address as it may be shown: a user and a password in it are left out.
-pub fn without_userinfo(text: &str) -> String {
+pub(crate) fn without_userinfo(text: &str) -> String {
     match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
         Some((scheme, host)) => format!("{scheme}://…@{host}"),
         None => text.to_owned(),
@@ -130,7 +130,7 @@ pub fn without_userinfo(text: &str) -> String {
 
 impl Method {
     /// The secret that it logs in with, and how people call it; the certificate's is TLS's.
-    pub fn secret(&self) -> Option<(&'static str, &SecretSource)> {
+    pub(crate) fn secret(&self) -> Option<(&'static str, &SecretSource)> {
         match self {
             Self::Token(source) => Some(("token", source)),
             Self::AppRole { secret_id, .. } => Some(("secret-id", secret_id)),
@@ -141,7 +141,7 @@ impl Method {
     }
 
     /// The same, to read it from another place.
-    pub fn secret_mut(&mut self) -> Option<&mut SecretSource> {
+    pub(crate) fn secret_mut(&mut self) -> Option<&mut SecretSource> {
         match self {
             Self::Token(source) => Some(source),
             Self::AppRole { secret_id, .. } => Some(secret_id),
@@ -153,7 +153,7 @@ impl Method {
 }
 
 /// Whether an address stays on this machine.
-pub fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),

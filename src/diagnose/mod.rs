@@ -2,8 +2,8 @@
 //!
 //! Must not know the command line, nor print.
 
-pub mod bundle;
-pub mod check;
-pub mod probe;
-pub mod status_text;
-pub mod storage;
+pub(crate) mod bundle;
+pub(crate) mod check;
+pub(crate) mod probe;
+pub(crate) mod status_text;
+pub(crate) mod storage;

@@ -9,7 +9,7 @@ use crate::clock::unix_seconds;
 use crate::display::ago;
 
 /// The text, with colours.
-pub fn status_text(status: &Status) -> String {
+pub(crate) fn status_text(status: &Status) -> String {
     let (phase, colour) = match status.phase {
         Phase::Ready => ("ready", AnsiColor::Green),
         Phase::Failed => ("failed", AnsiColor::Red),

@@ -24,7 +24,7 @@ pub(super) const KEY_BYTES: usize = 32;
 
 /// What a keyring file holds, decoded.
 #[derive(Clone)]
-pub struct Keyring {
+pub(crate) struct Keyring {
     /// A random name: two keyrings never share a key_id.
     pub id: String,
     /// Every version with its key.
@@ -55,7 +55,7 @@ struct VersionForm {
 
 /// Why a keyring cannot be used. The file is never changed after such an error.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyringError {
+pub(crate) enum KeyringError {
     /// The system refused.
     #[error("the keyring {path} cannot be {action}: {cause}")]
     Io {
@@ -88,7 +88,7 @@ pub enum KeyringError {
 
 impl Keyring {
     /// Reads the keyring at `path`, making one with a first version when there is no file.
-    pub fn open(path: &Path) -> Result<Self, KeyringError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, KeyringError> {
         match Self::read(path) {
             Err(KeyringError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                 let _lock = lock(path)?;
@@ -109,7 +109,7 @@ impl Keyring {
     }
 
     /// Adds a version to the keyring at `path`; returns its number.
-    pub fn rotate(path: &Path) -> Result<u32, KeyringError> {
+    pub(crate) fn rotate(path: &Path) -> Result<u32, KeyringError> {
         let _lock = lock(path)?;
         let mut keyring = Self::read(path)?;
         let version = keyring.add_version(path)?;
@@ -118,7 +118,7 @@ impl Keyring {
     }
 
     /// Reads the keyring at `path`.
-    pub fn read(path: &Path) -> Result<Self, KeyringError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, KeyringError> {
         let damaged = |what: String| KeyringError::Damaged { path: path.display().to_string(), what };
         let file = File::open(path).map_err(io_error(path, "opened"))?;
         let metadata = file.metadata().map_err(io_error(path, "read"))?;

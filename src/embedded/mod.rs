@@ -5,5 +5,5 @@
 mod keyring;
 mod service;
 
-pub use keyring::{Keyring, KeyringError};
-pub use service::EmbeddedService;
+pub(crate) use keyring::{Keyring, KeyringError};
+pub(crate) use service::EmbeddedService;

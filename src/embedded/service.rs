@@ -20,7 +20,7 @@ use crate::key_service::{
 const PREFIX: &str = "embedded:v";
 
 /// A keyring file as a key service.
-pub struct EmbeddedService {
+pub(crate) struct EmbeddedService {
     path: PathBuf,
     scope: KeyScope,
     loaded: Mutex<(Option<SystemTime>, Arc<Keyring>)>,
@@ -28,7 +28,7 @@ pub struct EmbeddedService {
 
 impl EmbeddedService {
     /// Opens the keyring at `path`, making it when it is not there.
-    pub fn open(path: PathBuf) -> Result<Self, KeyringError> {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, KeyringError> {
         let keyring = Keyring::open(&path)?;
         let scope = KeyScope { namespace: String::new(), mount: "embedded".into(), key: keyring.id.clone() };
         let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();

@@ -27,7 +27,7 @@ const MAX_REFUSAL: usize = 4096;
 
 /// Why the objects cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum EtcdError {
+pub(crate) enum EtcdError {
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be built: {0}")]
     Client(String),
@@ -49,7 +49,7 @@ pub enum EtcdError {
 
 /// Why an endpoint did not give an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusalKind {
+pub(crate) enum RefusalKind {
     /// No connection, or no answer in time.
     Transport,
     /// A certificate is not trusted, or one is missing.
@@ -67,7 +67,7 @@ pub enum RefusalKind {
 /// What an endpoint answered instead of objects.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{endpoint}: {text}")]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Which one.
     pub endpoint: String,
     /// What kind of refusal.
@@ -87,7 +87,7 @@ enum Refused {
 }
 
 /// An etcd cluster, read at the revision of the first answer.
-pub struct Etcd {
+pub(crate) struct Etcd {
     http: Client,
     endpoints: Vec<Url>,
     timeout: Duration,
@@ -98,7 +98,11 @@ pub struct Etcd {
 
 impl Etcd {
     /// Endpoints that are tried in turn, each page within `timeout`. `tls` is needed where one is https.
-    pub fn new(endpoints: Vec<Url>, tls: Option<ClientConfig>, timeout: Duration) -> Result<Self, EtcdError> {
+    pub(crate) fn new(
+        endpoints: Vec<Url>,
+        tls: Option<ClientConfig>,
+        timeout: Duration,
+    ) -> Result<Self, EtcdError> {
         let tls = tls.map_or_else(no_roots, Ok).map_err(|error| EtcdError::Client(error.to_string()))?;
         let http = Client::builder()
             .no_proxy()
@@ -114,17 +118,17 @@ impl Etcd {
     }
 
     /// The revision that everything is read at, once something was.
-    pub fn revision(&self) -> Option<u64> {
+    pub(crate) fn revision(&self) -> Option<u64> {
         self.revision
     }
 
     /// The endpoint that answered last.
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         self.endpoints.first().map(name).unwrap_or_default()
     }
 
     /// Hands every object below `prefix` to `sink`; how many there were.
-    pub async fn read(&mut self, prefix: &str, sink: &mut dyn Sink) -> Result<u64, EtcdError> {
+    pub(crate) async fn read(&mut self, prefix: &str, sink: &mut dyn Sink) -> Result<u64, EtcdError> {
         let end = after(prefix.as_bytes());
         let mut start = prefix.as_bytes().to_vec();
         let mut objects = 0;

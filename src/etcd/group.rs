@@ -4,7 +4,7 @@ use super::value::{Mode, Transformer};
 
 /// How an object stands to the current key, best first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub(crate) enum State {
     /// Under the current key_id.
     Current,
     /// Under KMS v2, while nobody said which key_id is the current one.
@@ -25,7 +25,7 @@ pub enum State {
 
 impl State {
     /// For people.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Current => "current".into(),
             Self::KmsV2 => "kms v2".into(),
@@ -39,7 +39,7 @@ impl State {
     }
 
     /// The stable name, for programs.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Current => "current",
             Self::KmsV2 => "kms_v2",
@@ -56,14 +56,14 @@ impl State {
     }
 
     /// Whether nothing is left to do for the object, as far as that is known.
-    pub fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Current | Self::KmsV2)
     }
 }
 
 /// What objects are counted by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group {
+pub(crate) struct Group {
     /// As kubectl names it.
     pub resource: String,
     /// How they stand.

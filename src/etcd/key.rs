@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// kube-apiserver's default for --etcd-prefix.
-pub const DEFAULT_ROOT: &str = "/registry";
+pub(crate) const DEFAULT_ROOT: &str = "/registry";
 
 /// Resources that are stored under another name: below the root, and as the API names them.
 const RENAMED: &[(&str, &str)] = &[
@@ -44,7 +44,7 @@ const BUILT_IN: &[&str] = &[
 
 /// What a key names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectKey<'a> {
+pub(crate) struct ObjectKey<'a> {
     /// `secrets`, or `certificates.cert-manager.io`: as kubectl and EncryptionConfiguration take it.
     pub resource: Cow<'a, str>,
     /// `namespace/name`, or the name alone.
@@ -53,7 +53,7 @@ pub struct ObjectKey<'a> {
 
 impl<'a> ObjectKey<'a> {
     /// Reads a key below `root`, or below any first segment.
-    pub fn parse(key: &'a str, root: &str) -> Self {
+    pub(crate) fn parse(key: &'a str, root: &str) -> Self {
         for (prefix, resource) in OPENSHIFT {
             if let Some(name) = key.strip_prefix(prefix) {
                 return Self { resource: (*resource).into(), name };
@@ -78,7 +78,7 @@ impl<'a> ObjectKey<'a> {
     }
 
     /// The name, unless it is a secret itself: OpenShift before 4.6 named a token's object by the token.
-    pub fn shown_name(&self) -> &'a str {
+    pub(crate) fn shown_name(&self) -> &'a str {
         let token = self.resource.ends_with("tokens.oauth.openshift.io");
         if token && !self.name.starts_with("sha256~") { "(withheld: a token)" } else { self.name }
     }
@@ -91,7 +91,7 @@ fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
 
 /// Below which prefix a resource of an EncryptionConfiguration is stored; `None` for a wildcard that no
 /// single prefix covers.
-pub fn prefix_of(resource: &str, root: &str) -> Option<String> {
+pub(crate) fn prefix_of(resource: &str, root: &str) -> Option<String> {
     let root = root.trim_end_matches('/');
     if resource == "*.*" {
         return Some(format!("{root}/"));

@@ -15,7 +15,7 @@ pub(super) const CHUNK: usize = 64 * 1024;
 
 /// In which form the objects came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// `etcdctl get -w json`.
     Json,
     /// `etcdctl get`: a key and a value in turn.
@@ -26,7 +26,7 @@ pub enum Form {
 
 /// Why the stream cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// Nothing came.
     #[error("nothing came: did etcdctl fail, or is nothing below its prefix?")]
     Empty,
@@ -71,7 +71,7 @@ pub enum ReadError {
 }
 
 /// Reads `input` to its end, handing each object to `sink`.
-pub fn read(mut input: impl Read, sink: &mut dyn Sink) -> Result<Form, ReadError> {
+pub(crate) fn read(mut input: impl Read, sink: &mut dyn Sink) -> Result<Form, ReadError> {
     let mut head = Vec::with_capacity(HEAD);
     input.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(ReadError::Io)?;
     let text = head.trim_ascii_start();

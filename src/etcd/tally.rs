@@ -15,11 +15,11 @@ const MAX_NAME: usize = 512;
 /// The resource, or the provider, of what is counted together.
 const FURTHER: &str = "(further)";
 /// The resource of a value without a key.
-pub const UNKNOWN: &str = "(unknown)";
+pub(crate) const UNKNOWN: &str = "(unknown)";
 
 /// What is known of the keys that values may be under.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub(crate) struct Known {
     /// The key_id that everything should be under, where it is known.
     pub current: Option<String>,
     /// Earlier key_ids of our keys, each with its name for people.
@@ -33,7 +33,7 @@ pub struct Known {
 
 /// The counts.
 #[derive(Debug)]
-pub struct Tally {
+pub(crate) struct Tally {
     known: Known,
     root: String,
     groups: BTreeMap<Group, u64>,
@@ -49,7 +49,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts nothing yet; names of the first `list` objects that are not good will be kept.
-    pub fn new(known: Known, root: &str, list: usize) -> Self {
+    pub(crate) fn new(known: Known, root: &str, list: usize) -> Self {
         Self {
             known,
             root: root.to_owned(),
@@ -65,7 +65,7 @@ impl Tally {
     }
 
     /// Counts one object.
-    pub fn add(&mut self, key: Option<&[u8]>, value: &[u8]) {
+    pub(crate) fn add(&mut self, key: Option<&[u8]>, value: &[u8]) {
         let key = key.map(String::from_utf8_lossy);
         let object = key.as_deref().map(|key| ObjectKey::parse(key, &self.root));
         let mut group = self.classify(Stored::parse(value));
@@ -139,43 +139,43 @@ impl Tally {
     }
 
     /// The key_id that everything should be under, where it is known.
-    pub fn current(&self) -> Option<&str> {
+    pub(crate) fn current(&self) -> Option<&str> {
         self.known.current.as_deref()
     }
 
     /// The groups in order, with the number of objects in each.
-    pub fn groups(&self) -> &BTreeMap<Group, u64> {
+    pub(crate) fn groups(&self) -> &BTreeMap<Group, u64> {
         &self.groups
     }
 
     /// How many objects were counted.
-    pub fn objects(&self) -> u64 {
+    pub(crate) fn objects(&self) -> u64 {
         self.objects
     }
 
     /// How many of them are left to do.
-    pub fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         self.objects - self.good
     }
 
     /// How many of them an API server that is restarted while the key service is away could not read; `None` when
     /// nobody knows which keys are kept.
-    pub fn unreadable_offline(&self) -> Option<u64> {
+    pub(crate) fn unreadable_offline(&self) -> Option<u64> {
         self.known.kept.as_ref().map(|_| self.unreadable_offline)
     }
 
     /// How many different key_ids there are under KMS v2, as far as they are told apart.
-    pub fn key_ids(&self) -> usize {
+    pub(crate) fn key_ids(&self) -> usize {
         self.key_ids.len()
     }
 
     /// The names of the first objects that are not good, or not readable in an outage.
-    pub fn list(&self) -> &[String] {
+    pub(crate) fn list(&self) -> &[String] {
         &self.list
     }
 
     /// Whether there were more groups than are told apart.
-    pub fn is_folded(&self) -> bool {
+    pub(crate) fn is_folded(&self) -> bool {
         self.groups.keys().any(|group| group.provider == FURTHER)
     }
 }

@@ -28,7 +28,7 @@ const MAX_KEY_ID: usize = 1024;
 
 /// The transformers before KMS v2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Transformer {
+pub(crate) enum Transformer {
     /// KMS v1.
     KmsV1,
     /// A local key, AES-CBC.
@@ -41,7 +41,7 @@ pub enum Transformer {
 
 impl Transformer {
     /// Its name in EncryptionConfiguration.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::KmsV1 => "kms v1",
             Self::AesCbc => "aescbc",
@@ -53,7 +53,7 @@ impl Transformer {
 
 /// What wrapped a DEK seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// The key service itself, as far as can be told.
     Direct,
     /// A local KEK, which the key service wrapped.
@@ -62,7 +62,7 @@ pub enum Mode {
 
 impl Mode {
     /// For people.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::LocalKek => "local KEK",
@@ -70,7 +70,7 @@ impl Mode {
     }
 
     /// The stable name, for programs.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::LocalKek => "local_kek",
@@ -80,7 +80,7 @@ impl Mode {
 
 /// A stored value, without anything secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub(crate) enum Stored {
     /// KMS v2.
     KmsV2 {
         /// The provider's name in EncryptionConfiguration.
@@ -117,7 +117,7 @@ struct EncryptedObject {
 
 impl Stored {
     /// Tells what `value` is.
-    pub fn parse(value: &[u8]) -> Self {
+    pub(crate) fn parse(value: &[u8]) -> Self {
         if let Some(rest) = value.strip_prefix(KMS_V2) {
             return kms_v2(rest).unwrap_or_else(Self::Unrecognised);
         }

@@ -19,13 +19,13 @@ const FORMAT: u32 = 1;
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// The versions that an agent with this runtime directory last knew of this key, and when each was made.
-pub fn saved_versions(runtime_dir: &Path, scope: &KeyScope) -> Option<KeyVersions> {
+pub(crate) fn saved_versions(runtime_dir: &Path, scope: &KeyScope) -> Option<KeyVersions> {
     IdentityFile::in_directory(runtime_dir).load(scope, 0).map(|(key, _)| key.versions)
 }
 
 /// The file.
 #[derive(Clone, Debug)]
-pub struct IdentityFile {
+pub(crate) struct IdentityFile {
     path: PathBuf,
 }
 
@@ -44,13 +44,13 @@ struct Saved {
 }
 
 impl IdentityFile {
-    pub fn in_directory(directory: &Path) -> Self {
+    pub(crate) fn in_directory(directory: &Path) -> Self {
         Self { path: directory.join("identity.json") }
     }
 
     /// What an earlier run saved for this key. A file that cannot be read is told and left out: an
     /// agent that does not start would be worse than one that has forgotten.
-    pub fn load(&self, scope: &KeyScope, epoch: u32) -> Option<(KnownKey, Option<BootTime>)> {
+    pub(crate) fn load(&self, scope: &KeyScope, epoch: u32) -> Option<(KnownKey, Option<BootTime>)> {
         let text = match files::read(&self.path, MAX_FILE) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -92,7 +92,7 @@ impl IdentityFile {
     }
 
     /// Replaces the file, whole or not at all.
-    pub fn save(&self, key: &KnownKey, last_contact: Option<BootTime>) -> io::Result<()> {
+    pub(crate) fn save(&self, key: &KnownKey, last_contact: Option<BootTime>) -> io::Result<()> {
         let saved = Saved {
             format: FORMAT,
             boot_id: boot_id(),

@@ -3,7 +3,7 @@
 //!
 //! Must not know gRPC, HTTP, or who reads the snapshot.
 
-pub mod identity;
+pub(crate) mod identity;
 mod observer;
 mod phase;
 mod publisher;
@@ -12,10 +12,10 @@ mod refresh;
 mod refresher;
 mod snapshot;
 
-pub use identity::IdentityFile;
-pub use observer::Observer;
-pub use phase::{Event, Rules, State};
-pub use publisher::{DecryptOnly, Message, Output, Publisher, ServiceId, render};
-pub use refresh::{Refresh, RefreshOutcome, RefreshRequests};
-pub use refresher::run as run_refresher;
-pub use snapshot::{Announce, Phase, Reason, ReasonKind, ServiceState, Snapshot};
+pub(crate) use identity::IdentityFile;
+pub(crate) use observer::Observer;
+pub(crate) use phase::{Event, Rules, State};
+pub(crate) use publisher::{DecryptOnly, Message, Output, Publisher, ServiceId, render};
+pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshRequests};
+pub(crate) use refresher::run as run_refresher;
+pub(crate) use snapshot::{Announce, Phase, Reason, ReasonKind, ServiceState, Snapshot};

@@ -34,7 +34,7 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_secs(5);
 
 /// The observer of one key service.
-pub struct Observer {
+pub(crate) struct Observer {
     pub id: ServiceId,
     pub key_service: Arc<dyn KeyService>,
     pub health: Health,
@@ -82,7 +82,7 @@ impl Watch {
 
 impl Observer {
     /// Watches for ever.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let now = Instant::now();
         let mut watch = Watch {
             version: self.version,

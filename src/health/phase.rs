@@ -29,7 +29,7 @@ const SEALED_CONFIRMATION: Duration = Duration::from_secs(5);
 
 /// What never changes during a run.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The key's place.
     pub scope: KeyScope,
     /// The epoch of our key_ids.
@@ -44,7 +44,7 @@ pub struct Rules {
 
 /// What was seen.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The key's versions were read.
     Described(KeyDescription),
     /// They could not be read.
@@ -68,7 +68,7 @@ pub enum Event {
 
 /// What the owner of the state does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     /// Write the identity down: it, or the time of the last contact, changed.
     SaveIdentity,
     /// Read the key's versions again soon: what was read may be a lagging replica's.
@@ -77,7 +77,7 @@ pub enum Effect {
 
 /// The agent's state.
 #[derive(Clone, Debug)]
-pub struct State {
+pub(crate) struct State {
     rules: Rules,
     /// The phase.
     pub phase: Phase,
@@ -109,7 +109,7 @@ pub struct State {
 
 impl State {
     /// The state of a start: with what an earlier run saved, or with nothing.
-    pub fn new(rules: Rules, saved: Option<(KnownKey, Option<BootTime>)>, now: BootTime) -> Self {
+    pub(crate) fn new(rules: Rules, saved: Option<(KnownKey, Option<BootTime>)>, now: BootTime) -> Self {
         let (key, last_contact) = match saved {
             Some((key, last_contact)) => (Some(key), last_contact),
             None => (None, None),
@@ -137,13 +137,13 @@ impl State {
     }
 
     /// Whether the key is another one than we know.
-    pub fn has_mismatch(&self) -> bool {
+    pub(crate) fn has_mismatch(&self) -> bool {
         self.mismatch.is_some()
     }
 
     /// Whether the key service refuses us beyond doubt: what it once unwrapped for us may not be used any longer,
     /// also while the key is another one than we know. That alone is no refusal: what is kept may be the only copy.
-    pub fn refuses(&self, now: BootTime) -> bool {
+    pub(crate) fn refuses(&self, now: BootTime) -> bool {
         match &self.wrap_fault {
             // One look may have met a server that is just starting.
             Some((error, _)) if error.kind() == ErrorKind::Sealed => {
@@ -298,7 +298,7 @@ impl State {
 }
 
 /// The state after `event`, and what to do about it.
-pub fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec<Effect>) {
+pub(super) fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec<Effect>) {
     let mut effects = Vec::new();
     match event {
         Event::Described(description) => {

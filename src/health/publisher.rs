@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Which key service an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceId {
+pub(crate) enum ServiceId {
     /// The one that wraps.
     Primary,
     /// One that only unwraps, by its number.
@@ -27,7 +27,7 @@ pub enum ServiceId {
 }
 
 /// An event on its way to the state.
-pub struct Message {
+pub(crate) struct Message {
     pub service: ServiceId,
     pub event: Event,
     /// Answered when the snapshot is published: whether a read should be repeated soon.
@@ -35,7 +35,7 @@ pub struct Message {
 }
 
 /// A key service that only unwraps, as the publisher keeps it.
-pub struct DecryptOnly {
+pub(crate) struct DecryptOnly {
     pub name: String,
     pub epoch: u32,
     pub key_service: Arc<dyn KeyService>,
@@ -47,7 +47,7 @@ pub struct DecryptOnly {
 }
 
 /// The owner of the state.
-pub struct Publisher {
+pub(crate) struct Publisher {
     pub state: State,
     pub primary: Arc<dyn KeyService>,
     pub decrypt_only: Vec<DecryptOnly>,
@@ -57,7 +57,7 @@ pub struct Publisher {
 }
 
 /// Where snapshots go.
-pub struct Output {
+pub(crate) struct Output {
     /// To whoever waits for this core.
     pub own: watch::Sender<Arc<Snapshot>>,
     /// To the views of the agent, while they show this core. Returns whether they do.
@@ -65,11 +65,11 @@ pub struct Output {
 }
 
 /// The cache of local KEKs, as far as the snapshot shows it; `None` while they are off.
-pub type LocalKeks = Option<Arc<Cache>>;
+pub(super) type LocalKeks = Option<Arc<Cache>>;
 
 impl Publisher {
     /// Takes events until nobody can send any more.
-    pub async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+    pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -177,7 +177,7 @@ impl Publisher {
 }
 
 /// The snapshot of a state as it is.
-pub fn render(
+pub(crate) fn render(
     state: &State,
     primary: &Arc<dyn KeyService>,
     decrypt_only: &[DecryptOnly],

@@ -26,7 +26,7 @@ pub struct Refresh {
 }
 
 /// The side that reads, and answers a request when the snapshot is new.
-pub type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
+pub(crate) type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
 /// How a refresh ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

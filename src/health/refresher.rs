@@ -15,7 +15,7 @@ const PACE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// Runs until the asking side is gone.
-pub async fn run(mut requests: RefreshRequests, observers: Vec<mpsc::Sender<oneshot::Sender<()>>>) {
+pub(crate) async fn run(mut requests: RefreshRequests, observers: Vec<mpsc::Sender<oneshot::Sender<()>>>) {
     let mut last: Option<Instant> = None;
     while let Some(first) = requests.recv().await {
         if let Some(last) = last {

@@ -27,7 +27,7 @@ impl fmt::Display for KeyScope {
 }
 
 /// Versions of a key and when each was made, in seconds since 1970 as the service tells it.
-pub type KeyVersions = BTreeMap<u32, i64>;
+pub(crate) type KeyVersions = BTreeMap<u32, i64>;
 
 /// Something about a key that an administrator should change.
 #[derive(Clone, Debug, PartialEq, Eq)]

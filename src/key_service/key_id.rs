@@ -14,11 +14,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::{KeyDescription, KeyScope, KeyVersions, KnownKey};
 
 /// How our ids begin; other plugins' ids do not.
-pub const PREFIX: &str = "v1.";
+pub(crate) const PREFIX: &str = "v1.";
 const DOMAIN: &[u8] = b"kms-plugin key_id";
 
 /// The key_id of one version.
-pub fn derive(scope: &KeyScope, version: u32, created: i64, epoch: u32) -> String {
+pub(crate) fn derive(scope: &KeyScope, version: u32, created: i64, epoch: u32) -> String {
     let (version, created, epoch) = (version.to_be_bytes(), created.to_be_bytes(), epoch.to_be_bytes());
     let trim = |path: &str| path.trim_matches('/').to_owned();
     let (namespace, mount) = (trim(&scope.namespace), trim(&scope.mount));
@@ -35,7 +35,7 @@ pub fn derive(scope: &KeyScope, version: u32, created: i64, epoch: u32) -> Strin
 
 /// What the agent knows of a key after `description`, given `versions`: every version ever seen.
 /// Ids of every epoch up to `epoch` are acceptable in Decrypt.
-pub fn known_key(
+pub(crate) fn known_key(
     scope: &KeyScope,
     description: &KeyDescription,
     versions: &KeyVersions,

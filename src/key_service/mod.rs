@@ -4,11 +4,11 @@
 
 mod error;
 mod key;
-pub mod key_id;
+pub(crate) mod key_id;
 mod service;
 mod state;
 
-pub use error::{ErrorKind, KeyServiceError};
-pub use key::{KeyDescription, KeyScope, KeyVersion, KeyVersions, KeyWarning, KnownKey};
-pub use service::KeyService;
-pub use state::{AddressState, TokenState};
+pub(crate) use error::{ErrorKind, KeyServiceError};
+pub(crate) use key::{KeyDescription, KeyScope, KeyVersion, KeyVersions, KeyWarning, KnownKey};
+pub(crate) use service::KeyService;
+pub(crate) use state::{AddressState, TokenState};

@@ -15,12 +15,12 @@ use tower::service_fn;
 use crate::proto::key_management_service_client::KeyManagementServiceClient;
 
 /// A KMS v2 client.
-pub type KmsClient = KeyManagementServiceClient<InterceptedService<Channel, WithTimeout>>;
+pub(crate) type KmsClient = KeyManagementServiceClient<InterceptedService<Channel, WithTimeout>>;
 
 /// Why the socket cannot be connected to.
 #[derive(Debug, thiserror::Error)]
 #[error("no KMS plugin answers on {socket}: is it running, and is --socket right?")]
-pub struct ConnectError {
+pub(crate) struct ConnectError {
     /// The socket.
     pub socket: PathBuf,
     /// Why not.
@@ -30,7 +30,7 @@ pub struct ConnectError {
 
 /// What the system or gRPC said.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectCause {
+pub(crate) enum ConnectCause {
     /// The system refused the connection.
     #[error(transparent)]
     Socket(#[from] io::Error),
@@ -41,14 +41,14 @@ pub enum ConnectCause {
 
 impl ConnectError {
     /// Whether this user may not connect.
-    pub fn is_permission_denied(&self) -> bool {
+    pub(crate) fn is_permission_denied(&self) -> bool {
         matches!(&self.cause, ConnectCause::Socket(cause) if cause.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 
 /// Sends the caller's deadline with every call, as kube-apiserver does.
 #[derive(Clone)]
-pub struct WithTimeout(Duration);
+pub(crate) struct WithTimeout(Duration);
 
 impl Interceptor for WithTimeout {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
@@ -61,7 +61,7 @@ impl Interceptor for WithTimeout {
 ///
 /// # Errors
 /// When nobody answers there, or this user may not connect.
-pub async fn connect(path: &Path, timeout: Duration) -> Result<KmsClient, ConnectError> {
+pub(crate) async fn connect(path: &Path, timeout: Duration) -> Result<KmsClient, ConnectError> {
     let error = |cause: ConnectCause| ConnectError { socket: path.to_path_buf(), cause };
     // Connecting by hand first: tonic hides the system's reason in a chain of its own.
     let first = UnixStream::connect(path).await.map_err(|cause| error(cause.into()))?;
@@ -82,6 +82,6 @@ pub async fn connect(path: &Path, timeout: Duration) -> Result<KmsClient, Connec
 }
 
 /// The path of a socket as people write it, with or without `unix://`.
-pub fn socket_path(text: &str) -> PathBuf {
+pub(crate) fn socket_path(text: &str) -> PathBuf {
     PathBuf::from(text.strip_prefix("unix://").unwrap_or(text))
 }

@@ -18,7 +18,7 @@ use crate::telemetry::metrics::{Metrics, UnderWay};
 
 /// What the service knows of the connection that a call came over.
 #[derive(Clone, Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The peer's user id (SO_PEERCRED, unix(7)); `None` when the kernel does not tell.
     pub uid: Option<u32>,
     announced: Arc<Mutex<Option<Arc<str>>>>,
@@ -30,18 +30,18 @@ impl Connection {
     }
 
     /// Notes what Status has just answered.
-    pub fn announce(&self, key_id: &Arc<str>) {
+    pub(crate) fn announce(&self, key_id: &Arc<str>) {
         *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(key_id.clone());
     }
 
     /// What Status answered last.
-    pub fn announced(&self) -> Option<Arc<str>> {
+    pub(crate) fn announced(&self) -> Option<Arc<str>> {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// A unix stream that tonic can ask for its [`Connection`].
-pub struct KmsStream {
+pub(crate) struct KmsStream {
     stream: UnixStream,
     connection: Connection,
     _counted: UnderWay,
@@ -102,14 +102,14 @@ impl KmsStream {
 /// The accepted connections, as the server takes them. Clones take from the same ones: a server that is started again
 /// goes on where the last one ended.
 #[derive(Clone)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     streams: Arc<Mutex<mpsc::Receiver<UnixStream>>>,
     metrics: Metrics,
 }
 
 impl Incoming {
     /// Connections that come through `streams`, counted by `metrics` while they are open.
-    pub fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics) -> Self {
+    pub(crate) fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics) -> Self {
         Self { streams: Arc::new(Mutex::new(streams)), metrics }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows key services and the snapshot; must not know Vault, HTTP, or who keeps the snapshot true.
 
-pub mod client;
+pub(crate) mod client;
 mod connection;
 mod decrypt;
 mod limits;
@@ -12,7 +12,7 @@ mod server;
 mod service;
 mod status;
 
-pub use connection::Incoming;
-pub use routing::{Link, Route, Routes, View};
-pub use server::serve;
-pub use service::{KmsService, MAX_MESSAGE};
+pub(crate) use connection::Incoming;
+pub(crate) use routing::{Link, Route, Routes, View};
+pub(crate) use server::serve;
+pub(crate) use service::{KmsService, MAX_MESSAGE};

@@ -19,7 +19,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Serves KMS v2 until `stopping`, and then until no call is under way.
-pub async fn serve(
+pub(crate) async fn serve(
     calls: Arc<KmsService>,
     incoming: Incoming,
     mut stopping: watch::Receiver<bool>,

@@ -22,7 +22,7 @@ use crate::telemetry::fold::Fold;
 use crate::telemetry::metrics::Metrics;
 
 /// Largest message that is read, in bytes: what the contract allows, and some room.
-pub const MAX_MESSAGE: usize = 64 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 /// The part of a caller's time that is kept for the way back.
 const MARGIN: Duration = Duration::from_millis(50);
 /// With a local KEK, the time for a look at a key that was not read yet.

@@ -23,7 +23,7 @@ struct Document {
 
 /// Resources, and the providers that read them; the first one writes.
 #[derive(Deserialize)]
-pub struct Rule {
+pub(crate) struct Rule {
     #[serde(default)]
     pub resources: Vec<String>,
     #[serde(default)]
@@ -32,7 +32,7 @@ pub struct Rule {
 
 /// One provider.
 #[derive(Deserialize)]
-pub struct Provider {
+pub(crate) struct Provider {
     pub kms: Option<Kms>,
     #[serde(flatten)]
     others: BTreeMap<String, IgnoredAny>,
@@ -41,7 +41,7 @@ pub struct Provider {
 /// A KMS provider.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kms {
+pub(crate) struct Kms {
     pub api_version: Option<String>,
     #[serde(default)]
     pub endpoint: String,
@@ -50,7 +50,7 @@ pub struct Kms {
 
 impl Provider {
     /// Its kind: kms, aescbc, identity and such.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self.kms {
             Some(_) => "kms",
             None => self.others.keys().next().map_or("another provider", String::as_str),
@@ -62,7 +62,7 @@ impl Provider {
 ///
 /// # Errors
 /// What is wrong with it, without a word of its content: it may hold keys.
-pub fn read(file: &Path) -> Result<Vec<Rule>, String> {
+pub(crate) fn read(file: &Path) -> Result<Vec<Rule>, String> {
     let mut text = Zeroizing::new(String::new());
     let opened = File::open(file).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
     opened.map_err(|error| format!("cannot be read: {error}"))?;

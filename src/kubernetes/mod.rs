@@ -1,3 +1,3 @@
 //! Kubernetes objects that the project reads and writes.
 
-pub mod encryption_configuration;
+pub(crate) mod encryption_configuration;

@@ -208,7 +208,7 @@ fn damaged_memory_is_given_up() {
     let (cache, scope) = (cache(), scope("k"));
     cache.adopt(key_version(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
     let (name, fd) = cache.lock().keys.descriptors().remove(0);
-    let mut memory = super::memory::SealedMemory::adopt(fd, 256 * 1024).unwrap();
+    let mut memory = crate::local_kek::memory::SealedMemory::adopt(fd, 256 * 1024).unwrap();
     memory.bytes_mut()[20] ^= 1;
     assert!(restarted(&cache, Some(POLICY)).lock().keys.is_empty());
     memory.bytes_mut()[20] ^= 1;

@@ -17,7 +17,7 @@ use crate::config::local_kek::Policy;
 /// longest makes way.
 const MAX_GROUPS: usize = 16;
 /// Bytes of memory that all of them take at most, kept out of the swap.
-pub const MAX_LOCKED: usize = MAX_GROUPS * LENGTH;
+pub(crate) const MAX_LOCKED: usize = MAX_GROUPS * LENGTH;
 
 /// All that is kept.
 #[derive(Default)]

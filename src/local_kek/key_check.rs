@@ -12,7 +12,7 @@ use crate::key_service::{ErrorKind, KeyDescription, KeyService, KeyServiceError,
 const CALL: Duration = Duration::from_secs(3);
 
 /// The keys in memory, and the epoch of our key_ids.
-pub struct KeyCheck {
+pub(crate) struct KeyCheck {
     pub keys: Arc<Cache>,
     pub epoch: u32,
 }
@@ -21,7 +21,12 @@ impl KeyCheck {
     /// Makes the local KEK for the key as it was read: nobody may be told of a new version before one can wrap
     /// under it without the key service. Where none can be made, the version that is `known` stays the latest for
     /// now, and the newer one only unwraps. True when all is as it was read.
-    pub async fn prepare(&self, key_service: &dyn KeyService, key: &mut KeyDescription, known: u32) -> bool {
+    pub(crate) async fn prepare(
+        &self,
+        key_service: &dyn KeyService,
+        key: &mut KeyDescription,
+        known: u32,
+    ) -> bool {
         let Some(created) = key.versions.get(&key.latest).copied() else { return true };
         let key_id = key_id::derive(key_service.scope(), key.latest, created, self.epoch);
         let (version, created) = (key.latest, Some(created));
@@ -49,7 +54,7 @@ impl KeyCheck {
     ///
     /// # Errors
     /// The key service's.
-    pub async fn try_unwrap(
+    pub(crate) async fn try_unwrap(
         &self,
         key_service: &dyn KeyService,
         key: &KeyDescription,

@@ -21,7 +21,7 @@ const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
 
 /// The memory.
-pub struct SealedMemory {
+pub(super) struct SealedMemory {
     fd: OwnedFd,
     map: MmapMut,
     locked: bool,
@@ -32,7 +32,7 @@ impl SealedMemory {
     ///
     /// # Errors
     /// When the kernel gives no memory.
-    pub fn create(name: &CStr, length: usize) -> io::Result<Self> {
+    pub(super) fn create(name: &CStr, length: usize) -> io::Result<Self> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let fd = memfd_create(name, flags | NOEXEC_SEAL).or_else(|_| memfd_create(name, flags))?;
         ftruncate(&fd, i64::try_from(length).map_err(io::Error::other)?)?;
@@ -44,7 +44,7 @@ impl SealedMemory {
     ///
     /// # Errors
     /// When it is not such memory, or not of this `length`.
-    pub fn adopt(fd: OwnedFd, length: usize) -> io::Result<Self> {
+    pub(super) fn adopt(fd: OwnedFd, length: usize) -> io::Result<Self> {
         let seals = SealFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GET_SEALS)?);
         if !seals.contains(SEALS) || seals.contains(SealFlag::F_SEAL_WRITE) {
             return Err(io::Error::other("it is not sealed as ours is"));
@@ -67,22 +67,22 @@ impl SealedMemory {
     }
 
     /// Whether it is kept out of the swap.
-    pub fn is_locked(&self) -> bool {
+    pub(super) fn is_locked(&self) -> bool {
         self.locked
     }
 
     /// What lies in it.
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.map
     }
 
     /// The same, to write.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.map
     }
 
     /// Overwrites all of it, also for whoever else has the descriptor.
-    pub fn wipe(&mut self) {
+    pub(super) fn wipe(&mut self) {
         self.map.zeroize();
     }
 }

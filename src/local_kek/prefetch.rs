@@ -32,7 +32,7 @@ impl<'a> Candidate<'a> {
 
 /// The outcome of a prefetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefetched {
+pub(crate) enum Prefetched {
     /// The key is in memory.
     Cached,
     /// Not now: its key service was not read yet, failed, or the key could not be cached.
@@ -43,7 +43,7 @@ pub enum Prefetched {
 
 /// Unwraps `key` by the first of `candidates` that can, and caches it. Key services in `failed` are not asked; one that
 /// fails is added.
-pub async fn prefetch(
+pub(crate) async fn prefetch(
     cache: &Cache,
     key: &WrappedKey,
     candidates: &[Candidate<'_>],

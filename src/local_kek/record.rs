@@ -59,11 +59,11 @@ impl Kind {
 
 /// SHA-256 of what a wrapped form is, its key_id and itself: finds a key, and may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub(super) [u8; 32]);
+pub(crate) struct Fingerprint(pub(super) [u8; 32]);
 
 impl Fingerprint {
     /// The fingerprint of a wrapped form under `key_id`. A local KEK has the same, whoever made it.
-    pub fn of(kind: Kind, key_id: &str, wrapped: &[u8]) -> Self {
+    pub(crate) fn of(kind: Kind, key_id: &str, wrapped: &[u8]) -> Self {
         let form: &[u8] = if kind == Kind::Seed { b"seed" } else { b"kek" };
         let hash = digest(&SHA256, &fields(&[DOMAIN, form, key_id.as_bytes(), wrapped]));
         let mut bytes = [0; 32];
@@ -72,7 +72,7 @@ impl Fingerprint {
     }
 
     /// 64 hexadecimal digits.
-    pub fn hex(&self) -> String {
+    pub(crate) fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

@@ -127,7 +127,7 @@ async fn who_waits_for_an_unwrap_shares_its_failure_and_who_comes_later_does_not
     assert_eq!(key_service.unwraps.load(Ordering::Relaxed), 1);
     assert!(ask().await.is_err());
     assert_eq!(key_service.unwraps.load(Ordering::Relaxed), 2);
-    assert!(cache.flights.0.lock().unwrap().is_empty());
+    assert!(cache.calls.0.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_caller_that_goes_away_holds_up_no_other() {
     let wrapped = key_service.wrap(1, &[7; 32], &data, soon()).await.unwrap();
     let ask = || cache.unwrap(&key_service, Kind::Kek, key_version(&key_service), &wrapped, soon());
     assert!(tokio::time::timeout(Duration::from_millis(10), ask()).await.is_err());
-    assert!(cache.flights.0.lock().unwrap().is_empty());
+    assert!(cache.calls.0.lock().unwrap().is_empty());
     assert_eq!(*ask().await.unwrap(), [7; 32]);
     assert_eq!(*ask().await.unwrap(), [7; 32]);
     assert_eq!(key_service.unwraps.load(Ordering::Relaxed), 2);

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 /// A credential: its name, and the file that it is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credential {
+pub(crate) struct Credential {
     pub name: String,
     /// `None` where the configuration names the credential only.
     pub file: Option<String>,
@@ -17,7 +17,7 @@ const SECRETS: [(&str, &str); 3] =
     [("secret_id_file", "secret-id"), ("password_file", "password"), ("token_file", "token")];
 
 /// Rewrites `config` so that every secret file is a credential; returns the credentials.
-pub fn by_credential(config: &mut Table) -> Vec<Credential> {
+pub(crate) fn by_credential(config: &mut Table) -> Vec<Credential> {
     let mut credentials = Vec::new();
     if let Some(Value::Table(vault)) = config.get_mut("vault") {
         of_vault(vault, "", &mut credentials);
@@ -35,7 +35,7 @@ pub fn by_credential(config: &mut Table) -> Vec<Credential> {
 }
 
 /// What is added to the names of a decrypt_only entry's secrets; names of credentials are plain.
-pub fn suffix(entry: &str) -> String {
+pub(crate) fn suffix(entry: &str) -> String {
     format!("-{}", entry.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 

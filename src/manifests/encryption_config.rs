@@ -11,7 +11,7 @@ use crate::cli::flags::ConfigFlags;
     after_help = "For kube-apiserver --encryption-provider-config. OpenShift's operators write this file \
                         themselves. The provider's name is a part of every value in etcd: never change it."
 )]
-pub struct EncryptionConfigArgs {
+pub(crate) struct EncryptionConfigArgs {
     /// Resources to encrypt; on OpenShift also routes.route.openshift.io,
     /// oauthaccesstokens.oauth.openshift.io and oauthauthorizetokens.oauth.openshift.io
     #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "secrets,configmaps")]
@@ -37,7 +37,7 @@ enum Identity {
     None,
 }
 
-pub fn render(args: &EncryptionConfigArgs) -> Result<String, Failure> {
+pub(crate) fn render(args: &EncryptionConfigArgs) -> Result<String, Failure> {
     let (_, settings) = super::configuration(&args.flags)?;
     let kms = json!({ "kms": {
         "apiVersion": "v2",

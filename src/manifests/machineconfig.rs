@@ -35,7 +35,7 @@ const DYNAMIC_USER: &str = include_str!("../../systemd/dropins/dynamic-user.conf
     after_help = "oc apply -f - < the output. It holds no secret, unless --include-secret names one: put the \
                         secret files on the nodes yourself, as root, mode 0600, before the rollout."
 )]
-pub struct MachineConfigArgs {
+pub(crate) struct MachineConfigArgs {
     /// How the binary comes to the nodes
     #[arg(long, value_enum)]
     way: Way,
@@ -83,7 +83,7 @@ struct Ignition {
     units: Vec<Value>,
 }
 
-pub fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
+pub(crate) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
     let (merged, settings) = super::configuration(&args.flags)?;
     let mut config: Table = merged.extract().map_err(|error| Failure::new(Exit::Config, error))?;
     on_our_socket(&settings.server.socket)?;

@@ -1,12 +1,12 @@
 //! What a cluster, a Vault or systemd needs, made from the node's configuration: manifests, policies, drop-ins.
 
-pub mod credentials;
-pub mod encryption_config;
-pub mod machineconfig;
-pub mod payload;
-pub mod policy;
-pub mod static_pod;
-pub mod unit_dropin;
+pub(crate) mod credentials;
+pub(crate) mod encryption_config;
+pub(crate) mod machineconfig;
+pub(crate) mod payload;
+pub(crate) mod policy;
+pub(crate) mod static_pod;
+pub(crate) mod unit_dropin;
 
 use serde_json::Value;
 

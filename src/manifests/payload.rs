@@ -18,7 +18,7 @@ const MAX_FILE: usize = 256 * 1024;
 
 /// A file that the configuration names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Anybody may read it.
     Public(PathBuf),
     /// It holds a secret, which has this name.
@@ -26,7 +26,7 @@ pub enum Place {
 }
 
 /// Every file that the configuration names, each once.
-pub fn places(settings: &Settings) -> Vec<Place> {
+pub(crate) fn places(settings: &Settings) -> Vec<Place> {
     let named = settings.decrypt_only.iter().map(|(name, service)| (suffix(name), service));
     let mut places = Vec::new();
     for (suffix, service) in std::iter::once((String::new(), &settings.primary)).chain(named) {
@@ -68,7 +68,7 @@ fn of_vault(vault: &Vault, suffix: &str) -> Vec<Place> {
 }
 
 /// A file for Ignition, with its contents in a data URL (RFC 2397).
-pub fn file(path: &str, mode: u32, contents: &[u8]) -> Value {
+pub(crate) fn file(path: &str, mode: u32, contents: &[u8]) -> Value {
     json!({
         "path": path,
         "mode": mode,
@@ -78,7 +78,7 @@ pub fn file(path: &str, mode: u32, contents: &[u8]) -> Value {
 }
 
 /// The contents of a file of this machine that goes into a manifest.
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let contents = std::fs::read(path).map_err(|error| {
         let message = format!(
             "{} is named by the configuration and cannot be read here; render on a machine that has it",

@@ -12,7 +12,7 @@ use crate::config::vault::Vault;
                         entries log in for themselves, each login has a part of its own: a policy each. Never \
                         grant `create` on the encrypt path: a deleted key would be made anew in silence."
 )]
-pub struct PolicyArgs {
+pub(crate) struct PolicyArgs {
     /// Also allow the token to renew itself: then a lease is renewed instead of a login made
     #[arg(long)]
     renew: bool,
@@ -27,7 +27,7 @@ struct Login<'a> {
     keys: Vec<(&'a str, &'a Vault)>,
 }
 
-pub fn render(args: &PolicyArgs) -> Result<String, Failure> {
+pub(crate) fn render(args: &PolicyArgs) -> Result<String, Failure> {
     let (_, settings) = super::configuration(&args.flags)?;
     let mut logins: Vec<Login<'_>> = Vec::new();
     let services = std::iter::once(("", &settings.primary))

@@ -15,7 +15,7 @@ use crate::cli::flags::ConfigFlags;
                         control plane node, with the configuration and the secrets in /etc/kms-plugin, mode 0600 \
                         and owned by root. For the agent under systemd, install the package instead."
 )]
-pub struct StaticPodArgs {
+pub(crate) struct StaticPodArgs {
     /// Image, by its digest: registry/name@sha256:…
     #[arg(long, value_parser = super::image_by_digest)]
     image: String,
@@ -26,7 +26,7 @@ pub struct StaticPodArgs {
     flags: ConfigFlags,
 }
 
-pub fn render(args: &StaticPodArgs) -> Result<String, Failure> {
+pub(crate) fn render(args: &StaticPodArgs) -> Result<String, Failure> {
     let (_, settings) = super::configuration(&args.flags)?;
     let Some(admin) = settings.server.admin.filter(|admin| admin.port() > 0) else {
         let message = "server.admin is off: the kubelet needs it for its probes";

@@ -9,7 +9,7 @@ use crate::cli::flags::ConfigFlags;
 #[command(after_help = "Put it into /etc/systemd/system/kms-plugin.service.d/50-credentials.conf, and \
                         `credential = \"NAME\"` in place of the secret's file into the configuration. For \
                         --encrypted: systemd-creds encrypt --name=NAME FILE FILE.cred")]
-pub struct UnitDropinArgs {
+pub(crate) struct UnitDropinArgs {
     /// Expect FILE.cred, encrypted by systemd-creds with the host's key or its TPM
     #[arg(long)]
     encrypted: bool,
@@ -17,7 +17,7 @@ pub struct UnitDropinArgs {
     flags: ConfigFlags,
 }
 
-pub fn render(args: &UnitDropinArgs) -> Result<String, Failure> {
+pub(crate) fn render(args: &UnitDropinArgs) -> Result<String, Failure> {
     let (merged, _) = super::configuration(&args.flags)?;
     let mut config = merged.extract().map_err(|error| Failure::new(Exit::Config, error))?;
     let credentials = by_credential(&mut config);
@@ -31,7 +31,7 @@ pub fn render(args: &UnitDropinArgs) -> Result<String, Failure> {
 }
 
 /// The lines of the drop-in.
-pub fn drop_in(credentials: &[Credential], encrypted: bool) -> String {
+pub(crate) fn drop_in(credentials: &[Credential], encrypted: bool) -> String {
     let mut text = String::from(
         "# Secrets of kms-plugin, handed over by systemd at each start (systemd.exec(5)): after a change,\n\
          # systemctl restart kms-plugin, which refuses no connection.\n[Service]\n",

@@ -21,10 +21,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Nobody takes the accepted connections any more: the server has ended.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the server takes no connections any more")]
-pub struct AcceptorEnded;
+pub(crate) struct AcceptorEnded;
 
 /// Where connections come from.
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     socket: Socket,
     listener: UnixListener,
     beat: Heartbeat,
@@ -39,7 +39,7 @@ enum Socket {
 
 impl Acceptor {
     /// Takes over the socket that systemd passed, or binds `path`.
-    pub fn open(path: &Path, passed: Option<StdListener>) -> Result<Self, SocketError> {
+    pub(crate) fn open(path: &Path, passed: Option<StdListener>) -> Result<Self, SocketError> {
         match passed {
             Some(listener) => {
                 tracing::info!("systemd passed the socket {}", path.display());
@@ -52,19 +52,19 @@ impl Acceptor {
     }
 
     /// Binds `path`.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         let bound = BoundSocket::bind(path)?;
         let listener = listen(&bound, path)?;
         Ok(Self { socket: Socket::Bound(bound), listener, beat: Heartbeat::new() })
     }
 
     /// The accept loop's heartbeat.
-    pub fn heartbeat(&self) -> Heartbeat {
+    pub(crate) fn heartbeat(&self) -> Heartbeat {
         self.beat.clone()
     }
 
     /// Accepts until `stopping`, or until nobody takes the connections any more.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         path: PathBuf,
         streams: mpsc::Sender<UnixStream>,

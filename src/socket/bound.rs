@@ -21,7 +21,7 @@ const MODE: u32 = 0o600;
 
 /// A bound socket; its file is removed on drop, if it is still ours.
 #[derive(Debug)]
-pub struct BoundSocket {
+pub(crate) struct BoundSocket {
     path: PathBuf,
     inode: (u64, u64),
     listener: UnixListener,
@@ -30,7 +30,7 @@ pub struct BoundSocket {
 impl BoundSocket {
     /// Binds `path` with mode 0600. Nobody can connect before the mode is right, and there is no moment
     /// at which the path is missing when a stale socket was there.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         let error = |action: &'static str| {
             let path = path.to_path_buf();
             move |cause: io::Error| SocketError::Io { path, action, cause }
@@ -77,12 +77,12 @@ impl BoundSocket {
     }
 
     /// The listener; non-blocking.
-    pub fn listener(&self) -> io::Result<UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 
     /// Whether the path still shows our socket: false when it was deleted or replaced.
-    pub fn in_place(&self) -> bool {
+    pub(crate) fn in_place(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
     }
 }

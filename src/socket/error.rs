@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// Another process answers on it.
     #[error(
         "{0}: another process serves on this socket; stop it first (under systemd: systemctl stop kms-plugin.socket kms-plugin.service; `fuser {0}` names it), or give this one another place"
@@ -41,7 +41,7 @@ pub enum SocketError {
 
 impl SocketError {
     /// A socket that systemd passed, and that cannot be used.
-    pub fn not_adopted(path: &Path, cause: io::Error) -> Self {
+    pub(crate) fn not_adopted(path: &Path, cause: io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), action: "taken over", cause }
     }
 }

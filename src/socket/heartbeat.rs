@@ -12,11 +12,11 @@ const STUCK: Duration = Duration::from_secs(10);
 /// The loop has not gone round for this long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("connections have not been accepted for {0:?}")]
-pub struct Stalled(pub Duration);
+pub(crate) struct Stalled(pub Duration);
 
 /// The time of the last round. Clones share it.
 #[derive(Clone)]
-pub struct Heartbeat(Arc<AtomicU64>);
+pub(crate) struct Heartbeat(Arc<AtomicU64>);
 
 impl Heartbeat {
     /// A heartbeat that has just beaten: the loop is about to start.
@@ -41,7 +41,7 @@ impl Heartbeat {
     ///
     /// # Errors
     /// For how long it has not.
-    pub fn within(&self, limit: Duration) -> Result<(), Stalled> {
+    pub(crate) fn within(&self, limit: Duration) -> Result<(), Stalled> {
         let age = self.age();
         if age <= limit { Ok(()) } else { Err(Stalled(age)) }
     }
@@ -50,7 +50,7 @@ impl Heartbeat {
     ///
     /// # Errors
     /// For how long it has not.
-    pub fn alive(&self) -> Result<(), Stalled> {
+    pub(crate) fn alive(&self) -> Result<(), Stalled> {
         self.within(STUCK)
     }
 }

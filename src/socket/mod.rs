@@ -7,7 +7,7 @@ mod bound;
 mod error;
 mod heartbeat;
 
-pub use acceptor::{Acceptor, AcceptorEnded};
-pub use bound::BoundSocket;
-pub use error::SocketError;
-pub use heartbeat::{Heartbeat, Stalled};
+pub(crate) use acceptor::{Acceptor, AcceptorEnded};
+pub(crate) use bound::BoundSocket;
+pub(crate) use error::SocketError;
+pub(crate) use heartbeat::{Heartbeat, Stalled};

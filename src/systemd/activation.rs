@@ -8,11 +8,11 @@ use std::os::unix::net::UnixListener;
 use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname, getsockopt, sockopt};
 
 /// The name of our socket's descriptor (`FileDescriptorName=` in the socket unit).
-pub const KMS: &str = "kms";
+pub(crate) const KMS: &str = "kms";
 
 /// What systemd passed.
 #[derive(Default)]
-pub struct Passed {
+pub(crate) struct Passed {
     /// The listening unix socket: the one called `kms`, or the only one. Non-blocking, whatever the unit says:
     /// a blocking one would stop a whole thread.
     pub listener: Option<UnixListener>,
@@ -24,7 +24,7 @@ pub struct Passed {
 ///
 /// # Errors
 /// When sockets were passed and none of them is a listening unix socket that can be ours.
-pub fn take(kept: &str) -> io::Result<Passed> {
+pub(crate) fn take(kept: &str) -> io::Result<Passed> {
     let mut passed = Vec::new();
     for (raw, name) in sd_notify::listen_fds_with_names()? {
         // SAFETY: systemd passes each descriptor open and to this process alone ($LISTEN_PID is checked),

@@ -3,6 +3,6 @@
 use std::path::PathBuf;
 
 /// Where the credential `name` lies, or `None` when systemd passed no credentials.
-pub fn path(name: &str) -> Option<PathBuf> {
+pub(crate) fn path(name: &str) -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| PathBuf::from(directory).join(name))
 }

@@ -1,6 +1,6 @@
 //! The only place that speaks to systemd. Must not know Vault, KMS or health.
 
-pub mod activation;
-pub mod credentials;
-pub mod notify;
-pub mod store;
+pub(crate) mod activation;
+pub(crate) mod credentials;
+pub(crate) mod notify;
+pub(crate) mod store;

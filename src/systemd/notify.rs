@@ -11,22 +11,22 @@ fn send(states: &[NotifyState<'_>]) {
 }
 
 /// The service starts, and may take this long until it is ready: the unit's own limit is extended by it.
-pub fn starting(at_most: Duration) {
+pub(crate) fn starting(at_most: Duration) {
     send(&[NotifyState::ExtendTimeoutUsec(micros(at_most))]);
 }
 
 /// The service serves. Says nothing of its state: whoever follows the state sends [`status`].
-pub fn ready() {
+pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
 /// The line that `systemctl status` shows.
-pub fn status(status: &str) {
+pub(crate) fn status(status: &str) {
     send(&[NotifyState::Status(status)]);
 }
 
 /// The configuration is being read again; [`ready`] ends that (`Type=notify-reload` wants the time).
-pub fn reloading() {
+pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "the monotonic clock cannot be read"),
@@ -34,17 +34,17 @@ pub fn reloading() {
 }
 
 /// The service ends, and may take this long: the unit's own limit is extended by it.
-pub fn stopping(at_most: Duration) {
+pub(crate) fn stopping(at_most: Duration) {
     send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros(at_most))]);
 }
 
 /// The service lives. To be sent more often than [`watchdog_interval`].
-pub fn alive() {
+pub(crate) fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
 /// How often systemd wants to hear that we live (`WatchdogSec=`), if it does.
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 

@@ -6,12 +6,12 @@ use std::os::fd::BorrowedFd;
 use sd_notify::NotifyState;
 
 /// Whether there is a systemd that could keep a descriptor.
-pub fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 /// Has systemd keep `fd` under `name`: at most 255 characters of ASCII, without a colon.
-pub fn keep(name: &str, fd: BorrowedFd<'_>) {
+pub(crate) fn keep(name: &str, fd: BorrowedFd<'_>) {
     // Without a poll: a descriptor is given up by name alone.
     let state = [NotifyState::FdStore, NotifyState::FdName(name)];
     if let Err(error) = sd_notify::notify_with_fds(&state, &[fd]) {
@@ -20,7 +20,7 @@ pub fn keep(name: &str, fd: BorrowedFd<'_>) {
 }
 
 /// Has systemd give up every descriptor of that name.
-pub fn give_up(name: &str) {
+pub(crate) fn give_up(name: &str) {
     if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]) {
         tracing::warn!("systemd could not be told to give up {name}: {error}");
     }

@@ -10,19 +10,19 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Counts lines by a label. Holds a bounded number of labels; beyond it, lines are not folded.
-pub struct Fold {
+pub(crate) struct Fold {
     seen: Mutex<HashMap<String, (Instant, u64)>>,
     most: usize,
 }
 
 impl Fold {
     /// A fold of at most `most` labels.
-    pub fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { seen: Mutex::default(), most }
     }
 
     /// Whether a line with this label is written now; if so, for how many occurrences it stands.
-    pub fn admit(&self, label: &str) -> Option<u64> {
+    pub(crate) fn admit(&self, label: &str) -> Option<u64> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((since, count)) = seen.get_mut(label) {
             *count += 1;

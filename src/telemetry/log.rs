@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::settings::{Log, LogTarget};
 
 /// Sets up logging for the process. A second call changes nothing.
-pub fn init(log: &Log) {
+pub(crate) fn init(log: &Log) {
     // Libraries log what they carry at their lower levels: only our own lines go below `warn`.
     let level = LevelFilter::from_level(log.level);
     let filter = Targets::new().with_target("kms_plugin", level).with_default(level.min(LevelFilter::WARN));

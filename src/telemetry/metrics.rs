@@ -20,7 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::clock::unix_seconds;
 
 /// The prefix of every metric.
-pub const PREFIX: &str = "kms_plugin";
+pub(crate) const PREFIX: &str = "kms_plugin";
 /// Upper bounds of the times, in seconds: from a call in memory to the API server's longest timeout.
 const BUCKETS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0, 10.0];
 

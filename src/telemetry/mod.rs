@@ -1,7 +1,7 @@
 //! Logging, to the journal with fields or to stderr in lines, and counting. Must not know the state.
 
-pub mod fold;
+pub(crate) mod fold;
 mod log;
-pub mod metrics;
+pub(crate) mod metrics;
 
-pub use log::init;
+pub(crate) use log::init;

@@ -12,7 +12,7 @@ use super::tls::{self, TlsError};
 
 /// A certificate's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFacts {
+pub(crate) struct CertificateFacts {
     /// Whose it is, as a distinguished name.
     pub subject: String,
     /// Who signed it.
@@ -30,7 +30,7 @@ impl CertificateFacts {
     ///
     /// # Errors
     /// When the file cannot be read or holds none.
-    pub fn of_file(path: &Path) -> Result<Vec<Self>, TlsError> {
+    pub(crate) fn of_file(path: &Path) -> Result<Vec<Self>, TlsError> {
         Ok(tls::certificates(path)?.iter().filter_map(Self::of).collect())
     }
 

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(1500);
 
 /// `sys/health`, as far as it is used.
 #[derive(Clone, Debug, Deserialize)]
-pub struct SysHealth {
+pub(crate) struct SysHealth {
     /// The cluster's id; a sealed server tells none.
     #[serde(default)]
     pub cluster_id: Option<String>,

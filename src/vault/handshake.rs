@@ -21,7 +21,7 @@ const MAX_CHAIN: usize = 16;
 
 /// What a handshake showed.
 #[derive(Clone, Debug)]
-pub struct Handshake {
+pub(crate) struct Handshake {
     /// The chain that the server presented, its own certificate first; empty when it came to none.
     pub chain: Vec<CertificateFacts>,
     /// Whether the handshake was completed, or why not.

@@ -28,14 +28,14 @@ use crate::telemetry::metrics::Metrics;
 const MADE_UP: &[u8] = b"vault:v1:bm90IGEgY2lwaGVydGV4dCBvZiBhbnkga2V5";
 
 /// Looks at one key service.
-pub struct Inspector {
+pub(crate) struct Inspector {
     vault: Vault,
     key_service: TransitService,
 }
 
 /// One address, taken apart.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// As shown to people.
     pub name: String,
     /// Its host, to resolve.
@@ -57,22 +57,22 @@ impl Inspector {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(vault: &Vault) -> Result<Self, TlsError> {
+    pub(crate) fn new(vault: &Vault) -> Result<Self, TlsError> {
         Ok(Self { vault: vault.clone(), key_service: TransitService::new(vault, Metrics::default())? })
     }
 
     /// Another key of the same cluster, with the same login.
-    pub fn beside(&self, vault: &Vault) -> Self {
+    pub(crate) fn beside(&self, vault: &Vault) -> Self {
         Self { vault: vault.clone(), key_service: self.key_service.beside(vault) }
     }
 
     /// The key service itself, with the token of [`Self::log_in`].
-    pub fn key_service(&self) -> &TransitService {
+    pub(crate) fn key_service(&self) -> &TransitService {
         &self.key_service
     }
 
     /// The addresses in their order.
-    pub fn targets(&self) -> Vec<Target> {
+    pub(crate) fn targets(&self) -> Vec<Target> {
         let target = |url: &url::Url| {
             let host = url.host_str().unwrap_or_default().to_owned();
             let name = self.vault.tls.server_name.clone().unwrap_or_else(|| host.clone());
@@ -90,7 +90,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When TLS cannot be set up at all.
-    pub async fn handshake(
+    pub(crate) async fn handshake(
         &self,
         address: SocketAddr,
         name: &str,
@@ -103,7 +103,11 @@ impl Inspector {
     ///
     /// # Errors
     /// When it does not answer as a server of ours.
-    pub async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, KeyServiceError> {
+    pub(crate) async fn health(
+        &self,
+        index: usize,
+        deadline: Deadline,
+    ) -> Result<SysHealth, KeyServiceError> {
         let client = &self.key_service.client;
         match client.addresses.get(index) {
             Some(address) => client.sys_health(address, deadline).await,
@@ -115,13 +119,13 @@ impl Inspector {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn login_id(&self) -> Result<String, KeyServiceError> {
+    pub(crate) fn login_id(&self) -> Result<String, KeyServiceError> {
         let fingerprint = login::method(&self.vault).fingerprint()?;
         Ok(fingerprint.salted(self.vault.login_scope().as_bytes()))
     }
 
     /// What an operator does when the login is refused.
-    pub fn login_remedy(&self) -> String {
+    pub(crate) fn login_remedy(&self) -> String {
         login::method(&self.vault).remedy()
     }
 
@@ -129,7 +133,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When the credentials cannot be read, or are refused, or nobody answers.
-    pub async fn log_in(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
+    pub(crate) async fn log_in(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
         let token = self.key_service.session.obtain(deadline).await?;
         self.key_service.session.held.send_modify(|held| held.token = Some(Arc::new(token)));
         Ok(())
@@ -139,7 +143,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When nobody answers.
-    pub async fn token(&self, deadline: Deadline) -> Result<Option<Lookup>, KeyServiceError> {
+    pub(crate) async fn token(&self, deadline: Deadline) -> Result<Option<Lookup>, KeyServiceError> {
         let token = self.key_service.session.token(deadline).await?;
         self.key_service.session.lookup(&token.secret, deadline).await
     }
@@ -148,7 +152,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When nobody answers.
-    pub async fn capabilities(
+    pub(crate) async fn capabilities(
         &self,
         paths: &[&str],
         deadline: Deadline,
@@ -178,7 +182,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When it may not, or the key is not there, or nobody answers.
-    pub async fn may_unwrap(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
+    pub(crate) async fn may_unwrap(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
         match self.key_service.unwrap(MADE_UP, &[], deadline).await {
             Err(error) if error.kind() == ErrorKind::BadCiphertext => Ok(()),
             // Too old a version: the key was looked at, so the policy allows it.
@@ -188,13 +192,13 @@ impl Inspector {
     }
 
     /// The rate limit that the first and the last answer told of, where they did.
-    pub fn quota(&self) -> Option<(Quota, Quota)> {
+    pub(crate) fn quota(&self) -> Option<(Quota, Quota)> {
         self.key_service.client.quota()
     }
 
     /// Gives the token back that [`Self::log_in`] made; one that somebody else made is left alone. The policy
     /// need not allow that: then it ends by itself.
-    pub async fn give_back(&self, deadline: Deadline) {
+    pub(crate) async fn give_back(&self, deadline: Deadline) {
         let session = &self.key_service.session;
         let Some(token) = session.current().filter(|_| session.method.logs_in()) else { return };
         let path = "auth/token/revoke-self";

@@ -21,11 +21,10 @@ mod token;
 mod transit;
 mod transport;
 
-pub use certificate::CertificateFacts;
-pub use cluster::SysHealth;
-pub use handshake::Handshake;
-pub use inspector::{Inspector, Target};
-pub use session::Lookup;
-pub use tls::{TlsError, client_config};
-pub use transit::TransitService;
-pub use transport::Quota;
+pub(crate) use certificate::CertificateFacts;
+pub(crate) use cluster::SysHealth;
+pub(crate) use handshake::Handshake;
+pub(crate) use inspector::{Inspector, Target};
+pub(crate) use session::Lookup;
+pub(crate) use tls::{TlsError, client_config};
+pub(crate) use transit::TransitService;

@@ -68,7 +68,7 @@ pub(super) struct Held {
 
 /// What the server says of a token (`auth/token/lookup-self`), as far as it is used.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Lookup {
+pub(crate) struct Lookup {
     /// Seconds until it ends; 0 is no end.
     pub ttl: u64,
     /// Whether it can be renewed.

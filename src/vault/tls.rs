@@ -21,7 +21,7 @@ const MAX_PEM: u64 = 4 * 1024 * 1024;
 /// Why TLS cannot be set up.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct TlsError {
+pub(crate) struct TlsError {
     message: String,
 }
 
@@ -30,7 +30,7 @@ fn error(message: String) -> TlsError {
 }
 
 /// The client configuration for `tls`.
-pub fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
     if tls.skip_verify {
         tracing::error!(
             "INSECURE: server certificates are not verified; whoever is in the way can read every DEK seed and take the token"

@@ -28,7 +28,7 @@ use crate::telemetry::metrics::Metrics;
 /// How a Transit ciphertext begins.
 const PREFIX: &str = "vault:v";
 /// A Transit key in Vault or OpenBao.
-pub struct TransitService {
+pub(crate) struct TransitService {
     pub(super) client: Arc<Client>,
     pub(super) session: Arc<Session>,
     /// Whether the session is another key_service's, which looks after it.
@@ -71,7 +71,7 @@ impl TransitService {
     ///
     /// # Errors
     /// When the CA file, the client certificate or its key cannot be used.
-    pub fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
+    pub(crate) fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
         let client = Arc::new(Client::new(vault, metrics)?);
         let session = Session::new(
             client.clone(),
@@ -84,7 +84,7 @@ impl TransitService {
 
     /// Another key of the same cluster, with the connections and the token of `self`: one login for both,
     /// so that a wrong secret-id is sent once, and a wrapped one opened once.
-    pub fn beside(&self, vault: &Vault) -> Self {
+    pub(crate) fn beside(&self, vault: &Vault) -> Self {
         Self::with(vault, self.client.clone(), self.session.clone(), true)
     }
 

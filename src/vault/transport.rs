@@ -52,7 +52,7 @@ impl Request<'_> {
 /// What a rate limit quota leaves, where the server says so in its answers
 /// (`enable_rate_limit_response_headers` of `sys/quotas/config`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
+pub(crate) struct Quota {
     /// Requests in one interval.
     pub limit: u64,
     /// Requests that are left in this one.

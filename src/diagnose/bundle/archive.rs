@@ -10,19 +10,19 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// An archive under construction: in memory, so that nothing half-made is left behind.
-pub struct Archive {
+pub(crate) struct Archive {
     directory: String,
     builder: tar::Builder<GzEncoder<Vec<u8>>>,
 }
 
 impl Archive {
     /// Everything in it is below `directory`.
-    pub fn new(directory: &str) -> Self {
+    pub(crate) fn new(directory: &str) -> Self {
         let encoder = GzEncoder::new(Vec::new(), Compression::default());
         Self { directory: directory.to_owned(), builder: tar::Builder::new(encoder) }
     }
 
-    pub fn add(&mut self, name: &str, text: &str) -> io::Result<()> {
+    pub(crate) fn add(&mut self, name: &str, text: &str) -> io::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o600);
@@ -32,7 +32,7 @@ impl Archive {
     }
 
     /// Writes it to `path`, mode 0600; a file that is there already is not touched.
-    pub fn write(self, path: &Path) -> io::Result<u64> {
+    pub(crate) fn write(self, path: &Path) -> io::Result<u64> {
         let bytes = self.builder.into_inner()?.finish()?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let written = file.write_all(&bytes).and_then(|()| file.sync_all());
@@ -44,7 +44,7 @@ impl Archive {
 }
 
 /// A name for a bundle of this node and moment, and of the directory in it.
-pub fn name() -> (String, PathBuf) {
+pub(crate) fn name() -> (String, PathBuf) {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();

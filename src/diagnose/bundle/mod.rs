@@ -1,4 +1,4 @@
 //! The support bundle.
 
-pub mod archive;
-pub mod redaction;
+pub(crate) mod archive;
+pub(crate) mod redaction;

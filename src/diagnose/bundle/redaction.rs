@@ -48,7 +48,7 @@ const PATTERNS: [&str; 11] = [
 ];
 
 /// Takes secrets out of text.
-pub struct Redaction {
+pub(crate) struct Redaction {
     known: Vec<Zeroizing<String>>,
     patterns: Vec<Regex>,
 }
@@ -58,7 +58,7 @@ impl Redaction {
     ///
     /// # Errors
     /// When a pattern does not compile: a bug, told in words.
-    pub fn new(secrets: &[Zeroizing<String>]) -> Result<Self, String> {
+    pub(crate) fn new(secrets: &[Zeroizing<String>]) -> Result<Self, String> {
         let compile = |pattern: &&str| RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build();
         let patterns: Result<Vec<_>, _> = PATTERNS.iter().map(compile).collect();
         let mut known: Vec<Zeroizing<String>> = secrets
@@ -73,7 +73,7 @@ impl Redaction {
     }
 
     /// The text without secrets.
-    pub fn apply(&self, text: &str) -> String {
+    pub(crate) fn apply(&self, text: &str) -> String {
         let mut text: Cow<'_, str> = Cow::Borrowed(text);
         for form in &self.known {
             if text.contains(form.as_str()) {
@@ -95,7 +95,7 @@ impl Redaction {
     }
 
     /// Whether a known secret is left in the text, in any form.
-    pub fn is_clean(&self, text: &str) -> bool {
+    pub(crate) fn is_clean(&self, text: &str) -> bool {
         !self.known.iter().any(|form| text.contains(form.as_str()))
     }
 }

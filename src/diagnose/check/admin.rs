@@ -8,7 +8,7 @@ use super::finding::{Check, Finding};
 use super::report::Report;
 use super::web::Web;
 
-pub async fn check(
+pub(crate) async fn check(
     address: Option<SocketAddr>,
     agent: &AgentView,
     web: &Web,

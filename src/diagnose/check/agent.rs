@@ -13,7 +13,7 @@ use crate::health::ReasonKind;
 use crate::key_service::{KeyDescription, KeyScope, KeyVersions};
 
 /// `/status` of the agent on this node, or why there is none.
-pub struct AgentView {
+pub(crate) struct AgentView {
     client: Client,
     status: Result<Status, ClientError>,
     /// A hash of the credentials that were refused, by key service.
@@ -22,7 +22,7 @@ pub struct AgentView {
 
 impl AgentView {
     /// Asks the agent with this runtime directory.
-    pub async fn read(runtime_dir: &Path, timeout: Duration) -> Self {
+    pub(crate) async fn read(runtime_dir: &Path, timeout: Duration) -> Self {
         let client = Client::new(runtime_dir, timeout);
         let status = client.status().await;
         let refused = client.refused_credentials().await.unwrap_or_default();
@@ -30,12 +30,12 @@ impl AgentView {
     }
 
     /// Whether a process has the private socket, and does not answer on it.
-    pub fn hangs(&self) -> bool {
+    pub(crate) fn hangs(&self) -> bool {
         self.status.as_ref().is_err_and(ClientError::is_hang)
     }
 
     /// Whether an agent answers.
-    pub fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         self.status.is_ok()
     }
 
@@ -44,23 +44,23 @@ impl AgentView {
     }
 
     /// The id that it announces.
-    pub fn key_id(&self) -> Option<&str> {
+    pub(crate) fn key_id(&self) -> Option<&str> {
         self.status()?.key_id()
     }
 
     /// Whether it announces this id now: a rotation may have been seen since it was read.
-    pub async fn announces(&self, announced: &str) -> bool {
+    pub(crate) async fn announces(&self, announced: &str) -> bool {
         let now = self.client.status().await.ok();
         self.key_id() == Some(announced) || now.as_ref().and_then(Status::key_id) == Some(announced)
     }
 
     /// Whether it tells the API server that something is wrong.
-    pub fn complains(&self) -> bool {
+    pub(crate) fn complains(&self) -> bool {
         self.status().is_some_and(|status| status.kms_status != KmsStatus::Ok)
     }
 
     /// What it was told when it sent these credentials, if they were refused: they are not sent once more.
-    pub fn refused_login(&self, name: &str, login_id: &str) -> Option<String> {
+    pub(crate) fn refused_login(&self, name: &str, login_id: &str) -> Option<String> {
         if self.refused.get(name).is_none_or(|refused| refused != login_id) {
             return None;
         }
@@ -72,23 +72,23 @@ impl AgentView {
     }
 
     /// Where its key is.
-    pub fn scope(&self) -> Option<KeyScope> {
+    pub(crate) fn scope(&self) -> Option<KeyScope> {
         Some(self.status()?.primary.key.as_ref()?.scope.clone())
     }
 
     /// The versions that it knows of this key, and when each was made.
-    pub fn versions(&self, scope: &KeyScope) -> Option<KeyVersions> {
+    pub(crate) fn versions(&self, scope: &KeyScope) -> Option<KeyVersions> {
         let key = self.status()?.primary.key.as_ref()?;
         (key.scope == *scope).then(|| key.versions.clone())
     }
 
     /// The version of its key.
-    pub fn version(&self) -> Option<u32> {
+    pub(crate) fn version(&self) -> Option<u32> {
         Some(self.status()?.primary.key.as_ref()?.version)
     }
 
     /// Tells what the agent says of itself.
-    pub fn judge(&self, report: &mut Report) {
+    pub(crate) fn judge(&self, report: &mut Report) {
         let status = match &self.status {
             Ok(status) => status,
             Err(why) if why.is_hang() => {
@@ -145,12 +145,12 @@ impl AgentView {
     }
 
     /// The state of its local KEKs: `None` where no agent answers, `Some(None)` when they are off.
-    pub fn local_keks(&self) -> Option<Option<&LocalKeks>> {
+    pub(crate) fn local_keks(&self) -> Option<Option<&LocalKeks>> {
         self.status().map(|status| status.offline.as_ref())
     }
 
     /// Whether the API server asked for data that no configured key can unwrap.
-    pub fn judge_data(&self, key: Option<&KeyDescription>, report: &mut Report) {
+    pub(crate) fn judge_data(&self, key: Option<&KeyDescription>, report: &mut Report) {
         let unreadable = self.status().map_or(0, |status| status.unreadable_key_ids);
         if unreadable == 0 {
             return;

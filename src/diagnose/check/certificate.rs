@@ -16,7 +16,7 @@ const SOON: i64 = 30 * 86_400;
 const WHY: &str = "the agent trusts no server that it cannot verify: it would hand its token and the DEK seeds to whoever is there";
 
 /// Tells what the handshake showed; whether it was completed.
-pub fn judge(
+pub(crate) fn judge(
     vault: &Vault,
     target: &Target,
     shaken: Result<Handshake, TlsError>,
@@ -70,7 +70,7 @@ fn issuers(vault: &Vault, chain: &[CertificateFacts]) -> Vec<CertificateFacts> {
 }
 
 /// Our own certificate, when it ended or will soon.
-pub fn of_client(shown: &str, path: &Path) -> Option<Finding> {
+pub(crate) fn of_client(shown: &str, path: &Path) -> Option<Finding> {
     let own = CertificateFacts::of_file(path).ok()?.into_iter().next()?;
     let (whose, left) = ending(&own)?;
     let remedy = format!("have a new one signed and write it to {shown}; it is taken up without a restart");

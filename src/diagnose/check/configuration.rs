@@ -9,7 +9,7 @@ use crate::config::ineffective::ineffective;
 use crate::config::{Merged, Settings};
 
 /// Reads it; `None` when it cannot be used, after telling why.
-pub fn check(flags: &ConfigFlags, units: &Units, report: &mut Report) -> Option<Settings> {
+pub(crate) fn check(flags: &ConfigFlags, units: &Units, report: &mut Report) -> Option<Settings> {
     let place = flags.file().display().to_string();
     let merged = match flags.merge() {
         Ok(merged) => merged,

@@ -38,7 +38,7 @@ struct Place {
 /// Where systemd's credentials can be read from outside of the service: as passed to the running one, else the
 /// files that its unit names. What is in neither place stays as it is. Whether such a place was found: then it
 /// is systemd that reads it, not the service.
-pub fn from_outside(vault: &mut Vault, units: &Units) -> bool {
+pub(crate) fn from_outside(vault: &mut Vault, units: &Units) -> bool {
     let place = |source: &mut SecretSource| {
         let SecretSource::Credential(name) = source else { return false };
         if systemd_credentials::path(name).is_some() {
@@ -76,7 +76,7 @@ fn places(vault: &Vault) -> Vec<Result<Place, String>> {
 
 /// Whether the files of a login can be used from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Readable {
+pub(crate) enum Readable {
     Yes,
     /// A credential that only the running service sees.
     Hidden,
@@ -84,7 +84,7 @@ pub enum Readable {
 }
 
 /// Looks at every file of one key service. `passed` is whether systemd reads the secret for the service.
-pub fn check(
+pub(crate) fn check(
     vault: &Vault,
     user: &Result<ServiceUser, String>,
     passed: bool,

@@ -15,7 +15,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// `slowest` is the slowest call to the key service that was seen.
-pub fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report) {
+pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report) {
     let shown = file.display().to_string();
     let fail = |seen: String, why: &str, remedy: String| {
         Finding::fail(Check::EncryptionConfig, &shown, seen, why, remedy)

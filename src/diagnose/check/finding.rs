@@ -7,7 +7,7 @@ use crate::health::ReasonKind;
 /// How bad it is; the order is that of severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// As it should be.
     Ok,
     /// Not tested; `seen` says why.
@@ -19,7 +19,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Skipped => "skip",
@@ -32,7 +32,7 @@ impl Outcome {
 /// What is looked at, in the order of the report. The names are stable: programs read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Check {
+pub(crate) enum Check {
     Configuration,
     Credentials,
     Dns,
@@ -56,7 +56,7 @@ pub enum Check {
 }
 
 impl Check {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
             Self::Credentials => "credentials",
@@ -82,7 +82,7 @@ impl Check {
     }
 
     /// The section of docs/troubleshooting.md that says more.
-    pub fn section(self) -> &'static str {
+    pub(crate) fn section(self) -> &'static str {
         match self {
             Self::Configuration => "the-configuration-is-invalid",
             Self::Credentials => "a-secret-file-cannot-be-used",
@@ -103,7 +103,7 @@ impl Check {
 }
 
 /// The section of docs/troubleshooting.md on each kind of reason that an agent gives.
-pub fn section_of(kind: ReasonKind) -> &'static str {
+pub(crate) fn section_of(kind: ReasonKind) -> &'static str {
     match kind {
         ReasonKind::Unreachable | ReasonKind::Sealed | ReasonKind::NoContact => "vault-is-away",
         ReasonKind::Denied | ReasonKind::KeyUnreadable => "vault-refuses",
@@ -116,7 +116,7 @@ pub fn section_of(kind: ReasonKind) -> &'static str {
 
 /// One line of the report.
 #[derive(Clone, Debug, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     pub check: Check,
     /// What it is about: an address, a path, a unit; empty when there is only one.
     pub subject: String,
@@ -135,15 +135,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub fn ok(check: Check, subject: impl Into<String>, seen: impl Into<String>) -> Self {
+    pub(crate) fn ok(check: Check, subject: impl Into<String>, seen: impl Into<String>) -> Self {
         Self::new(check, subject, Outcome::Ok, seen)
     }
 
-    pub fn skipped(check: Check, subject: impl Into<String>, because: impl Into<String>) -> Self {
+    pub(crate) fn skipped(check: Check, subject: impl Into<String>, because: impl Into<String>) -> Self {
         Self::new(check, subject, Outcome::Skipped, because)
     }
 
-    pub fn warn(
+    pub(crate) fn warn(
         check: Check,
         subject: impl Into<String>,
         seen: impl Into<String>,
@@ -153,7 +153,7 @@ impl Finding {
         Self::new(check, subject, Outcome::Warn, seen).told(why, remedy)
     }
 
-    pub fn fail(
+    pub(crate) fn fail(
         check: Check,
         subject: impl Into<String>,
         seen: impl Into<String>,
@@ -164,7 +164,7 @@ impl Finding {
     }
 
     /// The same with another section of docs/troubleshooting.md.
-    pub fn at(self, section: &str) -> Self {
+    pub(crate) fn at(self, section: &str) -> Self {
         Self { see: self.see.map(|_| format!("docs/troubleshooting.md#{section}")), ..self }
     }
 

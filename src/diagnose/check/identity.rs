@@ -6,7 +6,7 @@ use crate::display::date;
 use crate::key_service::{KeyScope, KeyVersions};
 
 /// Compares the versions that are there with those that were known.
-pub fn compare(scope: &KeyScope, now: &KeyVersions, known: &KeyVersions, report: &mut Report) {
+pub(crate) fn compare(scope: &KeyScope, now: &KeyVersions, known: &KeyVersions, report: &mut Report) {
     let subject = format!("{}/keys/{}", scope.mount, scope.key);
 
     let other = known.iter().find_map(|(version, before)| {

@@ -23,7 +23,7 @@ const LOST: &str = "without the key nothing can be wrapped, and what it wrapped 
 
 /// What was learnt of the key.
 #[derive(Default)]
-pub struct Learnt {
+pub(crate) struct Learnt {
     /// Where the key is, and what it is like.
     pub key: Option<(KeyScope, KeyDescription)>,
     /// The slowest call.
@@ -31,7 +31,7 @@ pub struct Learnt {
 }
 
 /// One key with the paths that are asked for.
-pub struct KeyCheck<'a> {
+pub(crate) struct KeyCheck<'a> {
     inspector: &'a Inspector,
     /// Whether it also wraps.
     wraps: bool,
@@ -47,7 +47,7 @@ struct Paths {
 }
 
 impl<'a> KeyCheck<'a> {
-    pub fn new(
+    pub(crate) fn new(
         vault: &Vault,
         inspector: &'a Inspector,
         wraps: bool,
@@ -66,7 +66,7 @@ impl<'a> KeyCheck<'a> {
     }
 
     /// `often` is whether the token may be used for more than a few calls.
-    pub async fn run(mut self, often: bool, report: &mut Report) -> Learnt {
+    pub(crate) async fn run(mut self, often: bool, report: &mut Report) -> Learnt {
         let paths = [&*self.paths.encrypt, &self.paths.decrypt, &self.paths.keys];
         self.policy.allow(self.inspector.capabilities(&paths, self.deadline()).await.ok().flatten());
         let described = self.inspector.key_service().describe(0, self.deadline()).await;

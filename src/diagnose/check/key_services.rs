@@ -18,7 +18,7 @@ use crate::key_service::KeyService as _;
 use crate::vault::Inspector;
 
 /// The checks of every key service, the one that wraps first.
-pub struct KeyServices<'a> {
+pub(crate) struct KeyServices<'a> {
     pub args: &'a CheckArgs,
     pub units: &'a Units,
     pub agent: &'a AgentView,
@@ -27,7 +27,7 @@ pub struct KeyServices<'a> {
 
 impl KeyServices<'_> {
     /// What was learnt of the key that wraps.
-    pub async fn check(&mut self, settings: &Settings, mut refusals: Refusals) -> Learnt {
+    pub(crate) async fn check(&mut self, settings: &Settings, mut refusals: Refusals) -> Learnt {
         let user = ServiceUser::of(self.units);
         let mut learnt = Learnt::default();
         let mut first: Option<(Inspector, bool)> = None;

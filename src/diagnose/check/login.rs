@@ -19,7 +19,7 @@ const SHORT: u64 = 60;
 const DAY: u64 = 86_400;
 
 /// Logs in at one key service; whether there is a token to go on with.
-pub async fn check(
+pub(crate) async fn check(
     name: &str,
     vault: &Vault,
     inspector: &Inspector,
@@ -72,7 +72,7 @@ pub async fn check(
 }
 
 /// The token of a login that succeeded; whether it may be used many times.
-pub async fn token(
+pub(crate) async fn token(
     name: &str,
     vault: &Vault,
     inspector: &Inspector,
@@ -141,7 +141,7 @@ fn judge(subject: &str, vault: &Vault, token: &Lookup) -> Finding {
 }
 
 /// How this login is called in the report.
-pub fn subject(name: &str, vault: &Vault) -> String {
+pub(crate) fn subject(name: &str, vault: &Vault) -> String {
     let mount = format!("auth/{}", vault.auth.mount);
     let place =
         if vault.auth_namespace.is_empty() { mount } else { format!("{}/{mount}", vault.auth_namespace) };

@@ -17,7 +17,7 @@ const WHY: &str = "the agent cannot use this address";
 const SKEW: i64 = 60;
 
 /// Looks at every address. Whether one of them is a server that can be used.
-pub async fn check(vault: &Vault, inspector: &Inspector, time: Duration, report: &mut Report) -> bool {
+pub(crate) async fn check(vault: &Vault, inspector: &Inspector, time: Duration, report: &mut Report) -> bool {
     let mut clusters: Vec<(String, String)> = Vec::new();
     let (mut usable, mut several) = (false, 0);
     for (index, target) in inspector.targets().into_iter().enumerate() {

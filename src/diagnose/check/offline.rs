@@ -14,7 +14,7 @@ use crate::admin::types::LocalKeks;
 use crate::local_kek::MAX_LOCKED;
 
 /// The section of docs/troubleshooting.md on keys that could reach a disk.
-pub const SWAPPED: &str = "the-keys-in-memory-can-be-swapped-out";
+pub(crate) const SWAPPED: &str = "the-keys-in-memory-can-be-swapped-out";
 /// Why the list of wrapped keys matters.
 const FORGETFUL: &str = "an agent that starts would not know which keys to have unwrapped ahead of an outage";
 /// Why keys should outlive the process.
@@ -22,7 +22,7 @@ const LOST: &str = "an agent that restarts in an outage has no keys then, and an
 const UNIT: &str = "kms-plugin.service";
 
 /// Looks at all that local KEKs need on this node.
-pub fn check(state_dir: &Path, units: &Units, agent: &AgentView, report: &mut Report) {
+pub(crate) fn check(state_dir: &Path, units: &Units, agent: &AgentView, report: &mut Report) {
     judge_state(state_dir, units, agent.runs(), report);
     judge_unit(units, report);
     match agent.local_keks() {

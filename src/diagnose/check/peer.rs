@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 const WHY: &str = "data that one node writes must be readable on every other";
 
 /// `peers` are base addresses of admin APIs, or files with what `kms-plugin status --output json` wrote there.
-pub async fn check(
+pub(crate) async fn check(
     peers: &[String],
     own: Option<(&str, u32)>,
     web: &Web,
@@ -74,7 +74,7 @@ fn file(path: &str) -> Result<Status, String> {
 }
 
 /// A status of an agent; `None` when it is something else. Every agent says its version and its phase.
-pub fn parse(text: &[u8]) -> Option<Status> {
+pub(crate) fn parse(text: &[u8]) -> Option<Status> {
     #[derive(Deserialize)]
     struct Always {
         #[serde(rename = "phase")]

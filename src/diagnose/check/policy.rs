@@ -8,7 +8,7 @@ use crate::key_service::{ErrorKind, KeyScope, KeyServiceError};
 const DENIED: &str = "the token's policy does not allow it";
 
 /// The rights to one key.
-pub struct Policy {
+pub(crate) struct Policy {
     /// The path of Encrypt, on which `create` is a danger.
     encrypt: String,
     /// The key that the running agent uses, where that is another one.
@@ -18,22 +18,22 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub fn new(encrypt: String, other: Option<KeyScope>) -> Self {
+    pub(crate) fn new(encrypt: String, other: Option<KeyScope>) -> Self {
         Self { encrypt, other, allowed: None }
     }
 
     /// What `sys/capabilities-self` answered, if it may be asked.
-    pub fn allow(&mut self, allowed: Option<BTreeMap<String, Vec<String>>>) {
+    pub(crate) fn allow(&mut self, allowed: Option<BTreeMap<String, Vec<String>>>) {
         self.allowed = allowed;
     }
 
     /// Whether the token may ask for its rights.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.allowed.is_some()
     }
 
     /// What the token may do at `path`, by its capabilities, or by the use that was made of it.
-    pub fn judge(&self, path: &str, needed: &[&str], used: Option<&KeyServiceError>) -> Finding {
+    pub(crate) fn judge(&self, path: &str, needed: &[&str], used: Option<&KeyServiceError>) -> Finding {
         let granted = self.allowed.as_ref().and_then(|allowed| allowed.get(path));
         let needs = needed.first().copied().unwrap_or_default();
         let fail = |seen: String| {
@@ -84,7 +84,7 @@ impl Policy {
     }
 
     /// A running agent with another key makes a mistake in this configuration likelier than one in Vault.
-    pub fn remedy(&self, remedy: &str) -> String {
+    pub(crate) fn remedy(&self, remedy: &str) -> String {
         match &self.other {
             Some(other) => format!(
                 "the running agent uses {other}: if that is the key that is meant, correct vault.transit (and vault.namespace) in this configuration; if not, {remedy}"

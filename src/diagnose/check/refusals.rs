@@ -25,14 +25,14 @@ const FILE: &str = "refused.json";
 
 /// Refused logins of the last minutes.
 #[derive(Debug, Default)]
-pub struct Refusals {
+pub(crate) struct Refusals {
     directory: PathBuf,
     list: Vec<Refused>,
 }
 
 /// One login that was refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// A hash of the credentials and of where they were sent.
     login_id: String,
     at: i64,
@@ -41,14 +41,14 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         Duration::from_secs(u64::try_from(unix_seconds() - self.at).unwrap_or_default())
     }
 }
 
 impl Refusals {
     /// Those of earlier runs, for the agent with this runtime directory.
-    pub fn load(runtime_dir: &Path) -> Self {
+    pub(crate) fn load(runtime_dir: &Path) -> Self {
         let mut name = runtime_dir.as_os_str().to_owned();
         name.push("-check");
         let directory = PathBuf::from(name);
@@ -59,11 +59,11 @@ impl Refusals {
         Self { directory, list: list.into_iter().filter(fresh).collect() }
     }
 
-    pub fn find(&self, login_id: &str) -> Option<&Refused> {
+    pub(crate) fn find(&self, login_id: &str) -> Option<&Refused> {
         self.list.iter().find(|refused| refused.login_id == login_id)
     }
 
-    pub fn remember(&mut self, login_id: String, error: &KeyServiceError) -> Result<(), String> {
+    pub(crate) fn remember(&mut self, login_id: String, error: &KeyServiceError) -> Result<(), String> {
         let (seen, remedy) = (error.to_string(), error.remedy().to_owned());
         self.list.push(Refused { login_id, at: unix_seconds(), seen, remedy });
         let surplus = self.list.len().saturating_sub(MAX_REMEMBERED);

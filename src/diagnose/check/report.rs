@@ -13,7 +13,7 @@ const INDENT: usize = 24;
 const NARROW: usize = 60;
 
 /// Findings, and how they are shown.
-pub struct Report {
+pub(crate) struct Report {
     findings: Vec<Finding>,
     /// Whether each finding is printed when it is made: a dead address takes seconds.
     live: bool,
@@ -22,11 +22,11 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(live: bool) -> Self {
+    pub(crate) fn new(live: bool) -> Self {
         Self { findings: Vec::new(), live, closed: None }
     }
 
-    pub fn add(&mut self, finding: Finding) {
+    pub(crate) fn add(&mut self, finding: Finding) {
         if self.live
             && self.closed.is_none()
             && let Err(failure) = report::styled(&text(&finding, report::width()))
@@ -36,7 +36,7 @@ impl Report {
         self.findings.push(finding);
     }
 
-    pub fn worst(&self) -> Outcome {
+    pub(crate) fn worst(&self) -> Outcome {
         let judged = self.findings.iter().map(|finding| finding.outcome);
         judged.filter(|outcome| *outcome != Outcome::Skipped).max().unwrap_or(Outcome::Ok)
     }
@@ -46,14 +46,14 @@ impl Report {
     }
 
     /// The last line for people.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let [failed, warned, skipped, good] =
             [Outcome::Fail, Outcome::Warn, Outcome::Skipped, Outcome::Ok].map(|outcome| self.count(outcome));
         let warnings = if warned == 1 { "warning" } else { "warnings" };
         format!("{failed} failed, {warned} {warnings}, {good} ok, {skipped} not tested")
     }
 
-    pub fn show(&mut self, output: Output) -> Result<(), Failure> {
+    pub(crate) fn show(&mut self, output: Output) -> Result<(), Failure> {
         if let Some(failure) = self.closed.take() {
             return Err(failure);
         }
@@ -63,7 +63,7 @@ impl Report {
         }
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "worst": self.worst(),
@@ -76,7 +76,7 @@ impl Report {
     }
 
     /// All of it as plain text.
-    pub fn plain(&self) -> String {
+    pub(crate) fn plain(&self) -> String {
         let lines: String = self.findings.iter().map(|finding| text(finding, None)).collect();
         anstream::adapter::strip_str(&format!("{lines}\n{}\n", self.summary())).to_string()
     }

@@ -14,7 +14,7 @@ use super::unit::Units;
 use crate::config::DEFAULT_RUNTIME_DIR;
 
 /// Anybody but root, and the agent itself, sees too little.
-pub fn check(report: &mut Report) {
+pub(crate) fn check(report: &mut Report) {
     let user = nix::unistd::geteuid();
     if !user.is_root() && !is_agents(user.as_raw()) {
         report.add(Finding::warn(
@@ -34,7 +34,7 @@ fn is_agents(uid: u32) -> bool {
 
 /// Who reads the files in the end.
 #[derive(Clone, Debug)]
-pub struct ServiceUser {
+pub(crate) struct ServiceUser {
     pub name: String,
     uid: u32,
     gids: Vec<u32>,
@@ -47,7 +47,7 @@ const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 impl ServiceUser {
     /// The unit's user; without a unit, whoever runs this. `Err` when the unit's user cannot be known.
-    pub fn of(units: &Units) -> Result<Self, String> {
+    pub(crate) fn of(units: &Units) -> Result<Self, String> {
         let named = units.user().filter(|_| !units.has_dynamic_user());
         let found = match named {
             Some(name) => User::from_name(name),
@@ -87,7 +87,7 @@ impl ServiceUser {
     }
 
     /// `Err` names what stands in the way: the file, or a directory above it.
-    pub fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
+    pub(crate) fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
         if let Some(hidden) = HIDDEN.iter().find(|hidden| self.sandboxed && path.starts_with(hidden)) {
             return Err(PathBuf::from(hidden));
         }
@@ -101,7 +101,7 @@ impl ServiceUser {
     }
 
     /// The same of a directory that files are made in.
-    pub fn may_write_in(&self, directory: &Path) -> Result<(), PathBuf> {
+    pub(crate) fn may_write_in(&self, directory: &Path) -> Result<(), PathBuf> {
         let above: Vec<&Path> = directory.ancestors().skip(1).collect();
         let in_the_way = above.into_iter().rev().find(|above| !self.has(above, 0o1));
         match in_the_way {

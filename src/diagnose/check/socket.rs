@@ -21,7 +21,7 @@ const LISTENING: u32 = 0x1_0000;
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
 /// `wanted` is whether an agent should be there; `expected` the key_id that this configuration leads to.
-pub async fn check(
+pub(crate) async fn check(
     path: &Path,
     agent: &AgentView,
     wanted: bool,

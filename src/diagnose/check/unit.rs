@@ -21,7 +21,7 @@ const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileStat
 const DEAD: &str =
     "without the agent, the API server can neither read nor write Secrets that it does not have in memory";
 /// Where systemd shows root the credentials of the running service.
-pub const PASSED: &str = "/run/credentials/kms-plugin.service";
+pub(crate) const PASSED: &str = "/run/credentials/kms-plugin.service";
 /// Variables that are configuration: ours, and those of the plugins whose flags are accepted.
 const PREFIXES: [&str; 3] = ["KMS_PLUGIN_", "VAULT_KMS_", "VAULT_KUBE_KMS_"];
 /// What our unit sets by itself.
@@ -29,7 +29,7 @@ const OWN_VARIABLE: &str = "KMS_PLUGIN_BOOT_ID=";
 
 /// The properties of both units; empty where systemd does not run, or knows no such unit.
 #[derive(Debug, Default)]
-pub struct Units {
+pub(crate) struct Units {
     service: BTreeMap<String, String>,
     socket: BTreeMap<String, String>,
     /// The files of the credentials that the service is passed. As text: systemctl 252 cannot show the property.
@@ -39,7 +39,7 @@ pub struct Units {
 }
 
 impl Units {
-    pub async fn read() -> Self {
+    pub(crate) async fn read() -> Self {
         if !external::systemd_runs() {
             return Self { unknown: Some("systemd does not run here".into()), ..Self::default() };
         }
@@ -57,16 +57,16 @@ impl Units {
     }
 
     /// Whether systemd knows our service.
-    pub fn is_installed(&self) -> bool {
+    pub(crate) fn is_installed(&self) -> bool {
         matches!(Self::get(&self.service, "LoadState"), "loaded" | "masked")
     }
 
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         Self::get(&self.service, "ActiveState") == "active"
     }
 
     /// The user that the service runs as; `None` when no unit says so.
-    pub fn user(&self) -> Option<&str> {
+    pub(crate) fn user(&self) -> Option<&str> {
         Some(Self::get(&self.service, "User")).filter(|user| !user.is_empty())
     }
 
@@ -77,12 +77,12 @@ impl Units {
     }
 
     /// How many descriptors systemd keeps for the service; `None` when no unit says so.
-    pub fn kept_descriptors(&self) -> Option<u64> {
+    pub(crate) fn kept_descriptors(&self) -> Option<u64> {
         Self::get(&self.service, "FileDescriptorStoreMax").parse().ok()
     }
 
     /// How many bytes of memory the service may keep out of the swap; `None` when no unit says so.
-    pub fn lockable_memory(&self) -> Option<u64> {
+    pub(crate) fn lockable_memory(&self) -> Option<u64> {
         match Self::get(&self.service, "LimitMEMLOCK") {
             "infinity" => Some(u64::MAX),
             bytes => bytes.parse().ok(),
@@ -90,24 +90,24 @@ impl Units {
     }
 
     /// Whether that user exists only while the service runs.
-    pub fn has_dynamic_user(&self) -> bool {
+    pub(crate) fn has_dynamic_user(&self) -> bool {
         Self::get(&self.service, "DynamicUser") == "yes"
     }
 
     /// The file that the unit passes as this credential.
-    pub fn credential_source(&self, name: &str) -> Option<&str> {
+    pub(crate) fn credential_source(&self, name: &str) -> Option<&str> {
         self.credentials.get(name).map(String::as_str)
     }
 
     /// Every file that holds a credential of the service: those that its unit names, and those of the running one.
-    pub fn passed_credentials(&self) -> Vec<PathBuf> {
+    pub(crate) fn passed_credentials(&self) -> Vec<PathBuf> {
         let running = std::fs::read_dir(PASSED).into_iter().flatten().filter_map(Result::ok);
         let named = self.credentials.values().map(PathBuf::from);
         named.chain(running.map(|entry| entry.path())).collect()
     }
 
     /// What the unit sets that a command in a shell does not see.
-    pub fn own_settings(&self) -> Vec<String> {
+    pub(crate) fn own_settings(&self) -> Vec<String> {
         let variables = Self::get(&self.service, "Environment")
             .split_whitespace()
             .map(|word| word.trim_start_matches('"'))
@@ -124,7 +124,7 @@ impl Units {
     }
 
     /// `agent` is whether one answers, however it was started.
-    pub fn judge(&self, agent: bool, report: &mut Report) {
+    pub(crate) fn judge(&self, agent: bool, report: &mut Report) {
         if let Some(why) = &self.unknown {
             report.add(Finding::skipped(Check::Service, SERVICE, why.clone()));
             return;
@@ -191,7 +191,7 @@ impl Units {
     }
 
     /// Whether the agent should be running by now.
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.is_installed() && (self.is_enabled() || self.is_active())
     }
 

@@ -10,12 +10,12 @@ use crate::admin::types::Status;
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// A client without a proxy from the environment.
-pub struct Web {
+pub(crate) struct Web {
     http: Result<reqwest::Client, String>,
 }
 
 impl Web {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let told = |error: &dyn std::error::Error| format!("no HTTP client can be made: {error}");
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -33,7 +33,7 @@ impl Web {
     }
 
     /// `/status` below `base`, of an agent.
-    pub async fn status(&self, base: &str, time: Duration) -> Result<Status, String> {
+    pub(crate) async fn status(&self, base: &str, time: Duration) -> Result<Status, String> {
         let http = self.http.as_ref().map_err(Clone::clone)?;
         let asked = async {
             let url = format!("{}/status", base.trim_end_matches('/'));

@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 1024;
 const MAX_ANNOTATIONS: usize = 32 * 1024;
 
 /// What one round trip took, and the key_id that it met.
-pub struct RoundTrip {
+pub(crate) struct RoundTrip {
     pub encrypt: Duration,
     pub decrypt: Duration,
     pub key_id: String,
@@ -27,7 +27,7 @@ pub struct RoundTrip {
 }
 
 /// Asks for the status once, and notes what is wrong with it.
-pub async fn status(client: &mut KmsClient, report: &mut Report) {
+pub(crate) async fn status(client: &mut KmsClient, report: &mut Report) {
     let started = Instant::now();
     match client.status(StatusRequest {}).await {
         Ok(answer) => {
@@ -57,7 +57,7 @@ pub async fn status(client: &mut KmsClient, report: &mut Report) {
 }
 
 /// Status, Encrypt and Decrypt on one connection; everything must be right.
-pub async fn first_round_trip(client: &mut KmsClient) -> Result<RoundTrip, String> {
+pub(crate) async fn first_round_trip(client: &mut KmsClient) -> Result<RoundTrip, String> {
     let status = client.status(StatusRequest {}).await;
     let status = status.map_err(|status| format!("Status failed: {}", status.message()))?.into_inner();
     if status.healthz != "ok" {
@@ -71,7 +71,7 @@ pub async fn first_round_trip(client: &mut KmsClient) -> Result<RoundTrip, Strin
 }
 
 /// Runs `count` round trips, `concurrency` at once.
-pub async fn round_trips(
+pub(crate) async fn round_trips(
     client: &KmsClient,
     count: u64,
     concurrency: u64,

@@ -1,4 +1,4 @@
 //! The engine of `probe`.
 
-pub mod measure;
-pub mod result;
+pub(crate) mod measure;
+pub(crate) mod result;

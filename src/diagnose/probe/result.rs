@@ -12,25 +12,25 @@ const MAX_ERRORS: usize = 20;
 
 /// Times and errors of one worker.
 #[derive(Default)]
-pub struct Samples {
+pub(crate) struct Samples {
     encrypt: Vec<Duration>,
     decrypt: Vec<Duration>,
     errors: BTreeMap<String, u64>,
 }
 
 impl Samples {
-    pub fn add(&mut self, trip: &RoundTrip) {
+    pub(crate) fn add(&mut self, trip: &RoundTrip) {
         self.encrypt.push(trip.encrypt);
         self.decrypt.push(trip.decrypt);
     }
 
-    pub fn wrong(&mut self, error: String) {
+    pub(crate) fn wrong(&mut self, error: String) {
         count(&mut self.errors, error, 1);
     }
 }
 
 /// The whole run.
-pub struct Report {
+pub(crate) struct Report {
     socket: PathBuf,
     requested: u64,
     concurrency: u64,
@@ -43,7 +43,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(socket: &Path, requested: u64, concurrency: u64) -> Self {
+    pub(crate) fn new(socket: &Path, requested: u64, concurrency: u64) -> Self {
         Self {
             socket: socket.to_path_buf(),
             requested,
@@ -58,12 +58,12 @@ impl Report {
     }
 
     /// Notes something wrong.
-    pub fn wrong(&mut self, error: String) {
+    pub(crate) fn wrong(&mut self, error: String) {
         self.samples.wrong(error);
     }
 
     /// Takes a worker's samples over.
-    pub fn take(&mut self, other: Samples) {
+    pub(crate) fn take(&mut self, other: Samples) {
         self.samples.encrypt.extend(other.encrypt);
         self.samples.decrypt.extend(other.decrypt);
         for (error, times) in other.errors {
@@ -76,12 +76,12 @@ impl Report {
     }
 
     /// What makes the exit code non-zero.
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let failures = self.failures();
         (failures > 0).then(|| format!("{failures} checks of {} failed", self.socket.display()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = format!("socket   {}\n", self.socket.display());
         if !self.version.is_empty() {
             let time = millis(self.status_time);
@@ -110,7 +110,7 @@ impl Report {
         text
     }
 
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let times = |times: &[Duration]| {
             let [p50, p90, p99, max] = percentiles(times);
             serde_json::json!({ "p50": p50, "p90": p90, "p99": p99, "max": max })

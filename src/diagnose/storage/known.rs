@@ -8,10 +8,10 @@ use crate::etcd::tally::Known;
 use crate::key_service::key_id;
 
 /// Time for the agent's answer.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the status of an agent says of them; `None` before the agent knows its key.
-pub fn from_status(status: &Status) -> Option<Known> {
+pub(crate) fn from_status(status: &Status) -> Option<Known> {
     let key = status.primary.key.as_ref()?;
     let mut older = earlier(key, "");
     for service in &status.decrypt_only {
@@ -47,6 +47,7 @@ fn earlier(key: &Key, of: &str) -> HashMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key_service::KeyScope;
 
     #[test]
     fn earlier_ids_have_names() {

@@ -1,6 +1,6 @@
 //! The engine of `verify-etcd`.
 
-pub mod known;
-pub mod offline;
-pub mod result;
-pub mod source;
+pub(crate) mod known;
+pub(crate) mod offline;
+pub(crate) mod result;
+pub(crate) mod source;

@@ -9,7 +9,7 @@ use crate::admin::{Client, ClientError};
 use crate::etcd::tally::Tally;
 
 /// Which keys the agent of this node has in memory.
-pub enum Offline {
+pub(crate) enum Offline {
     /// Local KEKs are off: none.
     Off,
     /// The fingerprints of so many, which the tally has.
@@ -20,7 +20,7 @@ pub enum Offline {
 
 impl Offline {
     /// Asks the agent whose status this is. Also the fingerprints, where local KEKs are on.
-    pub async fn ask(
+    pub(crate) async fn ask(
         status: &Result<Status, ClientError>,
         agent: &Client,
     ) -> (Self, Option<HashSet<String>>) {
@@ -35,7 +35,7 @@ impl Offline {
     }
 
     /// Where the answer comes from; `None` when there is nothing to say unless somebody asks.
-    pub fn told(&self, asked: bool) -> Option<String> {
+    pub(crate) fn told(&self, asked: bool) -> Option<String> {
         match self {
             Self::On(keys) => {
                 let noun = if *keys == 1 { "key" } else { "keys" };
@@ -48,7 +48,7 @@ impl Offline {
     }
 
     /// The verdict; `None` where no agent with local KEKs is known, unless somebody asks.
-    pub fn verdict(&self, tally: &Tally, asked: bool) -> Option<String> {
+    pub(crate) fn verdict(&self, tally: &Tally, asked: bool) -> Option<String> {
         const WHO: &str = "offline: an API server of this node that is restarted while Vault is away";
         match (tally.unreadable_offline(), self) {
             (None, _) if !asked => None,

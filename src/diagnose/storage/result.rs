@@ -10,7 +10,7 @@ use crate::etcd::tally::{Tally, UNKNOWN};
 const MAX_PARTS: usize = 5;
 
 /// Everything that there is to say.
-pub struct Report {
+pub(crate) struct Report {
     pub tally: Tally,
     /// Where the objects came from.
     pub source: String,
@@ -28,7 +28,7 @@ pub struct Report {
 
 impl Report {
     /// Whether all is done; `None` when nothing is wrong and nobody said which key_id is the current one.
-    pub fn finished(&self) -> Option<bool> {
+    pub(crate) fn finished(&self) -> Option<bool> {
         match (self.tally.left(), self.tally.current()) {
             (0, Some(_)) => Some(true),
             (0, None) if self.tally.key_ids() <= 1 => None,
@@ -36,7 +36,7 @@ impl Report {
         }
     }
 
-    pub fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         let objects = objects(self.tally.objects());
         match (self.finished(), self.tally.current()) {
             (Some(true), current) => format!(
@@ -88,7 +88,7 @@ impl Report {
         self.offline.verdict(&self.tally, self.offline_counts)
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = format!("source   {}\ncurrent  {}\n", self.source, self.current);
         if let Some(told) = self.offline.told(self.offline_counts) {
             text.push_str(&format!("offline  {told}\n"));
@@ -142,7 +142,7 @@ impl Report {
         format!("{text}\n{}{offline}", self.verdict())
     }
 
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let groups: Vec<_> = self
             .tally
             .groups()
@@ -169,7 +169,7 @@ impl Report {
 }
 
 /// `40 secrets plain`, of counts by resource and by what is said of it: the most first.
-pub fn most_first(counts: BTreeMap<(String, String), u64>) -> Vec<String> {
+pub(crate) fn most_first(counts: BTreeMap<(String, String), u64>) -> Vec<String> {
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let further: u64 = counts.iter().skip(MAX_PARTS).map(|(_, count)| count).sum();
@@ -188,7 +188,7 @@ pub fn most_first(counts: BTreeMap<(String, String), u64>) -> Vec<String> {
 }
 
 /// How to have the API server write the objects of these groups anew; nothing where no resource is known.
-pub fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
+pub(crate) fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
     let mut resources: Vec<&str> = groups
         .filter(|group| !matches!(group.state, State::Unrecognised(_)) && !group.resource.starts_with('('))
         .map(|group| group.resource.as_str())
@@ -203,7 +203,7 @@ pub fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
 }
 
 /// Names from etcd as they may be shown on a terminal.
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
@@ -212,7 +212,7 @@ fn objects(number: u64) -> String {
 }
 
 /// A number with commas.
-pub fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {

@@ -14,7 +14,7 @@ use crate::vault;
 
 /// etcd itself.
 #[derive(Debug, clap::Args)]
-pub struct EndpointArgs {
+pub(crate) struct EndpointArgs {
     /// Endpoint of etcd; several (repeated, or with commas) are tried in turn
     #[arg(
         long = "endpoint",
@@ -40,11 +40,11 @@ pub struct EndpointArgs {
 
 impl EndpointArgs {
     /// Whether etcd is to be asked itself.
-    pub fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         !self.endpoints.is_empty()
     }
 
-    pub fn etcd(&self) -> Result<Etcd, Failure> {
+    pub(crate) fn etcd(&self) -> Result<Etcd, Failure> {
         if self.timeout.is_zero() {
             return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
         }
@@ -84,7 +84,7 @@ impl EndpointArgs {
 }
 
 /// A failure to read etcd, with what to do about it.
-pub fn explained(error: EtcdError) -> Failure {
+pub(crate) fn explained(error: EtcdError) -> Failure {
     let remedy = match &error {
         EtcdError::Unavailable(refusals) => refusals.iter().find_map(remedy),
         _ => None,
@@ -117,7 +117,7 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
 
 /// Which part of etcd.
 #[derive(Debug, clap::Args)]
-pub struct PrefixArgs {
+pub(crate) struct PrefixArgs {
     /// Read keys that begin so; may be repeated [default: secrets/ and configmaps/ below --etcd-prefix]
     #[arg(long = "prefix", value_name = "PREFIX", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     prefixes: Vec<String>,
@@ -131,16 +131,16 @@ pub struct PrefixArgs {
 
 impl PrefixArgs {
     /// Whether somebody chose what is read.
-    pub fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         !self.prefixes.is_empty() || self.encryption_config.is_some()
     }
 
-    pub fn root(&self) -> &str {
+    pub(crate) fn root(&self) -> &str {
         &self.etcd_prefix
     }
 
     /// The prefixes; none is below another, so that nothing is counted twice.
-    pub fn prefixes(&self) -> Result<Vec<String>, Failure> {
+    pub(crate) fn prefixes(&self) -> Result<Vec<String>, Failure> {
         let mut prefixes = match &self.encryption_config {
             Some(file) => self.of_configuration(file)?,
             None if self.prefixes.is_empty() => ["secrets", "configmaps"]
