@@ -24,7 +24,7 @@ mod probes;
 mod restart;
 mod restore;
 mod seeds;
-#[path = "../real/support/mod.rs"]
+#[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;
 mod takeover;

@@ -23,6 +23,6 @@ mod rollout;
 mod secrets;
 mod service;
 mod socket;
-#[path = "../real/support/mod.rs"]
+#[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;

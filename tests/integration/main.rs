@@ -1,4 +1,4 @@
-//! Tests against real parts: a real OpenBao server, the real binary, the API server's own Go client.
+//! Integration tests on real servers: a real OpenBao, the real binary, a real etcd, the API server's own Go client.
 //!
 //! Each test has its own server on a free loopback port, with a policy of least privilege.
 
