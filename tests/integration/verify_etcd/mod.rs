@@ -287,7 +287,7 @@ async fn recognised(client: &Path, local_kek: &str, mode: &str) {
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let file = agent.directory.path().join("encryption.yaml");
     fs::write(&file, rendered.stdout).unwrap();
-    let stored = Command::new(client)
+    let stored = Command::new(&client)
         .args(["-mode", "transformer", "-socket", &socket, "-file"])
         .arg(&file)
         .output()
