@@ -3,14 +3,7 @@
 //!
 //! `tests/e2e/run` gets kube-apiserver and etcd, builds the binary, and runs these tests. `cargo test` does not.
 
-// A test that fails panics.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
+#![allow(clippy::restriction)] // a test that fails panics
 
 mod apiserver;
 mod enable;
