@@ -2,14 +2,7 @@
 //!
 //! Each test has its own server on a free loopback port, with a policy of least privilege.
 
-// Tests may fail loudly; clippy knows that of `#[test]` functions, not of their helpers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
+#![allow(clippy::restriction)] // a test that fails panics
 #![allow(missing_docs)] // a test's name says what it shows
 
 mod support;

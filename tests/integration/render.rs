@@ -56,8 +56,11 @@ fn what_is_rendered_is_what_was_reviewed() {
 #[test]
 fn the_static_pod_is_a_pod_to_kubernetes_itself() {
     let Some(client) = tools::go_client() else { return };
-    let output =
-        Command::new(&client).args(["-mode", "pod", "-file"]).arg(golden("static-pod.yaml")).output().unwrap();
+    let output = Command::new(&client)
+        .args(["-mode", "pod", "-file"])
+        .arg(golden("static-pod.yaml"))
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

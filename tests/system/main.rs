@@ -3,14 +3,7 @@
 //! `tests/system/run` prepares what these tests need (root, root file systems, packages) and runs them, once for
 //! each generation of systemd. `cargo test` does not.
 
-// A test that fails panics.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
+#![allow(clippy::restriction)] // a test that fails panics
 
 mod doctor;
 mod faults;

@@ -9,6 +9,9 @@ pub fn plugin() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kms-plugin")), PathBuf::from)
 }
 
+/// [`PATIENCE`](super::PATIENCE) as the Go client's `-timeout` reads it.
+pub const GO_PATIENCE: &str = "90s";
+
 /// Where `tests/run` puts what it installs.
 fn installed() -> PathBuf {
     // The binary is `target/debug/kms-plugin`.
