@@ -18,7 +18,7 @@
 #![allow(missing_docs)] // nothing here is used by others
 #![allow(dead_code)] // the tests' support code, of which a part is used
 
-#[path = "../tests/real/support/mod.rs"]
+#[path = "../tests/integration/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};

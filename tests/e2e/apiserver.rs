@@ -66,13 +66,13 @@ impl ApiServer {
         let pki = Pki::new(&["127.0.0.1"]);
         let http = reqwest::Client::builder()
             .no_proxy()
-            .timeout(Duration::from_secs(60))
+            .timeout(PATIENCE)
             .tls_backend_preconfigured(pki.client_config())
             .build()
             .unwrap();
-        let (child, base) = spawn(directory.path(), &pki, &etcd.address, encryption);
+        let (child, base) = spawn(directory.path(), &pki, etcd.endpoint(), encryption);
         let client = Client { base, http };
-        let mut server = Self { child, directory, pki, etcd: etcd.address.clone(), client };
+        let mut server = Self { child, directory, pki, etcd: etcd.endpoint().to_owned(), client };
         server.wait_answers(encryption).await;
         server
     }

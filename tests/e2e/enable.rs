@@ -13,7 +13,7 @@ const RESOURCES: [&str; 2] = ["secrets", "configmaps"];
 
 /// What `kms-plugin verify-etcd` answers: 0 is finished, 1 is not.
 fn verify(agent: &Agent, etcd: &Etcd) -> i32 {
-    let (code, said) = agent.command_with(&["verify-etcd", "--endpoint", &etcd.address]);
+    let (code, said) = agent.command_with(&["verify-etcd", "--endpoint", etcd.endpoint()]);
     eprintln!("{said}");
     code
 }

@@ -3,14 +3,7 @@
 //!
 //! `tests/e2e/run` gets kube-apiserver and etcd, builds the binary, and runs these tests. `cargo test` does not.
 
-// A test that fails panics.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
+#![allow(clippy::restriction)] // a test that fails panics
 
 mod apiserver;
 mod enable;
@@ -24,7 +17,7 @@ mod probes;
 mod restart;
 mod restore;
 mod seeds;
-#[path = "../real/support/mod.rs"]
+#[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;
 mod takeover;

@@ -204,7 +204,7 @@ async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_max_offline_all_fails_with_the_reason_and_heals() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let config = bao.vault_config() + QUICK + ON + "max_offline = \"12s\"\n";
+    let config = bao.vault_config() + QUICK + ON + "max_offline = \"40s\"\n";
     let (node, agent) = Node::ready(&config).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     api.client.write("secrets", "one", "text").await.unwrap();

@@ -8,7 +8,7 @@ use crate::support::checked::Checked;
 use crate::support::eventually;
 
 fn check(node: &Node) -> Checked {
-    let said = node.run("kms-plugin check --output json --timeout 3s 2>/dev/null");
+    let said = node.run("kms-plugin check --output json --timeout 90s 2>/dev/null");
     Checked::read(said.code, &said.text)
 }
 

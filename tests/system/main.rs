@@ -3,14 +3,7 @@
 //! `tests/system/run` prepares what these tests need (root, root file systems, packages) and runs them, once for
 //! each generation of systemd. `cargo test` does not.
 
-// A test that fails panics.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
+#![allow(clippy::restriction)] // a test that fails panics
 
 mod doctor;
 mod faults;
@@ -23,6 +16,6 @@ mod rollout;
 mod secrets;
 mod service;
 mod socket;
-#[path = "../real/support/mod.rs"]
+#[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;

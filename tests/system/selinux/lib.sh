@@ -32,10 +32,12 @@ finish() {
 
 refused() { ! "$@"; }
 
-# eventually SECONDS COMMAND…: until the command succeeds.
+# How long a check waits for what must come: far longer than it takes, since a machine can be slow and still right.
+patience=90 # seconds
+
+# eventually COMMAND…: until the command succeeds.
 eventually() {
-	local until=$(($(uptime_seconds) + $1))
-	shift
+	local until=$(($(uptime_seconds) + patience))
 	until "$@"; do
 		[ "$(uptime_seconds)" -lt "$until" ] || return 1
 		sleep 0.5

@@ -91,7 +91,7 @@ async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_r
 #[tokio::test]
 async fn without_an_agent_nothing_is_promised_and_what_was_wiped_counts() {
     let (mut bao, etcd) = (Bao::persistent().await, Etcd::start().await);
-    let config = bao.vault_config() + QUICK + ON + "max_offline = \"3s\"\n";
+    let config = bao.vault_config() + QUICK + ON + "max_offline = \"8s\"\n";
     let agent = Agent::ready(&config).await;
     let runtime = agent.directory.path().join("run").display().to_string();
     let mut kms = agent.kms().await;

@@ -56,8 +56,11 @@ fn what_is_rendered_is_what_was_reviewed() {
 #[test]
 fn the_static_pod_is_a_pod_to_kubernetes_itself() {
     let Some(client) = tools::go_client() else { return };
-    let output =
-        Command::new(client).args(["-mode", "pod", "-file"]).arg(golden("static-pod.yaml")).output().unwrap();
+    let output = Command::new(&client)
+        .args(["-mode", "pod", "-file"])
+        .arg(golden("static-pod.yaml"))
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -82,7 +85,7 @@ async fn the_encryption_configuration_is_loaded_by_the_api_servers_loader() {
             ],
         );
         std::fs::write(&file, text).unwrap();
-        let output = Command::new(client)
+        let output = Command::new(&client)
             .args(["-mode", "transformer", "-socket", &socket, "-file"])
             .arg(&file)
             .output()

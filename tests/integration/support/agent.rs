@@ -124,6 +124,15 @@ impl Agent {
         .await;
     }
 
+    /// Waits until an Encrypt or Decrypt call is under way.
+    pub async fn wait_for_call(&self) {
+        eventually("a call under way", async || {
+            let (_, metrics) = self.admin("GET", "/metrics")?;
+            if metrics.contains("\nkms_plugin_in_flight 0\n") { Err(metrics) } else { Ok(()) }
+        })
+        .await;
+    }
+
     /// Writes another configuration, for the agent to read when it is told to.
     pub fn write_config(&self, config: &str) {
         write_config(self.directory.path(), config);

@@ -298,7 +298,7 @@ async fn what_systemd_keeps_outlives_the_agent_and_is_not_counted_anew() {
     let bao = Bao::start().await;
     let directory = tempfile::tempdir().unwrap();
     let limit = |limit: &str| bao.vault_config() + QUICK + ON + &format!("max_offline = \"{limit}\"\n");
-    let mut node = Restarts::new(&directory, limit("25s"));
+    let mut node = Restarts::new(&directory, limit("10m"));
     let agent = node.start(directory);
     agent.wait_for_phase("ready").await;
     let mut kms = agent.kms().await;

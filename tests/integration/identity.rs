@@ -94,7 +94,7 @@ async fn nothing_is_written_under_a_replaced_key_before_the_first_read_of_a_new_
     let mut kms = agent.kms().await;
     assert_eq!(kms.status().await.unwrap().healthz, "ok", "the outage is ridden out");
     let (writing, ()) = tokio::join!(kms.encrypt(&SEED), async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        agent.wait_for_call().await;
         bao.thaw();
     });
     let refused = writing.unwrap_err();

@@ -12,14 +12,20 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 use tower::service_fn;
 
+use super::PATIENCE;
+
 /// A DEK seed.
 pub const SEED: [u8; 32] = *b"a DEK seed of thirty-two bytes!!";
-/// kube-apiserver's own timeout.
-pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// kube-apiserver's own deadline for a call. Only for tests of what must be done within it: all others wait for as
+/// long as [`PATIENCE`].
+pub const DEADLINE: Duration = Duration::from_secs(3);
 
 /// One connection.
 #[derive(Clone)]
-pub struct Kms(pub KeyManagementServiceClient<Channel>);
+pub struct Kms {
+    client: KeyManagementServiceClient<Channel>,
+    deadline: Duration,
+}
 
 impl Kms {
     pub async fn connect(socket: &Path) -> Self {
@@ -30,24 +36,23 @@ impl Kms {
         });
         let channel =
             Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
-        Self(KeyManagementServiceClient::new(channel))
+        Self { client: KeyManagementServiceClient::new(channel), deadline: PATIENCE }
+    }
+
+    /// The same connection, with another deadline for each call.
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     pub async fn status(&mut self) -> Result<StatusResponse, Status> {
-        self.0.status(with_timeout(StatusRequest {}, TIMEOUT)).await.map(tonic::Response::into_inner)
+        let request = self.request(StatusRequest {});
+        self.client.status(request).await.map(tonic::Response::into_inner)
     }
 
     pub async fn encrypt(&mut self, plaintext: &[u8]) -> Result<EncryptResponse, Status> {
-        self.encrypt_within(plaintext, TIMEOUT).await
-    }
-
-    pub async fn encrypt_within(
-        &mut self,
-        plaintext: &[u8],
-        timeout: Duration,
-    ) -> Result<EncryptResponse, Status> {
-        let request = EncryptRequest { plaintext: plaintext.to_vec(), uid: "test".into() };
-        self.0.encrypt(with_timeout(request, timeout)).await.map(tonic::Response::into_inner)
+        let request = self.request(EncryptRequest { plaintext: plaintext.to_vec(), uid: "test".into() });
+        self.client.encrypt(request).await.map(tonic::Response::into_inner)
     }
 
     /// Decrypts what an Encrypt answered, with its annotations.
@@ -65,13 +70,13 @@ impl Kms {
         key_id: &str,
         annotations: HashMap<String, Vec<u8>>,
     ) -> Result<Vec<u8>, Status> {
-        let request = DecryptRequest {
+        let request = self.request(DecryptRequest {
             ciphertext: ciphertext.to_vec(),
             uid: "test".into(),
             key_id: key_id.into(),
             annotations,
-        };
-        let answer = self.0.decrypt(with_timeout(request, TIMEOUT)).await?;
+        });
+        let answer = self.client.decrypt(request).await?;
         Ok(answer.into_inner().plaintext)
     }
 
@@ -82,10 +87,10 @@ impl Kms {
         assert_eq!(self.decrypt(&wrapped).await.unwrap(), SEED);
         wrapped
     }
-}
 
-fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(timeout);
-    request
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.deadline);
+        request
+    }
 }

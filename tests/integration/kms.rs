@@ -142,8 +142,8 @@ async fn a_hanging_server_costs_the_callers_deadline_and_status_nothing() {
     let key_id = kms.status().await.unwrap().key_id;
     bao.freeze();
     let started = Instant::now();
-    let timeout = Duration::from_millis(600);
-    let late = kms.encrypt_within(&SEED, timeout).await.unwrap_err();
+    // The caller's deadline is what this test is about.
+    let late = kms.clone().within(Duration::from_millis(600)).encrypt(&SEED).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
     assert!(late.message().contains("remedy"), "the agent answered, not the client's own timer: {late}");
     assert!(started.elapsed() >= Duration::from_millis(500), "no answer before the time was used");
@@ -167,10 +167,9 @@ async fn calls_over_the_limit_are_refused_and_not_queued() {
     bao.freeze();
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..6 {
-        let mut kms = kms.clone();
-        calls.spawn(
-            async move { kms.encrypt_within(&SEED, Duration::from_secs(1)).await.unwrap_err().code() },
-        );
+        // The two that are admitted wait for the frozen server, and end at their deadline.
+        let mut kms = kms.clone().within(Duration::from_secs(1));
+        calls.spawn(async move { kms.encrypt(&SEED).await.unwrap_err().code() });
     }
     let codes = calls.join_all().await;
     let count = |code| codes.iter().filter(|found| **found == code).count();

@@ -209,10 +209,10 @@ async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     let (passed, mut agent) = Passed::with_agent().await;
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            tokio::process::Command::new(client)
+            tokio::process::Command::new(&client)
                 .arg("-socket")
                 .arg(&passed.socket)
-                .args(["-mode", "rotate", "-duration", "8s"])
+                .args(["-mode", "rotate", "-duration", "8s", "-timeout", tools::GO_PATIENCE])
                 .stdout(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::piped())
                 .spawn()
@@ -237,8 +237,8 @@ async fn a_second_signal_cuts_the_drain_short() {
     let mut kms = agent.kms().await;
     kms.round_trip().await;
     bao.freeze();
-    let call = tokio::spawn(async move { kms.encrypt(&crate::support::kms::SEED).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let call = tokio::spawn(async move { kms.encrypt(&SEED).await });
+    agent.wait_for_call().await;
     agent.signal(Signal::SIGTERM);
     agent.wait_for_log("waiting up to").await;
     agent.signal(Signal::SIGTERM);
@@ -273,7 +273,7 @@ async fn a_deleted_socket_or_a_replaced_directory_is_mended_within_a_second() {
     std::fs::rename(&home, directory.path().join("aside")).unwrap();
     std::fs::create_dir(&home).unwrap();
     let replaced = serves(&socket).await;
-    // Half a second between two looks; the rest is a busy machine's.
+    // The promise is a second: the agent looks every half second. The rest is for a busy machine.
     for took in [deleted, replaced] {
         assert!(took < Duration::from_secs(3), "{took:?}");
     }

@@ -4,12 +4,18 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::support::PATIENCE;
 use crate::support::agent::{Agent, QUIET, command};
 use crate::support::bao::Bao;
 use crate::support::fake::{Flaw, Plugin};
 
 fn probe(socket: &Path, more: &[&str]) -> (Option<i32>, String) {
-    let output = command().arg("probe").arg("--socket").arg(socket).args(more).output().unwrap();
+    let mut command = command();
+    command.arg("probe").arg("--socket").arg(socket).args(more);
+    if !more.contains(&"--timeout") {
+        command.arg("--timeout").arg(format!("{}s", PATIENCE.as_secs()));
+    }
+    let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     (output.status.code(), text)
 }

@@ -2,17 +2,22 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kms_plugin::proto::EncryptResponse;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use super::kms::{Kms, SEED, TIMEOUT};
+use super::kms::{DEADLINE, Kms, SEED};
+use super::{PATIENCE, eventually};
 
 /// Callers at once.
 const CALLERS: usize = 4;
+/// Calls that a load makes at the least, however slow the machine is.
+const LEAST_CALLS: usize = 100;
+/// Good calls without a failed one between them that show a recovery.
+const RECOVERED: usize = 40;
 /// Pause of a caller between two rounds.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -29,34 +34,77 @@ pub struct Call {
 /// A running load.
 pub struct Load {
     stop: Arc<AtomicBool>,
+    progress: Arc<Progress>,
     callers: JoinSet<Vec<Call>>,
+}
+
+/// What all callers have done so far.
+#[derive(Default)]
+struct Progress {
+    calls: AtomicUsize,
+    /// Good ones since the last failed one.
+    good: AtomicUsize,
 }
 
 impl Load {
     /// Starts callers, each on a connection of its own, which is made anew when it breaks. `first` is
     /// decrypted over and over: old data must stay readable.
     pub fn start(socket: &Path, first: &EncryptResponse) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        Self::start_within(PATIENCE, socket, first)
+    }
+
+    /// The same with kube-apiserver's deadline for each call, for tests of what is done within it.
+    pub fn start_with_deadline(socket: &Path, first: &EncryptResponse) -> Self {
+        Self::start_within(DEADLINE, socket, first)
+    }
+
+    fn start_within(deadline: Duration, socket: &Path, first: &EncryptResponse) -> Self {
+        let (stop, progress) = (Arc::<AtomicBool>::default(), Arc::<Progress>::default());
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
-            let (stop, socket, first) = (stop.clone(), socket.to_path_buf(), first.clone());
+            let (stop, progress) = (stop.clone(), progress.clone());
+            let (socket, first) = (socket.to_path_buf(), first.clone());
             callers.spawn(async move {
-                let mut kms = Kms::connect(&socket).await;
+                let mut kms = Kms::connect(&socket).await.within(deadline);
                 let mut calls = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
+                    let made = calls.len();
                     round(&mut kms, &first, &mut calls).await;
+                    progress.note(&calls[made..]);
                     tokio::time::sleep(PAUSE).await;
                 }
                 calls
             });
         }
-        Self { stop, callers }
+        Self { stop, progress, callers }
     }
 
-    /// Ends the load; every call that was made.
+    /// Ends the load, once it has made enough calls and the last of them were good; every call that was made.
     pub async fn stop(self) -> Calls {
+        eventually("enough calls, and good ones at the end", async || {
+            let (calls, good) =
+                (self.progress.calls.load(Ordering::Relaxed), self.progress.good.load(Ordering::Relaxed));
+            if calls >= LEAST_CALLS && good >= RECOVERED {
+                Ok(())
+            } else {
+                Err(format!("{calls} calls, the last {good} of them good"))
+            }
+        })
+        .await;
         self.stop.store(true, Ordering::Relaxed);
         Calls(self.callers.join_all().await.concat())
+    }
+}
+
+impl Progress {
+    fn note(&self, made: &[Call]) {
+        self.calls.fetch_add(made.len(), Ordering::Relaxed);
+        for call in made {
+            match call.code {
+                Code::Ok => self.good.fetch_add(1, Ordering::Relaxed),
+                _ => self.good.swap(0, Ordering::Relaxed),
+            };
+        }
     }
 }
 
@@ -113,7 +161,7 @@ impl Calls {
         self.0.iter().filter(|call| call.code != Code::Ok).collect()
     }
 
-    /// Fails when a single call failed, or when hardly any was made.
+    /// Fails when a single call failed.
     pub fn none_failed(&self, what: &str) {
         assert!(
             self.failed().is_empty(),
@@ -122,7 +170,6 @@ impl Calls {
             self.0.len(),
             self.failed().first()
         );
-        assert!(self.0.len() > 100, "{what}: only {} calls", self.0.len());
     }
 
     /// Fails when a call failed outside of the outage or with another code, or took longer than its
@@ -135,17 +182,15 @@ impl Calls {
             assert!(codes.contains(&call.code), "{what}: {call:?}");
         }
         for call in &self.0 {
-            // The client's own clock on a busy machine: some room beyond the deadline.
+            // The promise is that the agent answers within kube-apiserver's deadline; what is beyond it is time in
+            // which this client waited for a processor.
             assert!(
-                call.took < TIMEOUT + Duration::from_millis(500),
+                call.took < DEADLINE + Duration::from_secs(2),
                 "{what}: the deadline was not kept: {call:?}"
             );
         }
-        let last = failed.iter().map(|call| call.ended).max().unwrap();
         let begun = failed.iter().map(|call| call.ended - call.took).max().unwrap();
         let recovery = begun.saturating_duration_since(back);
-        let good_after = self.0.iter().filter(|call| call.ended > last && call.code == Code::Ok).count();
-        assert!(good_after > 20, "{what}: no recovery was seen");
         eprintln!(
             "MEASURED {what}: {} calls, {} failed, last failing call begun {recovery:.2?} after the end of the fault",
             self.0.len(),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::check::node;
 use crate::support::bao::{Bao, KEY};
-use crate::support::checked::check;
+use crate::support::checked::{SILENT, check};
 use crate::support::fake;
 use crate::support::pki::Pki;
 use crate::support::proxy::{Mode, Proxy};
@@ -28,11 +28,12 @@ async fn a_name_a_port_or_a_firewall_in_the_way() {
     let _queue: Vec<TcpStream> = (0..8)
         .map_while(|_| TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)).ok())
         .collect();
-    check(with(&format!("http://{address}")).path(), &[]).fails(&["tcp"], &["did not answer", "firewall"]);
+    check(with(&format!("http://{address}")).path(), &SILENT)
+        .fails(&["tcp"], &["did not answer", "firewall"]);
     // A way that takes connections and gives nothing back.
     let proxy = Proxy::before(&bao.address).await;
     proxy.set(Mode::BlackHole);
-    check(with(&proxy.address).path(), &[]).fails(&["server"], &["did not answer in time", "firewall"]);
+    check(with(&proxy.address).path(), &SILENT).fails(&["server"], &["did not answer in time", "firewall"]);
     proxy.set(Mode::Pass);
     check(with(&proxy.address).path(), &[]).is_green();
 }

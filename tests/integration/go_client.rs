@@ -10,8 +10,9 @@ use crate::support::bao::Bao;
 use crate::support::tools;
 
 fn run(agent: &Agent, more: &[&str]) -> Option<Value> {
-    let output =
-        Command::new(tools::go_client()?).arg("-socket").arg(agent.socket()).args(more).output().unwrap();
+    let mut command = Command::new(tools::go_client()?);
+    command.arg("-socket").arg(agent.socket()).args(["-timeout", tools::GO_PATIENCE]).args(more);
+    let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}\n{}", agent.log());
     Some(serde_json::from_slice(&output.stdout).unwrap())

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::pki::Pki;
-use super::{eventually, tools};
+use super::{PATIENCE, eventually, tools};
 
 /// Most writes in one transaction: etcd's own bound.
 const TRANSACTION: usize = 128;
@@ -37,6 +37,8 @@ pub struct EncryptedObject {
 pub struct Etcd {
     child: Child,
     directory: TempDir,
+    #[allow(dead_code)] // the end-to-end tests restart it
+    arguments: Vec<String>,
     pub endpoint: String,
     tls: Vec<String>,
     http: reqwest::Client,
@@ -52,7 +54,7 @@ impl Etcd {
     pub async fn with(pki: Option<&Pki>, flags: &[&str]) -> Self {
         // Another process may take the free port before etcd does: then another one is tried.
         for _ in 0..5 {
-            let mut etcd = Self::spawn(pki, flags);
+            let mut etcd = Self::prepare(pki, flags);
             if etcd.is_up().await {
                 return etcd;
             }
@@ -60,40 +62,68 @@ impl Etcd {
         panic!("etcd did not start");
     }
 
-    fn spawn(pki: Option<&Pki>, flags: &[&str]) -> Self {
-        // In memory where it can be: etcd syncs each write.
+    fn prepare(pki: Option<&Pki>, flags: &[&str]) -> Self {
+        // In memory where it can be: etcd syncs each write, and a disk that others use makes a test wait.
         let memory = Path::new("/dev/shm");
         let directory =
             if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let free_port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let endpoint =
-            format!("{}://127.0.0.1:{}", if pki.is_some() { "https" } else { "http" }, free_port());
+        let scheme = if pki.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://127.0.0.1:{}", free_port());
         let peer = format!("http://127.0.0.1:{}", free_port());
-        let log = fs::File::create(directory.path().join("log")).unwrap();
-        let mut command = Command::new(tools::etcd("etcd"));
-        command
-            .args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}"), "--logger", "zap"])
-            .arg("--data-dir")
-            .arg(directory.path().join("data"))
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
+        let path = |path: &Path| path.display().to_string();
+        let mut arguments = vec![
+            format!("--listen-client-urls={endpoint}"),
+            format!("--advertise-client-urls={endpoint}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+            format!("--data-dir={}", path(&directory.path().join("data"))),
+            "--logger=zap".to_owned(),
+        ];
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let mut tls = Vec::new();
         if let Some(pki) = pki {
-            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&pki.ca);
-            command.arg("--cert-file").arg(&pki.server_cert).arg("--key-file").arg(&pki.server_key);
+            arguments.extend([
+                "--client-cert-auth".to_owned(),
+                format!("--trusted-ca-file={}", path(&pki.ca)),
+                format!("--cert-file={}", path(&pki.server_cert)),
+                format!("--key-file={}", path(&pki.server_key)),
+            ]);
             for (flag, file) in
                 [("--cacert", &pki.ca), ("--cert", &pki.client_cert), ("--key", &pki.client_key)]
             {
-                tls.extend([flag.to_owned(), file.display().to_string()]);
+                tls.extend([flag.to_owned(), path(file)]);
             }
         }
-        let http =
-            reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
-        Self { child: command.spawn().unwrap(), directory, endpoint, tls, http }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .tls_backend_preconfigured(Pki::no_tls())
+            .build()
+            .unwrap();
+        let child = spawn(directory.path(), &arguments);
+        Self { child, directory, arguments, endpoint, tls, http }
+    }
+
+    /// The directory of its data, and of what a test puts beside it.
+    #[allow(dead_code)] // for the end-to-end tests
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Ends it, and starts it again at the same endpoint after `between`.
+    #[allow(dead_code)] // for the end-to-end tests
+    pub async fn restart(&mut self, between: impl FnOnce(&Path)) {
+        self.stop();
+        between(self.directory.path());
+        self.child = spawn(self.directory.path(), &self.arguments);
+        assert!(self.is_up().await, "etcd does not start again");
+    }
+
+    fn stop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
     }
 
     /// Waits until it answers; false when it ended instead.
@@ -156,7 +186,17 @@ impl Etcd {
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
+        self.stop();
     }
+}
+
+fn spawn(directory: &Path, arguments: &[String]) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
+    Command::new(tools::etcd("etcd"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }

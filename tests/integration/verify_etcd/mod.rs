@@ -270,7 +270,7 @@ async fn twenty_thousand_objects_need_little_memory() {
 async fn what_the_api_server_stores_is_recognised() {
     let Some(client) = tools::go_client() else { return };
     for (local_kek, mode) in [("", "direct"), ("[local_kek]\nenabled = true\n", "local_kek")] {
-        recognised(client, local_kek, mode).await;
+        recognised(&client, local_kek, mode).await;
     }
 }
 

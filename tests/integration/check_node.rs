@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use crate::check::node;
 use crate::support::agent::{Agent, QUICK, QUIET, command, write_config};
 use crate::support::bao::{Bao, KEY, write_secret};
-use crate::support::checked::check;
+use crate::support::checked::{SILENT, check};
 use crate::support::fake::{Flaw, Plugin};
 use crate::support::freeze;
 use crate::support::jwt::Signer;
@@ -85,7 +85,7 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     // Deleted while the agent cannot look.
     freeze(agent.pid());
     fs::remove_file(&socket).unwrap();
-    check(agent.directory.path(), &[])
+    check(agent.directory.path(), &SILENT)
         .fails(&["socket", "agent"], &["still listens", "systemctl restart kms-plugin.socket"]);
     agent.signal(nix::sys::signal::Signal::SIGCONT);
     crate::support::eventually("the socket is back", async || {
@@ -95,7 +95,7 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     check(agent.directory.path(), &[]).is_green();
     // Hung.
     freeze(agent.pid());
-    check(agent.directory.path(), &[])
+    check(agent.directory.path(), &SILENT)
         .fails(&["socket", "agent"], &["no answer to Status", "restart kms-plugin"]);
     agent.signal(nix::sys::signal::Signal::SIGCONT);
     // Killed: the file stays, and nobody serves it.
@@ -109,7 +109,8 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     freeze(agent.pid());
     let _gone = fs::remove_file(&socket);
     fs::create_dir(&socket).unwrap();
-    check(agent.directory.path(), &[]).fails(&["socket", "agent"], &["a directory is in its place", "rmdir"]);
+    check(agent.directory.path(), &SILENT)
+        .fails(&["socket", "agent"], &["a directory is in its place", "rmdir"]);
     fs::remove_dir(&socket).unwrap();
 }
 
@@ -255,5 +256,7 @@ async fn a_directory_that_was_replaced_under_a_listener() {
     fs::create_dir(&inner).unwrap();
     write_config(directory.path(), &bao.vault_config());
     let path = socket.display().to_string();
-    check(directory.path(), &["--server-socket", &path]).fails(&["socket"], &["its directory was replaced"]);
+    // Nothing accepts connections at the old directory.
+    let arguments = ["--server-socket", &path, SILENT[0], SILENT[1]];
+    check(directory.path(), &arguments).fails(&["socket"], &["its directory was replaced"]);
 }

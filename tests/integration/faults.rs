@@ -9,18 +9,22 @@ use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
 use crate::support::bao::{Bao, write_secret};
-use crate::support::kms::SEED;
+use crate::support::kms::{DEADLINE, SEED};
 use crate::support::load::Load;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::{eventually, freeze};
 
-/// A recovery that still counts as by itself on a busy machine; the figures are printed.
+/// The promised recovery after a fault is immediate; a busy machine may take this long. The figures are printed.
 const RECOVERY: Duration = Duration::from_secs(3);
 const AWAY: [Code; 2] = [Code::Unavailable, Code::DeadlineExceeded];
 
-async fn loaded(agent: &Agent) -> Load {
-    let first = agent.kms().await.round_trip().await;
-    Load::start(&agent.socket(), &first)
+async fn load(agent: &Agent) -> Load {
+    Load::start(&agent.socket(), &agent.kms().await.round_trip().await)
+}
+
+/// A load with kube-apiserver's deadline, where the fault makes calls wait and the deadline is what must be kept.
+async fn load_with_deadline(agent: &Agent) -> Load {
+    Load::start_with_deadline(&agent.socket(), &agent.kms().await.round_trip().await)
 }
 
 async fn pause(millis: u64) {
@@ -48,7 +52,7 @@ async fn a_dying_token_fails_no_request() {
     let bao = Bao::start().await;
     bao.approle("kms", json!({ "token_ttl": "4s", "token_max_ttl": "6s" })).await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
-    let load = loaded(&agent).await;
+    let load = load(&agent).await;
     for _ in 0..3 {
         pause(1500).await;
         bao.request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
@@ -64,7 +68,7 @@ async fn a_dying_token_fails_no_request() {
 async fn a_server_that_goes_away_is_back_without_a_person() {
     let mut bao = Bao::persistent().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    let load = loaded(&agent).await;
+    let load = load_with_deadline(&agent).await;
     pause(500).await;
     let away = Instant::now();
     bao.kill();
@@ -75,7 +79,7 @@ async fn a_server_that_goes_away_is_back_without_a_person() {
     let calls = load.stop().await;
     assert!(calls.failed_only_between("OpenBao killed -9 and restarted", away, back, &AWAY) < RECOVERY);
 
-    let load = loaded(&agent).await;
+    let load = load_with_deadline(&agent).await;
     pause(300).await;
     let away = Instant::now();
     bao.seal().await;
@@ -106,7 +110,7 @@ async fn faults_of_the_network_end_with_the_network() {
         ("500s", Mode::Answer(internal)),
         ("429 with Retry-After", Mode::Answer(throttled)),
     ] {
-        let load = loaded(&agent).await;
+        let load = load_with_deadline(&agent).await;
         pause(300).await;
         let away = Instant::now();
         proxy.set(mode);
@@ -118,7 +122,7 @@ async fn faults_of_the_network_end_with_the_network() {
         assert!(calls.failed_only_between(what, away, back, &AWAY) < RECOVERY, "{what}");
         agent.wait_for_phase("ready").await;
     }
-    let load = loaded(&agent).await;
+    let load = load_with_deadline(&agent).await;
     proxy.set(Mode::Slow(Duration::from_millis(500)));
     pause(8000).await;
     proxy.set(Mode::Pass);
@@ -139,7 +143,7 @@ async fn a_second_address_takes_over() {
     let addresses = format!("[{:?}, {:?}]", first.address, second.address);
     let config = bao.vault_config().replace(&format!("[{:?}]", bao.address), &addresses);
     let agent = Agent::ready(&(config + QUICK)).await;
-    let load = loaded(&agent).await;
+    let load = load_with_deadline(&agent).await;
     pause(500).await;
     for mode in [Mode::Refuse, Mode::BlackHole] {
         first.set(mode);
@@ -158,7 +162,7 @@ async fn rotations_under_load_on_two_nodes() {
     let bao = Bao::start().await;
     let one = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let other = Agent::ready(&(bao.vault_config() + QUIET)).await;
-    let (load, lagging) = (loaded(&one).await, loaded(&other).await);
+    let (load, lagging) = (load(&one).await, load(&other).await);
     let mut slowest = Duration::ZERO;
     for version in 2..5 {
         pause(300).await;
@@ -185,7 +189,7 @@ async fn rotations_under_load_on_two_nodes() {
     load.stop().await.none_failed("rotated under load");
     lagging.stop().await.none_failed("the node that has not seen the rotation yet");
     eprintln!("MEASURED a rotation met by its first data on another node: at most {slowest:.2?}");
-    assert!(slowest < Duration::from_secs(2));
+    assert!(slowest < DEADLINE, "kube-apiserver would have given up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,8 +222,8 @@ async fn a_frozen_agent_goes_on_where_it_was() {
     // Longer than the token lives: the agent wakes with a dead one.
     pause(6000).await;
     agent.signal(nix::sys::signal::Signal::SIGCONT);
-    loaded(&agent).await.stop().await;
-    let load = loaded(&agent).await;
+    load(&agent).await.stop().await;
+    let load = load(&agent).await;
     pause(1000).await;
     load.stop().await.none_failed("SIGSTOP for longer than the token's life");
 }
@@ -231,7 +235,7 @@ async fn a_crash_while_vault_hangs_forgets_nothing_and_heals() {
     let config = bao.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let key_id = agent.kms().await.status().await.unwrap().key_id;
-    let load = loaded(&agent).await;
+    let load = load_with_deadline(&agent).await;
     pause(300).await;
     let away = Instant::now();
     bao.freeze();
@@ -257,7 +261,7 @@ async fn a_crash_while_vault_hangs_forgets_nothing_and_heals() {
 async fn crowds_and_silent_peers_do_not_stop_the_service() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    let load = loaded(&agent).await;
+    let load = load(&agent).await;
     // As many as the test's own limit of open files allows, at most 5,000.
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard).unwrap();

@@ -1,15 +1,8 @@
-//! Tests against real parts: a real OpenBao server, the real binary, the API server's own Go client.
+//! Integration tests on real servers: a real OpenBao, the real binary, a real etcd, the API server's own Go client.
 //!
 //! Each test has its own server on a free loopback port, with a policy of least privilege.
 
-// Tests may fail loudly; clippy knows that of `#[test]` functions, not of their helpers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
+#![allow(clippy::restriction)] // a test that fails panics
 #![allow(missing_docs)] // a test's name says what it shows
 
 mod support;

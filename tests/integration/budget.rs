@@ -52,8 +52,9 @@ async fn an_idle_node_stays_below_4000_requests_a_day() {
     tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
     let asked = bao.audited().len() - before;
     let a_day = asked as u64 * 86_400 / 60 / seconds;
+    // The promise is the upper bound. A busy machine asks less often.
     assert!(
-        (2500..=4000).contains(&a_day),
+        (1000..=4000).contains(&a_day),
         "{asked} requests in {seconds} s are {a_day} a day at the defaults"
     );
 }
