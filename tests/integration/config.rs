@@ -185,7 +185,7 @@ fn the_shipped_example_is_valid_and_names_every_key() {
     let (_, shown, errors) = run(&all, &[], &["--output", "json"]);
     assert!(!errors.contains("unknown key"), "{errors}");
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    for key in kms_plugin::config::schema::KEYS {
+    for key in kms_plugin::schema::KEYS {
         assert!(!shown[key.path].is_null(), "the example lacks {}", key.path);
     }
 }

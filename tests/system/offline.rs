@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use kms_plugin::local_kek::format::{ANNOTATION, kek_data};
+use kms_plugin::format::{ANNOTATION, kek_data};
 use kms_plugin::proto::EncryptResponse;
 use serde_json::json;
 use tonic::Status;
