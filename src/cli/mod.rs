@@ -5,6 +5,7 @@ pub(crate) mod agent_args;
 pub(crate) mod check;
 mod config;
 mod dev;
+mod executables;
 pub(crate) mod exit;
 pub(crate) mod external;
 pub(crate) mod flags;
@@ -18,6 +19,7 @@ mod status;
 mod support_bundle;
 mod verify_etcd;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
@@ -29,7 +31,7 @@ use flags::ConfigFlags;
 
 /// A Kubernetes KMS v2 plugin: wraps DEK seeds with a Transit key in HashiCorp Vault or OpenBao.
 #[derive(Debug, Parser)]
-#[command(name = "kms-plugin", version, about, max_term_width = 110, args_conflicts_with_subcommands = true)]
+#[command(name = "kms-plugin", bin_name = "kms-plugin", version, about, max_term_width = 110, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
                         The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
                         Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration; check, status and\n\
@@ -72,14 +74,51 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Runs the command line of this process.
-pub fn run() -> ExitCode {
-    let (arguments, foreign) = match foreign::take(std::env::args_os().collect(), std::env::vars_os()) {
-        Ok(taken) => taken,
-        Err(failure) => return failure.tell().into(),
+/// The daemon: serves, and does what belongs to serving. All other commands are passed on to the tools.
+pub fn daemon() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let (command, foreign) = match parse(arguments.clone()) {
+        Ok(parsed) => parsed,
+        Err(exit) => return exit.into(),
     };
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    end(match command {
+        Command::Serve(flags) => without_verdict(serve::run(&flags.with_foreign(foreign))),
+        Command::Reload(args) => without_verdict(reload::run(&args)),
+        Command::Dev(args) => without_verdict(dev::run(&args)),
+        _ => Err(executables::run_tools(&arguments)),
+    })
+}
+
+/// The tools: every command that the daemon passes on.
+pub fn tools() -> ExitCode {
+    let (command, _) = match parse(std::env::args_os().collect()) {
+        Ok(parsed) => parsed,
+        Err(exit) => return exit.into(),
+    };
+    end(match command {
+        Command::Serve(_) | Command::Reload(_) | Command::Dev(_) => Err(Failure::message(
+            Exit::Usage,
+            "this is a command of kms-plugin itself: kms-plugin serve, reload or dev",
+        )),
+        Command::Probe(args) => without_verdict(probe::run(&args)),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::SupportBundle(args) => without_verdict(support_bundle::run(&args)),
+        Command::Config(args) => without_verdict(config::run(&args)),
+        Command::VerifyEtcd(args) => verify_etcd::run(&args),
+        Command::Render(args) => without_verdict(render::run(&args)),
+        Command::AcceptKey(args) => without_verdict(accept_key::run(&args)),
+        Command::Completions(args) => without_verdict(manual::completions(&args)),
+        Command::Man(args) => without_verdict(manual::man(&args)),
+    })
+}
+
+/// Parses a command line; prints help and usage errors by itself.
+fn parse(arguments: Vec<OsString>) -> Result<(Command, foreign::Foreign), Exit> {
+    let (arguments, foreign) =
+        foreign::take(arguments, std::env::vars_os()).map_err(|failure| failure.tell())?;
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => Ok((cli.command.unwrap_or(Command::Serve(cli.serve)), foreign)),
         Err(error) => {
             let _closed = error.print();
             if let (ErrorKind::UnknownArgument, Some(flag)) =
@@ -87,32 +126,17 @@ pub fn run() -> ExitCode {
             {
                 report::error_line(&format!("\n{}", foreign::hint(&flag.to_string())));
             }
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+            Err(if error.use_stderr() { Exit::Usage } else { Exit::Ok })
         }
-    };
-    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(flags) => well(serve::run(&flags.with_foreign(foreign))),
-        Command::Dev(args) => well(dev::run(&args)),
-        Command::Probe(args) => well(probe::run(&args)),
-        Command::Check(args) => check::run(&args),
-        Command::Status(args) => status::run(&args),
-        Command::SupportBundle(args) => well(support_bundle::run(&args)),
-        Command::Config(args) => well(config::run(&args)),
-        Command::VerifyEtcd(args) => verify_etcd::run(&args),
-        Command::Reload(args) => well(reload::run(&args)),
-        Command::Render(args) => well(render::run(&args)),
-        Command::AcceptKey(args) => well(accept_key::run(&args)),
-        Command::Completions(args) => well(manual::completions(&args)),
-        Command::Man(args) => well(manual::man(&args)),
-    };
-    match result {
-        Ok(exit) => exit.into(),
-        Err(failure) => failure.tell().into(),
     }
 }
 
-/// A command without a verdict of its own.
-fn well(result: Result<(), Failure>) -> Result<Exit, Failure> {
+fn end(result: Result<Exit, Failure>) -> ExitCode {
+    result.unwrap_or_else(|failure| failure.tell()).into()
+}
+
+/// A command whose exit code is no verdict.
+fn without_verdict(result: Result<(), Failure>) -> Result<Exit, Failure> {
     result.map(|()| Exit::Ok)
 }
 

@@ -21,6 +21,7 @@ check 'the module installs' semodule -i "$here/kms_plugin.pp" "$here/kms_plugin_
 check 'the module is listed' sh -c 'semodule -l | grep -qx kms_plugin'
 
 install -m 0755 "$here/kms-plugin" /usr/bin/kms-plugin
+install -D -m 0755 "$here/kms-plugin-tools" /usr/libexec/kms-plugin/kms-plugin-tools
 install -m 0644 "$here"/systemd/*.service "$here"/systemd/*.socket "$here"/systemd/*.path /usr/lib/systemd/system/
 install -m 0644 "$here/systemd/kms-plugin.sysusers" /usr/lib/sysusers.d/kms-plugin.conf
 install -m 0644 "$here/systemd/kms-plugin.tmpfiles" /usr/lib/tmpfiles.d/kms-plugin.conf
@@ -251,7 +252,8 @@ check 'the stand-in for container-selinux installs' semodule -i "$here/standin.p
 overlay '[server]' 'admin = "127.0.0.1:9690"'
 systemctl start kms-plugin.socket
 cp /usr/bin/kms-plugin /usr/local/bin/client
-restorecon -F /usr/local/bin/client
+cp /usr/libexec/kms-plugin/kms-plugin-tools /usr/local/bin/
+restorecon -F /usr/local/bin/client /usr/local/bin/kms-plugin-tools
 check 'it is up for the containers' eventually unconfined kms-plugin probe
 check 'it listens on the port that was labelled without semanage' curl -fsS http://127.0.0.1:9690/healthz
 check 'a privileged container may call' eventually runcon -r system_r -t spc_t -- /usr/local/bin/client probe

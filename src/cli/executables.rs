@@ -1,0 +1,60 @@
+//! The two executables behind the one command `kms-plugin`.
+//!
+//! The daemon holds keys, so it links only what serving needs. All other commands are in `kms-plugin-tools`, which
+//! comes with the same package. The daemon starts it by its absolute path, never by a search in PATH: whoever can put
+//! a file there must not run it as root.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::exit::{Exit, Failure};
+
+/// File name of the executable with the tools.
+const TOOLS: &str = "kms-plugin-tools";
+/// Where packages install it, seen from the directory of the daemon.
+const LIBEXEC: &str = "../libexec/kms-plugin";
+
+/// Replaces this process with the tools, which run `arguments`. Returns only when that fails.
+pub(super) fn run_tools(arguments: &[OsString]) -> Failure {
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => {
+            return Failure::new(Exit::Internal, error).context("the path of kms-plugin is unknown".into());
+        }
+    };
+    let Some(tools) = candidates(&own).into_iter().find(|path| path.is_file()) else {
+        let message = format!(
+            "this command is in {TOOLS}, which is neither beside {} nor in {LIBEXEC} of its directory; install the whole \
+             package, or copy both files; in a checkout, `cargo build` makes both",
+            own.display()
+        );
+        return Failure::message(Exit::Unavailable, message);
+    };
+    let mut command = Command::new(&tools);
+    if let Some((name, rest)) = arguments.split_first() {
+        command.arg0(name).args(rest);
+    }
+    let error: io::Error = command.exec();
+    Failure::new(Exit::Unavailable, error).context(format!("{} cannot be run", tools.display()))
+}
+
+/// Where the tools may be: in a checkout and in the image beside the daemon, from packages in libexec.
+fn candidates(own: &Path) -> [PathBuf; 2] {
+    let directory = own.parent().unwrap_or(Path::new("/"));
+    [directory.join(TOOLS), directory.join(LIBEXEC).join(TOOLS)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tools_are_looked_for_beside_the_daemon_and_in_libexec_only() {
+        let [beside, libexec] = candidates(Path::new("/usr/bin/kms-plugin"));
+        assert_eq!(beside, Path::new("/usr/bin/kms-plugin-tools"));
+        assert_eq!(libexec, Path::new("/usr/bin/../libexec/kms-plugin/kms-plugin-tools"));
+    }
+}
