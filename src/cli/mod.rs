@@ -31,7 +31,14 @@ use flags::ConfigFlags;
 
 /// A Kubernetes KMS v2 plugin: wraps DEK seeds with a Transit key in HashiCorp Vault or OpenBao.
 #[derive(Debug, Parser)]
-#[command(name = "kms-plugin", bin_name = "kms-plugin", version, about, max_term_width = 110, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "kms-plugin",
+    bin_name = "kms-plugin",
+    version,
+    about,
+    max_term_width = 110,
+    args_conflicts_with_subcommands = true
+)]
 #[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
                         The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
                         Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration; check, status and\n\

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
 use super::identity::IdentityFile;
 use super::phase::{Effect, Event, State, step};
@@ -14,8 +14,12 @@ use crate::clock::BootTime;
 use crate::key_service::{KeyService, KeyVersions, KnownKey, key_id};
 use crate::local_kek::Cache;
 
-/// How often time alone is looked at: the grace ends, addresses change.
-const TICK: Duration = Duration::from_secs(1);
+/// Changes of addresses, tokens and local KEKs within this time are published together: a busy agent changes them with
+/// every call.
+const COALESCE: Duration = Duration::from_millis(200);
+/// Longest pause until the deadline of an outage is looked at: the timer does not count the time that a machine is
+/// suspended, and the deadline does.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Which key service an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,17 +72,34 @@ pub(crate) struct Output {
 pub(super) type LocalKeks = Option<Arc<Cache>>;
 
 impl Publisher {
-    /// Takes events until nobody can send any more.
+    /// Takes events until nobody can send any more. Publishes after each event, when an address, a token or a local KEK
+    /// changed, and when the grace of an outage ends.
     pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut keks = self.local_keks.as_ref().map(|cache| cache.changes());
+        let services: Vec<Arc<dyn KeyService>> = std::iter::once(&self.primary)
+            .chain(self.decrypt_only.iter().map(|other| &other.key_service))
+            .cloned()
+            .collect();
+        let mut publish_at: Option<Instant> = None;
         loop {
+            let deadline = self.state.until.filter(|_| self.state.phase == Phase::Degraded);
+            let pause = deadline.map(|deadline| deadline.since(BootTime::now()).min(MAX_PAUSE));
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(message) => self.take(message),
                     None => return,
                 },
-                _ = ticks.tick() => {
+                () = any_change(&services) => {
+                    publish_at.get_or_insert(Instant::now() + COALESCE);
+                }
+                () = kek_change(&mut keks) => {
+                    publish_at.get_or_insert(Instant::now() + COALESCE);
+                }
+                () = sleep_until(publish_at) => {
+                    publish_at = None;
+                    self.publish();
+                }
+                () = sleep(pause) => {
                     self.apply(Event::Tick);
                     self.publish();
                 }
@@ -173,6 +194,39 @@ impl Publisher {
         if (self.output.show)(&snapshot) {
             log_phase(&before, &snapshot);
         }
+    }
+}
+
+/// Completes when an address or a token of a key service changed.
+async fn any_change(services: &[Arc<dyn KeyService>]) {
+    let changes = services.iter().map(|service| service.changed());
+    futures_util::future::select_all(changes).await;
+}
+
+/// Completes when the local KEKs changed; never while they are off.
+async fn kek_change(keks: &mut Option<watch::Receiver<u64>>) {
+    let closed = match keks {
+        Some(changes) => changes.changed().await.is_err(),
+        None => true,
+    };
+    if closed {
+        std::future::pending().await
+    }
+}
+
+/// Never completes without an instant.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never completes without a time. A millisecond at least: the two clocks may differ by less.
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause.max(Duration::from_millis(1))).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -54,6 +54,12 @@ pub trait KeyService: Send + Sync + 'static {
     /// The state of our token, where the service has such a thing.
     fn token(&self) -> Option<TokenState>;
 
+    /// Completes when `addresses()` or `token()` may show something new since the last call. Changes that come together
+    /// may be reported once.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+
     /// Keeps the means of access fresh. Never returns; the supervisor runs it beside the calls.
     async fn maintain(&self);
 }
