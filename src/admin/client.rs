@@ -22,32 +22,25 @@ const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// Nobody listens on the socket, or this user may not connect.
+    /// No agent listens on the socket, or this user may not connect.
     #[error(
         "no agent answers on {socket}; is kms-plugin.service active, are you root, and is this its server.runtime_dir (--runtime-dir)?"
     )]
     NotConnected {
-        /// The socket.
         socket: PathBuf,
-        /// Why not.
         #[source]
         cause: io::Error,
     },
-    /// An agent took the connection, and did not answer in time: it hangs.
+    /// An agent accepted the connection and did not answer in time: it hangs.
     #[error("the agent on {socket} did not answer within {timeout:?}")]
-    TimedOut {
-        /// The socket.
-        socket: PathBuf,
-        /// The time that it had.
-        timeout: Duration,
-    },
+    TimedOut { socket: PathBuf, timeout: Duration },
     /// The agent understood the command and could not do it.
     #[error("{0}")]
     CommandFailed(String),
     /// The agent is stopping or busy.
     #[error("{0}")]
     Busy(String),
-    /// The agent does not know the request: it is of another version.
+    /// The agent does not know the request, probably because it is of another version.
     #[error("the agent answers with status {0}")]
     Unexpected(StatusCode),
     /// The connection broke, or the answer is longer than 4 MiB.
@@ -59,13 +52,13 @@ pub(crate) enum ClientError {
 }
 
 impl ClientError {
-    /// Whether an agent is there and does not answer.
+    /// Whether an agent listens and does not answer.
     pub(crate) fn is_hang(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
     }
 }
 
-/// The admin socket of one agent. Each call has `timeout` in all.
+/// The admin socket of one agent. `timeout` is the limit of a whole call.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
@@ -166,7 +159,7 @@ impl Client {
     async fn request(&self, method: Method, path: &str) -> Result<(StatusCode, String), ClientError> {
         let not_connected = |cause| ClientError::NotConnected { socket: self.socket.clone(), cause };
         let broken = |error: Box<dyn std::error::Error + Send + Sync>| ClientError::Broken(error);
-        let exchange = async {
+        let call = async {
             let stream = UnixStream::connect(&self.socket).await.map_err(not_connected)?;
             let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
             let (mut sender, connection) = handshake.map_err(|error| broken(error.into()))?;
@@ -184,11 +177,11 @@ impl Client {
             };
             tokio::select! {
                 answer = answer => answer,
-                // The end of the connection may be seen before the answer is read: that is no failure.
+                // The connection may end before the answer is read. That is an error only when it ends with one.
                 Err(error) = connection => Err(broken(error.into())),
             }
         };
         let timed_out = |_| ClientError::TimedOut { socket: self.socket.clone(), timeout: self.timeout };
-        tokio::time::timeout(self.timeout, exchange).await.map_err(timed_out)?
+        tokio::time::timeout(self.timeout, call).await.map_err(timed_out)?
     }
 }

@@ -1,67 +1,68 @@
-//! `/healthz` and `/readyz` as text: the checks, and what is wrong.
+//! `/healthz` and `/readyz` as text: the checks, and their failures.
 
 use crate::clock::BootTime;
 use crate::display::ago;
 use crate::health::{Phase, ReasonKind as Kind, ServiceState, Snapshot};
 
-/// One check with its result, as kube's own `?verbose` shows it.
+/// One check with its result, in the form of kube-apiserver's `?verbose`.
 struct Check {
     name: String,
-    state: CheckState,
+    result: CheckResult,
 }
 
-enum CheckState {
-    Good,
-    /// Nothing was seen of it yet.
+enum CheckResult {
+    Ok,
+    /// There is no result yet.
     Unknown,
     Failed(String),
 }
 
 impl Check {
     fn new(name: impl Into<String>, known: bool, failure: Option<String>) -> Self {
-        let state = match failure {
-            Some(why) => CheckState::Failed(why),
-            None if known => CheckState::Good,
-            None => CheckState::Unknown,
+        let result = match failure {
+            Some(why) => CheckResult::Failed(why),
+            None if known => CheckResult::Ok,
+            None => CheckResult::Unknown,
         };
-        Self { name: name.into(), state }
+        Self { name: name.into(), result }
     }
 
     /// `[+]vault ok`, `[-]vault failed: …`, `[?]key not known yet`.
     fn line(&self) -> String {
-        match &self.state {
-            CheckState::Good => format!("[+]{} ok", self.name),
-            CheckState::Unknown => format!("[?]{} not known yet", self.name),
-            CheckState::Failed(why) => format!("[-]{} failed: {why}", self.name),
+        match &self.result {
+            CheckResult::Ok => format!("[+]{} ok", self.name),
+            CheckResult::Unknown => format!("[?]{} not known yet", self.name),
+            CheckResult::Failed(why) => format!("[-]{} failed: {why}", self.name),
         }
     }
 }
 
 /// Whether everything works: the primary, and every key service that only unwraps.
-pub(super) fn healthy(snapshot: &Snapshot) -> bool {
+pub(super) fn is_healthy(snapshot: &Snapshot) -> bool {
     snapshot.phase == Phase::Ready && snapshot.decrypt_only.iter().all(ServiceState::is_readable)
 }
 
 /// The checks behind `/healthz`, in order.
 fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let reason = snapshot.reason.as_ref().filter(|_| snapshot.phase != Phase::Ready);
-    let of = |kinds: &[Kind]| {
+    let failure = |kinds: &[Kind]| {
         let reason = reason.filter(|reason| kinds.contains(&reason.kind))?;
         Some(format!("{}; remedy: {}", reason.text, reason.remedy))
     };
     let primary = &snapshot.primary;
-    let reached = snapshot.proven || primary.addresses.iter().any(|address| address.reachable == Some(true));
+    let reached =
+        snapshot.verified || primary.addresses.iter().any(|address| address.reachable == Some(true));
     let mut checks = vec![
-        Check::new("vault", reached, of(&[Kind::NoContact, Kind::Unreachable, Kind::Sealed])),
+        Check::new("vault", reached, failure(&[Kind::NoContact, Kind::Unreachable, Kind::Sealed])),
         Check::new(
             "auth",
             primary.token.as_ref().is_none_or(|token| token.held),
-            of(&[Kind::CredentialsRefused, Kind::CredentialsUnreadable]),
+            failure(&[Kind::CredentialsRefused, Kind::CredentialsUnreadable]),
         ),
         Check::new(
             "key",
-            primary.key.is_some() && !snapshot.unread,
-            of(&[
+            primary.key.is_some() && !snapshot.key_stale,
+            failure(&[
                 Kind::Denied,
                 Kind::KeyMissing,
                 Kind::KeyUnusable,
@@ -92,8 +93,8 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
     checks
 }
 
-/// What is wrong, in one line: the state's, or that of a key service that only unwraps.
-pub(super) fn trouble(snapshot: &Snapshot) -> String {
+/// What is wrong, in one line. When the agent is ready, it is a problem of a key service that only unwraps.
+pub(super) fn problem(snapshot: &Snapshot) -> String {
     let other = snapshot.decrypt_only.iter().find(|other| !other.is_readable());
     match (snapshot.phase, other) {
         (Phase::Ready, Some(other)) => {
@@ -104,20 +105,20 @@ pub(super) fn trouble(snapshot: &Snapshot) -> String {
     }
 }
 
-/// The verbose form: one line a check, and a verdict.
+/// The verbose form: one line for each check, and the result.
 pub(super) fn verbose(snapshot: &Snapshot, endpoint: &str, good: bool) -> String {
     let mut text: String = checks(snapshot).iter().map(|check| check.line() + "\n").collect();
-    if let Some(until) = snapshot.until.filter(|_| snapshot.phase == Phase::Degraded) {
-        text.push_str(&format!("grace: Status stays ok for {} more\n", ago(until.since(BootTime::now()))));
+    if let Some(end) = snapshot.grace_end.filter(|_| snapshot.phase == Phase::Degraded) {
+        text.push_str(&format!("grace: Status stays ok for {} more\n", ago(end.since(BootTime::now()))));
     }
-    if let Some(offline) = &snapshot.offline {
-        text.push_str(&format!("offline: {}", offline.line()));
+    if let Some(keks) = &snapshot.local_keks {
+        text.push_str(&format!("offline: {}", keks.line()));
         if snapshot.phase != Phase::Ready {
-            text.push_str(&format!("; {} of it left", ago(offline.left(BootTime::now()))));
+            text.push_str(&format!("; {} of it left", ago(keks.left(BootTime::now()))));
         }
         text.push('\n');
     }
-    let verdict = if good { "passed" } else { "failed" };
-    text.push_str(&format!("{endpoint} check {verdict}\n"));
+    let result = if good { "passed" } else { "failed" };
+    text.push_str(&format!("{endpoint} check {result}\n"));
     text
 }

@@ -1,4 +1,4 @@
-//! `/metrics`: the counters, and the snapshot as gauges.
+//! `/metrics`: the counters of the process, and the snapshot as gauges.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -26,7 +26,7 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-/// A key_id is no secret, and there is one a service at a time.
+/// A key_id is not secret, and each service has only one at a time.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KeyLabels {
     service: String,
@@ -46,7 +46,7 @@ pub(super) fn render(snapshot: &Snapshot, metrics: &Metrics) -> String {
     metrics.encode(&state(snapshot))
 }
 
-/// What the snapshot says, as a registry of its own for this scrape.
+/// The gauges of the snapshot, in a registry for this scrape only.
 fn state(snapshot: &Snapshot) -> Registry {
     let mut registry = Registry::with_prefix(PREFIX);
     let phases = Family::<PhaseLabel, Gauge>::default();
@@ -68,19 +68,19 @@ fn state(snapshot: &Snapshot) -> Registry {
     };
     let now = BootTime::now();
     let whole = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    let left = snapshot.until.map(|until| whole(until.since(now)));
+    let left = snapshot.grace_end.map(|end| whole(end.since(now)));
     seconds(&mut registry, "grace_left", "Time that Status stays ok in this outage", left);
     let ago = snapshot.last_contact.map(|contact| whole(now.since(contact)));
     seconds(&mut registry, "last_contact_age", "Time since the last good round trip", ago);
     services(&mut registry, snapshot);
-    if let Some(state) = &snapshot.offline {
-        offline(&mut registry, state, now);
+    if let Some(state) = &snapshot.local_keks {
+        local_keks(&mut registry, state, now);
     }
     registry
 }
 
-/// How ready the agent is for an outage, with local KEKs.
-fn offline(registry: &mut Registry, state: &LocalKekState, now: BootTime) {
+/// Whether the agent is ready for an outage, with local KEKs.
+fn local_keks(registry: &mut Registry, state: &LocalKekState, now: BootTime) {
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
     let gauge = |value: i64| {
@@ -118,12 +118,12 @@ fn offline(registry: &mut Registry, state: &LocalKekState, now: BootTime) {
     unwraps.inc_by(state.unwraps);
     registry.register(
         "kept_key_unwraps",
-        "Times that the key service was asked to unwrap a key that is kept",
+        "Times that the key service was asked to unwrap a local KEK or a seed",
         unwraps,
     );
 }
 
-/// What is known of each key service: its key, our token, its addresses.
+/// The state of each key service: its key, our token, its addresses.
 fn services(registry: &mut Registry, snapshot: &Snapshot) {
     let families = [(); 6].map(|()| Family::<ServiceLabel, Gauge>::default());
     let [versions, created, readable, warnings, expiries, problems] = &families;

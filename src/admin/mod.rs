@@ -1,7 +1,7 @@
 //! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key, /reload,
 //! /refused and /local-keks.
 //!
-//! Renders the snapshot: a probe costs the key service no call. Must not know KMS.
+//! Renders the snapshot, so a request makes no call to the key service. Must not know KMS.
 
 pub(crate) mod client;
 mod healthz;
@@ -9,11 +9,12 @@ mod metrics;
 mod routes;
 mod server;
 mod status;
+pub(crate) mod timing;
 pub(crate) mod types;
 
 pub(crate) use client::{Client, ClientError};
 pub(crate) use routes::{
-    AdminCommands, Alive, CommandRequest, CommandResult, LocalKekFingerprints, Snapshots,
+    AdminCommands, CommandRequest, CommandResult, Liveness, LocalKekFingerprints, Snapshots,
 };
 pub(crate) use routes::{public_router, router};
 pub(crate) use server::{serve_tcp, serve_unix};

@@ -1,5 +1,5 @@
-//! Serving HTTP/1 with bounds: a slow or silent client holds a connection for a short time only, and
-//! never more connections than there are places.
+//! Serves HTTP/1 within limits: a slow or silent client can hold a connection only for a short time, and the number
+//! of connections is limited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::timing::{CONNECTION_TIMEOUT, HEAD_TIMEOUT};
 use crate::retry::Backoff;
 
-/// Connections at once; one more waits to be accepted.
+/// Connections at the same time. Further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
-/// Time for a client to send its request's head.
-const HEAD: Duration = Duration::from_secs(5);
-/// Time for one connection in all: probes are short.
-const CONNECTION: Duration = Duration::from_secs(30);
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -58,16 +55,16 @@ impl Accept for UnixListener {
 }
 
 async fn serve(listener: &impl Accept, router: Router, mut stopping: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
     loop {
         while connections.try_join_next().is_some() {}
         let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
+            let permit = permits.clone().acquire_owned().await;
+            (permit, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (permit, accepted) = tokio::select! {
             next = next => next,
             _ = stopping.wait_for(|stop| *stop) => return,
         };
@@ -82,13 +79,13 @@ async fn serve(listener: &impl Accept, router: Router, mut stopping: watch::Rece
         backoff.reset();
         let service = TowerToHyperService::new(router.clone());
         connections.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
+                .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
-            let _ended = tokio::time::timeout(CONNECTION, connection).await;
+            let _ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
         });
     }
 }

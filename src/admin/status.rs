@@ -1,4 +1,4 @@
-//! `/status` and `/refused`: the snapshot as the types of the API.
+//! `/status` and `/refused`: converts the snapshot to the types of the API.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub(super) fn status(snapshot: &Snapshot, metrics: &Metrics) -> Status {
             text: reason.text.clone(),
             remedy: reason.remedy.clone(),
         }),
-        grace_left_seconds: snapshot.until.map(|until| until.since(now).as_secs()),
+        grace_left_seconds: snapshot.grace_end.map(|end| end.since(now).as_secs()),
         last_contact_seconds_ago: snapshot.last_contact.map(|contact| now.since(contact).as_secs()),
         kms_status: match snapshot.announce {
             Announce::Ok => KmsStatus::Ok,
@@ -46,7 +46,7 @@ pub(super) fn status(snapshot: &Snapshot, metrics: &Metrics) -> Status {
         primary: service(&snapshot.primary),
         decrypt_only: snapshot.decrypt_only.iter().map(service).collect(),
         unreadable_key_ids: u64::try_from(metrics.unreadable()).unwrap_or_default(),
-        offline: snapshot.offline.as_ref().map(|state| local_keks(state, now)),
+        offline: snapshot.local_keks.as_ref().map(|state| local_keks(state, now)),
     }
 }
 

@@ -1,14 +1,14 @@
-//! What the admin API says, as types that the server serializes and the client reads back.
+//! The answers of the admin API. The server serializes these types, and the client deserializes them.
 //!
-//! An older reader meets a newer agent during an upgrade, and the other way round. So a field that is missing takes
-//! its default, an unknown field is ignored, and an unknown phase or reason is kept as "unknown".
+//! During an upgrade, the client may be older or newer than the agent. So a missing field gets its default, and an
+//! unknown field is ignored. An unknown phase or KMS status becomes `Unknown`. The kind of a reason stays text.
 
 use serde::{Deserialize, Serialize};
 
 use crate::health::ReasonKind;
 use crate::key_service::{KeyScope, KeyVersions};
 
-/// Where the agent is in its life; `health::Phase` with room for phases of other versions.
+/// The phase of the agent: `health::Phase`, and one value for the phases of other versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
@@ -16,11 +16,11 @@ pub(crate) enum Phase {
     Starting,
     /// Everything works.
     Ready,
-    /// A fault that the agent rides out.
+    /// There is a fault, and KMS Status is still ok.
     Degraded,
-    /// A fault that the agent does not, or no longer, ride out.
+    /// There is a fault, and KMS Status is not ok.
     Failed,
-    /// The process ends.
+    /// The process stops.
     Stopping,
     /// A phase of another version of the agent.
     #[default]
@@ -28,17 +28,17 @@ pub(crate) enum Phase {
     Unknown,
 }
 
-/// What KMS Status answers; `health::Announce` with room for answers of other versions.
+/// What KMS Status answers: `health::Announce`, and one value for the answers of other versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum KmsStatus {
     /// `ok` and the key_id.
     Ok,
-    /// The reason and the key_id: the grace is over.
+    /// The reason and the key_id: the grace period is over.
     Unhealthy,
-    /// An error: the key service refuses us, or the key is another one.
+    /// An error: a confirmed refusal, or another key.
     Refused,
-    /// An error: nothing is known yet. Also an answer of another version of the agent.
+    /// An error: the key is not known yet. Also an answer of another version of the agent.
     #[default]
     #[serde(other)]
     Unknown,
@@ -62,7 +62,6 @@ pub(crate) struct Reason {
 pub(crate) struct Status {
     /// The version of the agent.
     pub version: String,
-    /// Where the agent is in its life.
     pub phase: Phase,
     /// The state in one line, as `systemctl status` shows it.
     pub line: String,
@@ -70,7 +69,7 @@ pub(crate) struct Status {
     pub summary: String,
     /// How long the agent has been in this phase.
     pub for_seconds: u64,
-    /// Why it is not ready.
+    /// Why the agent is not ready.
     pub reason: Option<Reason>,
     /// How long Status stays ok in this outage; absent outside an outage, and without a limit.
     pub grace_left_seconds: Option<u64>,
@@ -82,7 +81,7 @@ pub(crate) struct Status {
     pub primary: Service,
     /// The key services that only unwrap.
     pub decrypt_only: Vec<Service>,
-    /// How many key_ids were asked for and could not be unwrapped at the last try.
+    /// How many key_ids could not be unwrapped when a Decrypt last used them.
     pub unreadable_key_ids: u64,
     /// The state of local KEKs; absent when they are off.
     pub offline: Option<LocalKeks>,
@@ -96,7 +95,7 @@ impl Status {
 }
 
 impl Reason {
-    /// The kind, where this version knows it.
+    /// The kind, if this version knows it.
     pub(crate) fn known_kind(&self) -> Option<ReasonKind> {
         ReasonKind::from_name(&self.kind)
     }
@@ -112,9 +111,8 @@ pub(crate) struct Service {
     pub key: Option<Key>,
     /// Our token there.
     pub token: Option<Token>,
-    /// Its addresses.
     pub addresses: Vec<Address>,
-    /// What its last check found wrong.
+    /// The error of its last check.
     pub problem: Option<String>,
 }
 
@@ -130,13 +128,13 @@ pub(crate) struct Key {
     /// When that version was made, in seconds since 1970.
     #[serde(default)]
     pub created: i64,
-    /// The lowest version that may still wrap; 0 when only the latest is meant.
+    /// The lowest version that may still wrap; 0 when only the newest may.
     #[serde(default)]
     pub min_encryption: u32,
     /// The lowest version that may still unwrap.
     #[serde(default)]
     pub min_decryption: u32,
-    /// Every version ever seen, and when it was made.
+    /// Every version that was ever read, and when it was made, in seconds since 1970.
     #[serde(default)]
     pub versions: KeyVersions,
     /// The cluster that the key was last read from.
@@ -185,11 +183,11 @@ pub(crate) struct Address {
     pub reachable: Option<bool>,
     /// Why it is not reachable.
     pub reason: Option<String>,
-    /// Whether calls try it first.
+    /// Whether calls use it first.
     pub preferred: bool,
 }
 
-/// How ready the agent is for an outage, with local KEKs.
+/// Whether the agent is ready for an outage, with local KEKs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LocalKeks {
@@ -197,17 +195,17 @@ pub(crate) struct LocalKeks {
     pub line: String,
     /// How long the local KEKs may still be used, if the key service is not reached again.
     pub left_seconds: u64,
-    /// Whether everything that was seen can be unwrapped without the key service, and a seed be wrapped.
+    /// Whether every key that was used can be unwrapped, and a seed be wrapped, without the key service.
     pub ready: bool,
-    /// How long the agent serves without having reached the key service.
+    /// How long the local KEKs may be used after the last contact with the key service.
     pub max_offline_seconds: u64,
     /// Local KEKs in memory.
     pub keks: u64,
     /// DEK seeds in memory that the key service wrapped itself.
     pub seeds: u64,
-    /// Wrapped keys that were seen and are not in memory.
+    /// Wrapped keys that were used and are not in memory.
     pub missing: u64,
-    /// Whether keys were evicted: more are in use than fit.
+    /// Whether keys were evicted, because more are in use than fit into memory.
     pub crowded: bool,
     /// When the local KEK in use was made, in seconds since 1970.
     pub made: Option<i64>,
@@ -221,7 +219,7 @@ pub(crate) struct LocalKeks {
     pub kept: bool,
 }
 
-/// The answer to `/reload` and `/accept-key` when the command succeeded: the state after it.
+/// The answer of `/reload` and `/accept-key` when the command succeeded: the state after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct CommandDone {
@@ -231,7 +229,7 @@ pub(crate) struct CommandDone {
     pub line: String,
 }
 
-/// The answer to `/reload` and `/accept-key` when the command failed.
+/// The answer of `/reload` and `/accept-key` when the command failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct CommandFailed {
@@ -245,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_reader_understands_a_newer_agent_and_the_other_way_round() {
+    fn an_older_client_understands_a_newer_agent_and_a_newer_client_an_older_agent() {
         let newer = r#"{
             "version": "9.0.0", "phase": "hibernating", "kms_status": "perhaps", "line": "hibernating",
             "reason": { "kind": "too_cold", "text": "t", "remedy": "r", "severity": 3 },

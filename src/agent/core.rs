@@ -1,62 +1,69 @@
-//! Everything that hangs on the key services: their upkeep, the observers, the state. A reload starts a
-//! new core beside the old one, and takes its place only when it has proven itself.
+//! The core: everything that depends on the configured key services. These are the token renewers, an observer for
+//! each key service, the refresher, and the publisher of the state.
+//!
+//! A reload starts a new core beside the old one. The new one replaces the old one only when a round trip has worked.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use super::error::{AgentError, TaskError};
+use super::timing::PREPARE_TIMEOUT;
 use super::{local_keks, services};
 use crate::clock::{BootTime, Deadline};
 use crate::config::Settings;
 use crate::config::settings::Health;
 use crate::health::{
-    self, DecryptOnly, Event, IdentityFile, Message, Observer, Output, Publisher, Refresh, RefreshRequests,
-    Rules, ServiceId, ServiceState, Snapshot, State,
+    self, DecryptOnly, Event, IdentityFile, Message, Observer, Output, Publish, Publisher, Refresh,
+    RefreshRequests, Rules, ServiceId, ServiceState, Snapshot, State,
 };
 use crate::key_service::{KeyService, KeyVersion};
-use crate::kms::{Link, Routes, View};
+use crate::kms::{KeyServices, View};
 use crate::local_kek::{Cache, KeyCheck};
 use crate::telemetry::metrics::Metrics;
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
-
-/// Time to make a local KEK before a reload takes effect.
-const PREPARE: Duration = Duration::from_secs(3);
+/// Requests to read the key that may wait for an observer; the refresher sends one at a time.
+const MAX_READ_REQUESTS: usize = 4;
 
 /// A task's name and how it ended.
 pub(super) type Ended = (&'static str, Result<(), TaskError>);
 
-/// A core made ready: files are read, nothing is sent yet.
-pub(super) struct Prepared {
+/// A core that is not started: its files are read, and nothing was sent yet.
+pub(super) struct PreparedCore {
     health: Health,
     state: State,
-    version: u32,
+    /// The key version that an earlier run saved; 0 without one.
+    saved_version: u32,
     epoch: u32,
     identity: IdentityFile,
     primary: Arc<dyn KeyService>,
     decrypt_only: Vec<DecryptOnly>,
-    link: Arc<Link>,
+    services: Arc<KeyServices>,
     requests: RefreshRequests,
 }
 
-/// A running core; its tasks end with it.
+/// A running core. Its tasks end when it is dropped.
 pub(super) struct Core {
     pub tasks: JoinSet<Ended>,
-    pub link: Arc<Link>,
+    pub services: Arc<KeyServices>,
+    /// The state with this configuration, also while the agent uses another one.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     pub messages: mpsc::Sender<Message>,
 }
 
-impl Prepared {
-    /// Makes the key services of `settings` ready, with what an earlier run or core has saved.
+impl PreparedCore {
+    /// Sets up the key services of `settings`, and loads what an earlier run or core has saved.
     ///
-    /// `keys` outlive it: a reload must not lose one.
-    pub(super) fn new(settings: &Settings, metrics: &Metrics, keys: Arc<Cache>) -> Result<Self, AgentError> {
+    /// `local_keks` outlives the core: a reload must not lose a key.
+    pub(super) fn new(
+        settings: &Settings,
+        metrics: &Metrics,
+        local_keks: Arc<Cache>,
+    ) -> Result<Self, AgentError> {
         let (primary, decrypt_only) = services::build(settings, metrics)?;
         let identity = IdentityFile::in_directory(&settings.server.runtime_dir);
         let rules = Rules {
@@ -68,53 +75,56 @@ impl Prepared {
         };
         let saved = identity.load(&rules.scope, rules.epoch);
         primary.expect_cluster(saved.as_ref().and_then(|(key, _)| key.cluster_id.clone()));
-        let routes = Routes {
+        let (refresh, requests) = Refresh::channel();
+        let services = KeyServices {
             primary: primary.clone(),
             decrypt_only: decrypt_only.iter().map(|other| other.key_service.clone()).collect(),
             accept_foreign_ciphertext: settings.primary.accept_foreign_ciphertext(),
+            refresh,
+            local_keks,
+            local_kek_policy: settings.local_kek,
         };
-        let (refresh, requests) = Refresh::channel();
         Ok(Self {
             health: settings.health,
-            version: saved.as_ref().map_or(0, |(key, _)| key.version),
+            saved_version: saved.as_ref().map_or(0, |(key, _)| key.version),
             epoch: rules.epoch,
             state: State::new(rules, saved, BootTime::now()),
             identity,
             primary,
             decrypt_only,
-            link: Arc::new(Link { routes, refresh, keys, policy: settings.local_kek }),
+            services: Arc::new(services),
             requests,
         })
     }
 
-    /// What the views show before the first event.
+    /// What calls see before the first event.
     pub(super) fn view(&self) -> View {
-        let snapshot =
-            health::render(&self.state, &self.primary, &self.decrypt_only, local_keks(&self.link).as_deref());
-        View { snapshot: Arc::new(snapshot), link: self.link.clone() }
+        let cache = active_cache(&self.services);
+        let snapshot = health::render(&self.state, &self.primary, &self.decrypt_only, cache.as_deref());
+        View { snapshot: Arc::new(snapshot), services: self.services.clone() }
     }
 
-    /// Starts the tasks. `views` show this core while they are linked to it.
+    /// Starts the tasks. They update the snapshot in `views` while `views` has the key services of this core.
     pub(super) fn start(self, views: Arc<watch::Sender<View>>) -> Core {
-        let (own, snapshot) = watch::channel(self.view().snapshot);
+        let (snapshots, snapshot) = watch::channel(self.view().snapshot);
         let (messages, inbox) = mpsc::channel(MAX_EVENTS);
         let mut tasks = JoinSet::new();
         let mut observers = Vec::new();
-        let services = std::iter::once((ServiceId::Primary, self.primary.clone(), self.version)).chain(
+        let observed = std::iter::once((ServiceId::Primary, self.primary.clone(), self.saved_version)).chain(
             self.decrypt_only
                 .iter()
                 .enumerate()
                 .map(|(number, other)| (ServiceId::DecryptOnly(number), other.key_service.clone(), 0)),
         );
-        for (id, key_service, version) in services {
+        let cache = active_cache(&self.services);
+        for (id, key_service, saved_version) in observed {
             let recheck_hints = match id {
-                ServiceId::Primary => self.link.refresh.recheck_hints(),
+                ServiceId::Primary => self.services.refresh.recheck_hints(),
                 ServiceId::DecryptOnly(_) => Arc::default(),
             };
-            let local =
-                self.link.policy.map(|_| KeyCheck { keys: self.link.keys.clone(), epoch: self.epoch });
-            let (ask, requests) = mpsc::channel(4);
-            observers.push(ask);
+            let key_check = cache.clone().map(|keys| KeyCheck { keys, epoch: self.epoch });
+            let (read_sender, read_requests) = mpsc::channel(MAX_READ_REQUESTS);
+            observers.push(read_sender);
             let renewer = key_service.clone();
             spawn(&mut tasks, "token renewer", async move { renewer.maintain().await });
             let observer = Observer {
@@ -122,10 +132,10 @@ impl Prepared {
                 key_service,
                 health: self.health,
                 messages: messages.clone(),
-                version,
-                requests,
+                saved_version,
+                read_requests,
                 recheck_hints,
-                local,
+                key_check,
             };
             spawn(&mut tasks, "observer", observer.run());
         }
@@ -135,48 +145,50 @@ impl Prepared {
             primary: self.primary,
             decrypt_only: self.decrypt_only,
             identity: self.identity,
-            local_keks: local_keks(&self.link),
-            output: Output { own, show: show(views.clone(), self.link.clone()) },
+            local_keks: cache,
+            output: Output { snapshots, publish: publish(views.clone(), self.services.clone()) },
         };
-        if self.link.policy.is_some() {
-            let run = local_keks::run(self.link.clone(), views.subscribe());
+        if self.services.local_kek_policy.is_some() {
+            let run = local_keks::run(self.services.clone(), views.subscribe());
             tasks.spawn(async move { ("local KEKs", run.await) });
         }
         spawn(&mut tasks, "state", publisher.run(inbox));
-        Core { tasks, link: self.link, snapshot, messages }
+        Core { tasks, services: self.services, snapshot, messages }
     }
 }
 
 impl Core {
-    /// Completes when a round trip has worked since the start.
-    pub(super) fn proven(&self) -> impl Future<Output = ()> + use<> {
+    /// Completes when a round trip has worked since the start of this core.
+    pub(super) fn verified(&self) -> impl Future<Output = ()> + use<> {
         let mut snapshot = self.snapshot.clone();
         async move {
-            if snapshot.wait_for(|snapshot| snapshot.proven).await.is_err() {
+            if snapshot.wait_for(|snapshot| snapshot.verified).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Completes when every key service that only unwraps was looked at: read, or found not to be readable.
-    pub(super) fn looked(&self) -> impl Future<Output = ()> + use<> {
+    /// Completes when every key service that only unwraps was checked: its key was read, or could not be read.
+    pub(super) fn decrypt_only_checked(&self) -> impl Future<Output = ()> + use<> {
         let mut snapshot = self.snapshot.clone();
         async move {
-            let looked = |other: &ServiceState| other.key.is_some() || other.problem.is_some();
-            let _ended = snapshot.wait_for(|snapshot| snapshot.decrypt_only.iter().all(looked)).await;
+            let checked = |other: &ServiceState| other.key.is_some() || other.problem.is_some();
+            let _ended = snapshot.wait_for(|snapshot| snapshot.decrypt_only.iter().all(checked)).await;
         }
     }
 
-    /// Has the local KEK made for the key in use. A failure is told by whoever needs it: it is tried again.
-    pub(super) async fn prepare_key(&self) {
+    /// Makes a local KEK for the key in use. A failure is not reported here: the first call that needs the local KEK
+    /// tries again, and reports it.
+    pub(super) async fn prepare_local_kek(&self) {
         let snapshot = self.snapshot.borrow().clone();
         if let Some(key) = &snapshot.primary.key {
-            let (keys, primary) = (&self.link.keys, self.link.routes.primary.as_ref());
-            let _made = keys.prepare(primary, KeyVersion::of_key(key), Deadline::after(PREPARE)).await;
+            let (keks, primary) = (&self.services.local_keks, self.services.primary.as_ref());
+            let _made =
+                keks.prepare(primary, KeyVersion::of_key(key), Deadline::after(PREPARE_TIMEOUT)).await;
         }
     }
 
-    /// Sends an event of the primary, and waits until it is published.
+    /// Sends an event about the primary, and waits until its result is published. False when the publisher has ended.
     pub(super) async fn send(&self, event: Event) -> bool {
         let (done, published) = oneshot::channel();
         let message = Message { service: ServiceId::Primary, event, done: Some(done) };
@@ -191,25 +203,25 @@ fn spawn(tasks: &mut JoinSet<Ended>, task: &'static str, work: impl Future<Outpu
     });
 }
 
-/// The cache, as far as the snapshot shows it.
-fn local_keks(link: &Link) -> Option<Arc<Cache>> {
-    link.policy.map(|_| link.keys.clone())
+/// The cache of local KEKs, while they are on.
+fn active_cache(services: &KeyServices) -> Option<Arc<Cache>> {
+    services.local_kek_policy.map(|_| services.local_keks.clone())
 }
 
-/// Shows a snapshot to everybody, while the views show the core of `link`. Returns whether they do.
-fn show(views: Arc<watch::Sender<View>>, link: Arc<Link>) -> Box<dyn Fn(&Arc<Snapshot>) -> bool + Send> {
+/// Puts a snapshot into `views`, while `views` has these key services. Returns whether it has.
+fn publish(views: Arc<watch::Sender<View>>, services: Arc<KeyServices>) -> Publish {
     Box::new(move |snapshot| {
         views.send_if_modified(|view| {
-            let ours = Arc::ptr_eq(&view.link, &link);
-            if ours {
+            let in_use = Arc::ptr_eq(&view.services, &services);
+            if in_use {
                 view.snapshot = snapshot.clone();
             }
-            ours
+            in_use
         })
     })
 }
 
-/// Why a task that must not end did.
+/// Why the agent ends, from the task that ended.
 pub(super) fn cause_of(ended: Option<Result<Ended, JoinError>>) -> AgentError {
     match ended {
         Some(Ok((task, result))) => {

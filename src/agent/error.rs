@@ -18,40 +18,24 @@ pub(crate) enum AgentError {
     /// TLS to the key service cannot be set up.
     #[error("TLS to the key service cannot be set up; check ca_file, client_cert_file and client_key_file")]
     Tls(#[from] TlsError),
-    /// The embedded keyring cannot be read or made.
+    /// The embedded keyring cannot be read or created.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// The admin address cannot be bound.
     #[error(
         "the admin address {address} cannot be bound: {cause}; is another agent running? Choose another address (serve: server.admin, dev: --admin)"
     )]
-    Admin {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        cause: io::Error,
-    },
+    Admin { address: SocketAddr, cause: io::Error },
     /// The runtime directory cannot be used.
     #[error(
-        "the runtime directory {path} cannot be used: {cause}; under systemd, RuntimeDirectory=kms-plugin makes it"
+        "the runtime directory {path} cannot be used: {cause}; under systemd, RuntimeDirectory=kms-plugin creates it"
     )]
-    RuntimeDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why not.
-        cause: io::Error,
-    },
-    /// The system does not deliver signals to us.
+    RuntimeDir { path: PathBuf, cause: io::Error },
     #[error("signals cannot be received: {0}")]
     Signals(#[source] io::Error),
     /// A task ended that must not.
     #[error("the task {task} ended: {cause}")]
-    Task {
-        /// Which.
-        task: &'static str,
-        /// Why.
-        cause: TaskError,
-    },
+    Task { task: &'static str, cause: TaskError },
     /// Stopping took longer than allowed.
     #[error("calls in flight did not end within {0:?}; they were cut off")]
     Drain(Duration),
@@ -63,32 +47,21 @@ pub(crate) enum AgentError {
 /// Why a task ended that must not end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TaskError {
-    /// It returned without an error.
     #[error("it returned without an error")]
     Returned,
-    /// It panicked.
     #[error("it panicked: {0}")]
     Panicked(String),
-    /// The gRPC server failed.
     #[error("the gRPC server failed: {0}")]
     Server(#[from] tonic::transport::Error),
-    /// The server that an accept loop works for has ended.
+    /// The server that takes the accepted connections has ended.
     #[error(transparent)]
     Acceptor(#[from] AcceptorEnded),
-    /// It was restarted in place too often.
+    /// It was restarted within the process too often.
     #[error("it failed {failures} times within {window:?}, last: {last}")]
-    TooManyFailures {
-        /// How often.
-        failures: usize,
-        /// In which time.
-        window: Duration,
-        /// The last failure.
-        last: Box<TaskError>,
-    },
-    /// Nobody publishes the state any more.
-    #[error("nobody publishes the state any more")]
+    TooManyFailures { failures: usize, window: Duration, last: Box<TaskError> },
+    /// The core, whose publisher updates the state, has ended.
+    #[error("the task that publishes the state has ended")]
     NoPublisher,
-    /// No task is left.
     #[error("no task is left")]
     NoTaskLeft,
 }
@@ -102,15 +75,13 @@ pub(crate) enum ReloadError {
     /// The key services cannot be set up.
     #[error("{}", chain(.0))]
     KeyServices(AgentError),
-    /// The new settings did not work in time.
+    /// No round trip worked in time with the new settings.
     #[error("the new configuration did not work within {within:?}: {state}")]
-    NotProven {
-        /// The time that they had.
+    NotVerified {
         within: Duration,
         /// The state of the agent with them, in one line.
         state: String,
     },
-    /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
 }

@@ -1,10 +1,11 @@
-//! The composition of an agent: its tasks, start, reload, drain, signals, readiness, watchdog and status line.
+//! Composes an agent: start, tasks, reload, drain, signals, readiness, watchdog and status line.
 //!
 //! Only this room spawns long-lived tasks. Must not know the command line.
 
-mod agent;
 mod core;
 mod error;
+mod lifecycle;
+mod listeners;
 mod local_keks;
 mod reload;
 mod restart;
@@ -12,10 +13,11 @@ mod runtime_dir;
 mod services;
 mod signals;
 mod status_line;
+mod timing;
 mod watchdog;
 
-pub(crate) use agent::Agent;
 pub(crate) use error::AgentError;
+pub(crate) use lifecycle::Agent;
 pub(crate) use reload::Reloader;
 pub(crate) use runtime_dir::{is_ours_alone, make as make_runtime_dir};
 pub(crate) use signals::Signals;

@@ -1,5 +1,5 @@
-//! SIGHUP and `kms-plugin reload`: the configuration, the credentials and the TLS files are read again. What does not
-//! work is reported, and the old settings stay in use.
+//! SIGHUP and `kms-plugin reload`: reads the configuration, the credentials and the TLS files again. When the new
+//! settings do not work, reports why, and the old settings stay in use.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::kms::View;
 use crate::systemd::notify;
 
-/// A request to work with other settings; answered when they are in use, or with the reason why they are not.
+/// A request to use new settings. Answered when they are in use, or with the reason why they are not.
 pub(crate) type ReloadRequest = (Box<Settings>, oneshot::Sender<Result<(), ReloadError>>);
 
 /// Reads the settings again. Only the command line knows where they come from.
@@ -45,7 +45,7 @@ impl Reloader {
             read,
             runtime_dir: agent.runtime_dir().to_path_buf(),
             commands,
-            agent: agent.reloader(),
+            agent: agent.reload_sender(),
             view: agent.view(),
         })
     }
@@ -80,10 +80,10 @@ impl Reloader {
 
     async fn reload(&self) -> Result<(), ReloadError> {
         let mut settings = (self.read)().map_err(ReloadError::Configuration)?;
-        // The directory of the sockets that are open: a change of [server] needs a restart.
+        // The open sockets stay in their directory: a change of [server] needs a restart.
         settings.server.runtime_dir.clone_from(&self.runtime_dir);
         let (answer, reloaded) = oneshot::channel();
-        // When nobody takes the request, no answer comes: the agent is stopping.
+        // When the agent is stopping, it does not receive the request, and no answer comes.
         let _taken = self.agent.send((Box::new(settings), answer)).await;
         reloaded.await.unwrap_or(Err(ReloadError::Stopping))
     }

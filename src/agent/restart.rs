@@ -1,21 +1,17 @@
-//! Starts a server again in place when it fails or panics: a few times, and then the process ends with
-//! the cause, for systemd to decide.
+//! Restarts a server within the process when it fails or panics. After a few times, the process ends with the cause,
+//! and systemd restarts it.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::error::TaskError;
+use super::timing::{MAX_RESTARTS, RESTART_WINDOW};
 use crate::telemetry::metrics::Metrics;
 
-/// Failures within the window that are mended in place.
-const MOST: usize = 3;
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// Runs what `serve` makes until it ends well, or fails once too often.
+/// Runs what `serve` makes until it ends without an error, or fails too often.
 pub(super) async fn in_place<F>(
     name: &str,
     metrics: Metrics,
@@ -26,7 +22,7 @@ where
 {
     let mut failures = VecDeque::new();
     loop {
-        // A task of its own: its panic ends it alone. Dropped with us, so that nothing is left running.
+        // In a task of its own a panic ends only that task. The set ends the task when it is dropped.
         let mut task = JoinSet::new();
         task.spawn(serve());
         let cause = match task.join_next().await {
@@ -36,13 +32,17 @@ where
         };
         let now = Instant::now();
         failures.push_back(now);
-        failures.retain(|at| now - *at < WINDOW);
-        if failures.len() > MOST {
+        failures.retain(|at| now - *at < RESTART_WINDOW);
+        if failures.len() > MAX_RESTARTS {
             let last = Box::new(cause);
-            return Err(TaskError::TooManyFailures { failures: failures.len(), window: WINDOW, last });
+            return Err(TaskError::TooManyFailures {
+                failures: failures.len(),
+                window: RESTART_WINDOW,
+                last,
+            });
         }
         metrics.server_restart();
-        tracing::error!("the {name} failed and is started again in place: {cause}");
+        tracing::error!("the {name} failed, restarting it: {cause}");
     }
 }
 
@@ -50,13 +50,14 @@ where
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use prometheus_client::registry::Registry;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn failures_and_panics_are_mended_three_times_a_minute() {
+    async fn a_server_that_fails_or_panics_is_restarted_three_times_a_minute() {
         let runs = Arc::new(AtomicU32::new(0));
         let counted = runs.clone();
         let metrics = Metrics::default();

@@ -1,6 +1,7 @@
-//! The runtime directory: made, or put beside the socket where it cannot be.
+//! The runtime directory: creates it, or uses one beside the socket where it cannot be created.
 //!
-//! A container with a read-only root has no `/run` to write to; the directory of the socket, a volume, it has.
+//! A container with a read-only root cannot write to `/run`. It can write to the directory of the socket, which is a
+//! volume.
 
 use std::fs::DirBuilder;
 use std::io::{Error, ErrorKind};
@@ -10,11 +11,11 @@ use std::path::Path;
 use super::error::AgentError;
 use crate::config::server::Server;
 
-/// Makes the runtime directory, for our user alone. Where the usual one cannot be made and nobody chose
-/// it, `server` then names the one beside the socket.
+/// Creates the runtime directory, for the agent's user only. When the default one cannot be created, and none is
+/// configured, creates one beside the socket and sets it in `server`.
 ///
 /// # Errors
-/// When neither can be made.
+/// When neither can be created.
 pub(crate) fn make(server: &mut Server) -> Result<(), AgentError> {
     let Err(cause) = make_at(&server.runtime_dir) else { return Ok(()) };
     let refused = matches!(cause.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
@@ -24,7 +25,7 @@ pub(crate) fn make(server: &mut Server) -> Result<(), AgentError> {
                 .and_then(|()| is_ours_alone(&beside))
                 .map_err(|cause| AgentError::RuntimeDir { path: beside.clone(), cause })?;
             tracing::warn!(
-                "{} cannot be written to ({cause}); the admin socket and the saved identity are in {}, and what is known of the key lives as long as that directory. server.runtime_dir names another one",
+                "{} cannot be written to ({cause}); the admin socket and the saved identity are in {}, and the saved identity is lost when that directory is deleted. Set server.runtime_dir to use another one",
                 server.runtime_dir.display(),
                 beside.display()
             );
@@ -35,20 +36,22 @@ pub(crate) fn make(server: &mut Server) -> Result<(), AgentError> {
     }
 }
 
-/// Whether a directory is ours alone. Whoever owned it could reach the admin socket in it, and change what is
-/// remembered there, of the key or of refused logins.
+/// Checks that only our user can use a directory. Other users of it could connect to the admin socket, and change the
+/// saved identity and the list of refused credentials.
 ///
 /// # Errors
-/// When it is not, or cannot be looked at.
+/// When others can use it, or it cannot be read.
 pub(crate) fn is_ours_alone(path: &Path) -> Result<(), Error> {
     let found = std::fs::symlink_metadata(path)?;
     if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0 {
         return Ok(());
     }
-    Err(Error::other("somebody else made it, or others may use it; remove it, or set server.runtime_dir"))
+    Err(Error::other(
+        "it belongs to another user, or other users have access; remove it, or set server.runtime_dir",
+    ))
 }
 
-/// Makes the directory; one that exists must be writable for us.
+/// Creates the directory. If it exists, the agent must be able to write to it.
 fn make_at(path: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     Ok(nix::unistd::access(path, nix::unistd::AccessFlags::W_OK)?)

@@ -1,4 +1,4 @@
-//! The key services that a configuration names, made ready.
+//! Sets up the key services that a configuration names.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::key_service::KeyService;
 use crate::telemetry::metrics::Metrics;
 use crate::vault::TransitService;
 
-/// The primary, and those that only unwrap. Reads TLS files and keyrings; sends nothing yet.
+/// The primary, and the key services that only unwrap. Reads TLS files and keyrings; sends nothing yet.
 pub(super) fn build(
     settings: &Settings,
     metrics: &Metrics,
@@ -37,7 +37,7 @@ pub(super) fn build(
             key_service,
             key: None,
             problem: None,
-            contact: None,
+            last_contact: None,
             refuses: false,
         })
     });

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first drains the agent, the second cuts the drain short.
+//! SIGTERM and SIGINT: the first drains the agent, the second ends the drain.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -35,7 +35,7 @@ impl Signals {
             self.next().await;
             let _running = stop.send(());
         };
-        // Counts from the first signal on: both receivers see every signal.
+        // Both receivers get every signal, so this one gets the first signal, too.
         let abort = async {
             let _first = stopped.await;
             second.next().await;

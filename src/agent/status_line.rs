@@ -6,8 +6,8 @@ use super::error::TaskError;
 use crate::kms::View;
 use crate::systemd::notify;
 
-/// Sends the line of the state to systemd whenever it changes. Nobody else sends it: of two senders, the later could
-/// carry the older line.
+/// Sends the line to systemd when it changes. Only this task sends it: with two senders, an older line could come
+/// last.
 pub(super) async fn run(mut views: watch::Receiver<View>) -> Result<(), TaskError> {
     let mut sent = String::new();
     loop {

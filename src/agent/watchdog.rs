@@ -1,16 +1,19 @@
-//! Tells systemd that we live, when we do: a Status call through our own server, and the accept loop's
-//! heartbeat. Never looks at the key service: killing us would not bring it back.
+//! Sends keep-alives to systemd's watchdog while the agent works: a Status call through our own server is answered,
+//! and the accept loop has run.
+//!
+//! Must not check the key service: when systemd restarts the agent, that does not repair it.
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::timing::{WATCHDOG_CALL, WATCHDOG_HEARTBEAT, WATCHDOG_PAUSE};
 use crate::kms::client::{ConnectError, connect};
 use crate::proto::StatusRequest;
 use crate::socket::{Heartbeat, Stalled};
 use crate::systemd::notify;
 
-/// Why the watchdog is not fed.
+/// Why no keep-alive is sent.
 #[derive(Debug, thiserror::Error)]
 enum Unhealthy {
     #[error(transparent)]
@@ -23,40 +26,41 @@ enum Unhealthy {
     Status(tonic::Status),
 }
 
-/// Feeds the watchdog for ever; does nothing where systemd wants nothing.
+/// Sends keep-alives for ever; none where systemd has no watchdog for this service.
 pub(super) async fn run(socket: PathBuf, heartbeat: Heartbeat) {
     let Some(interval) = notify::watchdog_interval() else { return std::future::pending().await };
     let mut reported = false;
     loop {
-        match alive(&socket, &heartbeat, interval).await {
+        match check(&socket, &heartbeat, interval).await {
             Ok(()) => {
                 notify::alive();
                 reported = false;
             }
             Err(cause) => {
                 if !std::mem::replace(&mut reported, true) {
-                    tracing::error!("the watchdog is not fed: {cause}");
+                    tracing::error!("no keep-alive is sent to systemd's watchdog: {cause}");
                 }
             }
         }
-        tokio::time::sleep(interval / 3).await;
+        tokio::time::sleep(interval / WATCHDOG_PAUSE).await;
     }
 }
 
-async fn alive(socket: &Path, heartbeat: &Heartbeat, interval: Duration) -> Result<(), Unhealthy> {
-    heartbeat.within(interval / 2)?;
-    let timeout = interval / 4;
+async fn check(socket: &Path, heartbeat: &Heartbeat, interval: Duration) -> Result<(), Unhealthy> {
+    heartbeat.within(interval / WATCHDOG_HEARTBEAT)?;
+    let timeout = interval / WATCHDOG_CALL;
     match tokio::time::timeout(timeout, status(socket, timeout)).await {
         Ok(result) => result,
         Err(_) => Err(Unhealthy::TimedOut(timeout)),
     }
 }
 
-/// Whether our server answers Status, whatever it answers.
+/// Whether our server answers Status. The answer itself may be an error.
 async fn status(socket: &Path, timeout: Duration) -> Result<(), Unhealthy> {
     match connect(socket, timeout).await?.status(StatusRequest {}).await {
         Ok(_) => Ok(()),
-        // A status that came over the wire has no source: the server lives and says so.
+        // An error that the server sent has no source. One that the client made, because the connection failed, has
+        // one.
         Err(status) if status.source().is_none() => Ok(()),
         Err(status) => Err(Unhealthy::Status(status)),
     }

@@ -85,7 +85,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
 /// Waits for the first good state, probes through the socket, and tells what there is.
 async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output) -> Result<(), Failure> {
     let mut view = agent.view();
-    let ready = view.wait_for(|view| view.snapshot.proven);
+    let ready = view.wait_for(|view| view.snapshot.verified);
     if tokio::time::timeout(settings.health.ready_timeout, ready).await.is_err() {
         let line = view.borrow().snapshot.line();
         return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {line}")));

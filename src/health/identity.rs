@@ -1,7 +1,7 @@
-//! The last good identity of the key, in the runtime directory: a restart forgets nothing.
+//! The last good identity of the key, saved in the runtime directory, so that a restart forgets nothing.
 //!
-//! Nothing in it is secret. It holds what a later run compares the key with, and since when the outage
-//! that it may wake up in has lasted.
+//! Nothing in it is secret. A later run compares the key with it. It also has the time of the last contact: an agent
+//! that starts during an outage continues the old grace period.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,16 @@ use crate::clock::{BootTime, boot_id};
 use crate::files;
 use crate::key_service::{KeyDescription, KeyScope, KeyVersions, KnownKey, key_id};
 
-/// The only format so far.
 const FORMAT: u32 = 1;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// The versions that an agent with this runtime directory last knew of this key, and when each was made.
+/// The versions of this key that an agent with this runtime directory saved, and when each was made.
 pub(crate) fn saved_versions(runtime_dir: &Path, scope: &KeyScope) -> Option<KeyVersions> {
     IdentityFile::in_directory(runtime_dir).load(scope, 0).map(|(key, _)| key.versions)
 }
 
-/// The file.
+/// `identity.json`.
 #[derive(Clone, Debug)]
 pub(crate) struct IdentityFile {
     path: PathBuf,
@@ -48,8 +47,8 @@ impl IdentityFile {
         Self { path: directory.join("identity.json") }
     }
 
-    /// What an earlier run saved for this key. A file that cannot be read is told and left out: an
-    /// agent that does not start would be worse than one that has forgotten.
+    /// What an earlier run saved for this key. A file that cannot be read is logged and ignored: an agent without a
+    /// saved identity is better than one that does not start.
     pub(crate) fn load(&self, scope: &KeyScope, epoch: u32) -> Option<(KnownKey, Option<BootTime>)> {
         let text = match files::read(&self.path, MAX_FILE) {
             Ok(text) => text,
@@ -87,11 +86,11 @@ impl IdentityFile {
             cluster_id: saved.cluster_id,
         };
         let known = key_id::known_key(scope, &description, &saved.versions, epoch)?;
-        // A time in the future is another boot's, whatever the id says.
+        // A time in the future is of another boot, whatever the boot id says.
         Some((known, last_contact.filter(|contact| *contact <= BootTime::now())))
     }
 
-    /// Replaces the file, whole or not at all.
+    /// Replaces the file atomically.
     pub(crate) fn save(&self, key: &KnownKey, last_contact: Option<BootTime>) -> io::Result<()> {
         let saved = Saved {
             format: FORMAT,
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_saved_is_loaded_for_the_same_key_only() {
+    fn a_saved_identity_is_loaded_for_the_same_key_only() {
         let directory = tempfile::tempdir().unwrap();
         let file = IdentityFile::in_directory(directory.path());
         let scope = KeyScope { namespace: "admin".into(), mount: "transit".into(), key: "k".into() };

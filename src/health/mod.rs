@@ -1,8 +1,10 @@
-//! What the agent knows of its key services: observers look at them, a pure state machine turns what they saw into a
-//! phase, and the publisher shows it as one immutable [`Snapshot`].
+//! The health of the key services: observers check them, a pure state machine derives the phase from what they
+//! observed, and the publisher publishes one immutable [`Snapshot`] of the result.
 //!
 //! Must not know gRPC, HTTP, or who reads the snapshot.
 
+mod checks;
+mod event;
 pub(crate) mod identity;
 mod observer;
 mod phase;
@@ -11,11 +13,13 @@ mod reasons;
 mod refresh;
 mod refresher;
 mod snapshot;
+mod timing;
 
+pub(crate) use event::{Event, Rules};
 pub(crate) use identity::IdentityFile;
 pub(crate) use observer::Observer;
-pub(crate) use phase::{Event, Rules, State};
-pub(crate) use publisher::{DecryptOnly, Message, Output, Publisher, ServiceId, render};
+pub(crate) use phase::State;
+pub(crate) use publisher::{DecryptOnly, Message, Output, Publish, Publisher, ServiceId, render};
 pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshRequests};
 pub(crate) use refresher::run as run_refresher;
 pub(crate) use snapshot::{Announce, Phase, Reason, ReasonKind, ServiceState, Snapshot};

@@ -1,114 +1,64 @@
-//! The phases as a pure state machine: what was seen and when decides what the agent says of itself.
+//! The phases as a pure state machine: what was observed, and when, decides in which phase the agent is.
 //!
-//! Must not know time, tasks or I/O: they come in as events and `now`, and go out as effects.
+//! Must not know clocks, tasks or I/O. They come in as events and `now`, and go out as effects.
 //!
 //! ```text
-//! Starting ──first good round trip──▶ Ready ◀──────────────┐
-//!    │                                 │ fault             │ good round trip
-//!    │ confirmed denial                ▼                   │
-//!    └──────────▶ Failed ◀──grace over, denial── Degraded ─┤
-//!                   └──────────────────────────────────────┘
+//! Starting ──first round trip works──▶ Ready ◀───────────────┐
+//!    │                                   │ fault             │ round trip works
+//!    │ confirmed refusal                 ▼                   │
+//!    └──────────▶ Failed ◀──grace over, refusal── Degraded ──┤
+//!                   └────────────────────────────────────────┘
 //! ```
 
-use std::time::Duration;
-
-use super::reasons::{is_refusal, key_replaced, key_rolled_back, no_contact, reason_of};
-use super::snapshot::{Announce, Phase, Reason, ReasonKind};
+use super::event::{Effect, Event, Rules};
+use super::reasons::{is_refusal, key_replaced, key_rolled_back, key_unreadable, no_contact, reason_of};
+use super::snapshot::{Announce, Phase, Reason};
+use super::timing::{ROLLBACK_INTERVAL, SEALED_CONFIRMATION};
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
 use crate::key_service::key_id;
-use crate::key_service::{ErrorKind, KeyDescription, KeyScope, KeyServiceError, KeyVersions, KnownKey};
+use crate::key_service::{ErrorKind, KeyDescription, KeyServiceError, KeyVersions, KnownKey};
 
-/// How often running a lower version must be seen before it is believed: one replica may lag.
+/// Consecutive observations of a lower version needed to believe a rollback: one replica may lag.
 const ROLLBACK_CONFIRMATIONS: u32 = 3;
-/// Time from one such sight to the next that counts: replication needs it, and calls force reads.
-const ROLLBACK_INTERVAL: Duration = Duration::from_secs(4);
 
-/// How long a sealed service must stay so before that counts as a refusal that is beyond doubt.
-const SEALED_CONFIRMATION: Duration = Duration::from_secs(5);
-
-/// What never changes during a run.
-#[derive(Clone, Debug)]
-pub(crate) struct Rules {
-    /// The key's place.
-    pub scope: KeyScope,
-    /// The epoch of our key_ids.
-    pub epoch: u32,
-    /// How long an outage is ridden out.
-    pub grace: Grace,
-    /// Whether a sealed service counts as a refusal.
-    pub sealed_is_denied: bool,
-    /// The creation time that an administrator accepts for the newest version.
-    pub expect_created: Option<i64>,
-}
-
-/// What was seen.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    /// The key's versions were read.
-    Described(KeyDescription),
-    /// They could not be read.
-    DescribeFailed(KeyServiceError),
-    /// A round trip gave the same bytes back.
-    RoundTrip,
-    /// It did not. `confirmed`: asked twice, at every address, after a fresh login.
-    RoundTripFailed {
-        /// Why.
-        error: KeyServiceError,
-        /// Whether a refusal is beyond doubt.
-        confirmed: bool,
-    },
-    /// An administrator accepts the key as it is now.
-    Accept,
-    /// Time passed.
-    Tick,
-    /// The process ends.
-    Stop,
-}
-
-/// What the owner of the state does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Write the identity down: it, or the time of the last contact, changed.
-    SaveIdentity,
-    /// Read the key's versions again soon: what was read may be a lagging replica's.
-    ReadAgainSoon,
-}
+/// The phase, its reason, and the end of the grace period.
+type Evaluation = (Phase, Option<Reason>, Option<BootTime>);
 
 /// The agent's state.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     rules: Rules,
-    /// The phase.
     pub phase: Phase,
-    /// Since when.
+    /// When the phase began.
     pub since: BootTime,
-    /// Why it is not ready.
+    /// Why the agent is not ready.
     pub reason: Option<Reason>,
-    /// Until when a degraded agent answers ok.
-    pub until: Option<BootTime>,
-    /// The last good answer of the key service.
+    /// When KMS Status stops to answer ok; `None` outside an outage, and without a limit.
+    pub grace_end: Option<BootTime>,
+    /// When a round trip worked last.
     pub last_contact: Option<BootTime>,
-    /// What Status answers; a stopping agent keeps its last answer.
+    /// What KMS Status answers. An agent that stops keeps its last answer.
     pub announce: Announce,
     /// Whether a round trip has worked since the start.
-    pub proven: bool,
-    /// The key.
+    pub verified: bool,
     pub key: Option<KnownKey>,
-    /// Whether an earlier run's identity and last contact were taken over.
+    /// Whether an earlier run saved an identity and a last contact of this boot.
     resumed: bool,
-    /// Whether the key may have changed since it was last read: an earlier run's, or after an outage.
-    pub unread: bool,
-    /// How often running a lower version was seen, and when last.
-    lags: u32,
-    lagged: Option<BootTime>,
+    /// Whether the key may have changed since the last read: after a start, and after an outage.
+    pub key_stale: bool,
+    /// How many observations in a row showed a lower version, and when the last one was.
+    rollback_observations: u32,
+    last_rollback_observation: Option<BootTime>,
+    /// Why the key is another one than the known one, and what was read.
     mismatch: Option<(Reason, KeyDescription)>,
-    describe_fault: Option<KeyServiceError>,
-    wrap_fault: Option<(KeyServiceError, bool)>,
+    describe_error: Option<KeyServiceError>,
+    /// The error of the last round trip, and whether it is a confirmed refusal.
+    round_trip_error: Option<(KeyServiceError, bool)>,
 }
 
 impl State {
-    /// The state of a start: with what an earlier run saved, or with nothing.
+    /// The state at the start: with what an earlier run saved, or with nothing.
     pub(crate) fn new(rules: Rules, saved: Option<(KnownKey, Option<BootTime>)>, now: BootTime) -> Self {
         let (key, last_contact) = match saved {
             Some((key, last_contact)) => (Some(key), last_contact),
@@ -119,33 +69,34 @@ impl State {
             phase: Phase::Starting,
             since: now,
             reason: None,
-            until: None,
+            grace_end: None,
             last_contact,
             announce: Announce::Unknown,
-            proven: false,
+            verified: false,
             resumed: key.is_some() && last_contact.is_some(),
             key,
-            unread: true,
-            lags: 0,
-            lagged: None,
+            key_stale: true,
+            rollback_observations: 0,
+            last_rollback_observation: None,
             mismatch: None,
-            describe_fault: None,
-            wrap_fault: None,
+            describe_error: None,
+            round_trip_error: None,
         };
-        state.settle(now);
+        state.update(now);
         state
     }
 
-    /// Whether the key is another one than we know.
+    /// Whether the key is another one than the known one.
     pub(crate) fn has_mismatch(&self) -> bool {
         self.mismatch.is_some()
     }
 
-    /// Whether the key service refuses us beyond doubt: what it once unwrapped for us may not be used any longer,
-    /// also while the key is another one than we know. That alone is no refusal: what is kept may be the only copy.
+    /// Whether a refusal of the key service is confirmed. Then what it once unwrapped may not be used any longer.
+    /// This holds also while the key is another one than the known one. A mismatch alone is no refusal: the local
+    /// KEKs may be the only copy.
     pub(crate) fn refuses(&self, now: BootTime) -> bool {
-        match &self.wrap_fault {
-            // One look may have met a server that is just starting.
+        match &self.round_trip_error {
+            // A server that is just starting is sealed, too.
             Some((error, _)) if error.kind() == ErrorKind::Sealed => {
                 self.rules.sealed_is_denied && now.since(self.since) >= SEALED_CONFIRMATION
             }
@@ -154,19 +105,22 @@ impl State {
         }
     }
 
-    fn learn(&mut self, description: &KeyDescription, versions: &KeyVersions) {
+    /// Takes over what was read as the known key.
+    fn set_key(&mut self, description: &KeyDescription, versions: &KeyVersions) {
         self.key = key_id::known_key(&self.rules.scope, description, versions, self.rules.epoch);
         self.mismatch = None;
-        self.lags = 0;
-        self.lagged = None;
+        self.rollback_observations = 0;
+        self.last_rollback_observation = None;
     }
 
+    /// Compares what was read with the known key. The key is the same when every known version has its creation
+    /// time, and the newest version is not lower.
     fn described(&mut self, description: KeyDescription, now: BootTime, effects: &mut Vec<Effect>) {
-        self.describe_fault = None;
-        self.unread = false;
+        self.describe_error = None;
+        self.key_stale = false;
         let Some(known) = &self.key else {
             let versions = description.versions.clone();
-            return self.learn(&description, &versions);
+            return self.set_key(&description, &versions);
         };
         let newest = description.versions.get(&description.latest).copied();
         let expected = self.rules.expect_created.is_some() && newest == self.rules.expect_created;
@@ -176,7 +130,7 @@ impl State {
         if let Some((version, created)) = description.versions.iter().find(|pair| differs(*pair)) {
             if expected {
                 let versions = description.versions.clone();
-                return self.learn(&description, &versions);
+                return self.set_key(&description, &versions);
             }
             let before = known.versions.get(version).copied().unwrap_or_default();
             let reason = key_replaced(&known.scope, *version, before, *created);
@@ -184,13 +138,13 @@ impl State {
         } else if description.latest < known.version {
             if expected {
                 let versions = description.versions.clone();
-                return self.learn(&description, &versions);
+                return self.set_key(&description, &versions);
             }
-            if self.lagged.is_none_or(|lagged| now.since(lagged) >= ROLLBACK_INTERVAL) {
-                self.lags += 1;
-                self.lagged = Some(now);
+            if self.last_rollback_observation.is_none_or(|last| now.since(last) >= ROLLBACK_INTERVAL) {
+                self.rollback_observations += 1;
+                self.last_rollback_observation = Some(now);
             }
-            if self.lags < ROLLBACK_CONFIRMATIONS && self.mismatch.is_none() {
+            if self.rollback_observations < ROLLBACK_CONFIRMATIONS && self.mismatch.is_none() {
                 effects.push(Effect::ReadAgainSoon);
                 return;
             }
@@ -199,73 +153,61 @@ impl State {
         } else {
             let mut versions = known.versions.clone();
             versions.extend(&description.versions);
-            self.learn(&description, &versions);
+            self.set_key(&description, &versions);
         }
     }
 
     fn accept(&mut self) {
         if let Some((_, description)) = self.mismatch.take() {
             let versions = description.versions.clone();
-            self.learn(&description, &versions);
+            self.set_key(&description, &versions);
         }
     }
 
-    /// Derives phase, reason and deadline from what was seen; keeps `since` while the phase stays.
-    fn settle(&mut self, now: BootTime) {
-        let (phase, reason, until) = self.judge(now);
+    /// Derives the phase and what follows from it. `since` stays while the phase stays.
+    fn update(&mut self, now: BootTime) {
+        let (phase, reason, grace_end) = self.evaluate(now);
         if phase != self.phase {
             self.phase = phase;
             self.since = now;
         }
         self.reason = reason;
-        self.until = until;
+        self.grace_end = grace_end;
         self.announce = match phase {
             Phase::Starting => Announce::Unknown,
             Phase::Ready | Phase::Degraded => Announce::Ok,
-            Phase::Failed if self.until.is_some() => Announce::Unhealthy,
+            Phase::Failed if self.grace_end.is_some() => Announce::Unhealthy,
             Phase::Failed => Announce::Refused,
             Phase::Stopping => self.announce,
         };
     }
 
-    fn judge(&self, now: BootTime) -> (Phase, Option<Reason>, Option<BootTime>) {
+    fn evaluate(&self, now: BootTime) -> Evaluation {
         if self.phase == Phase::Stopping {
-            return (Phase::Stopping, self.reason.clone(), self.until);
+            return (Phase::Stopping, self.reason.clone(), self.grace_end);
         }
         if let Some((reason, _)) = &self.mismatch {
             return (Phase::Failed, Some(reason.clone()), None);
         }
-        if let Some((error, confirmed)) = &self.wrap_fault {
-            return self.judge_fault(error, *confirmed, now);
+        if let Some((error, confirmed)) = &self.round_trip_error {
+            return self.evaluate_error(error, *confirmed, now);
         }
-        match (&self.describe_fault, self.proven, &self.key) {
+        match (&self.describe_error, self.verified, &self.key) {
             (None, true, Some(_)) => (Phase::Ready, None, None),
             (Some(error), true, Some(_)) if error.kind() == ErrorKind::Denied => {
-                let reason = Reason {
-                    kind: ReasonKind::KeyUnreadable,
-                    text: format!(
-                        "the key's versions cannot be read, so a rotation is not seen; wrapping worked at the last round trip: {error}"
-                    ),
-                    remedy: error.remedy().to_owned(),
-                };
-                (Phase::Degraded, Some(reason), None)
+                (Phase::Degraded, Some(key_unreadable(error)), None)
             }
-            (Some(error), ..) => self.judge_fault(error, false, now),
+            (Some(error), ..) => self.evaluate_error(error, false, now),
             (None, ..) => self.outage(no_contact(&self.rules.scope), now),
         }
     }
 
-    fn judge_fault(
-        &self,
-        error: &KeyServiceError,
-        confirmed: bool,
-        now: BootTime,
-    ) -> (Phase, Option<Reason>, Option<BootTime>) {
+    fn evaluate_error(&self, error: &KeyServiceError, confirmed: bool, now: BootTime) -> Evaluation {
         if self.is_outage(error) {
             return self.outage(reason_of(error), now);
         }
         // A read that says "not found" explains a refusal better than the refusal itself.
-        let missing = self.describe_fault.as_ref().filter(|fault| fault.kind() == ErrorKind::NotFound);
+        let missing = self.describe_error.as_ref().filter(|error| error.kind() == ErrorKind::NotFound);
         let reason = reason_of(missing.unwrap_or(error));
         if confirmed || error.kind() == ErrorKind::Sealed {
             return (Phase::Failed, Some(reason), None);
@@ -273,18 +215,18 @@ impl State {
         self.outage(reason, now)
     }
 
-    /// Degraded until the grace is over, counted from the last contact. What never worked, neither in
-    /// this run nor in the one before, is still starting.
-    fn outage(&self, reason: Reason, now: BootTime) -> (Phase, Option<Reason>, Option<BootTime>) {
-        let contact = self.last_contact.filter(|_| self.key.is_some() && (self.proven || self.resumed));
+    /// Degraded until the grace period ends, counted from the last contact. An agent that never had contact, neither
+    /// in this run nor in the one before, is still starting.
+    fn outage(&self, reason: Reason, now: BootTime) -> Evaluation {
+        let contact = self.last_contact.filter(|_| self.key.is_some() && (self.verified || self.resumed));
         let Some(contact) = contact else { return (Phase::Starting, Some(reason), None) };
-        let until = match self.rules.grace {
+        let grace_end = match self.rules.grace {
             Grace::Unlimited => None,
             Grace::For(grace) => Some(contact.plus(grace)),
         };
-        match until {
-            Some(until) if now >= until => (Phase::Failed, Some(reason), Some(until)),
-            until => (Phase::Degraded, Some(reason), until),
+        match grace_end {
+            Some(end) if now >= end => (Phase::Failed, Some(reason), Some(end)),
+            end => (Phase::Degraded, Some(reason), end),
         }
     }
 
@@ -297,7 +239,7 @@ impl State {
     }
 }
 
-/// The state after `event`, and what to do about it.
+/// The state after `event`, and what to do next.
 pub(super) fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec<Effect>) {
     let mut effects = Vec::new();
     match event {
@@ -309,22 +251,22 @@ pub(super) fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec
             }
         }
         Event::DescribeFailed(error) => {
-            // Where the key may not be read at all, waiting for a read would never end.
+            // Where the policy does not allow reading the key, waiting for a read would never end.
             if !state.is_outage(&error) {
-                state.unread = false;
+                state.key_stale = false;
             }
-            state.describe_fault = Some(error);
+            state.describe_error = Some(error);
         }
-        Event::RoundTrip => {
-            state.wrap_fault = None;
+        Event::RoundTripSucceeded => {
+            state.round_trip_error = None;
             state.last_contact = Some(now);
-            state.proven = true;
+            state.verified = true;
             effects.push(Effect::SaveIdentity);
         }
         Event::RoundTripFailed { error, confirmed } => {
-            // What comes back after an outage may be another key.
-            state.unread |= state.is_outage(&error);
-            state.wrap_fault = Some((error, confirmed));
+            // After an outage, the key may be another one.
+            state.key_stale |= state.is_outage(&error);
+            state.round_trip_error = Some((error, confirmed));
         }
         Event::Accept => {
             state.accept();
@@ -336,7 +278,7 @@ pub(super) fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec
             state.since = now;
         }
     }
-    state.settle(now);
+    state.update(now);
     (state, effects)
 }
 

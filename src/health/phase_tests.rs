@@ -1,8 +1,10 @@
-//! The state machine's rules, one test each.
+//! The rules of the state machine, one test each.
 
 use std::time::Duration;
 
 use super::*;
+use crate::health::ReasonKind;
+use crate::key_service::KeyScope;
 
 const GRACE: Duration = Duration::from_secs(3600);
 
@@ -33,7 +35,7 @@ fn key(versions: &[(u32, i64)]) -> Event {
 }
 
 fn failed(kind: ErrorKind, confirmed: bool) -> Event {
-    Event::RoundTripFailed { error: KeyServiceError::new(kind, "it broke", "mend it"), confirmed }
+    Event::RoundTripFailed { error: KeyServiceError::new(kind, "it failed", "repair it"), confirmed }
 }
 
 fn run(state: State, events: Vec<Event>, now: BootTime) -> State {
@@ -41,7 +43,7 @@ fn run(state: State, events: Vec<Event>, now: BootTime) -> State {
 }
 
 fn ready() -> State {
-    run(State::new(rules(), None, at(0)), vec![key(&[(1, 10), (2, 20)]), Event::RoundTrip], at(100))
+    run(State::new(rules(), None, at(0)), vec![key(&[(1, 10), (2, 20)]), Event::RoundTripSucceeded], at(100))
 }
 
 fn kind(state: &State) -> Option<ReasonKind> {
@@ -55,15 +57,15 @@ fn a_start_is_ready_after_the_first_round_trip_only() {
     let state = run(state, vec![failed(ErrorKind::Unreachable, false)], at(9000));
     assert_eq!(state.phase, Phase::Starting, "without an identity there is no grace to count");
     let state = run(state, vec![key(&[(1, 10)])], at(9001));
-    assert_ne!(state.phase, Phase::Ready, "a key that was read is not proven yet");
-    let state = run(state, vec![Event::RoundTrip], at(9002));
+    assert_ne!(state.phase, Phase::Ready, "a key that was read is not verified yet");
+    let state = run(state, vec![Event::RoundTripSucceeded], at(9002));
     assert_eq!((state.phase, kind(&state), state.since), (Phase::Ready, None, at(9002)));
 }
 
 #[test]
-fn an_outage_is_ridden_out_from_the_last_contact_and_then_fails() {
+fn an_outage_is_degraded_until_the_grace_counted_from_the_last_contact_ends() {
     let state = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
-    assert_eq!((state.phase, state.until), (Phase::Degraded, Some(at(100 + 3600))));
+    assert_eq!((state.phase, state.grace_end), (Phase::Degraded, Some(at(100 + 3600))));
     let state = run(state, vec![failed(ErrorKind::Sealed, false), Event::Tick], at(3699));
     assert_eq!(
         (state.phase, kind(&state), state.since),
@@ -71,52 +73,52 @@ fn an_outage_is_ridden_out_from_the_last_contact_and_then_fails() {
     );
     let state = run(state, vec![Event::Tick], at(3700));
     assert_eq!((state.phase, state.since), (Phase::Failed, at(3700)));
-    assert_eq!(state.announce, Announce::Unhealthy, "Status answers a text, not an error");
-    let state = run(state, vec![Event::RoundTrip], at(3800));
+    assert_eq!(state.announce, Announce::Unhealthy, "Status answers with a text, not an error");
+    let state = run(state, vec![Event::RoundTripSucceeded], at(3800));
     assert_eq!((state.phase, kind(&state)), (Phase::Ready, None));
 }
 
 #[test]
-fn grace_of_zero_and_without_limit() {
+fn a_grace_of_zero_and_an_unlimited_grace() {
     let mut none = rules();
     none.grace = Grace::For(Duration::ZERO);
-    let start = vec![key(&[(1, 10)]), Event::RoundTrip, failed(ErrorKind::Unreachable, false)];
+    let start = vec![key(&[(1, 10)]), Event::RoundTripSucceeded, failed(ErrorKind::Unreachable, false)];
     assert_eq!(run(State::new(none, None, at(0)), start.clone(), at(1)).phase, Phase::Failed);
     let mut unlimited = rules();
     unlimited.grace = Grace::Unlimited;
     let state = run(State::new(unlimited, None, at(0)), start, at(1));
     let state = run(state, vec![Event::Tick], at(u64::from(u32::MAX)));
-    assert_eq!((state.phase, state.until), (Phase::Degraded, None));
+    assert_eq!((state.phase, state.grace_end), (Phase::Degraded, None));
 }
 
 #[test]
-fn a_denial_fails_when_it_is_confirmed_and_never_before() {
+fn a_refusal_fails_only_when_it_is_confirmed() {
     let state = run(ready(), vec![failed(ErrorKind::Denied, false)], at(200));
     assert_eq!((state.phase, kind(&state)), (Phase::Degraded, Some(ReasonKind::Denied)));
     let state = run(state, vec![failed(ErrorKind::Denied, true)], at(205));
     assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::Denied)));
-    assert_eq!(run(state, vec![Event::RoundTrip], at(300)).phase, Phase::Ready);
+    assert_eq!(run(state, vec![Event::RoundTripSucceeded], at(300)).phase, Phase::Ready);
 }
 
 #[test]
-fn sealed_is_an_outage_or_a_denial_as_configured() {
+fn a_sealed_service_is_a_refusal_when_configured() {
     let mut strict = rules();
     strict.sealed_is_denied = true;
-    let events = vec![key(&[(1, 10)]), Event::RoundTrip, failed(ErrorKind::Sealed, false)];
+    let events = vec![key(&[(1, 10)]), Event::RoundTripSucceeded, failed(ErrorKind::Sealed, false)];
     let state = run(State::new(strict, None, at(0)), events, at(1));
     assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Refused));
 }
 
 #[test]
-fn losing_only_the_read_of_the_key_is_degraded_without_an_end() {
+fn losing_only_the_right_to_read_the_key_is_degraded_without_an_end() {
     let denied = KeyServiceError::new(ErrorKind::Denied, "no read", "grant read");
-    let state = run(ready(), vec![Event::DescribeFailed(denied), Event::RoundTrip], at(200));
+    let state = run(ready(), vec![Event::DescribeFailed(denied), Event::RoundTripSucceeded], at(200));
     assert_eq!((state.phase, kind(&state)), (Phase::Degraded, Some(ReasonKind::KeyUnreadable)));
     assert_eq!(run(state, vec![Event::Tick], at(1_000_000)).phase, Phase::Degraded);
 }
 
 #[test]
-fn a_deleted_key_is_named_rather_than_the_refusal_that_follows() {
+fn the_reason_is_a_deleted_key_and_not_the_refusal_that_follows() {
     let gone = KeyServiceError::new(ErrorKind::NotFound, "no such key", "restore it");
     let state = run(ready(), vec![Event::DescribeFailed(gone), failed(ErrorKind::Denied, true)], at(200));
     assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::KeyMissing)));
@@ -136,63 +138,67 @@ fn a_rotation_is_followed_and_old_versions_are_remembered() {
 
 #[test]
 fn a_replaced_key_fails_at_once_until_it_is_accepted() {
-    let state = run(ready(), vec![key(&[(1, 77)]), Event::RoundTrip], at(200));
+    let state = run(ready(), vec![key(&[(1, 77)]), Event::RoundTripSucceeded], at(200));
     assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::KeyReplaced)));
     assert_eq!(state.key.as_ref().unwrap().version, 2, "the old identity is kept");
     let restored = run(state.clone(), vec![key(&[(1, 10), (2, 20)])], at(300));
-    assert_eq!(restored.phase, Phase::Ready, "a restored key heals by itself");
+    assert_eq!(restored.phase, Phase::Ready, "a restored key needs no command");
     let accepted = run(state, vec![Event::Accept], at(300));
     let known = accepted.key.unwrap();
     assert_eq!((accepted.phase, known.version, known.created), (Phase::Ready, 1, 77));
-    assert_eq!(known.ids.len(), 1, "ids of the given-up key are forgotten");
+    assert_eq!(known.ids.len(), 1, "ids of the key that was given up are forgotten");
 }
 
 #[test]
 fn a_configured_creation_time_accepts_a_replaced_key() {
     let mut expecting = rules();
     expecting.expect_created = Some(77);
-    let events = vec![key(&[(1, 10)]), Event::RoundTrip, key(&[(1, 77)])];
+    let events = vec![key(&[(1, 10)]), Event::RoundTripSucceeded, key(&[(1, 77)])];
     let state = run(State::new(expecting, None, at(0)), events, at(1));
     assert_eq!((state.phase, state.key.unwrap().created), (Phase::Ready, 77));
 }
 
 #[test]
-fn a_lower_version_is_believed_the_third_time() {
+fn a_lower_version_is_a_rollback_at_the_third_observation() {
     let lower = || key(&[(1, 10)]);
     let (state, effects) = step(ready(), lower(), at(200));
     assert_eq!(state.phase, Phase::Ready);
     assert!(effects.contains(&Effect::ReadAgainSoon));
-    let hasty = run(state.clone(), vec![lower(), lower(), lower()], at(201));
-    assert_eq!(hasty.phase, Phase::Ready, "reads in a row are one sight of a slow replica");
+    let quick = run(state.clone(), vec![lower(), lower(), lower()], at(201));
+    assert_eq!(quick.phase, Phase::Ready, "reads in quick succession count as one observation");
     let state = run(state, vec![lower()], at(205));
     assert_eq!(state.phase, Phase::Ready);
     let caught_up = run(state.clone(), vec![key(&[(1, 10), (2, 20)]), lower()], at(210));
-    assert_eq!(run(caught_up, vec![lower()], at(215)).phase, Phase::Ready, "three times running, not in all");
+    assert_eq!(
+        run(caught_up, vec![lower()], at(215)).phase,
+        Phase::Ready,
+        "three observations in a row, not in total"
+    );
     let state = run(state, vec![lower()], at(210));
     assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::KeyRolledBack)));
     assert_eq!(run(state, vec![Event::Accept], at(220)).key.unwrap().version, 1);
 }
 
 #[test]
-fn the_key_counts_as_unread_after_a_restart_and_after_an_outage() {
+fn the_key_is_stale_after_a_restart_and_after_an_outage() {
     let known = ready().key.unwrap();
     let resumed = State::new(rules(), Some((known, Some(at(100)))), at(200));
-    assert!(resumed.unread);
-    assert!(!run(resumed.clone(), vec![key(&[(1, 10), (2, 20)])], at(201)).unread);
+    assert!(resumed.key_stale);
+    assert!(!run(resumed.clone(), vec![key(&[(1, 10), (2, 20)])], at(201)).key_stale);
     let forbidden = KeyServiceError::new(ErrorKind::Denied, "no read", "grant read");
     assert!(
-        !run(resumed, vec![Event::DescribeFailed(forbidden)], at(201)).unread,
-        "or no write would ever work"
+        !run(resumed, vec![Event::DescribeFailed(forbidden)], at(201)).key_stale,
+        "otherwise no write would ever work"
     );
-    let away = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
-    assert!(away.unread && run(away, vec![Event::RoundTrip], at(201)).unread);
+    let outage = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
+    assert!(outage.key_stale && run(outage, vec![Event::RoundTripSucceeded], at(201)).key_stale);
 }
 
 #[test]
-fn reads_do_not_extend_the_grace_and_a_doubtful_refusal_does_not_end_its_end() {
+fn reads_do_not_extend_the_grace_and_an_unconfirmed_refusal_does_not_change_its_end() {
     let broken = vec![failed(ErrorKind::Internal, false), key(&[(1, 10), (2, 20)])];
     let state = run(ready(), broken.clone(), at(3000));
-    assert_eq!((state.phase, state.until), (Phase::Degraded, Some(at(3700))));
+    assert_eq!((state.phase, state.grace_end), (Phase::Degraded, Some(at(3700))));
     let state = run(state, broken, at(3701));
     assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Unhealthy));
     let state = run(state, vec![failed(ErrorKind::Denied, false)], at(3702));
@@ -200,22 +206,22 @@ fn reads_do_not_extend_the_grace_and_a_doubtful_refusal_does_not_end_its_end() {
 }
 
 #[test]
-fn a_restart_resumes_the_old_deadline_and_compares_with_the_old_identity() {
+fn a_restart_continues_the_old_grace_and_compares_with_the_saved_identity() {
     let known = ready().key.unwrap();
     let resumed = State::new(rules(), Some((known.clone(), Some(at(100)))), at(2000));
-    assert_eq!((resumed.phase, resumed.until), (Phase::Degraded, Some(at(3700))));
+    assert_eq!((resumed.phase, resumed.grace_end), (Phase::Degraded, Some(at(3700))));
     assert_eq!(resumed.key.as_ref().unwrap().key_id, known.key_id);
     let late = State::new(rules(), Some((known.clone(), Some(at(100)))), at(4000));
     assert_eq!(late.phase, Phase::Failed, "a restart does not extend the grace");
     let replaced = run(resumed, vec![key(&[(1, 11), (2, 20)])], at(2001));
     assert_eq!(kind(&replaced), Some(ReasonKind::KeyReplaced));
     let other_boot = State::new(rules(), Some((known, None)), at(50));
-    assert_eq!(other_boot.phase, Phase::Starting, "the time of another boot counts for nothing");
+    assert_eq!(other_boot.phase, Phase::Starting, "a time of another boot is ignored");
 }
 
 #[test]
-fn stopping_keeps_the_last_words() {
+fn a_stopping_agent_keeps_its_last_reason() {
     let degraded = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
-    let state = run(degraded, vec![Event::Stop, Event::RoundTrip, Event::Tick], at(300));
+    let state = run(degraded, vec![Event::Stop, Event::RoundTripSucceeded, Event::Tick], at(300));
     assert_eq!((state.phase, kind(&state)), (Phase::Stopping, Some(ReasonKind::Unreachable)));
 }

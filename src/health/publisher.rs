@@ -1,5 +1,6 @@
-//! Owns the state, publishes the snapshot, and tells the log of each change. The only
-//! writer: whoever renders the snapshot says the same as all others.
+//! Owns the state of the agent, publishes its snapshot, and logs each change.
+//!
+//! Nobody else writes the state, so all outputs that render the snapshot agree.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,46 +8,42 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::event::{Effect, Event};
 use super::identity::IdentityFile;
-use super::phase::{Effect, Event, State, step};
+use super::phase::{State, step};
 use super::snapshot::{Phase, ServiceState, Snapshot};
+use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use crate::clock::BootTime;
 use crate::key_service::{KeyService, KeyVersions, KnownKey, key_id};
 use crate::local_kek::Cache;
 
-/// Changes of addresses, tokens and local KEKs within this time are published together: a busy agent changes them with
-/// every call.
-const COALESCE: Duration = Duration::from_millis(200);
-/// Longest pause until the deadline of an outage is looked at: the timer does not count the time that a machine is
-/// suspended, and the deadline does.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
-
 /// Which key service an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServiceId {
-    /// The one that wraps.
+    /// The key service that wraps.
     Primary,
-    /// One that only unwraps, by its number.
+    /// A key service that only unwraps, by its position in the configuration.
     DecryptOnly(usize),
 }
 
-/// An event on its way to the state.
+/// An event for the owner of the state.
 pub(crate) struct Message {
     pub service: ServiceId,
     pub event: Event,
-    /// Answered when the snapshot is published: whether a read should be repeated soon.
+    /// Answered when the result is published; true when a read should be repeated soon.
     pub done: Option<oneshot::Sender<bool>>,
 }
 
-/// A key service that only unwraps, as the publisher keeps it.
+/// A key service that only unwraps, and what is known of it.
 pub(crate) struct DecryptOnly {
     pub name: String,
     pub epoch: u32,
     pub key_service: Arc<dyn KeyService>,
     pub key: Option<KnownKey>,
+    /// The error of its last check.
     pub problem: Option<String>,
-    pub contact: Option<BootTime>,
-    /// Whether it refuses us beyond doubt.
+    pub last_contact: Option<BootTime>,
+    /// Whether a refusal is confirmed.
     pub refuses: bool,
 }
 
@@ -60,20 +57,23 @@ pub(crate) struct Publisher {
     pub output: Output,
 }
 
-/// Where snapshots go.
+/// Where snapshots are published. During a reload, two publishers run: one for the old configuration, which the agent
+/// uses, and one for the new configuration, which is being tested.
 pub(crate) struct Output {
-    /// To whoever waits for this core.
-    pub own: watch::Sender<Arc<Snapshot>>,
-    /// To the views of the agent, while they show this core. Returns whether they do.
-    pub show: Box<dyn Fn(&Arc<Snapshot>) -> bool + Send>,
+    /// Each snapshot of this publisher, for those who wait for its configuration.
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    pub publish: Publish,
 }
 
-/// The cache of local KEKs, as far as the snapshot shows it; `None` while they are off.
+/// Makes a snapshot the state of the agent when the agent uses this configuration. Returns whether it does.
+pub(crate) type Publish = Box<dyn Fn(&Arc<Snapshot>) -> bool + Send>;
+
+/// The cache of local KEKs; `None` while they are off.
 pub(super) type LocalKeks = Option<Arc<Cache>>;
 
 impl Publisher {
-    /// Takes events until nobody can send any more. Publishes after each event, when an address, a token or a local KEK
-    /// changed, and when the grace of an outage ends.
+    /// Handles events until all senders are gone. Publishes after each event, when an address, a token or a local KEK
+    /// changed, and when the grace period of an outage ends.
     pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut keks = self.local_keks.as_ref().map(|cache| cache.changes());
         let services: Vec<Arc<dyn KeyService>> = std::iter::once(&self.primary)
@@ -82,24 +82,24 @@ impl Publisher {
             .collect();
         let mut publish_at: Option<Instant> = None;
         loop {
-            let deadline = self.state.until.filter(|_| self.state.phase == Phase::Degraded);
-            let pause = deadline.map(|deadline| deadline.since(BootTime::now()).min(MAX_PAUSE));
+            let grace_end = self.state.grace_end.filter(|_| self.state.phase == Phase::Degraded);
+            let pause = grace_end.map(|end| end.since(BootTime::now()).min(MAX_PAUSE));
             tokio::select! {
                 message = messages.recv() => match message {
-                    Some(message) => self.take(message),
+                    Some(message) => self.handle(message),
                     None => return,
                 },
-                () = any_change(&services) => {
-                    publish_at.get_or_insert(Instant::now() + COALESCE);
+                () = service_change(&services) => {
+                    publish_at.get_or_insert(Instant::now() + PUBLISH_DELAY);
                 }
                 () = kek_change(&mut keks) => {
-                    publish_at.get_or_insert(Instant::now() + COALESCE);
+                    publish_at.get_or_insert(Instant::now() + PUBLISH_DELAY);
                 }
                 () = sleep_until(publish_at) => {
                     publish_at = None;
                     self.publish();
                 }
-                () = sleep(pause) => {
+                () = sleep_for(pause) => {
                     self.apply(Event::Tick);
                     self.publish();
                 }
@@ -107,20 +107,21 @@ impl Publisher {
         }
     }
 
-    fn take(&mut self, message: Message) {
-        let again = match message.service {
+    fn handle(&mut self, message: Message) {
+        let read_again = match message.service {
             ServiceId::Primary => self.apply(message.event),
             ServiceId::DecryptOnly(number) => {
-                self.observe(number, message.event);
+                self.apply_decrypt_only(number, message.event);
                 false
             }
         };
         self.publish();
         if let Some(done) = message.done {
-            let _gone = done.send(again);
+            let _gone = done.send(read_again);
         }
     }
 
+    /// Applies an event of the primary. True when its key should be read again soon.
     fn apply(&mut self, event: Event) -> bool {
         let before = self.state.key.clone();
         let accepted = matches!(event, Event::Accept);
@@ -145,13 +146,13 @@ impl Publisher {
             && let Err(error) = self.identity.save(key, self.state.last_contact)
         {
             tracing::warn!(
-                "the key's identity cannot be saved: {error}; a restart in an outage would start without it"
+                "the key's identity cannot be saved: {error}; a restart during an outage would start without it"
             );
         }
         effects.contains(&Effect::ReadAgainSoon)
     }
 
-    fn observe(&mut self, number: usize, event: Event) {
+    fn apply_decrypt_only(&mut self, number: usize, event: Event) {
         let Some(service) = self.decrypt_only.get_mut(number) else { return };
         match event {
             Event::Described(description) => {
@@ -160,7 +161,7 @@ impl Publisher {
                 versions.extend(&description.versions);
                 service.key =
                     key_id::known_key(service.key_service.scope(), &description, &versions, service.epoch);
-                (service.contact, service.refuses) = (Some(BootTime::now()), false);
+                (service.last_contact, service.refuses) = (Some(BootTime::now()), false);
                 if service.problem.take().is_some() {
                     tracing::info!("decrypt_only {:?} is reached again", service.name);
                 }
@@ -185,20 +186,20 @@ impl Publisher {
     fn publish(&self) {
         let snapshot =
             Arc::new(render(&self.state, &self.primary, &self.decrypt_only, self.local_keks.as_deref()));
-        let before = self.output.own.borrow().clone();
-        // Told after it is published: a journal that blocks must not hold up Status.
+        let before = self.output.snapshots.borrow().clone();
         if before == snapshot {
             return;
         }
-        self.output.own.send_replace(snapshot.clone());
-        if (self.output.show)(&snapshot) {
+        self.output.snapshots.send_replace(snapshot.clone());
+        // Logged after it is published: a journal that blocks must not delay Status.
+        if (self.output.publish)(&snapshot) {
             log_phase(&before, &snapshot);
         }
     }
 }
 
 /// Completes when an address or a token of a key service changed.
-async fn any_change(services: &[Arc<dyn KeyService>]) {
+async fn service_change(services: &[Arc<dyn KeyService>]) {
     let changes = services.iter().map(|service| service.changed());
     futures_util::future::select_all(changes).await;
 }
@@ -222,15 +223,15 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Never completes without a time. A millisecond at least: the two clocks may differ by less.
-async fn sleep(pause: Option<Duration>) {
+/// Never completes without a time. Waits at least a millisecond: the two clocks may differ by less.
+async fn sleep_for(pause: Option<Duration>) {
     match pause {
         Some(pause) => tokio::time::sleep(pause.max(Duration::from_millis(1))).await,
         None => std::future::pending().await,
     }
 }
 
-/// The snapshot of a state as it is.
+/// The snapshot of a state at this moment.
 pub(crate) fn render(
     state: &State,
     primary: &Arc<dyn KeyService>,
@@ -241,11 +242,11 @@ pub(crate) fn render(
         phase: state.phase,
         since: state.since,
         reason: state.reason.clone(),
-        until: state.until,
+        grace_end: state.grace_end,
         last_contact: state.last_contact,
         announce: state.announce,
-        unread: state.unread,
-        proven: state.proven,
+        key_stale: state.key_stale,
+        verified: state.verified,
         primary: ServiceState {
             name: "primary".to_owned(),
             scope: primary.scope().clone(),
@@ -253,15 +254,14 @@ pub(crate) fn render(
             token: primary.token(),
             addresses: primary.addresses(),
             problem: state.reason.as_ref().map(|reason| reason.text.clone()),
-            contact: None,
-            refuses: false,
+            last_contact: None,
+            refuses: state.refuses(BootTime::now()),
         },
         decrypt_only: decrypt_only.iter().map(DecryptOnly::state).collect(),
-        offline: local_keks.and_then(|keks| keks.state(state.key.as_ref().map(|key| &*key.key_id))),
+        local_keks: local_keks.and_then(|keks| keks.state(state.key.as_ref().map(|key| &*key.key_id))),
     };
-    snapshot.primary.refuses = state.refuses(BootTime::now());
-    // While the key is another one than we know, an answer says nothing of what is kept.
-    snapshot.primary.contact = state.last_contact.filter(|_| snapshot.can_wrap());
+    // An answer under another key than the known one does not extend the use of local KEKs.
+    snapshot.primary.last_contact = state.last_contact.filter(|_| snapshot.can_wrap());
     snapshot
 }
 
@@ -274,7 +274,7 @@ impl DecryptOnly {
             token: self.key_service.token(),
             addresses: self.key_service.addresses(),
             problem: self.problem.clone(),
-            contact: self.contact,
+            last_contact: self.last_contact,
             refuses: self.refuses,
         }
     }
@@ -298,7 +298,7 @@ fn log_key(before: Option<&KnownKey>, now: Option<&KnownKey>) {
     }
 }
 
-/// One line a change, at the priority of the new state.
+/// Logs one line for each change of the phase or the reason, at the priority of the new phase.
 fn log_phase(before: &Snapshot, now: &Snapshot) {
     let kind = |snapshot: &Snapshot| snapshot.reason.as_ref().map(|reason| reason.kind);
     if (before.phase, kind(before)) == (now.phase, kind(now)) {

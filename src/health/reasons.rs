@@ -1,18 +1,18 @@
-//! Why the agent is not ready, in words for an operator, each with what to do.
+//! Why the agent is not ready, in words for an operator, and what to do about it.
 
 use super::snapshot::{Reason, ReasonKind};
 use crate::key_service::{ErrorKind, KeyScope, KeyServiceError};
 
-/// Nothing was heard since the start.
+/// The key service has not answered since the start.
 pub(super) fn no_contact(scope: &KeyScope) -> Reason {
     Reason {
         kind: ReasonKind::NoContact,
         text: format!("no contact with {scope} since the start"),
-        remedy: "wait for the first contact; if it stays away, look at the log".into(),
+        remedy: "wait for the first contact; if there is none, read the log".into(),
     }
 }
 
-/// What a failure of the key service means for the agent.
+/// The reason that an error of the key service gives the agent.
 pub(super) fn reason_of(error: &KeyServiceError) -> Reason {
     let kind = match error.kind() {
         ErrorKind::Unreachable | ErrorKind::Throttled | ErrorKind::Deadline | ErrorKind::Internal => {
@@ -31,7 +31,18 @@ pub(super) fn reason_of(error: &KeyServiceError) -> Reason {
     Reason { kind, text: error.to_string(), remedy: error.remedy().to_owned() }
 }
 
-/// A known version has another creation time than it had.
+/// The key cannot be read, while wrapping works.
+pub(super) fn key_unreadable(error: &KeyServiceError) -> Reason {
+    Reason {
+        kind: ReasonKind::KeyUnreadable,
+        text: format!(
+            "the key's versions cannot be read, so a rotation is not noticed; wrapping worked at the last round trip: {error}"
+        ),
+        remedy: error.remedy().to_owned(),
+    }
+}
+
+/// A known version has another creation time than before.
 pub(super) fn key_replaced(scope: &KeyScope, version: u32, before: i64, now: i64) -> Reason {
     Reason {
         kind: ReasonKind::KeyReplaced,
@@ -43,7 +54,7 @@ pub(super) fn key_replaced(scope: &KeyScope, version: u32, before: i64, now: i64
     }
 }
 
-/// The newest version is older than the one that was known.
+/// The newest version is lower than the known one.
 pub(super) fn key_rolled_back(scope: &KeyScope, before: u32, now: u32) -> Reason {
     Reason {
         kind: ReasonKind::KeyRolledBack,
@@ -54,7 +65,7 @@ pub(super) fn key_rolled_back(scope: &KeyScope, before: u32, now: u32) -> Reason
     }
 }
 
-/// Whether a key service says no, rather than nothing.
+/// Whether the key service refuses the request, rather than being unreachable or failing.
 pub(super) fn is_refusal(error: &KeyServiceError) -> bool {
     matches!(
         error.kind(),

@@ -1,101 +1,102 @@
-//! Asking for the key's versions ahead of their time: another node may have rotated a moment ago.
+//! Requests to read the keys now, ahead of their interval: another node may have rotated the key a moment ago.
 //!
-//! The requests are answered together by one read, at most once a second however many ask.
+//! One read answers all requests that are waiting, and there is at most one read a second (see `refresher`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::timing::UNKNOWN_KEY_ID_TTL;
 use crate::clock::Deadline;
 
 /// Requests that may wait for one read.
 const MAX_WAITING: usize = 256;
-/// Unknown ids that are remembered, so that each does not cost a read at every request.
+/// Unknown key_ids that are remembered, so that the same one does not cause a read with each call.
 const MAX_REMEMBERED: usize = 256;
-/// How long an id that a read did not make known stays unknown without another read.
-const REMEMBERED: Duration = Duration::from_secs(5);
 
-/// The asking side.
-pub struct Refresh {
+/// The side that requests reads.
+pub(crate) struct Refresh {
     requests: mpsc::Sender<oneshot::Sender<()>>,
-    misses: Mutex<HashMap<String, Instant>>,
+    /// When a read last did not make a key_id known.
+    unknown: Mutex<HashMap<String, Instant>>,
     recheck: Arc<Notify>,
 }
 
-/// The side that reads, and answers a request when the snapshot is new.
+/// The side that reads. It answers a request when the new snapshot is published.
 pub(crate) type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
-/// How a refresh ended.
+/// The result of a request to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefreshOutcome {
-    /// The snapshot is new.
-    Now,
-    /// The id was unknown after a read a moment ago; there was no new one.
-    Lately,
-    /// There was no time or no room for a read.
-    NoTime,
+pub(crate) enum RefreshOutcome {
+    /// The keys were read, and the snapshot is new.
+    Refreshed,
+    /// There was no read: one a moment ago did not make the key_id known.
+    RecentlyUnknown,
+    /// The read did not end before the deadline, or too many requests are waiting.
+    TimedOut,
 }
 
 impl Refresh {
     /// The two sides.
-    pub fn channel() -> (Self, RefreshRequests) {
+    pub(crate) fn channel() -> (Self, RefreshRequests) {
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        (Self { requests, misses: Mutex::default(), recheck: Arc::default() }, receiver)
+        (Self { requests, unknown: Mutex::default(), recheck: Arc::default() }, receiver)
     }
 
-    /// A call went otherwise than the state lets expect: whoever watches the key service looks soon.
-    pub fn recheck(&self) {
+    /// Requests a check of the primary soon, because the result of a call does not fit the state.
+    pub(crate) fn recheck(&self) {
         self.recheck.notify_one();
     }
 
-    /// Told of each recheck; several before a look are one.
-    pub fn recheck_hints(&self) -> Arc<Notify> {
+    /// Notified of each such request. Several before the next check count as one.
+    pub(crate) fn recheck_hints(&self) -> Arc<Notify> {
         self.recheck.clone()
     }
 
-    /// Has the key's versions read because `key_id` is not known, and waits for the new snapshot.
-    pub async fn of_unknown(&self, key_id: &str, deadline: Deadline) -> RefreshOutcome {
-        let lately = |at: &Instant| at.elapsed() < REMEMBERED;
-        if self.misses.lock().unwrap_or_else(PoisonError::into_inner).get(key_id).is_some_and(lately) {
-            return RefreshOutcome::Lately;
+    /// Has the keys read because `key_id` is unknown, and waits for the new snapshot.
+    pub(crate) async fn for_unknown(&self, key_id: &str, deadline: Deadline) -> RefreshOutcome {
+        let recent = |at: &Instant| at.elapsed() < UNKNOWN_KEY_ID_TTL;
+        if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).get(key_id).is_some_and(recent) {
+            return RefreshOutcome::RecentlyUnknown;
         }
-        self.now(deadline).await
+        self.read(deadline).await
     }
 
-    /// Has the key's versions read and waits for the new snapshot.
-    pub async fn now(&self, deadline: Deadline) -> RefreshOutcome {
+    /// Has the keys read, and waits for the new snapshot.
+    pub(crate) async fn read(&self, deadline: Deadline) -> RefreshOutcome {
         let (done, wait) = oneshot::channel();
         if self.requests.try_send(done).is_err() {
-            return RefreshOutcome::NoTime;
+            return RefreshOutcome::TimedOut;
         }
         match tokio::time::timeout_at(deadline.instant(), wait).await {
-            Ok(Ok(())) => RefreshOutcome::Now,
-            Ok(Err(_)) | Err(_) => RefreshOutcome::NoTime,
+            Ok(Ok(())) => RefreshOutcome::Refreshed,
+            Ok(Err(_)) | Err(_) => RefreshOutcome::TimedOut,
         }
     }
 
-    /// Remembers that a read did not make `key_id` known. True when that is news, worth a log line.
-    pub fn remember(&self, key_id: &str) -> bool {
-        let mut misses = self.misses.lock().unwrap_or_else(PoisonError::into_inner);
-        if misses.len() >= MAX_REMEMBERED {
-            misses.retain(|_, at| at.elapsed() < REMEMBERED);
-            if misses.len() >= MAX_REMEMBERED {
-                misses.clear();
+    /// Remembers that a read did not make `key_id` known. True the first time: then it is worth a log line.
+    pub(crate) fn remember_unknown(&self, key_id: &str) -> bool {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        if unknown.len() >= MAX_REMEMBERED {
+            unknown.retain(|_, at| at.elapsed() < UNKNOWN_KEY_ID_TTL);
+            if unknown.len() >= MAX_REMEMBERED {
+                unknown.clear();
             }
         }
-        misses.insert(key_id.to_owned(), Instant::now()).is_none()
+        unknown.insert(key_id.to_owned(), Instant::now()).is_none()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_id_that_stays_unknown_costs_one_read_in_a_while() {
+    async fn a_key_id_that_stays_unknown_causes_one_read_in_five_seconds() {
         let (refresh, mut requests) = Refresh::channel();
         let reader = tokio::spawn(async move {
             let mut reads = 0;
@@ -106,28 +107,28 @@ mod tests {
             reads
         });
         let deadline = || Deadline::after(Duration::from_secs(3));
-        assert_eq!(refresh.of_unknown("x", deadline()).await, RefreshOutcome::Now);
-        assert!(refresh.remember("x"));
-        assert_eq!(refresh.of_unknown("x", deadline()).await, RefreshOutcome::Lately);
+        assert_eq!(refresh.for_unknown("x", deadline()).await, RefreshOutcome::Refreshed);
+        assert!(refresh.remember_unknown("x"));
+        assert_eq!(refresh.for_unknown("x", deadline()).await, RefreshOutcome::RecentlyUnknown);
         assert_eq!(
-            refresh.of_unknown("y", deadline()).await,
-            RefreshOutcome::Now,
-            "another id is another matter"
+            refresh.for_unknown("y", deadline()).await,
+            RefreshOutcome::Refreshed,
+            "another key_id is not remembered"
         );
-        tokio::time::advance(REMEMBERED).await;
-        assert_eq!(refresh.of_unknown("x", deadline()).await, RefreshOutcome::Now);
-        assert!(!refresh.remember("x"));
+        tokio::time::advance(UNKNOWN_KEY_ID_TTL).await;
+        assert_eq!(refresh.for_unknown("x", deadline()).await, RefreshOutcome::Refreshed);
+        assert!(!refresh.remember_unknown("x"));
         for number in 0..2000 {
-            refresh.remember(&number.to_string());
+            refresh.remember_unknown(&number.to_string());
         }
-        assert!(refresh.misses.lock().unwrap().len() <= MAX_REMEMBERED);
+        assert!(refresh.unknown.lock().unwrap().len() <= MAX_REMEMBERED);
         drop(refresh);
         assert_eq!(reader.await.unwrap(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_beyond_the_deadline() {
+    async fn a_request_ends_at_its_deadline() {
         let (refresh, _requests) = Refresh::channel();
-        assert_eq!(refresh.now(Deadline::after(Duration::from_secs(1))).await, RefreshOutcome::NoTime);
+        assert_eq!(refresh.read(Deadline::after(Duration::from_secs(1))).await, RefreshOutcome::TimedOut);
     }
 }

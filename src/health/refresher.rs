@@ -1,39 +1,34 @@
-//! Has every key service read its key's versions when a Decrypt met an unknown key_id: one read for all
-//! who ask, and at most one a second.
-
-use std::time::Duration;
+//! Has every key service read its key when a Decrypt call met an unknown key_id.
+//!
+//! One read answers all requests that are waiting, and there is at most one read a second.
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::refresh::RefreshRequests;
+use super::timing::{REFRESH_INTERVAL, REFRESH_TIMEOUT};
 
-/// Least time between two reads.
-const PACE: Duration = Duration::from_secs(1);
-/// Longest wait for a key service.
-const LONGEST: Duration = Duration::from_secs(3);
-
-/// Runs until the asking side is gone.
+/// Runs until nobody can request a read any more.
 pub(crate) async fn run(mut requests: RefreshRequests, observers: Vec<mpsc::Sender<oneshot::Sender<()>>>) {
-    let mut last: Option<Instant> = None;
+    let mut last_read: Option<Instant> = None;
     while let Some(first) = requests.recv().await {
-        if let Some(last) = last {
-            tokio::time::sleep_until(last + PACE).await;
+        if let Some(last_read) = last_read {
+            tokio::time::sleep_until(last_read + REFRESH_INTERVAL).await;
         }
         let mut waiting = vec![first];
         while let Ok(request) = requests.try_recv() {
             waiting.push(request);
         }
-        last = Some(Instant::now());
+        last_read = Some(Instant::now());
         let reads = observers.iter().map(|observer| async move {
             let (done, wait) = oneshot::channel();
             if observer.send(done).await.is_ok() {
                 let _answered = wait.await;
             }
         });
-        // A key service that hangs does not keep the others' answer back for longer than this.
-        let _all = tokio::time::timeout(LONGEST, join_all(reads)).await;
+        // A key service that hangs delays the answer by at most this time.
+        let _all = tokio::time::timeout(REFRESH_TIMEOUT, join_all(reads)).await;
         for request in waiting {
             let _gone = request.send(());
         }
@@ -42,12 +37,14 @@ pub(crate) async fn run(mut requests: RefreshRequests, observers: Vec<mpsc::Send
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::Deadline;
     use crate::health::{Refresh, RefreshOutcome};
 
     #[tokio::test(start_paused = true)]
-    async fn many_who_ask_at_once_share_one_read() {
+    async fn requests_at_the_same_time_share_one_read() {
         let (refresh, requests) = Refresh::channel();
         let (observer, mut reads) = mpsc::channel::<oneshot::Sender<()>>(4);
         tokio::spawn(run(requests, vec![observer]));
@@ -60,10 +57,10 @@ mod tests {
             count
         });
         let deadline = Deadline::after(Duration::from_secs(3));
-        let all = join_all((0..50).map(|_| refresh.now(deadline))).await;
-        assert!(all.iter().all(|refreshed| *refreshed == RefreshOutcome::Now));
-        // The first may be read alone; the second waits for its second and takes the rest along.
-        assert_eq!(refresh.now(Deadline::after(Duration::from_secs(3))).await, RefreshOutcome::Now);
+        let all = join_all((0..50).map(|_| refresh.read(deadline))).await;
+        assert!(all.iter().all(|refreshed| *refreshed == RefreshOutcome::Refreshed));
+        // The first request may be answered alone. The next read, a second later, answers all others.
+        assert_eq!(refresh.read(Deadline::after(Duration::from_secs(3))).await, RefreshOutcome::Refreshed);
         drop(refresh);
         assert!(reader.await.unwrap() <= 3);
     }

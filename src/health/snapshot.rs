@@ -1,6 +1,7 @@
-//! The one value that every face renders: KMS Status, /healthz, /readyz, the STATUS line, `status`.
+//! The state of the agent at one moment. All outputs render it: KMS Status, /healthz, /readyz, the STATUS line,
+//! metrics and `kms-plugin status`.
 //!
-//! Immutable once published. Must not know who renders it, nor hold anything secret.
+//! It does not change once published, and holds nothing secret. Must not know who renders it.
 
 use std::time::Duration;
 
@@ -9,24 +10,26 @@ use crate::display::moment;
 use crate::key_service::{AddressState, KeyScope, KnownKey, TokenState};
 use crate::local_kek::LocalKekState;
 
-/// Where the agent is in its life.
+/// The phase of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// No key identity is known yet.
     Starting,
     /// Everything works.
     Ready,
-    /// Something is wrong and is ridden out.
+    /// There is a fault, and KMS Status is still ok: an outage within the grace period, a refusal that is not
+    /// confirmed, or a key that cannot be read while wrapping works.
     Degraded,
-    /// Something is wrong that is not, or no longer, ridden out.
+    /// There is a fault, and KMS Status is not ok: a confirmed refusal, another key, or an outage after the grace
+    /// period.
     Failed,
-    /// The process ends.
+    /// The process stops.
     Stopping,
 }
 
 impl Phase {
     /// The stable name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
@@ -39,39 +42,39 @@ impl Phase {
 
 /// What KMS Status answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announce {
-    /// An error: nothing is known yet.
+pub(crate) enum Announce {
+    /// An error: the key is not known yet.
     Unknown,
-    /// `ok` and the key_id: ready, or degraded within the grace.
+    /// `ok` and the key_id: ready or degraded.
     Ok,
-    /// The reason and the key_id: the grace is over.
+    /// The reason and the key_id: the grace period is over.
     Unhealthy,
-    /// An error: refused. Only that lets the API server's writes end; a Status with a key_id extends them.
+    /// An error: a confirmed refusal, or another key. Only an error ends the writes of the API server: each Status
+    /// with a key_id extends them.
     Refused,
 }
 
 /// Why the agent is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReasonKind {
-    /// The first contact is not made yet.
+pub(crate) enum ReasonKind {
+    /// There was no contact since the start.
     NoContact,
-    /// The key service is away.
+    /// The key service cannot be reached, or fails.
     Unreachable,
-    /// The key service is sealed.
     Sealed,
-    /// The key service refuses us.
+    /// The key service refuses our requests.
     Denied,
-    /// Our credentials are wrong.
+    /// The key service refuses our credentials.
     CredentialsRefused,
     /// Our credentials cannot be read.
     CredentialsUnreadable,
-    /// The key is gone.
+    /// The key does not exist any more.
     KeyMissing,
     /// The key cannot serve this purpose.
     KeyUnusable,
-    /// The key was deleted and made again.
+    /// The key was deleted and created again.
     KeyReplaced,
-    /// The key is older than it was.
+    /// The newest version of the key is lower than before.
     KeyRolledBack,
     /// The key's versions cannot be read, while wrapping works.
     KeyUnreadable,
@@ -79,7 +82,7 @@ pub enum ReasonKind {
 
 impl ReasonKind {
     /// The stable name: a log field and a label.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::NoContact => "no_contact",
             Self::Unreachable => "unreachable",
@@ -95,8 +98,7 @@ impl ReasonKind {
         }
     }
 
-    /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::NoContact,
         Self::Unreachable,
         Self::Sealed,
@@ -110,31 +112,30 @@ impl ReasonKind {
         Self::KeyUnreadable,
     ];
 
-    /// The kind of that name; `None` for a name of another version.
-    pub fn from_name(name: &str) -> Option<Self> {
+    /// The kind with this name; `None` for a name of another version of the agent.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether nothing may be wrapped: the key is another one, or wrapping could make a missing one.
-    pub fn forbids_wrapping(self) -> bool {
+    /// Whether nothing may be wrapped: the key is another one, or it is missing and a wrap could create it.
+    pub(crate) fn forbids_wrapping(self) -> bool {
         self.is_mismatch() || self == Self::KeyMissing
     }
 
-    /// Whether the key is another one than we know, and may be accepted.
-    pub fn is_mismatch(self) -> bool {
+    /// Whether the key is another one than the known one. `kms-plugin accept-key` accepts it.
+    pub(crate) fn is_mismatch(self) -> bool {
         matches!(self, Self::KeyReplaced | Self::KeyRolledBack)
     }
 
-    /// Whether the service is away, rather than refusing.
-    pub fn is_outage(self) -> bool {
+    /// Whether the cause is an outage, and not a refusal.
+    pub(crate) fn is_outage(self) -> bool {
         matches!(self, Self::NoContact | Self::Unreachable | Self::Sealed | Self::CredentialsUnreadable)
     }
 }
 
-/// What is wrong and what to do.
+/// What is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// The kind.
+pub(crate) struct Reason {
     pub kind: ReasonKind,
     /// What happened, to what.
     pub text: String,
@@ -144,96 +145,93 @@ pub struct Reason {
 
 /// One key service: the primary, or one that only unwraps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceState {
+pub(crate) struct ServiceState {
     /// `primary`, or the name of the `decrypt_only` entry.
     pub name: String,
-    /// Where its key lives.
+    /// Where its key lives: namespace, mount and name.
     pub scope: KeyScope,
     /// The key, once known.
     pub key: Option<KnownKey>,
-    /// Our token there.
     pub token: Option<TokenState>,
-    /// Its addresses.
     pub addresses: Vec<AddressState>,
-    /// What its last check found wrong.
+    /// The error of its last check.
     pub problem: Option<String>,
-    /// Its last good answer.
-    pub contact: Option<BootTime>,
-    /// Whether it refuses us, beyond doubt: not an outage, and not ridden out.
+    /// Its last good answer. For the primary, only while wrapping works.
+    pub last_contact: Option<BootTime>,
+    /// Whether a refusal is confirmed.
     pub refuses: bool,
 }
 
 impl ServiceState {
-    /// Whether its key was read, the last time, too: what it wrapped can be told apart and unwrapped.
-    pub fn is_readable(&self) -> bool {
+    /// Whether its key is known and the last check worked: what it wrapped can be recognized and unwrapped.
+    pub(crate) fn is_readable(&self) -> bool {
         self.key.is_some() && self.problem.is_none()
     }
 }
 
 /// The state of the agent at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Where the agent is in its life.
+pub(crate) struct Snapshot {
     pub phase: Phase,
-    /// Since when.
+    /// When the phase began.
     pub since: BootTime,
-    /// Why it is not ready.
+    /// Why the agent is not ready.
     pub reason: Option<Reason>,
-    /// Until when a degraded agent still answers ok; `None` without an end.
-    pub until: Option<BootTime>,
-    /// The last good answer of the primary key service.
+    /// When KMS Status stops to answer ok, in an outage; `None` without a limit.
+    pub grace_end: Option<BootTime>,
+    /// The last good answer of the primary.
     pub last_contact: Option<BootTime>,
     /// What KMS Status answers.
     pub announce: Announce,
-    /// Whether the key may have changed since it was last read.
-    pub unread: bool,
+    /// Whether the key may have changed since the last read: after a start, and after an outage.
+    pub key_stale: bool,
     /// Whether a round trip has worked since the start.
-    pub proven: bool,
+    pub verified: bool,
     /// The key service that wraps.
     pub primary: ServiceState,
-    /// Those that only unwrap.
+    /// The key services that only unwrap.
     pub decrypt_only: Vec<ServiceState>,
-    /// How ready it is for an outage; `None` without local KEKs.
-    pub offline: Option<LocalKekState>,
+    /// Whether the agent can serve without the key service; `None` while local KEKs are off.
+    pub local_keks: Option<LocalKekState>,
 }
 
 impl Snapshot {
-    /// Whether an Encrypt would work now, as far as the last check tells.
-    pub fn can_wrap(&self) -> bool {
+    /// Whether an Encrypt would work now, according to the last check.
+    pub(crate) fn can_wrap(&self) -> bool {
         self.phase == Phase::Ready
             || (self.phase == Phase::Degraded
                 && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
     }
 
-    /// Whether the key service was found to refuse us; a call that works then shows that it no longer does.
-    pub fn is_refused(&self) -> bool {
+    /// Whether the last check was refused. A call that works after it shows that the refusal is over.
+    pub(crate) fn is_refused(&self) -> bool {
         let kind = self.reason.as_ref().map(|reason| reason.kind);
         matches!(kind, Some(ReasonKind::Denied | ReasonKind::CredentialsRefused))
     }
 
-    /// What an outage that lasts too long has done, to be added to its reason; empty otherwise.
-    pub fn wiped(&self) -> String {
-        match &self.offline {
-            Some(offline) if self.phase == Phase::Failed && self.until.is_some() => {
-                let longest = humantime::format_duration(Duration::from_secs(offline.max_offline_seconds));
+    /// A text to add to the reason when local KEKs are wiped because of a long outage; empty otherwise.
+    pub(crate) fn wiped_note(&self) -> String {
+        match &self.local_keks {
+            Some(keks) if self.phase == Phase::Failed && self.grace_end.is_some() => {
+                let limit = humantime::format_duration(Duration::from_secs(keks.max_offline_seconds));
                 format!(
-                    "; it was not reached for longer than local_kek.max_offline ({longest}), so the keys in memory are wiped"
+                    "; it was not reached for longer than local_kek.max_offline ({limit}), so the keys in memory are wiped"
                 )
             }
             _ => String::new(),
         }
     }
 
-    /// One line: the state, since when, why and what to do. Every view shows the same. It has points in time rather
-    /// than durations: systemd shows it as it was sent.
-    pub fn line(&self) -> String {
+    /// One line: the phase, since when, why, and what to do. All outputs show this line. It has moments and no
+    /// durations: systemd shows the line later than it was sent.
+    pub(crate) fn line(&self) -> String {
         let mut line = self.summary();
         if let Some(reason) = &self.reason {
             line.push_str(&format!("; remedy: {}", reason.remedy));
         }
-        match (self.phase, &self.offline) {
-            (Phase::Ready, Some(offline)) => line.push_str(&format!("; {}", offline.line())),
-            (Phase::Degraded, Some(offline)) if offline.keks + offline.seeds == 0 => {
+        match (self.phase, &self.local_keks) {
+            (Phase::Ready, Some(keks)) => line.push_str(&format!("; {}", keks.line())),
+            (Phase::Degraded, Some(keks)) if keks.keks + keks.seeds == 0 => {
                 line.push_str("; no key is in memory: nothing is wrapped or unwrapped until it is back");
             }
             _ => {}
@@ -241,17 +239,17 @@ impl Snapshot {
         line
     }
 
-    /// The state, since when, and why: the line without the remedy.
-    pub fn summary(&self) -> String {
+    /// The phase, since when, and why: the line without the remedy.
+    pub(crate) fn summary(&self) -> String {
         let mut line = self.phase.name().to_owned();
         if let Some(key) = &self.primary.key {
             line.push_str(&format!(": {} version {}", key.scope, key.version));
         }
         line.push_str(&format!(", since {}", moment(self.since)));
         if let Some(reason) = &self.reason {
-            line.push_str(&format!("; {}{}", reason.text, self.wiped()));
+            line.push_str(&format!("; {}{}", reason.text, self.wiped_note()));
             if self.phase == Phase::Degraded && reason.kind.is_outage() {
-                match self.until {
+                match self.grace_end {
                     Some(until) => line.push_str(&format!("; Status stays ok until {}", moment(until))),
                     None => line.push_str("; Status stays ok without a limit"),
                 }

@@ -1,4 +1,5 @@
-//! A KMS v2 client, as kube-apiserver is one: the deadline travels with every call, and the authority is `localhost`.
+//! A KMS v2 client that behaves like kube-apiserver: it sends the deadline with every call, and `localhost` as the
+//! authority.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,27 +15,23 @@ use tower::service_fn;
 
 use crate::proto::key_management_service_client::KeyManagementServiceClient;
 
-/// A KMS v2 client.
 pub(crate) type KmsClient = KeyManagementServiceClient<InterceptedService<Channel, WithTimeout>>;
 
-/// Why the socket cannot be connected to.
+/// Why a connection to the socket failed.
 #[derive(Debug, thiserror::Error)]
 #[error("no KMS plugin answers on {socket}: is it running, and is --socket right?")]
 pub(crate) struct ConnectError {
-    /// The socket.
     pub socket: PathBuf,
-    /// Why not.
     #[source]
     pub cause: ConnectCause,
 }
 
-/// What the system or gRPC said.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectCause {
     /// The system refused the connection.
     #[error(transparent)]
     Socket(#[from] io::Error),
-    /// The other side does not speak gRPC, or not in time.
+    /// The other side does not speak gRPC, or did not answer in time.
     #[error(transparent)]
     Grpc(#[from] tonic::transport::Error),
 }
@@ -60,10 +57,10 @@ impl Interceptor for WithTimeout {
 /// Connects to the KMS socket at `path`. Each call has `timeout`.
 ///
 /// # Errors
-/// When nobody answers there, or this user may not connect.
+/// When no program answers there, or this user may not connect.
 pub(crate) async fn connect(path: &Path, timeout: Duration) -> Result<KmsClient, ConnectError> {
     let error = |cause: ConnectCause| ConnectError { socket: path.to_path_buf(), cause };
-    // Connecting by hand first: tonic hides the system's reason in a chain of its own.
+    // The first connection is made here and not by tonic, which hides the system's error in a chain of its own.
     let first = UnixStream::connect(path).await.map_err(|cause| error(cause.into()))?;
     let (first, target) = (Arc::new(Mutex::new(Some(first))), path.to_path_buf());
     let connector = service_fn(move |_: Uri| {
@@ -81,7 +78,7 @@ pub(crate) async fn connect(path: &Path, timeout: Duration) -> Result<KmsClient,
     Ok(KmsClient::new(InterceptedService::new(channel, WithTimeout(timeout))))
 }
 
-/// The path of a socket as people write it, with or without `unix://`.
+/// The path of a socket that is written with or without `unix://`.
 pub(crate) fn socket_path(text: &str) -> PathBuf {
     PathBuf::from(text.strip_prefix("unix://").unwrap_or(text))
 }

@@ -1,7 +1,7 @@
 //! One connection to the socket: who the peer is, and which key_id Status last announced on it.
 //!
-//! kube-apiserver calls Status and then Encrypt on one connection, and throws the answer away when the
-//! two key_ids differ. So what was announced belongs to the connection.
+//! kube-apiserver calls Status and then Encrypt on one connection, and discards the answer when the two key_ids
+//! differ. So the announced key_id is kept for each connection.
 
 use std::io;
 use std::pin::Pin;
@@ -16,26 +16,26 @@ use tonic::transport::server::Connected;
 
 use crate::telemetry::metrics::{Metrics, UnderWay};
 
-/// What the service knows of the connection that a call came over.
+/// The connection that a call came over.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    /// The peer's user id (SO_PEERCRED, unix(7)); `None` when the kernel does not tell.
+    /// The peer's user id (SO_PEERCRED, unix(7)); `None` when the kernel does not report it.
     pub uid: Option<u32>,
     announced: Arc<Mutex<Option<Arc<str>>>>,
 }
 
 impl Connection {
-    fn of(stream: &UnixStream) -> Self {
+    pub(super) fn of(stream: &UnixStream) -> Self {
         Self { uid: stream.peer_cred().ok().map(|peer| peer.uid()), announced: Arc::default() }
     }
 
-    /// Notes what Status has just answered.
-    pub(crate) fn announce(&self, key_id: &Arc<str>) {
+    /// Notes the key_id that Status answered with.
+    pub(super) fn set_announced(&self, key_id: &Arc<str>) {
         *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(key_id.clone());
     }
 
-    /// What Status answered last.
-    pub(crate) fn announced(&self) -> Option<Arc<str>> {
+    /// The key_id that Status answered with last.
+    pub(super) fn announced(&self) -> Option<Arc<str>> {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -92,15 +92,15 @@ impl AsyncWrite for KmsStream {
 }
 
 impl KmsStream {
-    /// Takes over an accepted stream, which is `counted` until it is closed.
+    /// An accepted stream. It is `counted` until it is closed.
     fn new(stream: UnixStream, counted: UnderWay) -> Self {
         let connection = Connection::of(&stream);
         Self { stream, connection, _counted: counted }
     }
 }
 
-/// The accepted connections, as the server takes them. Clones take from the same ones: a server that is started again
-/// goes on where the last one ended.
+/// The accepted connections that wait for the server. Clones share them, so a server that is restarted serves those
+/// that the last one left.
 #[derive(Clone)]
 pub(crate) struct Incoming {
     streams: Arc<Mutex<mpsc::Receiver<UnixStream>>>,
@@ -108,7 +108,7 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Connections that come through `streams`, counted by `metrics` while they are open.
+    /// The connections from `streams`, counted by `metrics` while they are open.
     pub(crate) fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics) -> Self {
         Self { streams: Arc::new(Mutex::new(streams)), metrics }
     }

@@ -1,11 +1,11 @@
-//! Decrypt: which key made a ciphertext, and what is told when none did.
+//! Decrypt: finds the key that made a ciphertext and unwraps with it, or says why no key can.
 
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
-use super::routing::{Route, View};
 use super::service::KmsService;
-use super::{limits, local_kek, status};
+use super::view::{Route, View};
+use super::{grpc_status, limits, local_kek};
 use crate::clock::Deadline;
 use crate::health::RefreshOutcome;
 use crate::key_service::{ErrorKind, KeyService, KeyServiceError};
@@ -15,34 +15,34 @@ use crate::proto::{DecryptRequest, DecryptResponse};
 
 impl KmsService {
     pub(super) async fn unwrap(&self, request: Request<DecryptRequest>) -> Result<DecryptResponse, Status> {
-        self.peer(&request)?;
+        self.authorize(&request)?;
         let deadline = self.deadline(&request);
         let message = request.into_inner();
         limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
-        let form = form(&message.ciphertext, &message.annotations).map_err(status::of_format)?;
-        if let Some(seed) = local_kek::from_memory(&self.now(), form, &message)? {
+        let form = form(&message.ciphertext, &message.annotations).map_err(grpc_status::of_format)?;
+        if let Some(seed) = local_kek::unwrap_from_memory(&self.current_view(), form, &message)? {
             return Ok(answer(&message, seed));
         }
-        let _permit = self.permit()?;
-        // What the key service is requested to unwrap: the seed itself, or the local KEK above it.
+        let _call = self.begin_call()?;
+        // What the key service must unwrap: the seed itself, or the local KEK that wrapped it.
         let wrapped = match form {
             Form::Direct => message.ciphertext.as_slice(),
             Form::Local { wrapped } => wrapped,
         };
-        let mut view = self.now();
-        let routes = &view.link.routes;
-        let candidates = match routes.find(&view.snapshot, &message.key_id, wrapped) {
+        let mut view = self.current_view();
+        let accept_other = view.services.accept_foreign_ciphertext && form == Form::Direct;
+        let candidates = match view.route(&message.key_id, wrapped) {
             Route::Known(candidates) => candidates,
             Route::Unknown => {
-                let refreshed = self.learn(&view, &message.key_id, wrapped, deadline).await;
-                view = self.now();
-                match view.link.routes.find(&view.snapshot, &message.key_id, wrapped) {
+                let refreshed = self.refresh_keys(&view, &message.key_id, wrapped, deadline).await;
+                view = self.current_view();
+                match view.route(&message.key_id, wrapped) {
                     Route::Known(candidates) => candidates,
-                    _ => return Err(unknown(&view, &message.key_id, wrapped, refreshed)),
+                    _ => return Err(unknown_key_id(&view, &message.key_id, wrapped, refreshed)),
                 }
             }
-            Route::OtherPlugin(candidate) if routes.accept_foreign_ciphertext && form == Form::Direct => {
-                if view.link.refresh.remember(&message.key_id) {
+            Route::OtherPlugin(candidate) if accept_other => {
+                if view.services.refresh.remember_unknown(&message.key_id) {
                     tracing::info!(
                         KMS_UID = message.uid,
                         KMS_KEY_ID = message.key_id,
@@ -52,7 +52,7 @@ impl KmsService {
                 vec![candidate]
             }
             Route::OtherPlugin(_) | Route::Unreadable => {
-                return Err(status::told(
+                return Err(grpc_status::with_remedy(
                     Code::FailedPrecondition,
                     "the key_id is of another plugin, and the ciphertext cannot be read here",
                     "if it was written with the same Transit key, set vault.transit.accept_foreign_ciphertext = true; else add its key as [[decrypt_only]]",
@@ -61,27 +61,30 @@ impl KmsService {
         };
         let kind = if form == Form::Direct { Kind::Seed } else { Kind::Kek };
         let request = UnwrapRequest { kind, key_id: &message.key_id, wrapped, deadline };
-        let unwrapped = unwrap_by(&view, &candidates, &request).await?;
+        let unwrapped = unwrap_by_any(&view, &candidates, &request).await?;
         let seed = match form {
             Form::Direct => unwrapped,
-            Form::Local { .. } => local_kek::open(&unwrapped, wrapped, &message)?,
+            Form::Local { .. } => local_kek::unwrap_seed(&unwrapped, wrapped, &message)?,
         };
         Ok(answer(&message, seed))
     }
 
-    /// Has the keys read until one of them has the id, or all are read. One key service that hangs does
-    /// not keep back what another has answered.
-    async fn learn(&self, view: &View, key_id: &str, wrapped: &[u8], deadline: Deadline) -> RefreshOutcome {
+    /// Has the keys read until one of them has the key_id, or all are read. It does not wait for a key service that
+    /// hangs when another one has answered with the key.
+    async fn refresh_keys(
+        &self,
+        view: &View,
+        key_id: &str,
+        wrapped: &[u8],
+        deadline: Deadline,
+    ) -> RefreshOutcome {
         let mut views = self.views.clone();
-        let found = views.wait_for(|view| {
-            let route = view.link.routes.find(&view.snapshot, key_id, wrapped);
-            !matches!(route, Route::Unknown)
-        });
+        let found = views.wait_for(|view| !matches!(view.route(key_id, wrapped), Route::Unknown));
         tokio::select! {
-            refreshed = view.link.refresh.of_unknown(key_id, deadline) => refreshed,
+            refreshed = view.services.refresh.for_unknown(key_id, deadline) => refreshed,
             found = async { found.await.is_ok() } => match found {
-                true => RefreshOutcome::Now,
-                false => RefreshOutcome::NoTime,
+                true => RefreshOutcome::Refreshed,
+                false => RefreshOutcome::TimedOut,
             },
         }
     }
@@ -97,50 +100,48 @@ fn answer(message: &DecryptRequest, mut seed: Zeroizing<Vec<u8>>) -> DecryptResp
     DecryptResponse { plaintext: std::mem::take(&mut *seed) }
 }
 
-/// One of our ids that even a fresh read of the keys does not know.
-fn unknown(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshOutcome) -> Status {
+/// The error for a key_id in our form that no known key has, after the keys were read.
+fn unknown_key_id(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshOutcome) -> Status {
     let snapshot = &view.snapshot;
-    if refreshed == RefreshOutcome::NoTime {
+    if refreshed == RefreshOutcome::TimedOut {
         return match (&snapshot.primary.key, &snapshot.reason) {
-            (None, Some(reason)) => status::of_reason(Code::Unavailable, reason),
-            _ => status::of_key_service(&KeyServiceError::deadline(
+            (None, Some(reason)) => grpc_status::of_reason(Code::Unavailable, reason),
+            _ => grpc_status::of_key_service(&KeyServiceError::deadline(
                 "reading the key's versions for an unknown key_id",
             )),
         };
     }
-    // A read may have failed: unknown is not the same as gone.
+    // When a read failed, the key_id may be of a version that was not read.
     if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
-        return status::of_reason(Code::Unavailable, reason);
+        return grpc_status::of_reason(Code::Unavailable, reason);
     }
     if let Some(other) = snapshot.decrypt_only.iter().find(|other| !other.is_readable()) {
-        return status::told(
+        return grpc_status::with_remedy(
             Code::Unavailable,
             &format!(
                 "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
                 other.name
             ),
-            "look at its state: kms-plugin's /status",
+            "run kms-plugin status to see why",
         );
     }
-    view.link.refresh.remember(key_id);
-    let version = view.link.routes.primary.ciphertext_version(wrapped);
+    view.services.refresh.remember_unknown(key_id);
+    let version = view.services.primary.ciphertext_version(wrapped);
     let disabled = snapshot
         .primary
         .key
         .as_ref()
         .filter(|key| version.is_some_and(|version| version < key.min_decryption));
     match (disabled, version) {
-        (Some(key), Some(version)) => status::told(
+        (Some(key), Some(version)) => grpc_status::with_remedy(
             Code::FailedPrecondition,
             &format!(
-                "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version is switched off",
+                "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version may not unwrap any more",
                 key.scope, key.min_decryption
             ),
-            &format!(
-                "lower it to {version}, write all data anew under the newest version, then raise it again"
-            ),
+            &format!("lower it to {version}, rewrite all data under the newest version, then raise it again"),
         ),
-        _ => status::told(
+        _ => grpc_status::with_remedy(
             Code::FailedPrecondition,
             &format!("no configured key has the key_id {}", key_id.chars().take(64).collect::<String>()),
             "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
@@ -148,7 +149,7 @@ fn unknown(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshOutcome)
     }
 }
 
-/// What is to be unwrapped.
+/// What to unwrap.
 struct UnwrapRequest<'a> {
     kind: Kind,
     key_id: &'a str,
@@ -156,13 +157,13 @@ struct UnwrapRequest<'a> {
     deadline: Deadline,
 }
 
-/// Unwraps by the first service whose key made the ciphertext.
-async fn unwrap_by(
+/// Tries the candidates in turn, until the key of one unwraps the ciphertext.
+async fn unwrap_by_any(
     view: &View,
     candidates: &[Candidate<'_>],
     request: &UnwrapRequest<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Status> {
-    let mut refused = Status::internal("no key service was requested; report this as a bug");
+    let mut refused = Status::internal("no key service was tried; report this as a bug");
     for candidate in candidates {
         let key_service = candidate.key_service.as_ref();
         if let Err(mismatch) = check_version(key_service, candidate.version, request.wrapped) {
@@ -170,23 +171,22 @@ async fn unwrap_by(
             continue;
         }
         let key_version = candidate.key_version(request.key_id);
-        match view
-            .link
-            .keys
-            .unwrap(key_service, request.kind, key_version, request.wrapped, request.deadline)
-            .await
-        {
+        let keks = &view.services.local_keks;
+        let unwrapped =
+            keks.unwrap(key_service, request.kind, key_version, request.wrapped, request.deadline).await;
+        match unwrapped {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) if error.kind() == ErrorKind::BadCiphertext => {
-                refused = status::of_key_service(&error)
+                refused = grpc_status::of_key_service(&error)
             }
-            Err(error) => return Err(local_kek::told(&view.snapshot, &error)),
+            Err(error) => return Err(grpc_status::of_call(&view.snapshot, &error)),
         }
     }
     Err(refused)
 }
 
-/// A key_id of one version on a ciphertext of another was put together by mistake or malice.
+/// Checks that the ciphertext was made by the version that its key_id names. Else somebody combined them by mistake
+/// or with intent.
 fn check_version(key_service: &dyn KeyService, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
     match key_service.ciphertext_version(ciphertext) {
         Some(found) if found == version => Ok(()),

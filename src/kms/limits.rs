@@ -1,5 +1,5 @@
-//! The limits of the KMS v2 contract, checked before anything is sent or answered. They are
-//! kube-apiserver's own (k8s.io/apiserver, envelope/kmsv2): an answer beyond them fails a write there.
+//! The limits of the KMS v2 contract, checked before a request is handled and before an answer is sent. They are
+//! those of kube-apiserver (k8s.io/apiserver, envelope/kmsv2), which refuses to write with an answer beyond them.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ const MAX_CIPHERTEXT: usize = 1024;
 const MAX_KEY_ID: usize = 1024;
 /// Longest sum of annotation keys and values, in bytes.
 const MAX_ANNOTATIONS: usize = 32 * 1024;
-/// Longest DEK seed, in bytes. kube-apiserver sends 32; what is longer than this cannot be answered
-/// within the limit of a ciphertext.
+/// Longest DEK seed, in bytes. kube-apiserver sends 32. A longer one than this could give a ciphertext beyond its
+/// limit.
 const MAX_PLAINTEXT: usize = 512;
 /// Longest uid, in bytes; kube-apiserver sends a UUID.
 const MAX_UID: usize = 256;
@@ -45,7 +45,7 @@ pub(super) fn decrypt(
     match key_id.len() {
         0 => {
             return Err(invalid(
-                "the key_id is empty: it cannot be told which key made the ciphertext".into(),
+                "the key_id is empty, so the key that made the ciphertext is not known".into(),
             ));
         }
         1..=MAX_KEY_ID => {}
@@ -64,7 +64,7 @@ pub(super) fn decrypt(
     }
 }
 
-/// Checks a ciphertext, ours before it is answered or a caller's.
+/// Checks a ciphertext: of a caller, or ours before it is sent.
 pub(super) fn ciphertext(ciphertext: &[u8]) -> Result<(), String> {
     match ciphertext.len() {
         0 => Err("the ciphertext is empty".into()),
@@ -80,7 +80,7 @@ fn uid(uid: &str) -> Result<(), Status> {
     Ok(())
 }
 
-/// Two labels or more of RFC 1123, at most 253 bytes, as the API server's validation has it.
+/// At least two labels of RFC 1123, and at most 253 bytes: the validation of the API server.
 fn is_qualified(name: &str) -> bool {
     let label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_is_kept_to_the_byte() {
+    fn each_limit_is_exact_to_the_byte() {
         let none = HashMap::new();
         assert!(encrypt(&[], "u").is_err());
         assert!(encrypt(&[0; MAX_PLAINTEXT], "u").is_ok());

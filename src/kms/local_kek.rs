@@ -1,14 +1,13 @@
-//! Encrypt and Decrypt under a local KEK: without a call to the key service, while the key is in memory.
+//! Encrypt and Decrypt under a local KEK. While the local KEK is in memory, they need no call to the key service.
 
 use std::collections::HashMap;
 
 use tonic::Status;
 use zeroize::Zeroizing;
 
-use super::routing::View;
-use super::status;
+use super::grpc_status;
+use super::view::View;
 use crate::clock::Deadline;
-use crate::health::Snapshot;
 use crate::key_service::{ErrorKind, KeyServiceError, KeyVersion, key_id};
 use crate::local_kek::Kind;
 use crate::local_kek::format::{self, ANNOTATION, Form, FormatError, Key};
@@ -17,23 +16,23 @@ use crate::proto::DecryptRequest;
 /// A ciphertext and its annotations.
 pub(super) type Wrapped = (Vec<u8>, HashMap<String, Vec<u8>>);
 
-/// Wraps a DEK seed under the local KEK of `key_version`, which is made when there is none.
-pub(super) async fn wrap(
+/// Wraps a DEK seed under the local KEK of `key_version`. Makes a local KEK when there is none.
+pub(super) async fn wrap_seed(
     view: &View,
     key_version: KeyVersion<'_>,
     seed: &[u8],
     deadline: Deadline,
 ) -> Result<Wrapped, KeyServiceError> {
-    let keys = &view.link.keys;
-    let claimed = match keys.claim(key_version.key_id) {
+    let keks = &view.services.local_keks;
+    let claimed = match keks.claim(key_version.key_id) {
         Some(claimed) => claimed,
         None => {
-            keys.prepare(view.link.routes.primary.as_ref(), key_version, deadline).await?;
-            keys.claim(key_version.key_id).ok_or_else(|| {
+            keks.prepare(view.services.primary.as_ref(), key_version, deadline).await?;
+            keks.claim(key_version.key_id).ok_or_else(|| {
                 KeyServiceError::new(
                     ErrorKind::Unreachable,
                     "there is no local KEK yet, or local KEKs were turned off a moment ago",
-                    "it is tried again; if it stays, look at /healthz",
+                    "kube-apiserver retries; if this continues, look at /healthz",
                 )
             })?
         }
@@ -45,40 +44,36 @@ pub(super) async fn wrap(
     Ok((ciphertext, HashMap::from([(ANNOTATION.to_owned(), format::annotation(&wrapped))])))
 }
 
-/// The DEK seed, when all that it takes is in memory.
-pub(super) fn from_memory(
+/// Unwraps a DEK seed without a call to the key service; `None` when the key for it is not in memory.
+pub(super) fn unwrap_from_memory(
     view: &View,
     form: Form<'_>,
     message: &DecryptRequest,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Status> {
-    let keys = &view.link.keys;
+    let keks = &view.services.local_keks;
     match form {
+        // Without accept_foreign_ciphertext, a key_id of another plugin is refused, even when its seed is in memory.
         Form::Direct
-            if !view.link.routes.accept_foreign_ciphertext && !message.key_id.starts_with(key_id::PREFIX) =>
+            if !view.services.accept_foreign_ciphertext && !message.key_id.starts_with(key_id::PREFIX) =>
         {
             Ok(None)
         }
-        Form::Direct => Ok(keys.find(Kind::Seed, &message.key_id, &message.ciphertext)),
+        Form::Direct => Ok(keks.find(Kind::Seed, &message.key_id, &message.ciphertext)),
         Form::Local { wrapped } => {
-            let kek = keys.find(Kind::Kek, &message.key_id, wrapped);
-            kek.map(|kek| open(&kek, wrapped, message)).transpose()
+            let kek = keks.find(Kind::Kek, &message.key_id, wrapped);
+            kek.map(|kek| unwrap_seed(&kek, wrapped, message)).transpose()
         }
     }
 }
 
 /// Unwraps the DEK seed with the local KEK.
-pub(super) fn open(
+pub(super) fn unwrap_seed(
     kek: &[u8],
     wrapped: &[u8],
     message: &DecryptRequest,
 ) -> Result<Zeroizing<Vec<u8>>, Status> {
     let key: &[u8; format::KEY_BYTES] =
-        kek.try_into().map_err(|_| status::of_format(FormatError::NotAuthentic))?;
-    format::open(&Key::new(*key), &message.key_id, wrapped, &message.ciphertext).map_err(status::of_format)
-}
-
-/// A failure of the key service; when keys that would have done without it are wiped, that is told, too.
-pub(super) fn told(snapshot: &Snapshot, error: &KeyServiceError) -> Status {
-    let text = format!("{error}{}", snapshot.wiped());
-    status::told(status::code(error.kind()), &text, error.remedy())
+        kek.try_into().map_err(|_| grpc_status::of_format(FormatError::NotAuthentic))?;
+    format::open(&Key::new(*key), &message.key_id, wrapped, &message.ciphertext)
+        .map_err(grpc_status::of_format)
 }

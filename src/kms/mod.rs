@@ -1,18 +1,21 @@
 //! The KMS v2 service: its server and its client, limits, deadlines, and gRPC codes.
 //!
-//! Knows key services and the snapshot; must not know Vault, HTTP, or who keeps the snapshot true.
+//! Knows key services and the snapshot of their state. Must not know Vault, HTTP, or who updates the snapshot.
 
 pub(crate) mod client;
 mod connection;
+mod deadline;
 mod decrypt;
+mod encrypt;
+mod grpc_status;
+mod in_flight;
 mod limits;
 mod local_kek;
-mod routing;
 mod server;
 mod service;
-mod status;
+mod view;
 
 pub(crate) use connection::Incoming;
-pub(crate) use routing::{Link, Route, Routes, View};
 pub(crate) use server::serve;
 pub(crate) use service::{KmsService, MAX_MESSAGE};
+pub(crate) use view::{KeyServices, Route, View};

@@ -1,4 +1,5 @@
-//! The agent: binds what it serves on, starts its tasks, and ends when one of them does or it is told to.
+//! The lifecycle of an agent: start, serve, reload, and drain. It ends when it is asked to stop, or when a task ends by
+//! itself.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,9 +11,11 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::core::{Core, Ended, Prepared, cause_of};
+use super::core::{Core, Ended, PreparedCore, cause_of};
 use super::error::{AgentError, ReloadError, TaskError};
+use super::listeners::Listeners;
 use super::reload::{ReloadRequest, done};
+use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
 use super::{restart, status_line, watchdog};
 use crate::admin::types::CommandFailed;
 use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
@@ -21,36 +24,28 @@ use crate::config::Settings;
 use crate::health::{Event, Snapshot};
 use crate::kms::{Incoming, KmsService, View};
 use crate::local_kek::Cache;
-use crate::socket::{Acceptor, BoundSocket, SocketError};
+use crate::socket::{BoundSocket, Heartbeat, SocketError};
 use crate::systemd::{activation, notify};
 use crate::telemetry::metrics::Metrics;
 
-/// How long a reloaded configuration may take to prove itself with a round trip.
-const PROOF: Duration = Duration::from_secs(15);
-/// How long a reload waits for a first look at the key services that only unwrap.
-const LOOKED: Duration = Duration::from_secs(5);
 /// Accepted connections that may wait for the server.
 const MAX_ACCEPTED: usize = 64;
-/// What a start takes beside the wait for readiness, at most.
-const START_SLACK: Duration = Duration::from_secs(30);
-/// Time for the read of the key before a change of it is accepted.
-const ACCEPT_READ: Duration = Duration::from_secs(3);
-/// Name of the watchdog's private socket in the runtime directory.
-const WATCHDOG_SOCKET: &str = "watchdog.sock";
 /// Name of the list of wrapped keys in the state directory.
 const WRAPPED_KEYS: &str = "wrapped-keys.json";
-/// The task that serves the socket.
+/// The task that serves KMS v2: draining waits for it.
 const KMS_SERVER: &str = "kms server";
 
 /// A running agent.
 pub(crate) struct Agent {
     tasks: JoinSet<Ended>,
     core: Core,
-    keys: Arc<Cache>,
+    local_keks: Arc<Cache>,
+    /// What calls see. A reload changes it; a publisher updates its snapshot.
     views: Arc<watch::Sender<View>>,
     metrics: Metrics,
     accept_key: mpsc::Receiver<CommandRequest>,
-    reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
+    reload_sender: mpsc::Sender<ReloadRequest>,
+    reload_requests: mpsc::Receiver<ReloadRequest>,
     stop: watch::Sender<bool>,
     drain_timeout: Duration,
     ready_timeout: Duration,
@@ -60,96 +55,64 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Binds everything, then starts the tasks. When this returns, the socket is served; whether the key
-    /// service is reached shows in the snapshot. An administrator's reload commands go to `reload_commands`: only the
-    /// caller knows where settings come from.
+    /// Binds everything, then starts the tasks. When this returns, the socket is served; the snapshot shows whether
+    /// the key service is reached. Reload commands of an administrator go to `reload_commands`: only the caller knows
+    /// where settings come from.
     ///
     /// # Errors
-    /// When something cannot be bound, or TLS or the keyring cannot be set up. Nothing is left behind.
+    /// When something cannot be bound, or TLS or the keyring cannot be set up. Then nothing is left behind.
     pub(crate) async fn start(
         settings: &Settings,
         reload_commands: mpsc::Sender<CommandRequest>,
     ) -> Result<Self, AgentError> {
         let server = &settings.server;
-        let runtime_dir = |cause| AgentError::RuntimeDir { path: server.runtime_dir.clone(), cause };
         let metrics = Metrics::default();
         let passed = activation::take(Cache::store_prefix());
         let passed = passed.map_err(|cause| SocketError::not_adopted(&server.socket, cause))?;
         let list = server.state_dir.join(WRAPPED_KEYS);
-        let keys = Arc::new(Cache::open(passed.kept, Some(list), settings.local_kek));
-        let prepared = Prepared::new(settings, &metrics, keys.clone())?;
-        let socket = Acceptor::open(&server.socket, passed.listener)?;
-        let watchdog_socket = Acceptor::bind(&server.runtime_dir.join(WATCHDOG_SOCKET))?;
-        let admin_socket = BoundSocket::bind(&server.runtime_dir.join(admin::client::SOCKET))?;
-        let (admin_listener, admin) = match server.admin {
-            Some(address) => {
-                let bound = TcpListener::bind(address).await;
-                let listener = bound.map_err(|cause| AgentError::Admin { address, cause })?;
-                let local = listener.local_addr().ok();
-                (Some(listener), local)
-            }
-            None => (None, None),
-        };
-        let private_admin = admin_socket.listener().and_then(UnixListener::from_std).map_err(runtime_dir)?;
+        let local_keks = Arc::new(Cache::open(passed.kept, Some(list), settings.local_kek));
+        let prepared = PreparedCore::new(settings, &metrics, local_keks.clone())?;
+        let listeners = Listeners::bind(server, passed.listener).await?;
 
         let views = Arc::new(watch::channel(prepared.view()).0);
         let (stop, stopping) = watch::channel(false);
         let (accept_key, accept_key_commands) = mpsc::channel(1);
         let commands = AdminCommands { accept_key, reload: reload_commands };
+        let (reload_sender, reload_requests) = mpsc::channel(1);
         let mut agent = Self {
             tasks: JoinSet::new(),
             core: prepared.start(views.clone()),
-            keys: keys.clone(),
+            local_keks,
             views,
-            metrics: metrics.clone(),
+            metrics,
             accept_key: accept_key_commands,
-            reloads: mpsc::channel(1),
+            reload_sender,
+            reload_requests,
             stop,
             drain_timeout: server.drain_timeout,
             ready_timeout: settings.health.ready_timeout,
-            admin,
+            admin: listeners.admin(),
             runtime_dir: server.runtime_dir.clone(),
-            _admin_socket: admin_socket,
+            _admin_socket: listeners.admin_socket_file,
         };
-        let heartbeat = socket.heartbeat();
-        let watched = heartbeat.clone();
+        let heartbeat = listeners.kms.heartbeat();
         let streams = agent.serve_kms(settings, stopping.clone());
-        let path = server.socket.clone();
-        let accepting = socket.run(path, streams.clone(), metrics.clone(), stopping.clone());
+        let accepting =
+            listeners.kms.run(listeners.kms_path, streams.clone(), agent.metrics.clone(), stopping.clone());
         agent.spawn("acceptor", async { Ok(accepting.await?) });
-        let path = server.runtime_dir.join(WATCHDOG_SOCKET);
-        let accepting = watchdog_socket.run(path.clone(), streams, metrics.clone(), stopping.clone());
+        let accepting = listeners.watchdog.run(
+            listeners.watchdog_path.clone(),
+            streams,
+            agent.metrics.clone(),
+            stopping.clone(),
+        );
         agent.spawn("private acceptor", async { Ok(accepting.await?) });
+        let watched = heartbeat.clone();
         agent.spawn("watchdog", async move {
-            watchdog::run(path, watched).await;
+            watchdog::run(listeners.watchdog_path, watched).await;
             Ok(())
         });
-        let shown = agent.views.subscribe();
-        let alive: admin::Alive = Arc::new(move || heartbeat.alive());
-        let snapshots: admin::Snapshots = Arc::new(move || shown.borrow().snapshot.clone());
-        let local_keks: admin::LocalKekFingerprints = Arc::new(move || keys.fingerprints());
-        let (router, listener) = (
-            admin::router(snapshots.clone(), alive.clone(), metrics.clone(), commands, local_keks),
-            Arc::new(private_admin),
-        );
-        let until = stopping.clone();
-        agent.spawn(
-            "admin socket",
-            restart::in_place("admin socket's server", metrics.clone(), move || {
-                let serving = admin::serve_unix(listener.clone(), router.clone(), until.clone());
-                async { Ok::<(), TaskError>(serving.await) }
-            }),
-        );
-        if let Some(listener) = admin_listener.map(Arc::new) {
-            let router = admin::public_router(snapshots, alive, metrics.clone());
-            agent.spawn(
-                "admin address",
-                restart::in_place("admin address's server", metrics, move || {
-                    let serving = admin::serve_tcp(listener.clone(), router.clone(), stopping.clone());
-                    async { Ok::<(), TaskError>(serving.await) }
-                }),
-            );
-        }
+        agent.serve_admin(listeners.admin_socket, listeners.admin_address, commands, heartbeat, stopping);
         Ok(agent)
     }
 
@@ -161,7 +124,7 @@ impl Agent {
         self.tasks.spawn(async move { (task, work.await) });
     }
 
-    /// Starts the KMS server; returns where its connections are handed in.
+    /// Starts the KMS server. Returns where to send it accepted connections.
     fn serve_kms(
         &mut self,
         settings: &Settings,
@@ -181,14 +144,56 @@ impl Agent {
         streams
     }
 
-    /// The view, to follow.
+    /// Starts the servers of the admin API: on the private socket, and on the admin address where there is one.
+    fn serve_admin(
+        &mut self,
+        socket: Arc<UnixListener>,
+        address: Option<Arc<TcpListener>>,
+        commands: AdminCommands,
+        heartbeat: Heartbeat,
+        stopping: watch::Receiver<bool>,
+    ) {
+        let (views, keks) = (self.views.subscribe(), self.local_keks.clone());
+        let liveness: admin::Liveness = Arc::new(move || heartbeat.alive());
+        let snapshots: admin::Snapshots = Arc::new(move || views.borrow().snapshot.clone());
+        let fingerprints: admin::LocalKekFingerprints = Arc::new(move || keks.fingerprints());
+        let metrics = self.metrics.clone();
+        let router =
+            admin::router(snapshots.clone(), liveness.clone(), metrics.clone(), commands, fingerprints);
+        let until = stopping.clone();
+        self.spawn(
+            "admin socket",
+            restart::in_place("admin socket's server", metrics.clone(), move || {
+                let serving = admin::serve_unix(socket.clone(), router.clone(), until.clone());
+                async {
+                    serving.await;
+                    Ok(())
+                }
+            }),
+        );
+        if let Some(address) = address {
+            let router = admin::public_router(snapshots, liveness, metrics.clone());
+            self.spawn(
+                "admin address",
+                restart::in_place("admin address's server", metrics, move || {
+                    let serving = admin::serve_tcp(address.clone(), router.clone(), stopping.clone());
+                    async {
+                        serving.await;
+                        Ok(())
+                    }
+                }),
+            );
+        }
+    }
+
+    /// Follows what calls see.
     pub(crate) fn view(&self) -> watch::Receiver<View> {
         self.views.subscribe()
     }
 
-    /// Where to send other settings to.
-    pub(crate) fn reloader(&self) -> mpsc::Sender<ReloadRequest> {
-        self.reloads.0.clone()
+    /// Where to send reload requests.
+    pub(crate) fn reload_sender(&self) -> mpsc::Sender<ReloadRequest> {
+        self.reload_sender.clone()
     }
 
     /// The runtime directory, which holds the private sockets.
@@ -196,27 +201,27 @@ impl Agent {
         &self.runtime_dir
     }
 
-    /// Where the admin API listens; with port 0 configured, the port that was chosen.
+    /// Where the admin API listens; with port 0 configured, with the port that the system chose.
     pub(crate) fn admin(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// Serves until `stop` completes, then drains; `abort` cuts that short. The first task that ends by
-    /// itself ends the agent.
+    /// Serves until `stop` completes, then drains; `abort` ends the drain early. A task that ends by itself ends the
+    /// agent.
     ///
     /// # Errors
-    /// The task that ended and why, or that draining was cut off.
+    /// Which task ended and why, or that calls were cut off while draining.
     pub(crate) async fn run(
         mut self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
-        let (mut shown, ready_timeout) = (self.views.subscribe(), self.ready_timeout);
-        notify::starting(ready_timeout + START_SLACK);
-        // READY must not wait for the key service for ever: the kubelet is started after us.
+        let (mut views, ready_timeout) = (self.views.subscribe(), self.ready_timeout);
+        notify::starting(ready_timeout + START_MARGIN);
+        // READY must not wait for the key service for ever: the kubelet is started after this service.
         self.spawn("readiness", async move {
-            let proven = shown.wait_for(|view| view.snapshot.proven);
-            let _in_time = tokio::time::timeout(ready_timeout, proven).await.is_ok();
+            let verified = views.wait_for(|view| view.snapshot.verified);
+            let _in_time = tokio::time::timeout(ready_timeout, verified).await.is_ok();
             notify::ready();
             std::future::pending().await
         });
@@ -230,7 +235,7 @@ impl Agent {
                 Some(answer) = self.accept_key.recv() => {
                     let _gone = answer.send(self.accept().await);
                 }
-                Some((settings, answer)) = self.reloads.1.recv() => {
+                Some((settings, answer)) = self.reload_requests.recv() => {
                     let reloaded = tokio::select! {
                         reloaded = self.reload(&settings) => reloaded,
                         () = &mut stop => break,
@@ -247,8 +252,8 @@ impl Agent {
         let mismatch =
             |snapshot: &Snapshot| snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch());
         if !mismatch(&self.core.snapshot.borrow()) {
-            // The key may have been changed since the last read.
-            let _read = self.core.link.refresh.now(Deadline::after(ACCEPT_READ)).await;
+            // The key may have changed since the last read.
+            let _read = self.core.services.refresh.read(Deadline::after(ACCEPT_READ_TIMEOUT)).await;
         }
         let failed = |error: &str| CommandFailed { error: error.to_owned() };
         if !mismatch(&self.core.snapshot.borrow()) {
@@ -260,30 +265,31 @@ impl Agent {
         }
     }
 
-    /// Starts a core with other settings beside the old one, and changes over when it has proven itself
-    /// with a round trip. Connections stay; calls under way end where they began.
+    /// Starts a core with the new settings beside the old one, and uses it once a round trip has worked. Connections
+    /// stay open. A call that has begun ends with the core that it began with.
     async fn reload(&mut self, settings: &Settings) -> Result<(), ReloadError> {
-        let prepared = Prepared::new(settings, &self.metrics, self.keys.clone());
+        let prepared = PreparedCore::new(settings, &self.metrics, self.local_keks.clone());
         let prepared = prepared.map_err(ReloadError::KeyServices)?;
         let core = prepared.start(self.views.clone());
-        if tokio::time::timeout(PROOF, core.proven()).await.is_err() {
+        if tokio::time::timeout(VERIFY_TIMEOUT, core.verified()).await.is_err() {
             let state = core.snapshot.borrow().line();
-            return Err(ReloadError::NotProven { within: PROOF, state });
+            return Err(ReloadError::NotVerified { within: VERIFY_TIMEOUT, state });
         }
-        // Whoever looks at /healthz after a reload, as in a move to another key, must not meet what is not known yet.
-        // One that is away holds nothing up: it shows there.
-        let _in_time = tokio::time::timeout(LOOKED, core.looked()).await.is_ok();
+        // /healthz must not show a key service as unknown after a reload: while moving to another key, an
+        // administrator checks it then. A key service that cannot be reached does not fail the reload; /healthz shows
+        // it.
+        let _in_time = tokio::time::timeout(DECRYPT_ONLY_TIMEOUT, core.decrypt_only_checked()).await.is_ok();
         if settings.local_kek.is_some() {
-            // Whoever calls from now on finds a local KEK.
-            self.keys.set_policy(settings.local_kek);
-            core.prepare_key().await;
+            // The first call with the new settings must find a local KEK.
+            self.local_keks.set_policy(settings.local_kek);
+            core.prepare_local_kek().await;
         }
         self.views.send_modify(|view| {
-            *view = View { snapshot: core.snapshot.borrow().clone(), link: core.link.clone() };
+            *view = View { snapshot: core.snapshot.borrow().clone(), services: core.services.clone() };
         });
         self.core = core;
         if settings.local_kek.is_none() {
-            self.keys.set_policy(None);
+            self.local_keks.set_policy(None);
         }
         Ok(())
     }
@@ -291,11 +297,11 @@ impl Agent {
     async fn drain(mut self, abort: impl Future<Output = ()>) -> Result<(), AgentError> {
         notify::stopping(self.drain_timeout);
         self.core.send(Event::Stop).await;
-        tracing::info!("stopping: waiting up to {:?} for calls under way", self.drain_timeout);
+        tracing::info!("stopping: waiting up to {:?} for calls in flight", self.drain_timeout);
         self.stop.send_replace(true);
         let servers = async {
             while let Some(ended) = self.tasks.join_next().await {
-                // A panic has no name: it ends the wait, too.
+                // Other tasks may end first. A panic has no task name, and ends the wait, too.
                 if !matches!(ended, Ok((task, _)) if task != KMS_SERVER) {
                     return;
                 }
@@ -308,8 +314,8 @@ impl Agent {
             () = abort => Err(AgentError::Aborted),
         };
         self.tasks.shutdown().await;
-        // What was seen in the last second.
-        let _saved = self.keys.save().await;
+        // The last changes may not be saved yet.
+        let _saved = self.local_keks.save().await;
         drained
     }
 }

@@ -1,0 +1,88 @@
+//! Errors as gRPC statuses. kube-apiserver logs the code and the message, and an administrator reads them there.
+
+use tonic::{Code, Status};
+
+use crate::health::{Reason, Snapshot};
+use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::local_kek::format::FormatError;
+
+/// Longest message, in characters: it is sent in a header.
+const MAX_MESSAGE: usize = 900;
+
+/// The code for a kind of error.
+fn code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Unreachable
+        | ErrorKind::Sealed
+        | ErrorKind::Throttled
+        | ErrorKind::CredentialsUnreadable => Code::Unavailable,
+        ErrorKind::Deadline => Code::DeadlineExceeded,
+        ErrorKind::Denied | ErrorKind::CredentialsRefused => Code::PermissionDenied,
+        ErrorKind::NotFound
+        | ErrorKind::SoftDeleted
+        | ErrorKind::VersionGone
+        | ErrorKind::VersionAhead
+        | ErrorKind::KeyUnusable => Code::FailedPrecondition,
+        ErrorKind::BadCiphertext => Code::InvalidArgument,
+        ErrorKind::Internal => Code::Internal,
+    }
+}
+
+/// An error of a key service.
+pub(super) fn of_key_service(error: &KeyServiceError) -> Status {
+    with_remedy(code(error.kind()), &error.to_string(), error.remedy())
+}
+
+/// An error of a key service. When local KEKs, which would have made the call possible, are wiped, it says so.
+pub(super) fn of_call(snapshot: &Snapshot, error: &KeyServiceError) -> Status {
+    let text = format!("{error}{}", snapshot.wiped_note());
+    with_remedy(code(error.kind()), &text, error.remedy())
+}
+
+/// A ciphertext in a wrong form.
+pub(super) fn of_format(error: FormatError) -> Status {
+    let code = if error == FormatError::Cipher { Code::Internal } else { Code::InvalidArgument };
+    let remedy = "restore the object from a backup; no other object in etcd is affected";
+    with_remedy(code, &error.to_string(), remedy)
+}
+
+/// A reason why the agent is not ready.
+pub(super) fn of_reason(code: Code, reason: &Reason) -> Status {
+    with_remedy(code, &reason.text, &reason.remedy)
+}
+
+/// No key was read yet.
+pub(super) fn not_started(snapshot: &Snapshot) -> Status {
+    match &snapshot.reason {
+        Some(reason) => {
+            let text = format!("{}{}", reason.text, snapshot.wiped_note());
+            with_remedy(Code::Unavailable, &text, &reason.remedy)
+        }
+        None => with_remedy(
+            Code::Unavailable,
+            "the key was not read yet, since the start or since an outage",
+            "wait a moment; if this continues, look at /healthz",
+        ),
+    }
+}
+
+/// `text` and what to do about it, within the limit.
+pub(super) fn with_remedy(code: Code, text: &str, remedy: &str) -> Status {
+    let message = format!("{text}; remedy: {remedy}");
+    Status::new(code, message.chars().take(MAX_MESSAGE).collect::<String>())
+}
+
+/// The name of a code as a metric label. Stable.
+pub(super) fn label(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::Internal => "INTERNAL",
+        _ => "OTHER",
+    }
+}
