@@ -185,3 +185,7 @@ impl Client {
         tokio::time::timeout(self.timeout, call).await.map_err(timed_out)?
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

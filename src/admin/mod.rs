@@ -9,6 +9,8 @@ mod metrics;
 mod routes;
 mod server;
 mod status;
+#[cfg(test)]
+mod test_snapshot;
 pub(crate) mod timing;
 pub(crate) mod types;
 

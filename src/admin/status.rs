@@ -123,3 +123,62 @@ pub(super) fn refused(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
         .filter_map(|service| Some((service.name.as_str(), service.token.as_ref()?.refused.as_deref()?)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::admin::test_snapshot::ready;
+
+    /// The names of the fields of `value`, sorted.
+    fn fields(value: &Value) -> Vec<&str> {
+        let mut names: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn the_fields_of_the_status_are_those_that_other_programs_read() {
+        let json = serde_json::to_value(status(&ready(), &Metrics::default())).unwrap();
+        let top = "decrypt_only for_seconds grace_left_seconds kms_status last_contact_seconds_ago line offline \
+                   phase primary reason summary unreadable_key_ids version";
+        assert_eq!(fields(&json).join(" "), top);
+        assert_eq!((&json["phase"], &json["kms_status"]), (&"ready".into(), &"ok".into()));
+        let primary = &json["primary"];
+        assert_eq!(fields(primary).join(" "), "addresses key name problem token");
+        let key = "cluster_id created key_id min_decryption min_encryption scope version versions warnings";
+        assert_eq!(fields(&primary["key"]).join(" "), key);
+        assert_eq!(fields(&primary["key"]["scope"]).join(" "), "key mount namespace");
+        assert_eq!(primary["key"]["versions"], serde_json::json!({ "1": 10, "2": 20 }));
+        assert_eq!(fields(&primary["key"]["warnings"][0]).join(" "), "remedy text");
+        let token = "expires held logins method problem renewable";
+        assert_eq!(fields(&primary["token"]).join(" "), token, "and not the hash of refused credentials");
+        assert_eq!(fields(&primary["addresses"][0]).join(" "), "address preferred reachable reason");
+        assert_eq!((&json["reason"], &json["offline"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn an_outage_shows_its_reason_and_the_time_that_is_left() {
+        let mut snapshot = ready();
+        snapshot.phase = health::Phase::Degraded;
+        snapshot.grace_end = Some(BootTime::now().plus(std::time::Duration::from_secs(100)));
+        snapshot.reason = Some(health::Reason {
+            kind: health::ReasonKind::Unreachable,
+            text: "no answer".into(),
+            remedy: "repair the network".into(),
+        });
+        let json = serde_json::to_value(status(&snapshot, &Metrics::default())).unwrap();
+        assert_eq!(fields(&json["reason"]).join(" "), "kind remedy text");
+        assert_eq!(json["reason"]["kind"], "unreachable");
+        assert!((99..=100).contains(&json["grace_left_seconds"].as_u64().unwrap()));
+    }
+
+    #[test]
+    fn refused_credentials_are_named_by_their_key_service() {
+        let mut snapshot = ready();
+        assert!(refused(&snapshot).is_empty());
+        snapshot.primary.token.as_mut().unwrap().refused = Some("abc".into());
+        assert_eq!(refused(&snapshot), BTreeMap::from([("primary", "abc")]));
+    }
+}

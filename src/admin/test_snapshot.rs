@@ -1,0 +1,57 @@
+//! A snapshot for tests of the admin API.
+
+use crate::clock::BootTime;
+use crate::health::{Announce, Phase, ServiceState, Snapshot};
+use crate::key_service::{
+    AddressState, KeyDescription, KeyScope, KeyVersions, KeyWarning, TokenState, key_id,
+};
+
+/// An agent that is ready, with one address and one warning about its key.
+pub(super) fn ready() -> Snapshot {
+    let scope = KeyScope { namespace: "admin".into(), mount: "transit".into(), key: "k".into() };
+    let versions = KeyVersions::from([(1, 10), (2, 20)]);
+    let description = KeyDescription {
+        latest: 2,
+        min_encryption: 0,
+        min_decryption: 1,
+        versions: versions.clone(),
+        warnings: vec![KeyWarning { text: "the key may be exported".into(), remedy: "forbid it".into() }],
+        cluster_id: Some("cluster".into()),
+    };
+    let now = BootTime::now();
+    Snapshot {
+        phase: Phase::Ready,
+        since: now,
+        reason: None,
+        grace_end: None,
+        last_contact: Some(now),
+        announce: Announce::Ok,
+        key_stale: false,
+        verified: true,
+        primary: ServiceState {
+            name: "primary".into(),
+            scope: scope.clone(),
+            key: key_id::known_key(&scope, &description, &versions, 0),
+            token: Some(TokenState {
+                method: "approle",
+                held: true,
+                expires: None,
+                renewable: true,
+                logins: 1,
+                problem: None,
+                refused: None,
+            }),
+            addresses: vec![AddressState {
+                address: "https://vault:8200".into(),
+                reachable: Some(true),
+                reason: None,
+                preferred: true,
+            }],
+            problem: None,
+            last_contact: Some(now),
+            refuses: false,
+        },
+        decrypt_only: Vec::new(),
+        local_keks: None,
+    }
+}
