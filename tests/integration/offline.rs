@@ -55,7 +55,7 @@ async fn every_face_shows_the_keys_in_memory() {
     let direct = kms.encrypt(&SEED).await.unwrap();
     // Off: nothing of it is shown.
     assert_eq!(agent.status().unwrap()["offline"], Value::Null);
-    assert_eq!(text(&agent, "/kept-keys"), "[]");
+    assert_eq!(text(&agent, "/local-keks"), "[]");
     assert!(!text(&agent, "/healthz?verbose").contains("offline"));
     assert!(!agent.command("status").1.contains("offline"));
     let off = scrape(&agent);
@@ -78,11 +78,11 @@ async fn every_face_shows_the_keys_in_memory() {
     let left = offline["left_seconds"].as_u64().unwrap();
     assert!((8 * 3600 - 300..=8 * 3600).contains(&left), "{left}");
 
-    let kept: Vec<String> = serde_json::from_str(&text(&agent, "/kept-keys")).unwrap();
+    let kept: Vec<String> = serde_json::from_str(&text(&agent, "/local-keks")).unwrap();
     assert!(kept.len() == 2 && kept.iter().all(|key| key.len() == 64), "{kept:?}");
     // For root alone: the public address has no such thing.
     let mut stream = TcpStream::connect(&public).unwrap();
-    write!(stream, "GET /kept-keys HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET /local-keks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
@@ -98,7 +98,7 @@ async fn every_face_shows_the_keys_in_memory() {
     }
 
     let seed = String::from_utf8(SEED.to_vec()).unwrap();
-    for path in ["/kept-keys", "/status", "/healthz?verbose", "/metrics"] {
+    for path in ["/local-keks", "/status", "/healthz?verbose", "/metrics"] {
         assert!(!text(&agent, path).contains(&seed), "{path} shows a seed");
     }
     let samples = scrape(&agent);
