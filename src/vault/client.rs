@@ -252,7 +252,7 @@ impl Client {
         self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_preferred(&self, index: usize) {
+    pub(super) fn set_preferred(&self, index: usize) {
         if self.preferred.swap(index, Ordering::Relaxed) != index {
             self.changes.notify();
         }

@@ -13,7 +13,7 @@ use super::cluster::SysHealth;
 use super::handshake::{self, Handshake};
 use super::login;
 use super::pem::TlsError;
-use super::session::Lookup;
+use super::token::Lookup;
 use super::transit::TransitService;
 use super::transport::{Quota, Request};
 use crate::clock::Deadline;

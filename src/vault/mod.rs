@@ -7,6 +7,8 @@
 mod address;
 mod certificate;
 mod changes;
+#[cfg(test)]
+mod changes_tests;
 mod client;
 mod cluster;
 mod error;
@@ -30,6 +32,6 @@ pub(crate) use cluster::SysHealth;
 pub(crate) use handshake::Handshake;
 pub(crate) use inspector::{Inspector, Target};
 pub(crate) use pem::TlsError;
-pub(crate) use session::Lookup;
 pub(crate) use tls::client_config;
+pub(crate) use token::Lookup;
 pub(crate) use transit::TransitService;

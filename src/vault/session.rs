@@ -9,14 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Method;
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::client::{CallError, Client};
 use super::login::LoginMethod;
-use super::token::Token;
+use super::token::{Lookup, Token};
 use super::transport::Request;
 use crate::clock::{Deadline, unix_seconds};
 use crate::key_service::{ErrorKind, KeyServiceError, TokenState};
@@ -65,29 +64,6 @@ pub(super) struct Held {
     /// Logins that ended, successful or not: callers that wait see that one has ended.
     pub(super) attempts: u64,
     pub(super) failure: Option<KeyServiceError>,
-}
-
-/// The fields of `auth/token/lookup-self` that are used.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Lookup {
-    /// Seconds until it expires; 0 means never.
-    pub ttl: u64,
-    #[serde(default)]
-    pub renewable: bool,
-    /// How many uses it has; 0 means no limit.
-    #[serde(default)]
-    pub num_uses: u64,
-    #[serde(default)]
-    pub policies: Vec<String>,
-    /// Longest lifetime in seconds, whatever renews it; 0 means no such limit.
-    #[serde(default)]
-    pub explicit_max_ttl: u64,
-    /// Seconds that each renewal of a periodic token grants, without a maximum; 0 for other tokens.
-    #[serde(default)]
-    pub period: u64,
-    /// In seconds since 1970.
-    #[serde(default)]
-    pub creation_time: i64,
 }
 
 impl Session {

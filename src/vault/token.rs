@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::secret::Secret;
@@ -77,6 +78,29 @@ impl Lease {
     pub(super) fn nearly_over(&self, now: Instant) -> bool {
         self.end().is_some_and(|end| end.saturating_duration_since(now) < self.longest.div_f64(10.0))
     }
+}
+
+/// The fields of `auth/token/lookup-self` that are used.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Lookup {
+    /// Seconds until it expires; 0 means never.
+    pub ttl: u64,
+    #[serde(default)]
+    pub renewable: bool,
+    /// How many uses it has; 0 means no limit.
+    #[serde(default)]
+    pub num_uses: u64,
+    #[serde(default)]
+    pub policies: Vec<String>,
+    /// Longest lifetime in seconds, whatever renews it; 0 means no such limit.
+    #[serde(default)]
+    pub explicit_max_ttl: u64,
+    /// Seconds that each renewal of a periodic token grants, without a maximum; 0 for other tokens.
+    #[serde(default)]
+    pub period: u64,
+    /// In seconds since 1970.
+    #[serde(default)]
+    pub creation_time: i64,
 }
 
 /// A token in use.
