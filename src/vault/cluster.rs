@@ -77,25 +77,32 @@ impl Client {
         }
     }
 
+    /// Checks one address, and records the result.
     async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, KeyServiceError> {
         let Some(address) = self.addresses.get(index) else {
             return Err(KeyServiceError::deadline("trying the addresses"));
         };
-        let result = self.sys_health(address, deadline).await.and_then(|health| {
-            if health.initialized && !health.sealed {
-                return Ok(health);
-            }
-            Err(KeyServiceError::new(
-                ErrorKind::Sealed,
-                format!("{} is sealed or not initialised", address.name),
-                "unseal it: vault operator unseal",
-            ))
-        });
+        let result = self.usable_health(address, deadline).await;
         match &result {
             Ok(_) => address.answered(),
             Err(error) => address.failed(error),
         }
         result
+    }
+
+    /// The health of a server that can serve.
+    async fn usable_health(
+        &self,
+        address: &Address,
+        deadline: Deadline,
+    ) -> Result<SysHealth, KeyServiceError> {
+        let health = self.sys_health(address, deadline).await?;
+        let (text, remedy) = match health.initialized {
+            true if !health.sealed => return Ok(health),
+            true => ("is sealed", "unseal it: vault operator unseal"),
+            false => ("is not initialised", "initialise and unseal it: vault operator init"),
+        };
+        Err(KeyServiceError::new(ErrorKind::Sealed, format!("{} {text}", address.name), remedy))
     }
 
     /// The health of the server at an address, also when it is sealed.
@@ -120,19 +127,23 @@ impl Client {
     /// the cluster was replaced: then the known cluster id is dropped.
     pub(super) async fn is_other_cluster(&self, index: usize, deadline: Deadline) -> bool {
         let Some(known) = self.cluster_id() else { return false };
-        let Ok(health) = self.health(index, deadline).await else { return false };
-        let other = health.cluster_id.is_some_and(|id| id != known);
-        if let Some(address) = self.addresses.get(index) {
-            address.set_other_cluster(other);
-            if other {
-                let message =
-                    format!("{} belongs to another cluster than the key's; it is not used", address.name);
-                address.failed(&KeyServiceError::new(
-                    ErrorKind::Unreachable,
-                    message,
-                    "correct vault.addresses",
-                ));
+        let Some(address) = self.addresses.get(index) else { return false };
+        let health = match self.usable_health(address, deadline).await {
+            Ok(health) => health,
+            Err(error) => {
+                address.failed(&error);
+                return false;
             }
+        };
+        let other = health.cluster_id.is_some_and(|id| id != known);
+        address.set_other_cluster(other);
+        if other {
+            let message =
+                format!("{} belongs to another cluster than the key's; it is not used", address.name);
+            let remedy = "correct vault.addresses";
+            address.failed(&KeyServiceError::new(ErrorKind::Unreachable, message, remedy));
+        } else {
+            address.answered();
         }
         if other && self.addresses.iter().all(Address::is_other_cluster) {
             tracing::warn!(
