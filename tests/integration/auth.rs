@@ -241,7 +241,7 @@ async fn wrong_credentials_are_sent_once_and_a_corrected_file_heals() {
     write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
     let agent = Agent::start(&(bao.vault_config() + QUICK));
     let status = agent.wait_for_reason("failed", "credentials_refused").await;
-    assert!(status["reason"]["remedy"].as_str().unwrap().contains("locked"), "{status}");
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("locks"), "{status}");
     let mut kms = agent.kms().await;
     for _ in 0..20 {
         assert!(kms.encrypt(&SEED).await.is_err());

@@ -184,7 +184,7 @@ async fn a_key_that_is_gone_or_should_be_changed() {
             || bao.count("transit/keys") > 0
     );
     bao.post(&format!("transit/keys/{KEY}"), json!({ "exportable": true })).await;
-    check(node.path(), &[]).warns(&["key", "socket"], &["exportable", "cannot be taken back"]);
+    check(node.path(), &[]).warns(&["key", "socket"], &["exportable", "cannot be changed back"]);
     for (name, kind, words) in
         [("signing", "ed25519", "cannot encrypt"), ("rsa", "rsa-2048", "does not authenticate")]
     {

@@ -56,11 +56,11 @@ impl KeyServices<'_> {
                 learnt = found;
                 first = Some((inspector, usable));
             } else if !vault.shares_login {
-                inspector.give_back(Deadline::after(self.args.timeout)).await;
+                inspector.revoke_login(Deadline::after(self.args.timeout)).await;
             }
         }
         if let Some((inspector, _)) = first {
-            inspector.give_back(Deadline::after(self.args.timeout)).await;
+            inspector.revoke_login(Deadline::after(self.args.timeout)).await;
         }
         learnt
     }

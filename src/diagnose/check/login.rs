@@ -38,7 +38,7 @@ pub(crate) async fn check(
         return false;
     }
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Login, &subject, seen, WHY, remedy);
-    let login_id = inspector.login_id();
+    let login_id = inspector.login_id().await;
     if let Ok(id) = login_id.as_deref() {
         if let Some(seen) = agent.refused_login(name, id) {
             let seen = format!("the running agent was refused, and the same is not sent again: {seen}");

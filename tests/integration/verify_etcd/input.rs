@@ -72,7 +72,7 @@ async fn resources_of_an_encryption_configuration() {
 
 #[test]
 fn input_that_is_not_etcdctls() {
-    piped(b"", &[]).fails(69, "nothing came");
+    piped(b"", &[]).fails(69, "the input is empty");
     piped(b"hello", &[]).fails(64, "not what etcdctl get writes");
     piped(b"{\n  \"apiVersion\": \"v1\",\n  \"items\": []\n}", &[]).fails(64, "kubectl's output");
     piped(b"{\"header\":{\"revision\":3}}\n", &[]).fails(69, "no object was found");
