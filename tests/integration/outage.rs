@@ -168,23 +168,6 @@ async fn a_restart_without_the_right_to_read_the_key_goes_on_writing() {
     assert_eq!(agent.kms().await.status().await.unwrap().healthz, "ok");
 }
 
-#[tokio::test]
-async fn a_stop_waits_for_calls_under_way() {
-    let bao = Bao::start().await;
-    let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    let mut kms = agent.kms().await;
-    kms.round_trip().await;
-    bao.freeze();
-    let call = tokio::spawn(async move { kms.encrypt(&SEED).await });
-    agent.wait_for_call().await;
-    agent.signal(nix::sys::signal::Signal::SIGTERM);
-    agent.wait_for_log("waiting up to").await;
-    bao.thaw();
-    assert!(call.await.unwrap().is_ok());
-    assert!(agent.ended().await.success(), "{}", agent.log());
-    assert!(!agent.socket().exists());
-}
-
 /// What docs/operations.md says for an outage that outlasts the grace.
 #[tokio::test]
 async fn a_longer_grace_and_a_restart_bring_status_back_in_an_outage() {

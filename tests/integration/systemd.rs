@@ -5,8 +5,11 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kms_plugin::proto::EncryptResponse;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tonic::Status;
 
 use crate::local_kek::written;
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK, passing};
@@ -230,10 +233,10 @@ async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     }
 }
 
-#[tokio::test]
-async fn a_second_signal_cuts_the_drain_short() {
+/// An agent that was told to stop while a call waits for the frozen server.
+async fn stopping() -> (Bao, Agent, JoinHandle<Result<EncryptResponse, Status>>) {
     let bao = Bao::start().await;
-    let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     kms.round_trip().await;
     bao.freeze();
@@ -241,6 +244,21 @@ async fn a_second_signal_cuts_the_drain_short() {
     agent.wait_for_call().await;
     agent.signal(Signal::SIGTERM);
     agent.wait_for_log("waiting up to").await;
+    (bao, agent, call)
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_calls_under_way() {
+    let (bao, mut agent, call) = stopping().await;
+    bao.thaw();
+    assert!(call.await.unwrap().is_ok());
+    assert!(agent.ended().await.success(), "{}", agent.log());
+    assert!(!agent.socket().exists());
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_drain_short() {
+    let (_bao, mut agent, call) = stopping().await;
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.ended().await.code(), Some(70), "{}", agent.log());
     assert!(agent.log().contains("a second signal"));
