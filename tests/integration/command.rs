@@ -43,7 +43,7 @@ async fn probe_measures_a_good_plugin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probe_finds_what_is_wrong_with_other_peoples_plugins() {
+async fn probe_finds_faults_of_other_plugins() {
     let directory = tempfile::tempdir().unwrap();
     for (number, (flaw, words)) in [
         (Flaw::Nothing, "1 of 1 good"),
@@ -66,7 +66,7 @@ async fn probe_finds_what_is_wrong_with_other_peoples_plugins() {
 }
 
 #[test]
-fn probe_without_a_plugin() {
+fn probe_reports_a_missing_plugin() {
     let directory = tempfile::tempdir().unwrap();
     let (code, text) = probe(&directory.path().join("none.sock"), &[]);
     assert!(
@@ -84,7 +84,7 @@ fn probe_without_a_plugin() {
 }
 
 #[tokio::test]
-async fn a_socket_path_that_cannot_be_used() {
+async fn unusable_socket_paths_end_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "precious").unwrap();
