@@ -190,7 +190,7 @@ fn cut(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local_kek::{Fingerprint, Kind};
+    use crate::local_kek::{Fingerprint, KeyKind};
 
     /// An `EncryptedObject` by hand: fields 1, 2 and 3, all shorter than 128 bytes.
     fn value(provider: &str, key_id: &str, version: u32) -> Vec<u8> {
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_an_api_server_could_not_read_in_an_outage_is_counted_beside() {
-        let kept = Fingerprint::of(Kind::Seed, "v1.now", b"vault:v1:A").hex();
+        let kept = Fingerprint::of(KeyKind::Seed, "v1.now", b"vault:v1:A").hex();
         let mut tally = Tally::new(Known { kept: Some(HashSet::from([kept])), ..known() }, "/registry", 5);
         for (name, value) in [
             ("a", value("p", "v1.now", 1)),
