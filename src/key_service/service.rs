@@ -1,4 +1,4 @@
-//! What a key service must be able to do: describe its key, wrap, unwrap, and say whether it answers.
+//! The trait of a key service: describe its key, wrap, unwrap, and report whether it answers.
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
@@ -6,20 +6,19 @@ use zeroize::Zeroizing;
 use super::{AddressState, KeyDescription, KeyScope, KeyServiceError, TokenState};
 use crate::clock::Deadline;
 
-/// A key service with one key in it. Every call keeps its deadline.
+/// A key service with one key. Every call returns before its deadline.
 #[async_trait]
 pub trait KeyService: Send + Sync + 'static {
-    /// Where the key lives.
     fn scope(&self) -> &KeyScope;
 
-    /// Whether the service answers at all. Needs no credentials and proves neither token nor key.
+    /// Whether the service answers. Needs no credentials, so it does not check the token or the key.
     async fn reachable(&self, deadline: Deadline) -> Result<(), KeyServiceError>;
 
-    /// Tells which cluster the key is known to live in, from an earlier run.
+    /// Sets the id of the cluster that had the key in an earlier run of the agent.
     fn expect_cluster(&self, _id: Option<String>) {}
 
-    /// Reads what the service says of the key. A service with several addresses that may lag behind
-    /// each other answers from one that knows version `at_least`, when there is one.
+    /// Reads the description of the key. Addresses of one service may lag behind each other: the answer is from one
+    /// that knows version `at_least`, if there is one.
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError>;
 
     /// Wraps `plaintext` with exactly `version` of the key, bound to `data`: without the same it is never
@@ -40,20 +39,20 @@ pub trait KeyService: Send + Sync + 'static {
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError>;
 
-    /// Asks every address whether it lets us wrap with `version`, or, without one, read the key. `Ok`
-    /// when one does; a refusal only when every address that can be reached refuses. Wrapping is tried
-    /// only with a key that was read a moment ago: a server may make a missing key at the first wrap.
+    /// Confirms a refusal: tries at every address to wrap with `version`, or without a version to read the key. `Ok`
+    /// if one address allows it; a refusal only if every reachable address refuses. Pass a version only if the key
+    /// was read a moment ago: a server may create a missing key when it wraps.
     async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), KeyServiceError>;
 
-    /// The key version that a ciphertext names, or `None` when it is not in this service's form.
+    /// The key version in the ciphertext; `None` if it does not have this service's format.
     fn ciphertext_version(&self, ciphertext: &[u8]) -> Option<u32>;
 
-    /// How each address last answered.
+    /// The last result of each address.
     fn addresses(&self) -> Vec<AddressState>;
 
-    /// The state of our token, where the service has such a thing.
+    /// The state of our token; `None` if the service needs none.
     fn token(&self) -> Option<TokenState>;
 
-    /// Keeps the means of access fresh. Never returns; the supervisor runs it beside the calls.
+    /// Renews the token before it expires, and reads changed credentials. Never returns; the agent runs it as a task.
     async fn maintain(&self);
 }
