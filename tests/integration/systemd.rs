@@ -273,12 +273,12 @@ async fn a_deleted_socket_or_a_replaced_directory_is_mended_within_a_second() {
     std::fs::rename(&home, directory.path().join("aside")).unwrap();
     std::fs::create_dir(&home).unwrap();
     let replaced = serves(&socket).await;
-    // The promise is a second: the agent looks every half second. The rest is for a busy machine.
+    // The promise is a second: the agent watches the directory. The rest is for a busy machine.
     for took in [deleted, replaced] {
         assert!(took < Duration::from_secs(3), "{took:?}");
     }
     agent.wait_for_log("it is bound again").await;
-    // A directory that is missing is waited for, and told once.
+    // The agent waits for a missing directory, and logs it once.
     std::fs::remove_dir_all(&home).unwrap();
     agent.wait_for_log("cannot be bound again").await;
     std::fs::create_dir(&home).unwrap();
