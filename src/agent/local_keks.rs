@@ -15,7 +15,7 @@ use crate::clock::{BootTime, Deadline};
 use crate::health::{ServiceState, Snapshot};
 use crate::key_service::KeyVersion;
 use crate::kms::{Link, Route, View};
-use crate::local_kek::{Cache, Kind, Prefetched, ServiceHealth, WrappedKey, prefetch};
+use crate::local_kek::{Cache, KeyKind, Prefetched, ServiceHealth, WrappedKey, prefetch};
 use crate::retry::Backoff;
 
 /// Longest pause until expired keys are looked for: the timer does not count the time that a machine is suspended,
@@ -50,7 +50,7 @@ async fn wipe(link: &Arc<Link>, mut views: watch::Receiver<View>) -> Result<(), 
         let services = service_health(&view.snapshot);
         let mut pause = MAX_PAUSE;
         if shown {
-            keys.settle(&services);
+            keys.apply_health(&services);
             pause =
                 keys.next_expiry().map_or(MAX_PAUSE, |expiry| expiry.since(BootTime::now()).min(MAX_PAUSE));
         }
@@ -141,7 +141,7 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<crate::key_servic
     let routes = &view.link.routes;
     let candidates = match routes.find(&view.snapshot, &key.key_id, &key.wrapped) {
         Route::Known(candidates) => candidates,
-        Route::OtherPlugin(candidate) if key.kind == Kind::Seed && routes.accept_foreign_ciphertext => {
+        Route::OtherPlugin(candidate) if key.kind == KeyKind::Seed && routes.accept_foreign_ciphertext => {
             vec![candidate]
         }
         // A key service that was not read yet may know it.

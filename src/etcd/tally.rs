@@ -188,7 +188,7 @@ fn cut(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local_kek::{Fingerprint, Kind};
+    use crate::local_kek::{Fingerprint, KeyKind};
 
     /// An `EncryptedObject` by hand: fields 1, 2 and 3, all shorter than 128 bytes.
     fn value(provider: &str, key_id: &str, version: u32) -> Vec<u8> {
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn objects_that_no_api_server_could_read_in_an_outage_are_counted() {
-        let in_memory = Fingerprint::of(Kind::Seed, "v1.now", b"vault:v1:A").hex();
+        let in_memory = Fingerprint::of(KeyKind::Seed, "v1.now", b"vault:v1:A").hex();
         let mut tally =
             Tally::new(KnownKeys { in_memory: Some(HashSet::from([in_memory])), ..known() }, "/registry", 5);
         for (name, value) in [

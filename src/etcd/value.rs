@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::local_kek::format::{Form, FormatError, form};
-use crate::local_kek::{Fingerprint, Kind};
+use crate::local_kek::{Fingerprint, KeyKind};
 
 /// The prefix of a KMS v2 value. The provider's name and a colon follow.
 const KMS_V2: &[u8] = b"k8s:enc:kms:v2:";
@@ -144,8 +144,8 @@ fn kms_v2(rest: &[u8]) -> Result<Stored, &'static str> {
     }
     let seed = &object.encrypted_dek_source;
     let (mode, kind, wrapped) = match form(seed, &object.annotations).map_err(unreadable)? {
-        Form::Direct => (Mode::Direct, Kind::Seed, &**seed),
-        Form::Local { wrapped } => (Mode::LocalKek, Kind::Kek, wrapped),
+        Form::Direct => (Mode::Direct, KeyKind::Seed, &**seed),
+        Form::Local { wrapped } => (Mode::LocalKek, KeyKind::Kek, wrapped),
     };
     let transit_version = transit_version(wrapped);
     let fingerprint = Fingerprint::of(kind, &object.key_id, wrapped);
@@ -199,7 +199,7 @@ mod tests {
 
     /// In direct mode.
     fn kms(dek: &[u8], transit_version: Option<u32>) -> Stored {
-        let fingerprint = Fingerprint::of(Kind::Seed, "v1.abc", dek);
+        let fingerprint = Fingerprint::of(KeyKind::Seed, "v1.abc", dek);
         Stored::KmsV2 {
             provider: "kms-plugin".into(),
             key_id: "v1.abc".into(),
@@ -255,7 +255,7 @@ mod tests {
                 key_id: "v1.abc".into(),
                 mode: Mode::LocalKek,
                 transit_version: Some(3),
-                fingerprint: Fingerprint::of(Kind::Kek, "v1.abc", b"vault:v3:AAAA"),
+                fingerprint: Fingerprint::of(KeyKind::Kek, "v1.abc", b"vault:v3:AAAA"),
             }
         );
         assert_eq!(stored(b"vault:v1:AAAA", &[]), kms(b"vault:v1:AAAA", Some(1)));
@@ -310,7 +310,7 @@ mod tests {
         fn what_is_written_is_read(key_id in "[a-zA-Z0-9._-]{1,60}", version in any::<u32>(), tail in ".{0,40}") {
             let dek = format!("vault:v{version}:{tail}");
             let value = object(&key_id, dek.as_bytes());
-            let fingerprint = Fingerprint::of(Kind::Seed, &key_id, dek.as_bytes());
+            let fingerprint = Fingerprint::of(KeyKind::Seed, &key_id, dek.as_bytes());
             prop_assert_eq!(Stored::parse(&value), Stored::KmsV2 {
                 provider: "kms-plugin".into(),
                 key_id,

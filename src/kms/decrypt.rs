@@ -10,7 +10,7 @@ use crate::clock::Deadline;
 use crate::health::RefreshOutcome;
 use crate::key_service::{ErrorKind, KeyService, KeyServiceError};
 use crate::local_kek::format::{Form, form};
-use crate::local_kek::{Candidate, Kind};
+use crate::local_kek::{Candidate, KeyKind};
 use crate::proto::{DecryptRequest, DecryptResponse};
 
 impl KmsService {
@@ -59,7 +59,7 @@ impl KmsService {
                 ));
             }
         };
-        let kind = if form == Form::Direct { Kind::Seed } else { Kind::Kek };
+        let kind = if form == Form::Direct { KeyKind::Seed } else { KeyKind::Kek };
         let request = UnwrapRequest { kind, key_id: &message.key_id, wrapped, deadline };
         let unwrapped = unwrap_by(&view, &candidates, &request).await?;
         let seed = match form {
@@ -150,7 +150,7 @@ fn unknown(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshOutcome)
 
 /// What is to be unwrapped.
 struct UnwrapRequest<'a> {
-    kind: Kind,
+    kind: KeyKind,
     key_id: &'a str,
     wrapped: &'a [u8],
     deadline: Deadline,

@@ -10,7 +10,7 @@ use super::status;
 use crate::clock::Deadline;
 use crate::health::Snapshot;
 use crate::key_service::{ErrorKind, KeyServiceError, KeyVersion, key_id};
-use crate::local_kek::Kind;
+use crate::local_kek::KeyKind;
 use crate::local_kek::format::{self, ANNOTATION, Form, FormatError, Key};
 use crate::proto::DecryptRequest;
 
@@ -25,11 +25,11 @@ pub(super) async fn wrap(
     deadline: Deadline,
 ) -> Result<Wrapped, KeyServiceError> {
     let keys = &view.link.keys;
-    let claimed = match keys.claim(key_version.key_id) {
+    let claimed = match keys.use_current(key_version.key_id) {
         Some(claimed) => claimed,
         None => {
             keys.prepare(view.link.routes.primary.as_ref(), key_version, deadline).await?;
-            keys.claim(key_version.key_id).ok_or_else(|| {
+            keys.use_current(key_version.key_id).ok_or_else(|| {
                 KeyServiceError::new(
                     ErrorKind::Unreachable,
                     "there is no local KEK yet, or local KEKs were turned off a moment ago",
@@ -58,9 +58,9 @@ pub(super) fn from_memory(
         {
             Ok(None)
         }
-        Form::Direct => Ok(keys.find(Kind::Seed, &message.key_id, &message.ciphertext)),
+        Form::Direct => Ok(keys.find(KeyKind::Seed, &message.key_id, &message.ciphertext)),
         Form::Local { wrapped } => {
-            let kek = keys.find(Kind::Kek, &message.key_id, wrapped);
+            let kek = keys.find(KeyKind::Kek, &message.key_id, wrapped);
             kek.map(|kek| open(&kek, wrapped, message)).transpose()
         }
     }

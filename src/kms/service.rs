@@ -18,8 +18,8 @@ use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use crate::telemetry::fold::Fold;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::LogThrottle;
 
 /// Largest message that is read, in bytes: what the contract allows, and some room.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -37,7 +37,7 @@ pub struct KmsService {
     in_flight: Semaphore,
     max_in_flight: usize,
     longest: Duration,
-    failures: Fold,
+    failures: LogThrottle,
     metrics: Metrics,
 }
 
@@ -54,7 +54,7 @@ impl KmsService {
             in_flight: Semaphore::new(server.max_in_flight),
             max_in_flight: server.max_in_flight,
             longest: server.call_timeout,
-            failures: Fold::new(FOLDED),
+            failures: LogThrottle::new(FOLDED),
             metrics,
         }
     }

@@ -91,8 +91,8 @@ async fn unusable_socket_paths_end_the_start() {
     let long = format!("/{}", "x".repeat(107));
     let at = |path: &Path| path.display().to_string();
     for (socket, code, words) in [
-        (at(&file), 69, "a file is in the place"),
-        (at(directory.path()), 69, "a directory is in the place"),
+        (at(&file), 69, "a file is at the path of the socket"),
+        (at(directory.path()), 69, "a directory is at the path of the socket"),
         (at(&directory.path().join("missing/kms.sock")), 69, "does not exist"),
         (long, 78, "108 bytes"),
         ("kms.sock".to_owned(), 78, "not an absolute path"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use kms_plugin::format::{ANNOTATION, kek_data};
+use kms_plugin::format::{ANNOTATION, kek_aad};
 use kms_plugin::proto::EncryptResponse;
 use serde_json::json;
 use tonic::Status;
@@ -182,7 +182,7 @@ async fn no_key_is_on_a_disk_or_in_the_journal() {
     node.written().await;
     // The local KEK itself, unwrapped by Transit.
     let form = String::from_utf8(wrapped.annotations[ANNOTATION].clone()).unwrap();
-    let data = STANDARD.encode(kek_data(&wrapped.key_id));
+    let data = STANDARD.encode(kek_aad(&wrapped.key_id));
     let unwrapped = json!({ "ciphertext": form.strip_prefix("v1:").unwrap(), "associated_data": data });
     let answer = bao.post(&format!("transit/decrypt/{KEY}"), unwrapped).await;
     let kek = STANDARD.decode(answer["data"]["plaintext"].as_str().unwrap()).unwrap();
