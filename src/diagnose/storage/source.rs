@@ -9,7 +9,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::config::vault::Tls;
 use crate::etcd::client::{Etcd, EtcdError, Refusal, RefusalKind};
 use crate::etcd::key;
-use crate::kubernetes::encryption_configuration::read;
+use crate::kubernetes::encryption_configuration::{EncryptionConfigError, read};
 use crate::vault;
 
 /// etcd itself.
@@ -155,7 +155,8 @@ impl PrefixArgs {
     }
 
     fn of_configuration(&self, file: &Path) -> Result<Vec<String>, Failure> {
-        let wrong = |why: String| Failure::message(Exit::Usage, format!("{} {why}", file.display()));
+        let wrong =
+            |why: EncryptionConfigError| Failure::message(Exit::Usage, format!("{} {why}", file.display()));
         let rules = read(file).map_err(wrong)?;
         let resources = rules.iter().flat_map(|rule| &rule.resources);
         let prefixes: Vec<String> = resources
