@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
-use crate::compat as foreign;
+use crate::compat;
 use exit::{Exit, Failure};
 use flags::ConfigFlags;
 
@@ -74,24 +74,24 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let (arguments, foreign) = match foreign::take(std::env::args_os().collect(), std::env::vars_os()) {
-        Ok(taken) => taken,
-        Err(failure) => return failure.tell().into(),
+    let translated = match compat::translate(std::env::args_os().collect(), std::env::vars_os()) {
+        Ok(translated) => translated,
+        Err(error) => return Failure::from(error).tell().into(),
     };
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(translated.arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let _closed = error.print();
             if let (ErrorKind::UnknownArgument, Some(flag)) =
                 (error.kind(), error.get(ContextKind::InvalidArg))
             {
-                report::error_line(&format!("\n{}", foreign::hint(&flag.to_string())));
+                report::error_line(&format!("\n{}", compat::hint(&flag.to_string())));
             }
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(flags) => well(serve::run(&flags.with_foreign(foreign))),
+        Command::Serve(flags) => well(serve::run(&flags.with_compat(translated.flags))),
         Command::Dev(args) => well(dev::run(&args)),
         Command::Probe(args) => well(probe::run(&args)),
         Command::Check(args) => check::run(&args),
