@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
-use crate::compat as foreign;
+use crate::compat;
 use exit::{Exit, Failure};
 use flags::ConfigFlags;
 
@@ -84,12 +84,12 @@ enum Command {
 /// The daemon: serves, and does what belongs to serving. All other commands are passed on to the tools.
 pub fn daemon() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let (command, foreign) = match parse(arguments.clone()) {
+    let (command, compat) = match parse(arguments.clone()) {
         Ok(parsed) => parsed,
         Err(exit) => return exit.into(),
     };
     end(match command {
-        Command::Serve(flags) => without_verdict(serve::run(&flags.with_foreign(foreign))),
+        Command::Serve(flags) => without_verdict(serve::run(&flags.with_compat(compat))),
         Command::Reload(args) => without_verdict(reload::run(&args)),
         Command::Dev(args) => without_verdict(dev::run(&args)),
         _ => Err(executables::run_tools(&arguments)),
@@ -121,17 +121,17 @@ pub fn tools() -> ExitCode {
 }
 
 /// Parses a command line; prints help and usage errors by itself.
-fn parse(arguments: Vec<OsString>) -> Result<(Command, foreign::Foreign), Exit> {
-    let (arguments, foreign) =
-        foreign::take(arguments, std::env::vars_os()).map_err(|failure| failure.tell())?;
-    match Cli::try_parse_from(arguments) {
-        Ok(cli) => Ok((cli.command.unwrap_or(Command::Serve(cli.serve)), foreign)),
+fn parse(arguments: Vec<OsString>) -> Result<(Command, compat::CompatFlags), Exit> {
+    let translated = compat::translate(arguments, std::env::vars_os());
+    let translated = translated.map_err(|error| Failure::from(error).tell())?;
+    match Cli::try_parse_from(translated.arguments) {
+        Ok(cli) => Ok((cli.command.unwrap_or(Command::Serve(cli.serve)), translated.flags)),
         Err(error) => {
             let _closed = error.print();
             if let (ErrorKind::UnknownArgument, Some(flag)) =
                 (error.kind(), error.get(ContextKind::InvalidArg))
             {
-                report::error_line(&format!("\n{}", foreign::hint(&flag.to_string())));
+                report::error_line(&format!("\n{}", compat::hint(&flag.to_string())));
             }
             Err(if error.use_stderr() { Exit::Usage } else { Exit::Ok })
         }

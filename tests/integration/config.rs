@@ -109,7 +109,7 @@ fn invalid_values_are_reported() {
         ("\"approle\"", "\"aprole\"", "is not one of token, approle"),
         ("role_id = \"r\"", "", "role_id or role_id_file"),
         ("secret_id_file = \"/etc/kms-plugin/secret-id\"", "", "credential"),
-        ("[vault.transit]", "client_cert_file = \"/c\"\n[vault.transit]", "only of use together"),
+        ("[vault.transit]", "client_cert_file = \"/c\"\n[vault.transit]", "set both or neither"),
         ("[vault.transit]", "[vault.transit]\nkey_id_epoch = 256", "between 0 and 255"),
         ("[vault.auth]", "[health]\noutage_grace = \"soon\"\n[vault.auth]", "a time with its unit"),
         ("[vault.auth]", "[health]\nprobe_interval = \"1ms\"\n[vault.auth]", "between 100ms and 1h"),

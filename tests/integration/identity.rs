@@ -21,10 +21,7 @@ async fn a_replaced_key_is_refused_until_it_is_accepted() {
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
     let early = accept(&agent);
-    assert!(
-        !early.status.success()
-            && String::from_utf8_lossy(&early.stderr).contains("nothing to accept")
-    );
+    assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("nothing to accept"));
     bao.replace_key().await;
     let status = agent.wait_for_reason("failed", "key_replaced").await;
     assert!(status["line"].as_str().unwrap().contains("accept-key"), "{status}");

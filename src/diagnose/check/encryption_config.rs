@@ -1,13 +1,12 @@
 //! The API server's EncryptionConfiguration: does it call this agent, and does it write through it?
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
 use crate::kubernetes::encryption_configuration::{Kms, Provider, read};
+use crate::kubernetes::{duration, endpoint};
 
 /// kube-apiserver's own default for `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,7 +23,7 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
         Ok(rules) => rules,
         Err(why) => {
             let remedy = "correct the file, and keep its other providers: it may be the only copy of their keys. kms-plugin render encryption-config shows how the kms provider looks".to_owned();
-            report.add(fail(why, "the API server does not start with it", remedy));
+            report.add(fail(why.to_string(), "the API server does not start with it", remedy));
             return;
         }
     };
@@ -36,8 +35,8 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
         let kms =
             rule.providers.iter().enumerate().filter_map(|(at, provider)| Some((at, provider.kms.as_ref()?)));
         endpoints.extend(kms.clone().map(|(_, kms)| kms.endpoint.as_str()));
-        let wanted = normal(&socket.display().to_string());
-        if let Some((at, kms)) = kms.clone().find(|(_, kms)| normal(&kms.endpoint) == wanted) {
+        let wanted = endpoint::normalise(&socket.display().to_string());
+        if let Some((at, kms)) = kms.clone().find(|(_, kms)| endpoint::normalise(&kms.endpoint) == wanted) {
             provider(&shown, &resources, kms, slowest, report);
             if at > 0 {
                 report.add(second(&shown, &resources, rule.providers.first().map_or("", Provider::name)));
@@ -61,43 +60,6 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     }
 }
 
-/// A time as Go writes it: numbers with units, without spaces.
-fn go_time(value: &Value) -> Option<Duration> {
-    let text = value.as_str()?;
-    let plain =
-        text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'h' | 'm' | 's' | 'u' | 'n' | 'µ'));
-    if !plain || !text.ends_with(['h', 'm', 's']) {
-        return None;
-    }
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * seconds;
-        rest = tail;
-    }
-    Duration::try_from_secs_f64(total).ok().filter(|time| !time.is_zero())
-}
-
-/// A socket's path, however it is written: /var/run is /run.
-fn normal(endpoint: &str) -> PathBuf {
-    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-    let path = path.strip_prefix("/var/run/").map_or_else(|| path.to_owned(), |rest| format!("/run/{rest}"));
-    path.split('/').filter(|part| !part.is_empty()).collect()
-}
-
 fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, report: &mut Report) {
     let endpoint = &kms.endpoint;
     if !endpoint.starts_with("unix://") {
@@ -119,7 +81,7 @@ fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, 
             "set apiVersion: v2 at the kms provider",
         ));
     }
-    let timeout = match kms.timeout.as_ref().map(|value| (value, go_time(value))) {
+    let timeout = match kms.timeout.as_ref().map(|value| (value, duration::parse(value))) {
         None => DEFAULT_TIMEOUT,
         Some((_, Some(timeout))) => timeout,
         Some((value, None)) => {
@@ -161,22 +123,4 @@ fn second(shown: &str, resources: &str, first: &str) -> Finding {
     let remedy = "put kms first, unless encryption is being turned off or moved away (docs/operations.md)";
     let seen = format!("{resources}: {first} is first, so it writes; this agent only reads");
     Finding::warn(Check::EncryptionConfig, shown, seen, why, remedy)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_as_go_reads_them() {
-        let time = |text: &str| go_time(&Value::from(text)).map(|time| time.as_millis());
-        assert_eq!(time("3s"), Some(3000));
-        assert_eq!(time("1m30s"), Some(90_000));
-        assert_eq!(time("1.5s"), Some(1500));
-        assert_eq!(time("500ms"), Some(500));
-        for bad in ["3", "3 s", "3sec", "", "s", "0s", "-3s", "3x", "1s2"] {
-            assert_eq!(time(bad), None, "{bad}");
-        }
-        assert_eq!(go_time(&Value::from(3)), None);
-    }
 }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use crate::etcd::client::EtcdError;
 use crate::etcd::form::ReadError;
+use crate::kubernetes::encryption_configuration::EncryptionConfigError;
 use crate::vault::TlsError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StorageError {
     /// The EncryptionConfiguration cannot be used.
     #[error("{} {why}", path.display())]
-    Configuration { path: PathBuf, why: String },
+    Configuration { path: PathBuf, why: EncryptionConfigError },
     /// A wildcard that needs several prefixes.
     #[error("{}: no single prefix in etcd holds {resource:?}", path.display())]
     NoPrefix { path: PathBuf, resource: String },
