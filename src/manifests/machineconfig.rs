@@ -200,10 +200,11 @@ fn add_socket_units(ignition: &mut Ignition) {
     ]);
 }
 
-/// The service from our own units. Another unit, which runs before it, copies the binary out of the image.
+/// The service from our own units. Another unit, which runs before it, copies the executables out of the image.
 fn add_fetched_service(image: &str, mut dropins: Vec<Value>, ignition: &mut Ignition) {
     let digest: String = image.rsplit("sha256:").next().unwrap_or_default().chars().take(16).collect();
-    let binary = format!("{BINARIES}/{digest}/kms-plugin");
+    let directory = format!("{BINARIES}/{digest}");
+    let binary = format!("{directory}/kms-plugin");
     let at = format!(
         "# The binary that kms-plugin-fetch.service has copied.\n[Unit]\nWants=kms-plugin-fetch.service\n\
          After=kms-plugin-fetch.service\n[Service]\nExecStart=\nExecStart={binary} serve\nExecReload=\n\
@@ -221,16 +222,20 @@ fn add_fetched_service(image: &str, mut dropins: Vec<Value>, ignition: &mut Igni
          Wants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n\
          [Service]\nType=oneshot\nTimeoutStartSec=120s\nRestart=on-failure\nRestartSec=10s\n\
          ExecStart=/usr/bin/podman pull --authfile /var/lib/kubelet/config.json {image}\n\
-         ExecStart=/usr/bin/mkdir -p {BINARIES}/{digest}\n\
+         # A copy that was interrupted before.\n\
+         ExecStart=/usr/bin/rm -rf {directory} {directory}.new\n\
+         ExecStart=/usr/bin/mkdir -p {directory}.new\n\
          ExecStart=-/usr/bin/podman rm --force kms-plugin-fetch\n\
          ExecStart=/usr/bin/podman create --name kms-plugin-fetch {image}\n\
-         ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin {binary}.new\n\
+         ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin {directory}.new/\n\
+         ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin-tools {directory}.new/\n\
          ExecStart=-/usr/bin/podman rm --force kms-plugin-fetch\n\
-         ExecStart=/usr/bin/chmod 0755 {binary}.new\n\
-         # Without a type that may be executed, SELinux refuses to start it.\n\
-         ExecStart=-/usr/bin/chcon -t bin_t {binary}.new\n\
-         # A power cut after the mv must not leave an empty file that counts as fetched.\n\
-         ExecStart=/usr/bin/sync {binary}.new\nExecStart=/usr/bin/mv {binary}.new {binary}\n"
+         ExecStart=/usr/bin/chmod -R 0755 {directory}.new\n\
+         # Without a type that may be executed, SELinux refuses to start them.\n\
+         ExecStart=-/usr/bin/chcon -R -t bin_t {directory}.new\n\
+         # A power cut after the mv must not leave an empty file that counts as copied.\n\
+         ExecStart=/usr/bin/sync {directory}.new/kms-plugin {directory}.new/kms-plugin-tools\n\
+         ExecStart=/usr/bin/mv -T {directory}.new {directory}\n"
     );
     ignition.units.push(json!({ "name": FETCH, "contents": unit }));
 }
