@@ -2,6 +2,7 @@
 //!
 //! Must not know HTTP, nor send anything inside the connection.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,12 +21,12 @@ use crate::config::vault::Tls;
 const MAX_CHAIN: usize = 16;
 
 /// What a handshake showed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Handshake {
     /// The chain that the server presented, its own certificate first; empty when it came to none.
     pub chain: Vec<CertificateFacts>,
     /// Whether the handshake was completed, or why not.
-    pub outcome: Result<(), String>,
+    pub outcome: io::Result<()>,
 }
 
 /// Shakes hands with `address` as the agent would, under `name`.
@@ -48,8 +49,8 @@ pub(super) async fn handshake(
     };
     let outcome = match tokio::time::timeout_at(deadline.instant(), shake).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the handshake was not finished in time".to_owned()),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was not finished in time")),
     };
     let seen = witness.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(Handshake { chain: seen, outcome })
