@@ -199,3 +199,21 @@ fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error};
+
+    use super::*;
+
+    #[test]
+    fn the_cause_is_known_by_its_type() {
+        let cause = |error: Error| Cause::of(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let invalid = |error| cause(Error::InvalidCertificate(error));
+        assert!(cause(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) == Cause::NotTls);
+        assert!(invalid(CertificateError::NotValidForName) == Cause::WrongName);
+        assert!(invalid(CertificateError::UnknownIssuer) == Cause::UnknownIssuer);
+        assert!(invalid(CertificateError::Expired) == Cause::Other);
+        assert!(Cause::of(&io::Error::other("UnknownIssuer")) == Cause::Other);
+    }
+}

@@ -49,7 +49,8 @@ enum FileKind {
     CaCertificates,
     ClientCertificate,
     ClientKey,
-    /// What the login method sends, by its name: a token, a secret-id, a password, a JWT.
+    Jwt,
+    /// Another secret that the login method sends, by its name: a token, a secret-id, a password.
     Credential(&'static str),
 }
 
@@ -60,6 +61,7 @@ impl FileKind {
             Self::CaCertificates => "CA certificates",
             Self::ClientCertificate => "client certificate",
             Self::ClientKey => "client key",
+            Self::Jwt => "JWT",
             Self::Credential(name) => name,
         }
     }
@@ -95,8 +97,10 @@ fn places(vault: &Vault) -> Vec<Place> {
     if let Method::AppRole { role_id: RoleId::File(path), .. } = &vault.auth.method {
         places.push(file(FileKind::RoleId, path));
     }
-    places
-        .extend(vault.auth.method.secret().map(|(what, source)| secret(FileKind::Credential(what), source)));
+    places.extend(vault.auth.method.secret().map(|(name, source)| match vault.auth.method {
+        Method::Jwt { .. } | Method::Kubernetes { .. } => secret(FileKind::Jwt, source),
+        _ => secret(FileKind::Credential(name), source),
+    }));
     places.extend(vault.tls.ca_file.iter().map(|path| file(FileKind::CaCertificates, path)));
     if let Some((certificate, key)) = &vault.tls.client {
         places.push(file(FileKind::ClientCertificate, certificate));
@@ -146,36 +150,53 @@ pub(crate) fn check(
 impl PlacedFile {
     /// Whether the login method sends its content.
     fn is_credential(&self) -> bool {
-        matches!(self.kind, FileKind::Credential(_))
+        matches!(self.kind, FileKind::Jwt | FileKind::Credential(_))
     }
 
     fn check(&self, user: Option<&ServiceUser>) -> Finding {
-        let shown = self.path.display().to_string();
-        let fail =
-            |seen: String, remedy: String| Finding::fail(Check::Credentials, &shown, seen, WHY, remedy);
-        if self.path.starts_with(CREDENTIALS) && !self.path.exists() {
-            let because = "systemd creates it when the service starts: start the service and check again";
-            return Finding::skipped(Check::Credentials, &shown, because);
-        }
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) => metadata,
-            Err(cause) if hidden_from_us(&cause) => {
-                return Finding::skipped(
-                    Check::Credentials,
-                    &shown,
-                    format!("this user cannot see it: {cause}"),
-                );
-            }
-            Err(cause) => {
-                let remedy =
-                    format!("write the {} there, or correct the path in the configuration", self.kind.name());
-                return fail(format!("{}: {cause}", self.kind.name()), remedy);
-            }
+            Err(cause) => return self.missing(&cause),
         };
-        if let Some(user) = user
-            && let Err(obstacle) = user.may_read(&self.path)
-        {
-            let name = &user.name;
+        self.denied(user, &metadata)
+            .or_else(|| self.bad_content())
+            .or_else(|| self.exposed(&metadata))
+            .unwrap_or_else(|| self.by_age(&metadata))
+    }
+
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn fail(&self, seen: String, remedy: String) -> Finding {
+        Finding::fail(Check::Credentials, self.shown(), seen, WHY, remedy)
+    }
+
+    fn skipped(&self, because: String) -> Finding {
+        Finding::skipped(Check::Credentials, self.shown(), because)
+    }
+
+    fn missing(&self, cause: &std::io::Error) -> Finding {
+        if self.path.starts_with(CREDENTIALS) && !self.path.exists() {
+            return self.skipped(
+                "systemd creates it when the service starts: start the service and check again".into(),
+            );
+        }
+        if hidden_from_us(cause) {
+            return self.skipped(format!("this user cannot see it: {cause}"));
+        }
+        let name = self.kind.name();
+        self.fail(
+            format!("{name}: {cause}"),
+            format!("write the {name} there, or correct the path in the configuration"),
+        )
+    }
+
+    /// A finding when the user of the service, or this process, may not read it.
+    fn denied(&self, user: Option<&ServiceUser>, metadata: &fs::Metadata) -> Option<Finding> {
+        let obstacle = user.and_then(|user| Some((&user.name, user.may_read(&self.path).err()?)));
+        if let Some((name, obstacle)) = obstacle {
+            let shown = self.shown();
             // Only a file of root may get another group: any other file is used by somebody else.
             let remedy = if obstacle == self.path && metadata.uid() == 0 {
                 format!("chown root:{name} {shown} && chmod 0640 {shown}")
@@ -184,41 +205,46 @@ impl PlacedFile {
                     "put a copy where the service may read it, and name the copy in the configuration: install -m 0640 -o root -g {name} {shown} /etc/kms-plugin/"
                 )
             };
-            return fail(format!("user {name} may not read it: {} denies it", obstacle.display()), remedy);
+            let seen = format!("user {name} may not read it: {} does not allow it", obstacle.display());
+            return Some(self.fail(seen, remedy));
         }
-        if let Err(cause) = files::open(&self.path)
-            && hidden_from_us(&cause)
-        {
-            return Finding::skipped(
-                Check::Credentials,
-                &shown,
-                format!("this user cannot read it: {cause}"),
-            );
+        let cause = files::open(&self.path).err().filter(hidden_from_us)?;
+        Some(self.skipped(format!("this user cannot read it: {cause}")))
+    }
+
+    /// A finding when the agent would refuse its content, or the content has expired.
+    fn bad_content(&self) -> Option<Finding> {
+        if self.kind == FileKind::ClientCertificate {
+            return certificate::expiry_of_client(&self.shown(), &self.path);
         }
-        if let Some(source) = self.secret.as_ref().filter(|_| self.is_credential()) {
-            match source.read() {
-                Err(error) => return fail(error.to_string(), error.remedy),
-                Ok(secret) if self.kind == FileKind::Credential("JWT") => {
-                    if let Some(finding) = expired_jwt(&shown, secret.expose()) {
-                        return finding;
-                    }
-                }
-                Ok(_) => {}
+        match self.secret.as_ref().filter(|_| self.is_credential())?.read() {
+            Err(error) => Some(self.fail(error.to_string(), error.remedy)),
+            Ok(secret) if self.kind == FileKind::Jwt => {
+                let expired = expired_since(secret.expose())?;
+                Some(self.fail(
+                    format!("the JWT expired {} ago", ago(expired)),
+                    "find out why it is not renewed; the kubelet renews a projected service account token"
+                        .into(),
+                ))
             }
+            Ok(_) => None,
         }
-        if self.kind == FileKind::ClientKey && metadata.mode() & 0o007 != 0 {
-            return fail(
+    }
+
+    /// A finding when other users can read the client key. Of a credential, the agent itself refuses that.
+    fn exposed(&self, metadata: &fs::Metadata) -> Option<Finding> {
+        let is_exposed = self.kind == FileKind::ClientKey && metadata.mode() & 0o007 != 0;
+        is_exposed.then(|| {
+            self.fail(
                 format!("every user of this machine can read it (mode {:04o})", metadata.mode() & 0o7777),
-                format!("chmod 0640 {shown}, and rotate the key: others may know it"),
-            );
-        }
-        if self.kind == FileKind::ClientCertificate
-            && let Some(finding) = certificate::expiry_of_client(&shown, &self.path)
-        {
-            return finding;
-        }
-        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
-        let age = age.unwrap_or_default();
+                format!("chmod 0640 {}, and rotate the key: others may know it", self.shown()),
+            )
+        })
+    }
+
+    fn by_age(&self, metadata: &fs::Metadata) -> Finding {
+        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+        let shown = self.shown();
         let seen = format!("{}, mode {:04o}, {} old", self.kind.name(), metadata.mode() & 0o7777, ago(age));
         if self.secret.is_some() && age > OLD {
             let why = "the older a secret is, the more likely somebody else knows it";
@@ -240,16 +266,9 @@ struct Claims {
     exp: Option<i64>,
 }
 
-/// A finding when the JWT has expired by its own `exp` (RFC 7519, section 4.1.4).
-fn expired_jwt(shown: &str, token: &str) -> Option<Finding> {
+/// How long ago a JWT expired by its own `exp` (RFC 7519, section 4.1.4); `None` when it has not.
+fn expired_since(token: &str) -> Option<Duration> {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
     let expired = unix_seconds() - serde_json::from_slice::<Claims>(&payload).ok()?.exp?;
-    let expired = u64::try_from(expired).ok().map(Duration::from_secs)?;
-    Some(Finding::fail(
-        Check::Credentials,
-        shown,
-        format!("the JWT expired {} ago", ago(expired)),
-        WHY,
-        "find out why it is not renewed; the kubelet renews a projected service account token",
-    ))
+    u64::try_from(expired).ok().map(Duration::from_secs)
 }

@@ -1,25 +1,20 @@
 //! The key: the permissions of the token, the key's state, and the time of calls.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::finding::{Check, Finding};
 use super::policy::Policy;
 use super::report::Report;
+use super::round_trips::{Call, RoundTrips};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
-use crate::diagnose::millis;
 use crate::key_service::{ErrorKind, KeyDescription, KeyScope, KeyService as _, KeyServiceError};
 use crate::vault::Inspector;
 
-/// The bytes that are wrapped and unwrapped.
-const SAMPLE: [u8; 32] = [0x5a; 32];
 /// Round trips that are timed.
 const SAMPLES: usize = 20;
-/// The default timeout of kube-apiserver for a call, and OpenShift's.
-const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
-/// A call that takes this long is too close to the timeout.
-const SLOW: Duration = Duration::from_secs(1);
-const LOST: &str = "without the key, the agent can neither wrap nor unwrap";
+/// Why a key that cannot be used matters.
+pub(super) const LOST: &str = "without the key, the agent can neither wrap nor unwrap";
 
 /// The result of the check of one key.
 #[derive(Default)]
@@ -129,74 +124,16 @@ impl<'a> KeyCheck<'a> {
             self.unwrap_only(report).await;
             return None;
         }
-        let key_service = self.inspector.key_service();
-        let (mut wraps, mut unwraps, mut failed) = (Vec::new(), Vec::new(), None);
-        let begun = Instant::now();
-        for _ in 0..if often { SAMPLES } else { 1 } {
-            // A few calls are enough to know that a service is slow.
-            if begun.elapsed() > self.time * 2 {
-                break;
-            }
-            let deadline = Deadline::after(self.time.max(TIMEOUTS.1));
-            let started = Instant::now();
-            let wrapped = key_service.wrap(version, &SAMPLE, &[], deadline).await;
-            wraps.push(started.elapsed());
-            let ciphertext = match wrapped {
-                Ok(ciphertext) => ciphertext,
-                Err(error) => {
-                    failed = Some((&self.paths.encrypt, error));
-                    break;
-                }
-            };
-            let started = Instant::now();
-            let unwrapped = key_service.unwrap(&ciphertext, &[], deadline).await;
-            unwraps.push(started.elapsed());
-            let wrong = match unwrapped {
-                Ok(plaintext) if *plaintext == SAMPLE => None,
-                Ok(_) => Some(KeyServiceError::new(
-                    ErrorKind::Internal,
-                    "unwrap returned other bytes than were wrapped",
-                    "do not write with this key, and find out what changes the data between this node and Vault",
-                )),
-                Err(error) => Some(error),
-            };
-            if let Some(error) = wrong {
-                failed = Some((&self.paths.decrypt, error));
-                break;
-            }
-            // The agent of this node needs the same quota.
-            if self.inspector.quota().is_some_and(|(_, last)| last.remaining * 2 < last.limit) {
-                break;
-            }
-        }
-        let error_at = |path: &String| failed.as_ref().filter(|(at, _)| *at == path).map(|(_, error)| error);
-        self.check_policy(&self.paths.encrypt, &["update"], error_at(&self.paths.encrypt), report);
-        match error_at(&self.paths.encrypt) {
-            None => {
-                self.check_policy(&self.paths.decrypt, &["update"], error_at(&self.paths.decrypt), report)
-            }
+        let count = if often { SAMPLES } else { 1 };
+        let trips = RoundTrips::measure(self.inspector, version, count, self.time).await;
+        let wrap_error = trips.error_of(Call::Wrap);
+        self.check_policy(&self.paths.encrypt, &["update"], wrap_error, report);
+        match wrap_error {
+            None => self.check_policy(&self.paths.decrypt, &["update"], trips.error_of(Call::Unwrap), report),
             Some(_) => self.unwrap_only(report).await,
         }
-        match failed {
-            Some((path, error)) if error.kind() == ErrorKind::Denied => {
-                report.add(Finding::skipped(Check::RoundTrip, path, "the token may not use it"));
-                None
-            }
-            Some((path, error)) if error.kind() == ErrorKind::Throttled => {
-                report.add(throttled(path, &error));
-                None
-            }
-            Some((path, error)) => {
-                let (seen, remedy) = (error.to_string(), error.remedy().to_owned());
-                report.add(Finding::fail(Check::RoundTrip, path, seen, LOST, remedy));
-                None
-            }
-            None => {
-                let slowest = wraps.iter().chain(&unwraps).max().copied();
-                report.add(self.check_times(&mut wraps, &mut unwraps));
-                slowest
-            }
-        }
+        report.add(trips.finding(&self.paths.encrypt, &self.paths.decrypt));
+        trips.slowest()
     }
 
     /// Checks the permission to unwrap without a ciphertext of the key.
@@ -225,33 +162,6 @@ impl<'a> KeyCheck<'a> {
         }
     }
 
-    fn check_times(&self, wraps: &mut [Duration], unwraps: &mut [Duration]) -> Finding {
-        wraps.sort_unstable();
-        unwraps.sort_unstable();
-        let middle = |times: &[Duration]| times.get(times.len() / 2).copied().unwrap_or_default();
-        let last = |times: &[Duration]| times.last().copied().unwrap_or_default();
-        let slowest = last(wraps).max(last(unwraps));
-        let seen = format!(
-            "{} good: wrap {:.1} ms, at most {:.1}; unwrap {:.1} ms, at most {:.1}",
-            unwraps.len(),
-            millis(middle(wraps)),
-            millis(last(wraps)),
-            millis(middle(unwraps)),
-            millis(last(unwraps))
-        );
-        let subject = &self.paths.encrypt;
-        let why = format!(
-            "by default the API server gives up after {:?} ({:?} on OpenShift)",
-            TIMEOUTS.0, TIMEOUTS.1
-        );
-        let remedy = "check the network to Vault and Vault's load (vault_request_duration in /metrics, Vault's own core.handle_request); a longer `timeout` in EncryptionConfiguration does not remove the cause";
-        match slowest {
-            slow if slow >= TIMEOUTS.0 => Finding::fail(Check::RoundTrip, subject, seen, why, remedy),
-            slow if slow >= SLOW => Finding::warn(Check::RoundTrip, subject, seen, why, remedy),
-            _ => Finding::ok(Check::RoundTrip, subject, seen),
-        }
-    }
-
     fn check_quota(&self, report: &mut Report<'_>) {
         let subject = self.paths.keys.split("/keys/").next().unwrap_or_default();
         if let Some((quota, _)) = self.inspector.quota() {
@@ -270,14 +180,4 @@ impl<'a> KeyCheck<'a> {
             report.add(finding);
         }
     }
-}
-
-fn throttled(path: &str, error: &KeyServiceError) -> Finding {
-    Finding::fail(
-        Check::Quota,
-        path,
-        error.to_string(),
-        "calls over the quota fail: writes of Secrets, and reads after a restart of the API server",
-        error.remedy().to_owned(),
-    )
 }

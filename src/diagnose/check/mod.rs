@@ -19,6 +19,7 @@ mod peer;
 mod policy;
 mod refusals;
 mod report;
+mod round_trips;
 mod service_user;
 mod socket;
 mod text;

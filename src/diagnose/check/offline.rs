@@ -65,7 +65,8 @@ fn check_directory(directory: &Path, units: &Units, runs: bool, report: &mut Rep
         (Ok(_), Ok(user)) => match user.may_write_in(directory) {
             Ok(()) => Finding::ok(Check::Offline, &subject, format!("user {} can write there", user.name)),
             Err(at) => {
-                let seen = format!("user {} cannot write there: {} denies it", user.name, at.display());
+                let seen =
+                    format!("user {} cannot write there: {} does not allow it", user.name, at.display());
                 warn(seen, fix)
             }
         },

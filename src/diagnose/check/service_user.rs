@@ -101,7 +101,7 @@ impl ServiceUser {
         }
     }
 
-    /// `Err` names what denies it: the file, or a directory above it.
+    /// `Err` names what does not allow it: the file, or a directory above it.
     pub(crate) fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
         if let Some(hidden) = HIDDEN.iter().find(|hidden| self.sandboxed && path.starts_with(hidden)) {
             return Err(PathBuf::from(hidden));

@@ -45,3 +45,25 @@ impl ProbeError {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::body::Bytes;
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_request_that_never_left_was_not_sent() {
+        let (stream, _server) = tokio::io::duplex(64);
+        let connected = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = connected.unwrap();
+        drop(connection);
+        let request = hyper::Request::new(http_body_util::Empty::<Bytes>::new());
+        let cause = sender.send_request(request).await.unwrap_err();
+        let not_sent = ProbeError::call("Encrypt")(tonic::Status::from_error(Box::new(cause)));
+        assert!(not_sent.was_not_sent(), "{not_sent}");
+        let answered = ProbeError::call("Encrypt")(tonic::Status::cancelled("operation was canceled"));
+        assert!(!answered.was_not_sent() && !ProbeError::Plaintext.was_not_sent());
+    }
+}
