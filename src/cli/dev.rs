@@ -11,7 +11,7 @@ use super::runtime;
 use super::serve::failure;
 use crate::agent::{Agent, AgentError, Signals};
 use crate::config::{Settings, defaults};
-use crate::diagnose::probe::measure::first_round_trip;
+use crate::diagnose::probe::first_round_trip;
 use crate::embedded::Keyring;
 use crate::kms::client;
 use crate::kubernetes::template::{self, Identity, KmsProvider};

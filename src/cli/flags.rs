@@ -8,8 +8,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use super::exit::{Exit, Failure};
 use crate::clock;
 use crate::compat::{CompatError, CompatFlags};
+use crate::config::raw::{ConfigError, Problem};
 use crate::config::schema::{self, Kind, VARIABLE_PREFIX};
 use crate::config::{DEFAULT_FILE, Merged, Sources};
+use crate::diagnose::check::Configuration;
 
 /// Variables with our prefix that are no keys: the file's path, the id of the boot, and those of the tests.
 const NOT_KEYS: [&str; 3] = ["KMS_PLUGIN_CONFIG", clock::BOOT_ID, "KMS_PLUGIN_TESTS_"];
@@ -67,6 +69,20 @@ impl ConfigFlags {
 
     /// The merged configuration: file, `config.d`, environment, flags.
     pub(crate) fn merge(&self) -> Result<Merged, Failure> {
+        self.load().map_err(|error| Failure::new(Exit::Config, error))
+    }
+
+    /// The configuration for `check`, valid or not.
+    pub(crate) fn configuration(&self) -> Configuration {
+        Configuration {
+            file: self.file(),
+            is_missing: self.missing_file().is_some(),
+            runtime_dir: self.runtime_dir(),
+            merged: self.load(),
+        }
+    }
+
+    fn load(&self) -> Result<Merged, ConfigError> {
         let named = self.named();
         let sources = Sources {
             required: named.is_some(),
@@ -75,11 +91,11 @@ impl ConfigFlags {
             environment: environment()?,
             flags: self.compat.values.iter().chain(&self.values).cloned().collect(),
         };
-        Merged::load(&sources).map_err(|error| Failure::new(Exit::Config, error))
+        Merged::load(&sources)
     }
 }
 
-fn environment() -> Result<Vec<(String, String)>, Failure> {
+fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let ours = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok().filter(|name| name.starts_with(VARIABLE_PREFIX))?;
         let ours = !NOT_KEYS.iter().any(|other| name.starts_with(other))
@@ -90,7 +106,7 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
         .filter_map(ours)
         .map(|(name, value)| match value.into_string() {
             Ok(value) => Ok((name, value)),
-            Err(_) => Err(Failure::message(Exit::Config, format!("{name}: the value is not UTF-8"))),
+            Err(_) => Err(ConfigError { problems: vec![Problem::new(name, "the value is not UTF-8")] }),
         })
         .collect()
 }

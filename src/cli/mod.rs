@@ -7,7 +7,6 @@ mod config;
 mod dev;
 mod executables;
 pub(crate) mod exit;
-pub(crate) mod external;
 pub(crate) mod flags;
 mod manual;
 mod probe;
@@ -58,21 +57,21 @@ enum Command {
     Dev(dev::DevArgs),
     /// Call a KMS v2 plugin as kube-apiserver does, and time it
     Probe(probe::ProbeArgs),
-    /// Look at everything that must be right on this node, and name the remedy of what is not
+    /// Check everything that must be right on this node, and suggest a fix for each problem
     Check(check::CheckArgs),
-    /// Show what the running agent knows of itself
+    /// Show the state of the running agent
     Status(status::StatusArgs),
-    /// Collect what somebody else needs to find a fault, in one file, without secrets
+    /// Collect everything that helps to find a fault, in one file, without secrets
     SupportBundle(support_bundle::BundleArgs),
     /// Show the merged configuration and where each value came from
     Config(config::ConfigArgs),
-    /// Have a running agent read its configuration again, and wait for the outcome
+    /// Reload the configuration of a running agent, and wait for the result
     Reload(reload::ReloadArgs),
     /// Write manifests, policies and drop-ins for this configuration
     Render(render::RenderArgs),
     /// Tell what the objects in etcd are encrypted with: is the migration or the rotation finished?
     VerifyEtcd(verify_etcd::VerifyEtcdArgs),
-    /// Accept that the key was replaced or rolled back: what was written under the old one is given up
+    /// Accept that the key was replaced or rolled back, and give up the data under the old key
     AcceptKey(accept_key::AcceptKeyArgs),
     /// Print the completions of a shell
     Completions(manual::CompletionsArgs),

@@ -2,6 +2,7 @@
 //!
 //! Must not know HTTP, nor send anything inside the connection.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,12 +17,12 @@ use crate::clock::Deadline;
 use crate::config::vault::Tls;
 
 /// The result of a handshake.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Handshake {
     /// The chain that the server presented, its own certificate first. Empty when it presented none.
     pub chain: Vec<CertificateFacts>,
     /// Whether the handshake was completed, or why not.
-    pub outcome: Result<(), String>,
+    pub outcome: io::Result<()>,
 }
 
 /// Makes a handshake with `address` as the agent would, for the server name `name`.
@@ -44,8 +45,8 @@ pub(super) async fn handshake(
     };
     let outcome = match tokio::time::timeout_at(deadline.instant(), attempt).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the handshake was not finished in time".to_owned()),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was not finished in time")),
     };
     Ok(Handshake { chain: verifier.presented(), outcome })
 }

@@ -225,7 +225,7 @@ async fn the_bundle_holds_what_a_diagnosis_needs() {
     let file = agent.directory.path().join("there");
     fs::write(&file, "precious").unwrap();
     for (target, code, words) in
-        [(file.as_path(), 64, "is there already"), (Path::new("/proc/x"), 69, "cannot be written")]
+        [(file.as_path(), 64, "exists already"), (Path::new("/proc/x"), 69, "cannot be written")]
     {
         let output = command()
             .args(["support-bundle", "--no-login", "--file"])

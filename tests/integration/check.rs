@@ -58,7 +58,8 @@ async fn wrong_credentials_are_sent_once_and_the_role_is_not_locked() {
     write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
     check(node.path(), &[]).fails(&["login"], &["400", "write a new secret-id"]);
     for _ in 0..6 {
-        check(node.path(), &[]).fails(&["login"], &["not sent again so soon", "write a new secret-id"]);
+        check(node.path(), &[])
+            .fails(&["login"], &["not sent again for 15 minutes", "write a new secret-id"]);
     }
     assert_eq!(bao.count("auth/approle/login"), 1);
     bao.new_secret_id("kms").await;
@@ -74,7 +75,7 @@ async fn credentials_that_a_running_agent_knows_as_refused_are_not_sent() {
     agent.wait_for_reason("failed", "credentials_refused").await;
     let sent = bao.count("auth/approle/login");
     let found = check(agent.directory.path(), &[]);
-    found.fails(&["login", "agent"], &["the running agent was refused", "write a new secret-id"]);
+    found.fails(&["login", "agent"], &["credentials of the running agent", "write a new secret-id"]);
     assert_eq!(bao.count("auth/approle/login"), sent);
     write_secret(&bao.file("secret-id"), &good);
     agent.wait_for_phase("ready").await;
@@ -111,12 +112,12 @@ async fn a_revoked_a_root_and_an_expiring_token_are_found() {
     bao.post("auth/token/revoke", json!({ "token": dead })).await;
     check(node.path(), &[]).fails(&["login"], &["expired, revoked", "token"]);
     token(json!({ "ttl": "8h" })).await;
-    check(node.path(), &[]).warns(&["token", "socket"], &["nobody makes a new one"]);
+    check(node.path(), &[]).warns(&["token", "socket"], &["nobody makes a new token"]);
     token(json!({ "explicit_max_ttl": "10h" })).await;
-    check(node.path(), &[]).warns(&["token", "socket"], &["maximum lifetime is over in"]);
+    check(node.path(), &[]).warns(&["token", "socket"], &["maximum lifetime ends in"]);
     token(json!({ "num_uses": 50 })).await;
     let limited = check(node.path(), &[]);
-    limited.warns(&["token", "socket"], &["requests only"]);
+    limited.warns(&["token", "socket"], &["it allows only"]);
     assert_eq!(limited.outcomes("round-trip"), ["ok"]);
     write_secret(&bao.file("token"), &bao.root);
     check(node.path(), &[]).warns(&["token", "socket"], &["root token", "render policy"]);
@@ -148,10 +149,10 @@ async fn a_policy_that_grants_too_little_or_too_much_is_found() {
     let creates = whole.replacen("[\"update\"]", "[\"create\", \"update\"]", 1) + may_ask;
     bao.put_policy("kms", &creates).await;
     check(node.path(), &[])
-        .warns(&["policy", "socket"], &["makes a new one in silence", "grant update alone"]);
+        .warns(&["policy", "socket"], &["silently creates a new key", "grant only update"]);
     let broad = whole.replacen("[\"read\"]", "[\"read\", \"delete\"]", 1) + may_ask;
     bao.put_policy("kms", &broad).await;
-    check(node.path(), &[]).warns(&["policy", "socket"], &["delete", "grant read alone"]);
+    check(node.path(), &[]).warns(&["policy", "socket"], &["delete", "grant only read"]);
     // The remedy: the policy that `render` writes.
     let rendered = crate::support::agent::command()
         .args(["render", "policy", "--config"])
@@ -201,10 +202,10 @@ async fn a_replaced_key_is_found() {
     let mut agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     bao.replace_key().await;
     let running = check(agent.directory.path(), &[]);
-    running.fails(&["key"], &["the key was deleted and made again", "restore the old key"]);
+    running.fails(&["key"], &["the key was deleted and created again", "restore the old key"]);
     agent.stop().await;
     let stopped = check(agent.directory.path(), &[]);
-    stopped.fails(&["key"], &["the key was deleted and made again", "restore the old key"]);
+    stopped.fails(&["key"], &["the key was deleted and created again", "restore the old key"]);
     let agent = Agent::start_in(agent.kill(), &(bao.vault_config() + QUICK), &[]);
     agent.wait_for_reason("failed", "key_replaced").await;
     check(agent.directory.path(), &[]).fails(&["key", "agent"], &["accept-key"]);
@@ -272,7 +273,7 @@ async fn a_rate_limit_and_a_slow_connection_are_found() {
     proxy.set(Mode::Slow(Duration::from_millis(1100)));
     let slow = bao.vault_config().replace(&bao.address, &proxy.address);
     check(self::node(&slow).path(), &[])
-        .warns(&["round-trip", "socket"], &["gives up after 3s", "the way to Vault"]);
+        .warns(&["round-trip", "socket"], &["gives up after 3s", "the network to Vault"]);
     proxy.set(Mode::Pass);
     check(self::node(&slow).path(), &[]).is_green();
 }

@@ -49,7 +49,7 @@ async fn one_bad_address_among_good_ones_is_found() {
     found.fails(&["tcp"], &["http://127.0.0.1:9"]);
     assert_eq!(found.outcomes("round-trip"), ["ok"]);
     let foreign = Bao::start().await;
-    check(both(&foreign.address).path(), &[]).fails(&["cluster"], &["another cluster", "leave only"]);
+    check(both(&foreign.address).path(), &[]).fails(&["cluster"], &["another cluster", "keep only"]);
     check(node(&bao.vault_config()).path(), &[]).is_green();
 }
 
@@ -92,15 +92,15 @@ async fn certificates_outside_or_near_the_end_of_their_validity_are_found() {
             range(-2 * DAY, -DAY),
             range(now[0], now[1]),
             "fail",
-            ["ended at", "renew the server's certificate"],
+            ["expired at", "renew the server's certificate"],
         ),
         (range(DAY, 2 * DAY), range(now[0], now[1]), "fail", ["is valid from", "timedatectl"]),
-        (range(-DAY, 5 * DAY), range(now[0], now[1]), "warn", ["CN=server ends in", "renew it"]),
+        (range(-DAY, 5 * DAY), range(now[0], now[1]), "warn", ["CN=server expires in", "renew it"]),
         (
             range(-DAY, 90 * DAY),
             range(-DAY, 20 * DAY),
             "warn",
-            ["CN=test authority ends in", "into vault.ca_file"],
+            ["CN=test authority expires in", "to vault.ca_file"],
         ),
     ] {
         let pki = Pki::valid(&["127.0.0.1"], server, authority);
@@ -170,8 +170,8 @@ async fn an_expired_client_certificate_is_found() {
             format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.client_key);
         let found = check(node(&tls(&bao, &client)).path(), &[]);
         match outcome {
-            "fail" => found.fails(&["credentials"], &["CN=node-1 ended", "have a new one signed"]),
-            _ => found.warns(&["credentials", "socket"], &["CN=node-1 ends in", "have a new one signed"]),
+            "fail" => found.fails(&["credentials"], &["CN=node-1 has expired", "have a new one signed"]),
+            _ => found.warns(&["credentials", "socket"], &["CN=node-1 expires in", "have a new one signed"]),
         }
     }
 }

@@ -70,7 +70,7 @@ async fn unusable_secret_files_are_found() {
     let auth = format!("method = \"jwt\"\njwt_file = {:?}\n", bao.file("jwt"));
     let (head, _) =
         bao.vault_config().split_once("method").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    check(self::node(&(head + &auth)).path(), &[]).fails(&["credentials"], &["the JWT ended", "kubelet"]);
+    check(self::node(&(head + &auth)).path(), &[]).fails(&["credentials"], &["the JWT expired", "kubelet"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,9 +98,9 @@ async fn a_stale_deleted_replaced_or_open_socket_is_found() {
     check(agent.directory.path(), &SILENT)
         .fails(&["socket", "agent"], &["no answer to Status", "restart kms-plugin"]);
     agent.signal(nix::sys::signal::Signal::SIGCONT);
-    // Killed: the file stays, and no process serves it.
+    // Killed: the file stays, and no process listens.
     let directory = agent.kill();
-    check(directory.path(), &[]).fails(&["socket"], &["Connection refused", "nobody serves it"]);
+    check(directory.path(), &[]).fails(&["socket"], &["Connection refused", "no process listens"]);
     let agent = Agent::start_in(directory, &(bao.vault_config() + QUICK), &[]);
     agent.wait_for_phase("ready").await;
     check(agent.directory.path(), &[]).is_green();
@@ -110,7 +110,7 @@ async fn a_stale_deleted_replaced_or_open_socket_is_found() {
     let _gone = fs::remove_file(&socket);
     fs::create_dir(&socket).unwrap();
     check(agent.directory.path(), &SILENT)
-        .fails(&["socket", "agent"], &["a directory is in its place", "rmdir"]);
+        .fails(&["socket", "agent"], &["a directory is at this path", "rmdir"]);
     fs::remove_dir(&socket).unwrap();
 }
 
@@ -127,7 +127,7 @@ async fn another_plugin_on_the_socket_is_found() {
         let directory = directory.clone();
         move || check(&directory, &["--server-socket", &path])
     });
-    found.await.unwrap().fails(&["socket"], &["another plugin serves it", "stop the other plugin"]);
+    found.await.unwrap().fails(&["socket"], &["another plugin uses this socket", "stop the other plugin"]);
     let nowhere = directory.join("nowhere.sock").display().to_string();
     check(&directory, &["--server-socket", &nowhere]).fails(&["socket"], &["another server.socket"]);
     check(&directory, &[]).is_green();
@@ -140,12 +140,12 @@ async fn an_admin_address_in_use_is_found() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     check(node.path(), &["--server-admin", &address])
-        .fails(&["admin"], &["something else listens", "ss -ltnp"]);
+        .fails(&["admin"], &["another program listens", "ss -ltnp"]);
     drop(listener);
     for body in ["{}", "{\"error\": \"not found\"}"] {
         let other = crate::support::fake::always(200, "application/json", body).await;
         let taken = other.trim_start_matches("http://");
-        check(node.path(), &["--server-admin", taken]).fails(&["admin"], &["something else listens"]);
+        check(node.path(), &["--server-admin", taken]).fails(&["admin"], &["another program listens"]);
     }
     let green = check(node.path(), &["--server-admin", &address]);
     green.is_green();

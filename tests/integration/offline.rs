@@ -89,7 +89,7 @@ async fn every_output_shows_the_keys_in_memory() {
     for words in [
         "ready for an outage of 8h",
         "used for 1 seeds",
-        "local KEKs: 1; seeds under none: 1",
+        "local KEKs: 1; seeds without a local KEK: 1",
         "lost when the agent",
     ] {
         assert!(code == 0 && said.contains(words), "{words}: {said}");
@@ -135,7 +135,7 @@ async fn every_output_shows_the_keys_in_memory() {
         "{verbose}"
     );
     assert_eq!(scrape(&agent)["kms_plugin_wrapped_keys_missing"], 2.0);
-    check(agent.directory.path(), &[]).says("offline", "warn", &["2 wrapped keys", "when Vault is back"]);
+    check(agent.directory.path(), &[]).says("offline", "warn", &["2 wrapped keys", "while Vault answers"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +159,7 @@ async fn check_reports_what_is_missing_for_an_outage() {
     good.says("offline", "ok", &["ready for an outage of 8h", "local KEKs: 1"]);
     // Only root is told: the check of another user does not know the user of the agent.
     if nix::unistd::geteuid().is_root() {
-        good.says("offline", "ok", &["/state", "written to by"]);
+        good.says("offline", "ok", &["/state", "can write there"]);
     }
 
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
@@ -167,5 +167,5 @@ async fn check_reports_what_is_missing_for_an_outage() {
     fs::remove_dir_all(&state).unwrap();
     check(agent.directory.path(), &[]).says("offline", "warn", &["is not there", "mkdir -m 0700"]);
     fs::write(&state, "").unwrap();
-    check(agent.directory.path(), &[]).says("offline", "warn", &["is no directory"]);
+    check(agent.directory.path(), &[]).says("offline", "warn", &["is not a directory"]);
 }

@@ -1,4 +1,4 @@
-//! The API server's EncryptionConfiguration: does it call this agent, and does it write through it?
+//! The API server's EncryptionConfiguration: does the API server call this agent, and does it write with it?
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::kubernetes::{duration, endpoint};
 
 /// kube-apiserver's own default for `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Timeouts outside of these are probably meant otherwise.
+/// A timeout outside these limits is probably a mistake.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// `slowest` is the slowest call to the key service that was seen.
-pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report) {
+/// `slowest` is the slowest call to the key service in this check.
+pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report<'_>) {
     let shown = file.display().to_string();
     let fail = |seen: String, why: &str, remedy: String| {
         Finding::fail(Check::EncryptionConfig, &shown, seen, why, remedy)
@@ -22,7 +22,7 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     let rules = match read(file) {
         Ok(rules) => rules,
         Err(why) => {
-            let remedy = "correct the file, and keep its other providers: it may be the only copy of their keys. kms-plugin render encryption-config shows how the kms provider looks".to_owned();
+            let remedy = "correct the file, and keep its other providers: the file may be the only copy of their keys. kms-plugin render encryption-config writes a good kms provider".to_owned();
             report.add(fail(why.to_string(), "the API server does not start with it", remedy));
             return;
         }
@@ -47,7 +47,10 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     if found.is_empty() {
         let named = if endpoints.is_empty() { "none".to_owned() } else { endpoints.join(", ") };
         report.add(fail(
-            format!("no KMS provider has the endpoint unix://{}; endpoints named: {named}", socket.display()),
+            format!(
+                "no KMS provider has the endpoint unix://{}; endpoints in the file: {named}",
+                socket.display()
+            ),
             "the API server does not call this agent",
             format!("set endpoint: unix://{} (/var/run is /run), or correct server.socket", socket.display()),
         ));
@@ -55,12 +58,12 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
         report.add(Finding::ok(
             Check::EncryptionConfig,
             &shown,
-            format!("writes {} through unix://{}", found.join(", "), socket.display()),
+            format!("writes {} with unix://{}", found.join(", "), socket.display()),
         ));
     }
 }
 
-fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, report: &mut Report) {
+fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, report: &mut Report<'_>) {
     let endpoint = &kms.endpoint;
     if !endpoint.starts_with("unix://") {
         report.add(Finding::fail(
@@ -77,7 +80,7 @@ fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, 
             Check::EncryptionConfig,
             shown,
             format!("{resources}: apiVersion is {}", version.unwrap_or("not set, which means v1")),
-            "this agent serves KMS v2, and Kubernetes has v1 turned off",
+            "this agent serves KMS v2; Kubernetes turns v1 off by default",
             "set apiVersion: v2 at the kms provider",
         ));
     }
@@ -88,7 +91,7 @@ fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, 
             report.add(Finding::fail(
                 Check::EncryptionConfig,
                 shown,
-                format!("{resources}: timeout {value} is no time as Kubernetes reads it"),
+                format!("{resources}: timeout {value} is not a duration of Kubernetes"),
                 "the API server does not start with it",
                 "write it as 3s or 500ms",
             ));
@@ -100,27 +103,29 @@ fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, 
             Check::EncryptionConfig,
             shown,
             format!("{resources}: timeout is {timeout:?}, and a call took {slowest:.1?}"),
-            "such a call fails, although the key service answers",
-            "raise timeout (10s is OpenShift's), and look why Vault is slow",
+            "a call that takes this long fails, although the key service answers",
+            "raise timeout (OpenShift sets 10s), and find out why Vault is slow",
         ));
     } else if timeout < TIMEOUTS.0 || timeout > TIMEOUTS.1 {
         report.add(Finding::warn(
             Check::EncryptionConfig,
             shown,
             format!("{resources}: timeout is {timeout:?}"),
-            "too short fails on every hiccup, too long makes every request wait while the agent is away",
-            "3s is the default, 10s what OpenShift sets",
+            "with a short timeout, calls fail at the smallest delay; with a long one, every request waits long while the agent is down",
+            "3s is the default; OpenShift sets 10s",
         ));
     }
 }
 
-/// The first provider writes; all of them read.
+/// The API server writes with the first provider, and reads with all.
 fn second(shown: &str, resources: &str, first: &str) -> Finding {
     let why = match first {
-        "identity" => "new data is stored without encryption",
-        _ => "new data is not under this key",
+        "identity" => "the API server stores new data without encryption",
+        _ => "new data is not encrypted with this key",
     };
-    let remedy = "put kms first, unless encryption is being turned off or moved away (docs/operations.md)";
-    let seen = format!("{resources}: {first} is first, so it writes; this agent only reads");
+    let remedy = "put kms first, unless you are turning encryption off or moving to another provider (docs/operations.md)";
+    let seen = format!(
+        "{resources}: the first provider is {first}, so the API server writes with it; this agent only reads"
+    );
     Finding::warn(Check::EncryptionConfig, shown, seen, why, remedy)
 }
