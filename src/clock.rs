@@ -1,14 +1,14 @@
-//! Time, as the rest of the project may use it: a caller's deadline, and the clock since boot.
+//! Deadlines of calls, the clock that counts from boot, and the wall clock.
 //!
-//! Must not know what the time is used for. Wall-clock time is for people and file formats only: an
-//! administrator who sets the clock must not end a grace or a lease.
+//! Must not know what the time is used for. The wall clock is only for people and file formats: if an administrator
+//! sets it, no grace period and no lease may end.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-/// The instant by which a caller wants its answer. Every external call takes one.
+/// The time at which a caller stops waiting for the result. Every call to another process or server takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
@@ -18,17 +18,17 @@ impl Deadline {
         Self(Instant::now() + timeout)
     }
 
-    /// The time that is left; zero when it has passed.
+    /// The time left; zero when the deadline has passed.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether nothing is left.
+    /// Whether the deadline has passed.
     pub fn expired(self) -> bool {
         self.remaining().is_zero()
     }
 
-    /// The earlier of this deadline and `timeout` from now: one attempt's share of a call.
+    /// The earlier of this deadline and `timeout` from now: for one attempt of a call.
     pub fn at_most(self, timeout: Duration) -> Self {
         self.min(Self::after(timeout))
     }
@@ -41,15 +41,15 @@ impl Deadline {
 
 /// Time since the machine booted, suspend included (`CLOCK_BOOTTIME`, see clock_gettime(2)).
 ///
-/// It survives a restart of the process and cannot be set, which is why the grace of an outage is
-/// counted on it; together with [`boot_id`] it is meaningful in a file.
+/// Nobody can set this clock, and a restart of the process does not reset it, so grace periods are counted on it. In
+/// a file it needs [`boot_id`] beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(pub Duration);
 
 impl BootTime {
     /// Reads the clock.
     pub fn now() -> Self {
-        // CLOCK_BOOTTIME exists since Linux 2.6.39 and has no other failure mode.
+        // CLOCK_BOOTTIME exists since Linux 2.6.39. Reading it fails for no other reason.
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
         Self(time)
     }
@@ -59,7 +59,7 @@ impl BootTime {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// This time plus `duration`, at most the largest representable time.
+    /// This time plus `duration`, limited to the largest value.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
@@ -75,10 +75,11 @@ impl BootTime {
     }
 }
 
-/// Variable in which the service unit passes the boot's id: under `ProcSubset=pid`, `/proc` does not show it.
+/// Environment variable with the boot id, set by the service unit: with `ProcSubset=pid`, `/proc` does not show the
+/// id.
 pub(crate) const BOOT_ID: &str = "KMS_PLUGIN_BOOT_ID";
 
-/// The kernel's random id of this boot (random(4)), as 32 hexadecimal digits; `None` where nothing tells it.
+/// The kernel's random id of this boot (random(4)), as 32 hexadecimal digits; `None` when it is not available.
 pub(crate) fn boot_id() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let id = id.ok().or_else(|| std::env::var(BOOT_ID).ok())?;

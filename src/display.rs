@@ -1,21 +1,21 @@
-//! How times are shown to people. For logs, reports and the status line; programs get numbers.
+//! Formats times for people: in the log, in reports and in the status line. Programs get numbers.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::BootTime;
 
-/// A moment in seconds since 1970, for people; one before that is shown as 1970.
+/// A time in seconds since 1970 as a date (RFC 3339, UTC). A time before 1970 is shown as 1970.
 pub(crate) fn date(unix_seconds: i64) -> String {
     let since = Duration::from_secs(u64::try_from(unix_seconds).unwrap_or_default());
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
-/// A moment on the wall clock, to the second.
+/// A time on the wall clock (RFC 3339, UTC), to the second.
 pub(crate) fn moment(at: BootTime) -> String {
     humantime::format_rfc3339_seconds(at.wall()).to_string()
 }
 
-/// A duration in its two largest units, for people.
+/// A duration in its two largest units.
 pub(crate) fn ago(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {

@@ -1,7 +1,7 @@
-//! Reading files of bounded size, and replacing files atomically.
+//! Reads files with a size limit, and replaces files atomically.
 //!
-//! Must not know what a file holds. Every file that the project reads or writes as a whole goes through here: a
-//! FIFO, a device or a file without an end must not hang or flood the process, and a crash must not leave half a file.
+//! Must not know what a file contains. All code that reads or writes whole files uses this module: a FIFO, a device
+//! or an endless file must not block the process or fill its memory, and a crash must not leave half a file.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
-/// Opens a regular file to read. Never waits for a writer: opening a FIFO returns at once (open(2), O_NONBLOCK).
+/// Opens a regular file for reading. Opening a FIFO does not wait for a writer (open(2), O_NONBLOCK).
 ///
 /// # Errors
 /// The system's, or `InvalidInput` when it is not a regular file.
@@ -26,8 +26,8 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, kind))
 }
 
-/// Reads a regular file of at most `max` bytes. The content is zeroized when dropped: many of these files hold
-/// secrets.
+/// Reads a regular file of at most `max` bytes. The content is zeroized when it is dropped: many of these files
+/// contain secrets.
 ///
 /// # Errors
 /// The system's, `InvalidInput` when it is not a regular file, `FileTooLarge` when it is larger.
@@ -36,7 +36,7 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     read_open(file, &metadata, max)
 }
 
-/// Reads an open file of at most `max` bytes, as [`read`].
+/// Reads an open file of at most `max` bytes, like [`read`].
 ///
 /// # Errors
 /// The system's, or `FileTooLarge`.
@@ -46,15 +46,15 @@ pub(crate) fn read_open(file: File, metadata: &Metadata, max: u64) -> io::Result
     if metadata.len() > max {
         return Err(too_large());
     }
-    // Sized once: growing would leave copies of a secret behind that nobody zeroizes. The files of /proc have length
-    // 0, and a file may grow while it is read.
+    // Reserve the full size: a buffer that grows leaves copies of a secret in memory. A file may still be longer than
+    // its metadata says: files in /proc have length 0, and a file may grow during the read.
     let capacity = usize::try_from(metadata.len().saturating_add(1)).unwrap_or_default();
     let mut content = Zeroizing::new(Vec::with_capacity(capacity));
     file.take(max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > max { Err(too_large()) } else { Ok(content) }
 }
 
-/// Reads a text file of at most `max` bytes, as [`read`].
+/// Reads a text file of at most `max` bytes, like [`read`].
 ///
 /// # Errors
 /// As [`read`], and `InvalidData` when it is not UTF-8.
@@ -62,7 +62,7 @@ pub(crate) fn read_text(path: &Path, max: u64) -> io::Result<Zeroizing<String>> 
     into_text(read(path, max)?)
 }
 
-/// Bytes as text.
+/// Converts bytes to text. The bytes are zeroized, also when they are not UTF-8.
 ///
 /// # Errors
 /// `InvalidData` when it is not UTF-8.
@@ -76,8 +76,9 @@ pub(crate) fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<S
     }
 }
 
-/// Replaces the file at `path`, whole or not at all, with mode 0600. A link at `path` is replaced, not followed; the
-/// temporary file has a random name that nobody else can prepare. File and directory are synced.
+/// Replaces the file at `path` atomically. The new file has mode 0600. A symbolic link at `path` is replaced, not
+/// followed. The temporary file has a random name, so that nobody can create it before. File and directory are
+/// synced.
 ///
 /// # Errors
 /// The system's. The old file is then unchanged.
@@ -93,8 +94,8 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Runs `work`, which reads or writes files, beside the runtime, and waits at most `timeout`. A file system that
-/// hangs (NFS, FUSE) then holds a thread of the blocking pool, not the runtime.
+/// Runs `work`, which reads or writes files, in a thread of the blocking pool, and waits at most `timeout`. A file
+/// system that hangs (NFS, FUSE) then blocks that thread, and not the runtime.
 ///
 /// # Errors
 /// Those of `work`, or `TimedOut`.
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert!(
             read(Path::new("/proc/self/status"), 1 << 20).unwrap().len() > 100,
-            "a length of 0 is no limit"
+            "metadata with length 0 does not limit the read"
         );
         assert_eq!(read(Path::new("/proc/self/status"), 10).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         std::fs::write(&path, [0xff]).unwrap();
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_regular_file_is_refused_at_once() {
+    fn only_regular_files_are_read() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_and_a_link_is_not_followed() {
+    fn a_file_is_replaced_and_a_link_is_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let (path, target) = (directory.path().join("file"), directory.path().join("target"));
         std::fs::write(&target, "precious").unwrap();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hung_file_system_does_not_hold_its_caller() {
+    async fn a_hung_file_system_does_not_block_the_caller() {
         let (release, hung) = std::sync::mpsc::channel::<()>();
         let work = move || hung.recv().map_err(io::Error::other);
         let waited = in_time(Duration::from_millis(10), work).await;

@@ -1,12 +1,12 @@
-//! Backoff: jittered, bounded, never without delay. The only user of `backon`.
+//! Delays between retries: exponential backoff with jitter and a limit. The only user of `backon`.
 //!
-//! Must not know what is retried. Nothing here gives up: what must end has a deadline of its own.
+//! Must not know what is retried. The delays never end: a caller that must stop has its own deadline.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The delays between attempts: exponential from `first` to `longest`, each with jitter.
+/// The delays between attempts: they grow exponentially from `first` to `longest`, each with jitter.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     builder: ExponentialBuilder,
@@ -15,8 +15,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Delays that start at `first`, double each time and stay at `longest`. Both are raised to one
-    /// millisecond, so that no mistake in a configuration makes a loop without delay.
+    /// Delays that start at `first`, double each time, and stay at `longest`. Both are at least one millisecond, so
+    /// that no configuration makes a loop without delay.
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         let first = first.max(Duration::from_millis(1));
         let longest = longest.max(first);
@@ -29,20 +29,20 @@ impl Backoff {
         Self { builder, delays: builder.build(), longest }
     }
 
-    /// How long to wait before the next attempt. With jitter, at most twice the longest delay.
+    /// The delay before the next attempt. With jitter, it is at most twice the longest delay.
     pub(crate) fn next_delay(&mut self) -> Duration {
         self.delays.next().unwrap_or(self.longest)
     }
 
-    /// Begins anew after a success.
+    /// Starts again with the first delay, after a success.
     pub(crate) fn reset(&mut self) {
         self.delays = self.builder.build();
     }
 }
 
-/// A number in `0.0..1.0`, for jitter. Not for cryptography.
+/// A random number in `0.0..1.0`, for jitter. Not for cryptography.
 pub(crate) fn jitter() -> f64 {
-    // A fraction of `backon`'s own jittered delay, so that one crate owns the randomness of time.
+    // Derived from a delay of `backon`, so that only one crate makes random times.
     let unit = Duration::from_secs(1);
     let delay = ExponentialBuilder::default()
         .with_min_delay(unit)
@@ -54,7 +54,7 @@ pub(crate) fn jitter() -> f64 {
     delay.saturating_sub(unit).as_secs_f64().clamp(0.0, 0.999_999)
 }
 
-/// `interval` shortened or lengthened by up to a tenth, so that nodes do not move in lockstep.
+/// `interval`, up to 10 % shorter or longer, so that the nodes do not send their requests at the same time.
 pub(crate) fn spread(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + jitter() * 0.2)
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_stay_bounded_never_end_and_begin_anew() {
+    fn delays_grow_to_a_limit_never_end_and_can_be_reset() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(2));
         let mut backoff = Backoff::new(first, longest);
         let initial = backoff.next_delay();
@@ -79,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_of_zero_is_refused() {
+    fn a_delay_is_never_zero() {
         let mut backoff = Backoff::new(Duration::ZERO, Duration::ZERO);
         assert!((0..100).all(|_| backoff.next_delay() >= Duration::from_millis(1)));
     }
 
     #[test]
-    fn jitter_spreads_and_stays_in_its_bounds() {
+    fn jitter_varies_within_its_bounds() {
         let values: Vec<f64> = (0..200).map(|_| jitter()).collect();
         assert!(values.iter().all(|value| (0.0..1.0).contains(value)));
         assert!(values.iter().any(|value| *value < 0.3) && values.iter().any(|value| *value > 0.7));

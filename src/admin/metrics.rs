@@ -99,7 +99,11 @@ fn local_keks(registry: &mut Registry, state: &LocalKekState, now: BootTime) {
         ("wrapped_keys_missing", "Wrapped keys that were seen and are not in memory", number(state.missing)),
         ("local_kek_uses", "Seeds that the local KEK in use has wrapped", whole(state.uses)),
         ("keys_locked", "Whether the keys are kept out of the swap", state.locked.into()),
-        ("keys_kept", "Whether systemd keeps the keys across a restart of the agent", state.kept.into()),
+        (
+            "keys_kept",
+            "Whether systemd keeps the keys across a restart of the agent",
+            state.held_by_systemd.into(),
+        ),
     ] {
         registry.register(name, help, gauge(value));
     }

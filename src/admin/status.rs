@@ -112,7 +112,7 @@ fn local_keks(state: &LocalKekState, now: BootTime) -> LocalKeks {
         uses: state.uses,
         unwraps: state.unwraps,
         locked: state.locked,
-        kept: state.kept,
+        kept: state.held_by_systemd,
     }
 }
 

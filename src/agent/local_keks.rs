@@ -18,7 +18,7 @@ use crate::clock::{BootTime, Deadline};
 use crate::health::{ServiceState, Snapshot};
 use crate::key_service::{KeyScope, KeyVersion};
 use crate::kms::{KeyServices, Route, View};
-use crate::local_kek::{Cache, Kind, Prefetched, ServiceHealth, WrappedKey, prefetch};
+use crate::local_kek::{Cache, KeyKind, Prefetched, ServiceHealth, WrappedKey, prefetch};
 use crate::retry::Backoff;
 
 /// Runs the three tasks; the first that ends, ends all.
@@ -39,7 +39,7 @@ async fn wipe(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
         let health = service_health(&view.snapshot);
         let mut pause = MAX_WIPE_PAUSE;
         if in_use {
-            keys.settle(&health);
+            keys.apply_health(&health);
             let expiry = keys.next_expiry().map(|expiry| expiry.since(BootTime::now()));
             pause = expiry.unwrap_or(MAX_WIPE_PAUSE).min(MAX_WIPE_PAUSE);
         }
@@ -131,7 +131,7 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<KeyScope>) -> Pre
     let services = &view.services;
     let candidates = match view.route(&key.key_id, &key.wrapped) {
         Route::Known(candidates) => candidates,
-        Route::OtherPlugin(candidate) if key.kind == Kind::Seed && services.accept_foreign_ciphertext => {
+        Route::OtherPlugin(candidate) if key.kind == KeyKind::Seed && services.accept_foreign_ciphertext => {
             vec![candidate]
         }
         // It may be of a key service whose key was not read yet.

@@ -1,4 +1,4 @@
-//! `accept-key`: tells a running agent that a replaced or rolled-back key is meant to be used.
+//! `accept-key`: has a running agent use a replaced or rolled-back key.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Accept that the key was replaced or rolled back
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The agent refuses to write under a key that is not the one it knew. Restoring the old key \
-                        heals that by itself. Accepting the new one gives up whatever was written under the old \
-                        one and cannot be read any more."
+    after_help = "The agent does not wrap with a key that is not the one it knows. If you restore the old key, the \
+                        agent recovers by itself. If you accept the new key, you give up the data under the old \
+                        key: it can no longer be read."
 )]
 pub(super) struct AcceptKeyArgs {
     #[command(flatten)]

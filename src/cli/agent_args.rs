@@ -1,4 +1,4 @@
-//! Which agent a command talks to.
+//! The flag for the agent that a command talks to.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::exit::{Exit, Failure};
 use crate::admin::{Client, ClientError};
 
-/// The runtime directory of an agent.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AgentArgs {
     /// Runtime directory of the agent (server.runtime_dir)
@@ -20,13 +19,13 @@ pub(crate) struct AgentArgs {
 }
 
 impl AgentArgs {
-    /// A client of its admin socket; each call has `timeout`.
+    /// A client of its admin socket. Each call has `timeout`.
     pub(crate) fn client(&self, timeout: Duration) -> Client {
         Client::new(&self.runtime_dir, timeout)
     }
 }
 
-/// A failed call as a failure of the command; `refused` is the exit code when the agent could not do what it was asked.
+/// A failed call as a failure of the command. `refused` is the exit code when the agent could not do the command.
 pub(crate) fn failure(error: ClientError, refused: Exit) -> Failure {
     match error {
         ClientError::CommandFailed(_) => Failure::new(refused, error),

@@ -1,4 +1,4 @@
-//! `config`: the merged configuration with the origin of each value, or the list of keys.
+//! `config`: shows the merged configuration with the origin of each value, or the list of keys.
 
 use figment::value::Value;
 
@@ -9,13 +9,13 @@ use crate::config::schema::{self, Key};
 use crate::config::vault::without_userinfo;
 use crate::config::{Merged, Settings};
 
-/// Show the merged configuration and where each value came from
+/// Show the merged configuration and the origin of each value
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigArgs {
-    /// List every key with its type, default, flag and variable instead
+    /// Instead, list every key with its type, default, flag and variable
     #[arg(long)]
     keys: bool,
-    /// How to write it
+    /// Format of the output
     #[arg(long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
         Output::Json => json(&merged),
     };
     report::line(text.trim_end())?;
-    // Shown first, judged after: what is wrong is easier to see beside the values.
+    // Shown before it is validated: the values explain the problems.
     Settings::from_merged(&merged).map(drop).map_err(|error| Failure::new(Exit::Config, error))
 }
 
@@ -43,7 +43,7 @@ fn list(output: Output) -> String {
                 .iter()
                 .map(|key| {
                     serde_json::json!({
-                        "key": key.path, "type": key.kind.expected(), "default": key.default,
+                        "key": key.path, "type": key.kind.expected(), "default": key.shown_default().unwrap_or_default(),
                         "flag": format!("--{}", key.flag()), "variable": key.variable(), "help": key.help,
                     })
                 })
@@ -55,7 +55,7 @@ fn list(output: Output) -> String {
 }
 
 fn describe(key: &Key) -> String {
-    let default = if key.default.is_empty() { "none" } else { key.default };
+    let default = key.shown_default().unwrap_or("none");
     format!(
         "{}\n    {}\n    {}; default: {default}\n    --{}, {}\n",
         key.path,
@@ -66,23 +66,24 @@ fn describe(key: &Key) -> String {
     )
 }
 
-/// No key holds a secret, only its place.
+/// In the form of a configuration file. No value is a secret: keys hold only the paths of secrets.
 fn text(merged: &Merged) -> String {
     let mut text = String::new();
     let mut section = "";
     for key in schema::KEYS {
-        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        let (table, name) = key.table_and_name();
         if table != section {
             text.push_str(&format!("{}[{table}]\n", if section.is_empty() { "" } else { "\n" }));
             section = table;
         }
-        match (merged.value(key.path), merged.origin(key.path)) {
-            (Some(value), origin) => {
+        match (merged.value(key.path), key.shown_default()) {
+            (Some(value), _) => {
+                let origin = merged.origin(key.path);
                 let origin = origin.unwrap_or_else(|| "unknown".into());
                 text.push_str(&format!("{name} = {}  # {origin}\n", toml_value(&value)));
             }
-            (None, _) if key.default.is_empty() => text.push_str(&format!("# {name} is not set\n")),
-            (None, _) => text.push_str(&format!("# {name}: by default {}\n", key.default)),
+            (None, None) => text.push_str(&format!("# {name} is not set\n")),
+            (None, Some(default)) => text.push_str(&format!("# {name}: by default {default}\n")),
         }
     }
     if let Some(Value::Array(_, entries)) = merged.value(schema::DECRYPT_ONLY) {
@@ -113,7 +114,7 @@ fn toml_value(value: &Value) -> String {
     toml::Value::try_from(redacted(value)).map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// A value as it may be shown: an address with a password in it is wrong, and shown without.
+/// A value to show: without the password that an address may hold by mistake.
 fn redacted(value: &Value) -> Value {
     match value {
         Value::String(_, text) => Value::from(without_userinfo(text)),

@@ -1,4 +1,4 @@
-//! `dev`: the whole plugin on this machine with keys in a file, to try it out and to develop against.
+//! `dev`: runs the plugin with keys in a local file, to try it out and to develop against.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -10,23 +10,22 @@ use super::report::{self, Output};
 use super::runtime;
 use super::serve::failure;
 use crate::agent::{Agent, AgentError, Signals};
-use crate::config::Settings;
-use crate::diagnose::probe::measure::first_round_trip;
+use crate::config::{Settings, defaults};
+use crate::diagnose::probe::first_round_trip;
 use crate::embedded::Keyring;
 use crate::kms::client;
+use crate::kubernetes::template::{self, Identity, KmsProvider};
 use crate::proto::StatusRequest;
 use crate::telemetry;
 
-/// Time for a call to our own socket.
+/// Time for a call to the agent's socket.
 const CALL: Duration = Duration::from_secs(3);
-/// How long a rotation is waited for in a running agent.
+/// How long `--rotate` waits until Status shows the new key_id.
 const ROTATION: Duration = Duration::from_secs(10);
-/// The admin address, when it is free.
-const ADMIN: &str = "127.0.0.1:8690";
 
 /// Try it out with keys in a local file: for development only
 #[derive(Debug, clap::Args)]
-#[command(after_help = "DEVELOPMENT ONLY: whoever reads the keyring file has the keys.")]
+#[command(after_help = "DEVELOPMENT ONLY: anyone who can read the keyring file has the keys.")]
 pub(super) struct DevArgs {
     /// Add a key version to the keyring of a running `dev`, and wait until Status shows it
     #[arg(long)]
@@ -34,10 +33,10 @@ pub(super) struct DevArgs {
     /// Directory of the keyring and the socket [default: kms-plugin in the user's state directory]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// Address of the admin API [default: 127.0.0.1:8690, or a free port when it is taken]
+    /// Address of the admin API [default: 127.0.0.1:8690, or a free port when that port is in use]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
-    /// How to write the result
+    /// Format of the output
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -54,25 +53,25 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     if args.rotate {
         return runtime()?.block_on(rotate(&directory.join("kms.sock"), &keyring, args.output));
     }
-    let wanted =
-        args.admin.or_else(|| ADMIN.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let default = defaults::text("server.admin");
+    let free_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let wanted = args.admin.or_else(|| default.parse().ok()).unwrap_or(free_port);
     if !wanted.ip().is_loopback() {
-        let message = format!(
-            "--admin {wanted} is reached by other machines; name an address of loopback, such as {ADMIN}"
-        );
+        let message =
+            format!("other machines can reach --admin {wanted}; name a loopback address, such as {default}");
         return Err(Failure::message(Exit::Usage, message));
     }
     let mut settings = Settings::development(&directory, keyring.clone(), wanted);
     telemetry::init(&settings.log);
     runtime()?.block_on(async {
         let mut signals = Signals::new().map_err(failure)?;
-        // There is no configuration to read again: whoever wishes for it is told that nobody does.
-        let nobody = tokio::sync::mpsc::channel(1).0;
-        let agent = match Agent::start(&settings, nobody.clone()).await {
-            // The usual port is taken: a trial takes any other. A port that was asked for is not replaced.
+        // `dev` reads no configuration, so nobody receives reload requests.
+        let reload = tokio::sync::mpsc::channel(1).0;
+        let agent = match Agent::start(&settings, reload.clone()).await {
+            // The default port is in use. A port that the user named is not replaced.
             Err(AgentError::Admin { .. }) if args.admin.is_none() => {
-                settings.server.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-                Agent::start(&settings, nobody.clone()).await
+                settings.server.admin = Some(free_port);
+                Agent::start(&settings, reload.clone()).await
             }
             started => started,
         };
@@ -82,7 +81,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     })
 }
 
-/// Waits for the first good state, probes through the socket, and tells what there is.
+/// Waits until the agent is ready, tests it through its socket, and prints how to use it.
 async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output) -> Result<(), Failure> {
     let mut view = agent.view();
     let ready = view.wait_for(|view| view.snapshot.verified);
@@ -97,15 +96,16 @@ async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output
     let trip =
         trip.map_err(|error| Failure::message(Exit::Unavailable, format!("the self-test failed: {error}")))?;
     let admin = agent.admin().map(|address| address.to_string()).unwrap_or_default();
+    let provider = KmsProvider { name: "kms-plugin", socket, timeout: "3s" };
     match output {
         Output::Json => {
-            let told = serde_json::json!({
+            let result = serde_json::json!({
                 "socket": socket, "admin": admin, "keyring": keyring, "key_id": trip.key_id, "self_test": "ok",
             });
-            report::line(&told.to_string())
+            report::line(&result.to_string())
         }
         Output::Text => report::line(&format!(
-            "DEVELOPMENT ONLY: the keys lie in {keyring}; whoever reads that file has them.
+            "DEVELOPMENT ONLY: the keys are in {keyring}. Anyone who can read this file has the keys.
 
 self-test  ok: Status, Encrypt of 32 random bytes to {bytes} bytes, and Decrypt gave them back
 key_id     {key_id}
@@ -120,38 +120,19 @@ Try, in another terminal:
 EncryptionConfiguration for kube-apiserver (--encryption-provider-config):
 
 {config}
-Ctrl-C ends it; the keyring stays.",
+Ctrl-C stops the agent. The keyring file stays.",
             keyring = keyring.display(),
             program = std::env::args().next().unwrap_or_else(|| "kms-plugin".into()),
             directory = settings.server.runtime_dir.display(),
             bytes = trip.ciphertext,
             key_id = trip.key_id,
             socket = socket.display(),
-            config = encryption_configuration(socket),
+            config = template::encryption_configuration(&["secrets"], &provider, Identity::Last),
         )),
     }
 }
 
-/// What an administrator pastes: new writes are wrapped by us, old plain values stay readable.
-fn encryption_configuration(socket: &Path) -> String {
-    format!(
-        "apiVersion: apiserver.config.k8s.io/v1
-kind: EncryptionConfiguration
-resources:
-  - resources: [secrets]
-    providers:
-      - kms:
-          apiVersion: v2
-          name: kms-plugin
-          endpoint: unix://{}
-          timeout: 3s
-      - identity: {{}}
-",
-        socket.display()
-    )
-}
-
-/// Adds a version, and when an agent runs, waits until its Status shows the new key_id.
+/// Adds a key version. When an agent runs, waits until its Status shows the new key_id.
 async fn rotate(socket: &Path, keyring: &Path, output: Output) -> Result<(), Failure> {
     let key_id = async || -> Option<String> {
         let mut kms = client::connect(socket, CALL).await.ok()?;
@@ -199,8 +180,8 @@ fn state_directory() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Makes the directory, for this user alone. One that is there already must be as private: nothing that
-/// others made is changed, and nothing is trusted to where others can write.
+/// Creates the directory for this user alone. An existing directory must be private already: this command does not
+/// change the mode of a directory that others may use.
 fn make_private(directory: &Path) -> Result<(), Failure> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     let metadata = made.and_then(|()| std::fs::metadata(directory)).map_err(|error| {
@@ -211,7 +192,7 @@ fn make_private(directory: &Path) -> Result<(), Failure> {
     if metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
         let shown = directory.display();
         let message = format!(
-            "the directory {shown} is another user's, or others can write to it; name one of your own with --directory"
+            "the directory {shown} belongs to another user, or others can write to it; name one of your own with --directory"
         );
         return Err(Failure::message(Exit::Usage, message));
     }

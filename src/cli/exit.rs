@@ -1,21 +1,21 @@
-//! Exit codes (sysexits.h), and how a failure is told: one line a cause.
+//! Exit codes (sysexits.h), and failures of commands: one line for each cause.
 
 use std::process::ExitCode;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// All is well.
+    /// No problem.
     Ok = 0,
-    /// A verdict: not as it should be, or not finished.
+    /// The result of a check: a warning, or not finished.
     Warned = 1,
-    /// A verdict: something does not work.
+    /// The result of a check: something does not work.
     Failed = 2,
     /// The command line is wrong.
     Usage = 64,
-    /// What is needed is not there.
+    /// Something that the command needs is not available.
     Unavailable = 69,
-    /// A bug, or the system failed us.
+    /// A bug, or an error of the system.
     Internal = 70,
     /// The configuration is wrong.
     Config = 78,
@@ -43,17 +43,17 @@ impl Failure {
         Self { exit, error: anyhow::Error::msg(message.into()) }
     }
 
-    /// Puts what was tried in front.
+    /// Adds what the command tried to do.
     pub(crate) fn context(self, message: String) -> Self {
         Self { exit: self.exit, error: self.error.context(message) }
     }
 
-    /// The causes alone, for a caller that goes on without.
+    /// The causes without the exit code, for a caller that continues.
     pub(crate) fn into_error(self) -> anyhow::Error {
         self.error
     }
 
-    /// Tells each cause on a line of its own: to the journal or to stderr, wherever the log goes.
+    /// Writes each cause on its own line: to the log where one is set up, otherwise to stderr. Returns the exit code.
     pub(crate) fn tell(&self) -> Exit {
         for (depth, cause) in self.error.chain().enumerate() {
             for line in cause.to_string().lines() {

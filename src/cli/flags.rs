@@ -1,4 +1,4 @@
-//! A flag for every configuration key, made from the schema, and the layers that a command merges.
+//! The flag of each configuration key, made from the schema, and the layers of configuration that a command merges.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,33 +7,33 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 use super::exit::{Exit, Failure};
 use crate::clock;
-use crate::compat::Foreign;
-use crate::config::schema::{self, Kind};
+use crate::compat::{CompatError, CompatFlags};
+use crate::config::raw::{ConfigError, Problem};
+use crate::config::schema::{self, Kind, VARIABLE_PREFIX};
 use crate::config::{DEFAULT_FILE, Merged, Sources};
+use crate::diagnose::check::Configuration;
 
-/// The prefix of our variables.
-const PREFIX: &str = "KMS_PLUGIN_";
-/// Variables with our prefix that are not configuration: the file's place, the boot's id, and the tests' own.
+/// Variables with our prefix that are no keys: the file's path, the id of the boot, and those of the tests.
 const NOT_KEYS: [&str; 3] = ["KMS_PLUGIN_CONFIG", clock::BOOT_ID, "KMS_PLUGIN_TESTS_"];
-/// In what the kubelet sets for a Service that happens to be called kms-plugin or kms-plugin-something.
+/// Parts of the names that the kubelet gives to the variables of a Service. A Service may be called kms-plugin.
 const OF_A_SERVICE: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 
-/// `--config` and one flag a key.
+/// `--config`, and a flag for each key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConfigFlags {
     file: Option<PathBuf>,
     values: Vec<(String, String)>,
-    /// What other plugins' flags and variables say; our own win.
-    foreign: Foreign,
+    /// The flags and variables of another plugin. Our own flags override them.
+    compat: CompatFlags,
 }
 
 impl ConfigFlags {
-    /// The file that is read.
+    /// The main configuration file.
     pub(crate) fn file(&self) -> PathBuf {
         self.named().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))
     }
 
-    /// The runtime directory, also of a configuration that is not valid otherwise.
+    /// The runtime directory, also when the configuration is not valid.
     pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
         let key = "server.runtime_dir";
         let merged = self.merge().ok().and_then(|merged| merged.value(key)?.into_string());
@@ -46,44 +46,58 @@ impl ConfigFlags {
         self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from))
     }
 
-    /// The default file, when no other was named and it is not there.
+    /// The default file, when it does not exist and nobody named another one.
     pub(crate) fn missing_file(&self) -> Option<PathBuf> {
         let default = PathBuf::from(DEFAULT_FILE);
         (self.named().is_none() && !default.exists()).then_some(default)
     }
 
-    /// The same with what other plugins' flags say.
-    pub(crate) fn with_foreign(self, foreign: Foreign) -> Self {
-        Self { foreign, ..self }
+    /// Adds the flags and variables of another plugin.
+    pub(crate) fn with_compat(self, compat: CompatFlags) -> Self {
+        Self { compat, ..self }
     }
 
-    /// Whether another plugin's flags or variables were given.
-    pub(crate) fn is_foreign(&self) -> bool {
-        !self.foreign.values.is_empty()
+    /// Whether flags or variables of another plugin were given.
+    pub(crate) fn has_compat(&self) -> bool {
+        !self.compat.values.is_empty()
     }
 
-    /// What is to be told about those flags.
-    pub(crate) fn foreign_warnings(&self) -> impl Iterator<Item = &str> {
-        self.foreign.warnings.iter().map(String::as_str)
+    /// Warnings about those flags and variables.
+    pub(crate) fn compat_warnings(&self) -> impl Iterator<Item = &str> {
+        self.compat.warnings.iter().map(String::as_str)
     }
 
     /// The merged configuration: file, `config.d`, environment, flags.
     pub(crate) fn merge(&self) -> Result<Merged, Failure> {
+        self.load().map_err(|error| Failure::new(Exit::Config, error))
+    }
+
+    /// The configuration for `check`, valid or not.
+    pub(crate) fn configuration(&self) -> Configuration {
+        Configuration {
+            file: self.file(),
+            is_missing: self.missing_file().is_some(),
+            runtime_dir: self.runtime_dir(),
+            merged: self.load(),
+        }
+    }
+
+    fn load(&self) -> Result<Merged, ConfigError> {
         let named = self.named();
         let sources = Sources {
             required: named.is_some(),
             file: Some(named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))),
-            defaults: self.foreign.defaults.clone(),
+            defaults: self.compat.defaults.clone(),
             environment: environment()?,
-            flags: self.foreign.values.iter().chain(&self.values).cloned().collect(),
+            flags: self.compat.values.iter().chain(&self.values).cloned().collect(),
         };
-        Merged::load(&sources).map_err(|error| Failure::new(Exit::Config, error))
+        Merged::load(&sources)
     }
 }
 
-fn environment() -> Result<Vec<(String, String)>, Failure> {
+fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let ours = |(name, value): (OsString, OsString)| {
-        let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
+        let name = name.into_string().ok().filter(|name| name.starts_with(VARIABLE_PREFIX))?;
         let ours = !NOT_KEYS.iter().any(|other| name.starts_with(other))
             && !OF_A_SERVICE.iter().any(|part| name.contains(part));
         ours.then_some((name, value))
@@ -92,9 +106,15 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
         .filter_map(ours)
         .map(|(name, value)| match value.into_string() {
             Ok(value) => Ok((name, value)),
-            Err(_) => Err(Failure::message(Exit::Config, format!("{name}: the value is not UTF-8"))),
+            Err(_) => Err(ConfigError { problems: vec![Problem::new(name, "the value is not UTF-8")] }),
         })
         .collect()
+}
+
+impl From<CompatError> for Failure {
+    fn from(error: CompatError) -> Self {
+        Self::new(if error.is_usage() { Exit::Usage } else { Exit::Internal }, error)
+    }
 }
 
 impl Args for ConfigFlags {
@@ -104,7 +124,7 @@ impl Args for ConfigFlags {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!(
-                "Configuration file; config.d/*.toml beside it is read, too. Also: KMS_PLUGIN_CONFIG [default: {DEFAULT_FILE}]"
+                "Configuration file; the agent also reads config.d/*.toml beside it. Variable: KMS_PLUGIN_CONFIG [default: {DEFAULT_FILE}]"
             ));
         schema::KEYS.iter().fold(command.arg(file), |command, key| command.arg(flag(key)))
     }
@@ -115,11 +135,11 @@ impl Args for ConfigFlags {
 }
 
 fn flag(key: &schema::Key) -> Arg {
-    let help = match key.default {
-        "" => key.help.to_owned(),
-        default => format!("{} [default: {default}]", key.help),
+    let help = match key.shown_default() {
+        None => key.help.to_owned(),
+        Some(default) => format!("{} [default: {default}]", key.help),
     };
-    let section = key.path.rsplit_once('.').map_or("", |(section, _)| section);
+    let (section, _) = key.table_and_name();
     let arg = Arg::new(key.path).long(key.flag()).help(help).help_heading(format!("[{section}]"));
     match key.kind {
         Kind::Boolean => arg
@@ -144,7 +164,7 @@ impl FromArgMatches for ConfigFlags {
         Ok(Self {
             file: matches.get_one::<PathBuf>("config").cloned(),
             values: schema::KEYS.iter().filter_map(given).collect(),
-            foreign: Foreign::default(),
+            compat: CompatFlags::default(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what packages install beside the binary, made from the command line itself.
+//! `completions` and `man`: shell completions and man pages, made from the definition of the command line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,13 +40,13 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
 pub(super) fn man(args: &ManArgs) -> Result<(), Failure> {
     let mut command = Cli::command();
     command.build();
-    // Without a command, kms-plugin serves: its flags have their page there.
+    // The flags of the default command are on the page of `serve`.
     let root = command.mut_args(|arg| if arg.get_id() == "help" { arg } else { arg.hide(true) });
     pages(&root, "kms-plugin", &args.directory)?;
     write(&args.directory.join("kms-plugin.toml.5"), &configuration().to_roff())
 }
 
-/// The page of a command, and one of each of its subcommands.
+/// Writes the page of a command, and one for each of its subcommands.
 fn pages(command: &Command, name: &str, directory: &Path) -> Result<(), Failure> {
     let page = clap_mangen::Man::new(command.clone().name(name.to_owned()))
         .section(SECTION)
@@ -71,16 +71,15 @@ fn configuration() -> Roff {
         italic("/etc/kms-plugin/config.toml"),
         roman(", then "),
         italic("/etc/kms-plugin/config.d/*.toml"),
-        roman(" by name, then variables, then flags; a later layer wins. kms-plugin-config(8) shows the result."),
+        roman(
+            " in the order of their names, then variables, then flags; a later layer overrides an earlier one. kms-plugin-config(8) shows the result.",
+        ),
     ]);
     page.control("SH", ["KEYS"]);
     for key in KEYS {
         page.control("TP", []);
         page.text([bold(key.path)]);
-        let default = match key.default {
-            "" => String::new(),
-            default => format!(" Default: {default}."),
-        };
+        let default = key.shown_default().map(|default| format!(" Default: {default}.")).unwrap_or_default();
         page.text([
             roman(format!("{}.{default} Variable: ", key.help)),
             italic(key.variable()),

@@ -7,7 +7,6 @@ mod config;
 mod dev;
 mod executables;
 pub(crate) mod exit;
-pub(crate) mod external;
 pub(crate) mod flags;
 mod manual;
 mod probe;
@@ -25,7 +24,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
-use crate::compat as foreign;
+use crate::compat;
 use exit::{Exit, Failure};
 use flags::ConfigFlags;
 
@@ -58,21 +57,21 @@ enum Command {
     Dev(dev::DevArgs),
     /// Call a KMS v2 plugin as kube-apiserver does, and time it
     Probe(probe::ProbeArgs),
-    /// Look at everything that must be right on this node, and name the remedy of what is not
+    /// Check everything that must be right on this node, and suggest a fix for each problem
     Check(check::CheckArgs),
-    /// Show what the running agent knows of itself
+    /// Show the state of the running agent
     Status(status::StatusArgs),
-    /// Collect what somebody else needs to find a fault, in one file, without secrets
+    /// Collect everything that helps to find a fault, in one file, without secrets
     SupportBundle(support_bundle::BundleArgs),
     /// Show the merged configuration and where each value came from
     Config(config::ConfigArgs),
-    /// Have a running agent read its configuration again, and wait for the outcome
+    /// Reload the configuration of a running agent, and wait for the result
     Reload(reload::ReloadArgs),
     /// Write manifests, policies and drop-ins for this configuration
     Render(render::RenderArgs),
     /// Tell what the objects in etcd are encrypted with: is the migration or the rotation finished?
     VerifyEtcd(verify_etcd::VerifyEtcdArgs),
-    /// Accept that the key was replaced or rolled back: what was written under the old one is given up
+    /// Accept that the key was replaced or rolled back, and give up the data under the old key
     AcceptKey(accept_key::AcceptKeyArgs),
     /// Print the completions of a shell
     Completions(manual::CompletionsArgs),
@@ -84,12 +83,12 @@ enum Command {
 /// The daemon: serves, and does what belongs to serving. All other commands are passed on to the tools.
 pub fn daemon() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let (command, foreign) = match parse(arguments.clone()) {
+    let (command, compat) = match parse(arguments.clone()) {
         Ok(parsed) => parsed,
         Err(exit) => return exit.into(),
     };
     end(match command {
-        Command::Serve(flags) => without_verdict(serve::run(&flags.with_foreign(foreign))),
+        Command::Serve(flags) => without_verdict(serve::run(&flags.with_compat(compat))),
         Command::Reload(args) => without_verdict(reload::run(&args)),
         Command::Dev(args) => without_verdict(dev::run(&args)),
         _ => Err(executables::run_tools(&arguments)),
@@ -121,17 +120,17 @@ pub fn tools() -> ExitCode {
 }
 
 /// Parses a command line; prints help and usage errors by itself.
-fn parse(arguments: Vec<OsString>) -> Result<(Command, foreign::Foreign), Exit> {
-    let (arguments, foreign) =
-        foreign::take(arguments, std::env::vars_os()).map_err(|failure| failure.tell())?;
-    match Cli::try_parse_from(arguments) {
-        Ok(cli) => Ok((cli.command.unwrap_or(Command::Serve(cli.serve)), foreign)),
+fn parse(arguments: Vec<OsString>) -> Result<(Command, compat::CompatFlags), Exit> {
+    let translated = compat::translate(arguments, std::env::vars_os());
+    let translated = translated.map_err(|error| Failure::from(error).tell())?;
+    match Cli::try_parse_from(translated.arguments) {
+        Ok(cli) => Ok((cli.command.unwrap_or(Command::Serve(cli.serve)), translated.flags)),
         Err(error) => {
             let _closed = error.print();
             if let (ErrorKind::UnknownArgument, Some(flag)) =
                 (error.kind(), error.get(ContextKind::InvalidArg))
             {
-                report::error_line(&format!("\n{}", foreign::hint(&flag.to_string())));
+                report::error_line(&format!("\n{}", compat::hint(&flag.to_string())));
             }
             Err(if error.use_stderr() { Exit::Usage } else { Exit::Ok })
         }

@@ -1,10 +1,20 @@
-//! `render`: what a cluster, a Vault or systemd needs to be told, made from the node's configuration.
+//! `render`: writes manifests, policies and drop-ins for the node's configuration.
 //!
-//! One file a product. Secrets are referred to by their place; only `--include-secret` puts one into a manifest.
+//! One type of arguments for each product. The products refer to secrets by their file; only `--include-secret` puts
+//! a secret itself into a manifest.
 
-use super::exit::Failure;
+use clap::ValueEnum;
+
+use super::exit::{Exit, Failure};
+use super::flags::ConfigFlags;
 use super::report;
-use crate::manifests::{encryption_config, machineconfig, policy, static_pod, unit_dropin};
+use crate::config::{Merged, Settings};
+use crate::kubernetes::{duration, template};
+use crate::manifests::encryption_config::{self, EncryptionConfig};
+use crate::manifests::error::{ErrorKind, ManifestError};
+use crate::manifests::machineconfig::{self, Delivery, MachineConfig};
+use crate::manifests::static_pod::{self, StaticPod};
+use crate::manifests::{check_image, policy, unit_dropin};
 
 /// Write manifests, policies and drop-ins for this configuration
 #[derive(Debug, clap::Args)]
@@ -16,24 +26,234 @@ pub(super) struct RenderArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Product {
     /// MachineConfig for a pool of OpenShift nodes, with the policy that avoids reboots
-    Machineconfig(machineconfig::MachineConfigArgs),
+    Machineconfig(MachineConfigArgs),
     /// Static pod for a control plane node
-    StaticPod(static_pod::StaticPodArgs),
+    StaticPod(StaticPodArgs),
     /// EncryptionConfiguration for kube-apiserver
-    EncryptionConfig(encryption_config::EncryptionConfigArgs),
-    /// The least policy for Vault or OpenBao, in HCL
-    Policy(policy::PolicyArgs),
+    EncryptionConfig(EncryptionConfigArgs),
+    /// The smallest policy for Vault or OpenBao, in HCL
+    Policy(PolicyArgs),
     /// Drop-in for kms-plugin.service that passes the secrets as systemd credentials
-    UnitDropin(unit_dropin::UnitDropinArgs),
+    UnitDropin(UnitDropinArgs),
+}
+
+/// MachineConfig for a pool of OpenShift nodes, with the policy that avoids reboots
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Apply it with: kms-plugin render machineconfig … | oc apply -f -\n\n\
+                  It holds no secret, unless --include-secret names one: before the rollout, put the secret files on \
+                  the nodes yourself, owned by root, mode 0600.")]
+struct MachineConfigArgs {
+    /// How the binary comes to the nodes
+    #[arg(long, value_enum)]
+    way: Way,
+    /// Pool of nodes; `master` is the control plane
+    #[arg(long, default_value = "master")]
+    pool: String,
+    /// For quadlet and fetch: the image by its digest, registry/name@sha256:…
+    #[arg(long, value_parser = image, required_if_eq_any([("way", "quadlet"), ("way", "fetch")]))]
+    image: Option<String>,
+    /// For image: the package, as `dnf install` takes it
+    #[arg(long, value_name = "URL", required_if_eq("way", "image"))]
+    package: Option<String>,
+    /// For image: where to push the built operating system image
+    #[arg(
+        long,
+        value_name = "SPEC",
+        default_value = "image-registry.openshift-image-registry.svc:5000/openshift-machine-config-operator/os-image:latest"
+    )]
+    push_spec: String,
+    /// For image: the Secret in openshift-machine-config-operator to push with
+    #[arg(long, value_name = "NAME", default_value = "builder-push")]
+    push_secret: String,
+    /// Put this secret into the manifest, where everybody who may read MachineConfigs can read it. The name is the
+    /// one that `render unit-dropin` shows, such as secret-id
+    #[arg(long, value_name = "NAME")]
+    include_secret: Vec<String>,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// The package in the operating system's image (MachineOSConfig)
+    Image,
+    /// The plugin's image as a container that systemd runs (Quadlet)
+    Quadlet,
+    /// The binary, copied out of the plugin's image
+    Fetch,
+}
+
+/// Static pod for a control plane node
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Put it into the kubelet's directory of static pods (/etc/kubernetes/manifests) on each control plane \
+                  node. The configuration and the secrets belong into /etc/kms-plugin, owned by root, mode 0600. To \
+                  run the agent under systemd, install the package instead."
+)]
+struct StaticPodArgs {
+    /// Image by its digest: registry/name@sha256:…
+    #[arg(long, value_parser = image)]
+    image: String,
+    /// Namespace of the mirror pod
+    #[arg(long, default_value = "kube-system")]
+    namespace: String,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// EncryptionConfiguration for kube-apiserver
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "For kube-apiserver --encryption-provider-config. OpenShift's operators write this file themselves. \
+                  The provider's name is a part of every value in etcd: never change it."
+)]
+struct EncryptionConfigArgs {
+    /// Resources to encrypt; on OpenShift also routes.route.openshift.io,
+    /// oauthaccesstokens.oauth.openshift.io and oauthauthorizetokens.oauth.openshift.io
+    #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "secrets,configmaps")]
+    resources: Vec<String>,
+    /// Name of the provider
+    #[arg(long, value_name = "NAME", default_value = "kms-plugin", value_parser = provider_name)]
+    provider_name: String,
+    /// Longest time for one call of the API server
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = timeout)]
+    timeout: String,
+    /// Position of the provider for data without encryption: last while the data is being encrypted, first while
+    /// encryption is being turned off, none when no such data is left
+    #[arg(long, value_enum, default_value_t = Identity::Last)]
+    identity: Identity,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Identity {
+    First,
+    Last,
+    None,
+}
+
+/// The smallest policy for Vault or OpenBao, in HCL
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Write it in the namespace that its first line names: kms-plugin render policy | vault policy write \
+                  kms-plugin -\n\n\
+                  When decrypt_only entries have logins of their own, the output has a policy for each login. Never \
+                  grant `create` on the encrypt path: Vault would then create a deleted key again, without an error."
+)]
+struct PolicyArgs {
+    /// Also allow the token to renew itself; without it, the agent logs in again before the token expires
+    #[arg(long)]
+    renew: bool,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// Drop-in for kms-plugin.service that passes the secrets as systemd credentials
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Write it to /etc/systemd/system/kms-plugin.service.d/50-credentials.conf. In the configuration, \
+                  replace the secret's file by `credential = \"NAME\"`. For --encrypted, encrypt each secret: \
+                  systemd-creds encrypt --name=NAME FILE FILE.cred"
+)]
+struct UnitDropinArgs {
+    /// Expect FILE.cred, encrypted by systemd-creds with the host's key or its TPM
+    #[arg(long)]
+    encrypted: bool,
+    #[command(flatten)]
+    flags: ConfigFlags,
 }
 
 pub(super) fn run(args: &RenderArgs) -> Result<(), Failure> {
     let text = match &args.product {
-        Product::Machineconfig(args) => machineconfig::render(args)?,
-        Product::StaticPod(args) => static_pod::render(args)?,
-        Product::EncryptionConfig(args) => encryption_config::render(args)?,
-        Product::Policy(args) => policy::render(args)?,
-        Product::UnitDropin(args) => unit_dropin::render(args)?,
+        Product::Machineconfig(args) => args.render()?,
+        Product::StaticPod(args) => args.render()?,
+        Product::EncryptionConfig(args) => args.render()?,
+        Product::Policy(args) => policy::render(&configuration(&args.flags)?.1, args.renew),
+        Product::UnitDropin(args) => {
+            unit_dropin::render(&configuration(&args.flags)?.0, args.encrypted).map_err(failure)?
+        }
     };
     report::line(text.trim_end())
+}
+
+impl MachineConfigArgs {
+    fn render(&self) -> Result<String, Failure> {
+        let (merged, settings) = configuration(&self.flags)?;
+        // clap requires the image, or the package, that the way needs.
+        let image = self.image.as_deref().unwrap_or_default();
+        let delivery = match self.way {
+            Way::Image => Delivery::Image {
+                package: self.package.as_deref().unwrap_or_default(),
+                push_spec: &self.push_spec,
+                push_secret: &self.push_secret,
+            },
+            Way::Quadlet => Delivery::Quadlet { image },
+            Way::Fetch => Delivery::Fetch { image },
+        };
+        let options = MachineConfig { delivery, pool: &self.pool, include_secrets: &self.include_secret };
+        let rendered = machineconfig::render(&options, &merged, &settings).map_err(failure)?;
+        for warning in &rendered.warnings {
+            report::error_line(&format!("warning: {warning}"));
+        }
+        Ok(rendered.text)
+    }
+}
+
+impl StaticPodArgs {
+    fn render(&self) -> Result<String, Failure> {
+        let (_, settings) = configuration(&self.flags)?;
+        let options = StaticPod { image: &self.image, namespace: &self.namespace };
+        static_pod::render(&options, &settings).map_err(failure)
+    }
+}
+
+impl EncryptionConfigArgs {
+    fn render(&self) -> Result<String, Failure> {
+        let (_, settings) = configuration(&self.flags)?;
+        let identity = match self.identity {
+            Identity::First => template::Identity::First,
+            Identity::Last => template::Identity::Last,
+            Identity::None => template::Identity::None,
+        };
+        let options = EncryptionConfig {
+            resources: &self.resources,
+            provider_name: &self.provider_name,
+            timeout: &self.timeout,
+            identity,
+        };
+        Ok(encryption_config::render(&options, &settings))
+    }
+}
+
+/// The merged configuration and its settings.
+fn configuration(flags: &ConfigFlags) -> Result<(Merged, Settings), Failure> {
+    let merged = flags.merge()?;
+    let settings = Settings::from_merged(&merged).map_err(|error| Failure::new(Exit::Config, error))?;
+    Ok((merged, settings))
+}
+
+fn failure(error: ManifestError) -> Failure {
+    let exit = match error.kind() {
+        ErrorKind::Usage => Exit::Usage,
+        ErrorKind::Config => Exit::Config,
+        ErrorKind::Unavailable => Exit::Unavailable,
+        ErrorKind::Internal => Exit::Internal,
+    };
+    Failure::new(exit, error)
+}
+
+fn image(text: &str) -> Result<String, &'static str> {
+    check_image(text).map(|()| text.to_owned())
+}
+
+fn provider_name(text: &str) -> Result<String, &'static str> {
+    template::check_provider_name(text).map(|()| text.to_owned())
+}
+
+fn timeout(text: &str) -> Result<String, &'static str> {
+    match duration::parse_text(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("is not a time such as 3s or 500ms"),
+    }
 }

@@ -1,7 +1,6 @@
-//! Writing to stdout and stderr. A reader that went away (`| head`) ends the command quietly.
+//! Output to stdout and stderr. When the reader is gone (`| head`), the command ends without an error.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 
@@ -10,12 +9,12 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     write(&mut io::stdout().lock(), &format!("{text}\n")).map(drop)
 }
 
-/// Writes text with colours to stdout: they are left out unless it is a terminal, and when `NO_COLOR` is set.
+/// Writes text with colours to stdout. Without a terminal, or with `NO_COLOR`, the colours are removed.
 pub(crate) fn styled(text: &str) -> Result<(), Failure> {
     streamed(text).map(drop)
 }
 
-/// The same; whether somebody still reads.
+/// As [`styled`]. Returns whether the reader is still there.
 pub(crate) fn streamed(text: &str) -> Result<bool, Failure> {
     write(&mut anstream::stdout().lock(), text)
 }
@@ -28,22 +27,17 @@ fn write(stdout: &mut impl io::Write, text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// A time as it is told: in milliseconds.
-pub(crate) fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
-}
-
-/// The width of the terminal that stdout is, in columns; `None` when it is none: then lines are not broken.
+/// The width of the terminal in columns; `None` when stdout is not a terminal: then lines are not wrapped.
 pub(crate) fn width() -> Option<usize> {
     io::stdout().is_terminal().then(textwrap::termwidth)
 }
 
-/// Writes a line to stderr; nobody reading it is no failure.
+/// Writes a line to stderr. A closed stderr is not an error.
 pub(crate) fn error_line(text: &str) {
     let _closed = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// How results are written.
+/// The format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
     /// For people.

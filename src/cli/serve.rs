@@ -13,9 +13,9 @@ use crate::{process, telemetry};
 pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
     let mut settings = read(flags)?;
     telemetry::init(&settings.log);
-    flags.foreign_warnings().for_each(|warning| tracing::warn!("{warning}"));
-    if flags.is_foreign()
-        && let Some(closed) = compat::close_directory(&settings.server.socket)
+    flags.compat_warnings().for_each(|warning| tracing::warn!("{warning}"));
+    if flags.has_compat()
+        && let Some(closed) = compat::protect_directory(&settings.server.socket)
     {
         tracing::warn!("{closed}");
     }

@@ -1,4 +1,4 @@
-//! `status`: what the running agent knows of itself, once or again and again.
+//! `status`: prints the state of the running agent, once or repeatedly.
 
 use std::time::Duration;
 
@@ -15,19 +15,21 @@ use crate::diagnose::status_text::status_text;
 
 /// Time for the agent's answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Clears the terminal, and goes to its first line.
+/// Clears the terminal and moves the cursor to its first line.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Show what the running agent knows of itself
+/// Show the state of the running agent
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Asks the agent on its private socket: root only. Nothing secret is in it.\n\
-                        Exit codes: 0 ready, 1 starting, degraded or stopping, 2 failed, 69 no agent answers.")]
+#[command(
+    after_help = "Reads the state from the agent's admin socket: root only. The output has no secrets.\n\
+                        Exit codes: 0 ready, 1 starting, degraded or stopping, 2 failed, 69 no agent answers."
+)]
 pub(super) struct StatusArgs {
-    /// Show it again and again, until interrupted
+    /// Show it repeatedly, until interrupted
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
           value_parser = humantime::parse_duration)]
     watch: Option<Duration>,
-    /// How to write it; with --watch, JSON is one line a time
+    /// Format of the output; with --watch, JSON is one line each time
     #[arg(long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -48,10 +50,10 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
                     report::line(&serde_json::to_string_pretty(&status.json).unwrap_or_default())?
                 }
             }
-            return Ok(verdict(status.typed.phase));
+            return Ok(exit_code(status.typed.phase));
         };
         loop {
-            // An agent that restarts is gone for a moment: watching goes on.
+            // An agent that restarts does not answer for a moment: continue.
             let shown = match (read(args).await, args.output) {
                 (Ok(status), Output::Text) => status_text(&status.typed),
                 (Ok(status), Output::Json) => format!("{}\n", status.json),
@@ -69,19 +71,19 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// A status as it came, for programs, and as this version understands it.
-struct Read {
+/// A status: the JSON of the agent for programs, and what this version understands of it.
+struct Answer {
     json: Value,
     typed: Status,
 }
 
-async fn read(args: &StatusArgs) -> Result<Read, ClientError> {
+async fn read(args: &StatusArgs) -> Result<Answer, ClientError> {
     let json = args.agent.client(TIMEOUT).status_json().await?;
     let typed = Status::deserialize(&json).map_err(ClientError::NotUnderstood)?;
-    Ok(Read { json, typed })
+    Ok(Answer { json, typed })
 }
 
-fn verdict(phase: Phase) -> Exit {
+fn exit_code(phase: Phase) -> Exit {
     match phase {
         Phase::Ready => Exit::Ok,
         Phase::Failed => Exit::Failed,

@@ -1,9 +1,10 @@
-//! The command lines of two other Transit plugins, as they are: so that their static pods and sidecars run
-//! with this binary unchanged.
+//! Translates the flags and variables of two other Transit plugins, so that their static pods and sidecars run with
+//! this binary unchanged.
 //!
-//! Their flags (one or two dashes, `-flag=value` or `-flag value`) and variables are taken out of what clap
-//! sees and become values of our own keys. Must not know what those keys are used for.
+//! Their flags (one or two dashes, `-flag=value` or `-flag value`) and variables become values of our own keys; the
+//! other arguments are for our own command line. Must not know what the keys are for.
 
+mod error;
 mod secret_file;
 mod socket_directory;
 mod table;
@@ -11,47 +12,53 @@ mod table;
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::cli::exit::{Exit, Failure};
 use crate::config::schema;
-pub(crate) use socket_directory::close as close_directory;
+pub(crate) use error::CompatError;
+pub(crate) use socket_directory::protect as protect_directory;
 use table::{Meaning, Of, PREFIXES};
 
-/// What the foreign flags and variables say, in our words.
+/// The flags and variables of another plugin, as values of our keys.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Foreign {
-    /// What those plugins assume, by key path.
+pub(crate) struct CompatFlags {
+    /// The other plugin's defaults, by key path.
     pub defaults: Vec<(String, String)>,
-    /// Values by key path; a later one wins.
+    /// Values by key path; a later one overrides an earlier one.
     pub values: Vec<(String, String)>,
-    /// What is to be told about them.
+    /// Messages for the administrator.
     pub warnings: Vec<String>,
 }
 
-/// A flag or variable that was given.
+/// A command line after the translation.
+pub(crate) struct Translated {
+    /// The arguments for our own command line.
+    pub arguments: Vec<OsString>,
+    pub flags: CompatFlags,
+}
+
+/// A flag or variable of another plugin that was given.
 struct Given {
-    /// As it was written, for messages: `-token`, `VAULT_KMS_TOKEN`.
+    /// As written, for messages: `-token`, `VAULT_KMS_TOKEN`.
     spelling: String,
     meaning: Meaning,
     value: String,
 }
 
-/// Takes the foreign flags out of a command line that serves, and the foreign variables out of the
-/// environment. The rest of the arguments is for clap.
+/// Translates the other plugins' flags on a command line of `serve`, and their variables.
 ///
 /// # Errors
-/// A flag without its value, or a value that means nothing.
-pub(crate) fn take(
+/// A flag without its value, a value of the wrong type, or a secret that cannot be kept in memory.
+pub(crate) fn translate(
     arguments: Vec<OsString>,
     variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<(Vec<OsString>, Foreign), Failure> {
+) -> Result<Translated, CompatError> {
     let serves = match arguments.get(1).and_then(|first| first.to_str()) {
         None => arguments.len() == 1,
         Some(first) => first == "serve" || first.starts_with('-'),
     };
     if !serves {
-        return Ok((arguments, Foreign::default()));
+        return Ok(Translated { arguments, flags: CompatFlags::default() });
     }
-    // What is not text is nobody's: other programs' variables may hold anything.
+    // Variables of other programs may hold anything. One that is not text is not for this plugin.
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     let mut given: Vec<Given> =
@@ -68,26 +75,28 @@ pub(crate) fn take(
             None => arguments
                 .next()
                 .and_then(|next| next.into_string().ok())
-                .ok_or_else(|| Failure::message(Exit::Usage, format!("{spelling} needs a value")))?,
+                .ok_or_else(|| CompatError::NoValue(spelling.clone()))?,
         };
         given.push(Given { spelling, meaning, value });
     }
-    // To those plugins an empty value is none: an operator gives every flag, with or without a value.
+    // The other plugins ignore an empty value: OpenShift's operator passes every flag, with or without a value.
     given.retain(|one| !one.value.is_empty());
     if !given.is_empty() {
         rest.retain(|argument| !is_empty_and_shared(argument));
     }
-    Ok((rest, translate(given)?))
+    Ok(Translated { arguments: rest, flags: flags(given)? })
 }
 
-/// What to tell beside clap's words about a flag that nobody knows.
+/// What to add to the error about an unknown flag.
 pub(crate) fn hint(unknown: &str) -> String {
     let near = table::nearest(unknown.trim_start_matches('-').split('=').next().unwrap_or_default());
     let near = near.map(|near| format!(" One of them is -{near}.")).unwrap_or_default();
-    format!("The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too (docs/flags.md).{near}")
+    format!(
+        "kms-plugin also accepts the flags of vault-kubernetes-kms and vault-kube-kms (docs/flags.md).{near}"
+    )
 }
 
-/// A long flag with one dash, as Go takes it, is one of ours with two. Clap would read it as letters.
+/// Gives a long flag with one dash, which Go accepts, a second one. Clap would read it as several short flags.
 fn two_dashes(argument: OsString) -> OsString {
     let Some(name) = argument.to_str().and_then(|text| text.strip_prefix('-')) else { return argument };
     let letters = name.split('=').next().unwrap_or_default();
@@ -95,7 +104,7 @@ fn two_dashes(argument: OsString) -> OsString {
     if long { OsString::from(format!("--{name}")) } else { argument }
 }
 
-/// One of ours that is theirs, too, without a value: `--vault-auth-namespace=`.
+/// Whether it is a flag of ours and of another plugin, without a value: `--vault-auth-namespace=`.
 fn is_empty_and_shared(argument: &OsString) -> bool {
     let name = argument.to_str().and_then(|text| text.strip_prefix("--")?.strip_suffix('='));
     name.is_some_and(|name| table::find(name).is_some())
@@ -107,7 +116,7 @@ fn of_flag(argument: &str) -> Option<(String, Meaning, Option<String>)> {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (name, None),
     };
-    // Ours with the same name means the same, and has clap's messages.
+    // Our own flag of the same name means the same, and clap has better messages.
     if argument.starts_with("--") && schema::KEYS.iter().any(|key| key.flag() == name) {
         return None;
     }
@@ -121,30 +130,31 @@ fn of_variable(name: String, value: String) -> Option<Given> {
     Some(Given { spelling: name, meaning, value })
 }
 
-/// Variables come first in `given`, so that flags win.
-fn translate(given: Vec<Given>) -> Result<Foreign, Failure> {
-    let mut foreign = Foreign::default();
+/// Variables come first in `given`, so that flags override them.
+fn flags(given: Vec<Given>) -> Result<CompatFlags, CompatError> {
+    let mut flags = CompatFlags::default();
     if given.is_empty() {
-        return Ok(foreign);
+        return Ok(flags);
     }
-    // Only for a whole command line of theirs: one of their flags beside our own file changes nothing else.
+    // Only for a whole command line of the other plugin. A single flag of it beside our own file changes nothing
+    // else.
     if given.iter().any(|one| one.meaning == Meaning::Key("vault.addresses", Of::Any)) {
         let assumed = table::defaults(given.iter().map(|one| one.spelling.as_str()));
-        foreign.defaults =
+        flags.defaults =
             assumed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     }
     let method = method(&given);
     if let Some(name) = method {
-        foreign.set("vault.auth.method", name);
+        flags.set("vault.auth.method", name);
     }
     for one in &given {
-        foreign.take(one, method)?;
+        flags.add(one, method)?;
     }
-    foreign.admin(&given)?;
-    Ok(foreign)
+    flags.set_admin(&given)?;
+    Ok(flags)
 }
 
-/// The login method that is named, or that the credentials are of.
+/// The login method that is named, or the method of the given credentials.
 fn method(given: &[Given]) -> Option<&str> {
     let named = given.iter().rev().find(|one| one.meaning == Meaning::Key("vault.auth.method", Of::Any));
     let of = |one: &Given| match one.meaning {
@@ -158,31 +168,29 @@ fn method(given: &[Given]) -> Option<&str> {
     named.map(|one| one.value.as_str()).or_else(|| given.iter().find_map(of))
 }
 
-impl Foreign {
+impl CompatFlags {
     fn set(&mut self, key: &str, value: &str) {
         self.values.push((key.to_owned(), value.to_owned()));
     }
 
-    fn take(&mut self, given: &Given, method: Option<&str>) -> Result<(), Failure> {
+    fn add(&mut self, given: &Given, method: Option<&str>) -> Result<(), CompatError> {
         let Given { spelling, meaning, value } = given;
         match *meaning {
             Meaning::Key(key, of) if is_of(of, method) => {
                 self.set(key, value);
-                // The volumes of pods are readable for all in the pod, unless somebody thinks of it.
+                // By default, every process in a pod can read the pod's volumes.
                 if matches!(key, "vault.auth.secret_id_file" | "vault.auth.jwt_file") {
                     self.set("vault.auth.allow_world_readable", "true");
                 }
             }
-            // Another method's: those plugins ignore it, too.
+            // A flag of another method: the other plugins ignore it, too.
             Meaning::Key(..) => {}
             Meaning::Switch(key) if is_true(spelling, value)? => self.set(key, "true"),
             Meaning::DebugLevel if is_true(spelling, value)? => self.set("log.level", "debug"),
             Meaning::Switch(_) | Meaning::DebugLevel => {}
             Meaning::Secret(key) => {
-                let path = secret_file::keep(value).map_err(|error| {
-                    Failure::new(Exit::Internal, error)
-                        .context(format!("{spelling} cannot be kept in memory"))
-                })?;
+                let path = secret_file::create(value)
+                    .map_err(|cause| CompatError::SecretFile { flag: spelling.clone(), cause })?;
                 self.set(key, &path);
                 self.warnings.push(format!(
                     "{spelling} is a secret that every user of this machine can read in the process list or its \
@@ -191,10 +199,8 @@ impl Foreign {
             }
             Meaning::KeyPath => {
                 let split = value.trim_matches('/').rsplit_once("/keys/");
-                let (mount, key) = split.ok_or_else(|| {
-                    let message = format!("{spelling}={value} is not a path such as transit/keys/kms-key");
-                    Failure::message(Exit::Usage, message)
-                })?;
+                let (mount, key) = split
+                    .ok_or_else(|| CompatError::KeyPath { flag: spelling.clone(), value: value.clone() })?;
                 self.set("vault.transit.mount", mount);
                 self.set("vault.transit.key", key);
             }
@@ -207,14 +213,15 @@ impl Foreign {
         Ok(())
     }
 
-    /// One address for health and metrics, reached from outside of the pod as those plugins' are: the kubelet
+    /// Sets one address for health and metrics. As in the other plugins, other machines can reach it: the kubelet
     /// probes the pod's address.
-    fn admin(&mut self, given: &[Given]) -> Result<(), Failure> {
+    fn set_admin(&mut self, given: &[Given]) -> Result<(), CompatError> {
         let port = |wanted: Meaning| {
             let Some(one) = given.iter().rev().find(|one| one.meaning == wanted) else { return Ok(None) };
-            one.value.parse::<u16>().map(Some).map_err(|_| {
-                Failure::message(Exit::Usage, format!("{}={} is not a port", one.spelling, one.value))
-            })
+            one.value
+                .parse::<u16>()
+                .map(Some)
+                .map_err(|_| CompatError::Port { flag: one.spelling.clone(), value: one.value.clone() })
         };
         let (health, metrics) = (port(Meaning::HealthPort)?, port(Meaning::MetricsPort)?);
         let port = match (health.filter(|port| *port > 0), metrics.filter(|port| *port > 0)) {
@@ -227,16 +234,14 @@ impl Foreign {
             (None, Some(metrics)) => metrics,
             (Some(health), _) => {
                 if metrics.is_some_and(|metrics| metrics != health) {
-                    let message =
-                        format!("/metrics is served on the health port, {health}, like everything else");
-                    self.warnings.push(message);
+                    self.warnings.push(format!("/metrics is served on the health port, {health}"));
                 }
                 health
             }
         };
-        // Both families, as Go's `:port`; where the kernel has no IPv6, the one that there is.
-        let every = if Path::new("/proc/net/if_inet6").exists() { "[::]" } else { "0.0.0.0" };
-        self.set("server.admin", &format!("{every}:{port}"));
+        // IPv4 and IPv6, as Go's `:port`; only IPv4 where the kernel has no IPv6.
+        let any = if Path::new("/proc/net/if_inet6").exists() { "[::]" } else { "0.0.0.0" };
+        self.set("server.admin", &format!("{any}:{port}"));
         self.set("server.insecure_admin_beyond_loopback", "true");
         self.warnings.push(format!(
             "health and metrics are served on every address of this machine, port {port}, without TLS, for the \
@@ -256,16 +261,16 @@ fn is_of(of: Of, method: Option<&str>) -> bool {
     }
 }
 
-/// A switch as Go's flag package reads it.
-fn is_true(spelling: &str, value: &str) -> Result<bool, Failure> {
+/// A switch as Go's package `flag` reads it.
+fn is_true(spelling: &str, value: &str) -> Result<bool, CompatError> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(Failure::message(Exit::Usage, format!("{spelling}={value} is neither true nor false"))),
+        _ => Err(CompatError::Switch { flag: spelling.to_owned(), value: value.to_owned() }),
     }
 }
 
-/// zap's level, by name or by number (its higher numbers are more detailed), as ours.
+/// Our level of the log for zap's, by its name or by its number. Higher numbers are more detailed.
 fn level(zap: &str) -> &str {
     match zap {
         "warn" => "warn",

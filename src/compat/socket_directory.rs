@@ -1,15 +1,16 @@
 //! The directory of a sidecar's socket: a pod's emptyDir, which every user may write to (mode 0777).
 //!
-//! The agent refuses to bind where others can replace its socket, and in a pod nobody is there to mend it.
+//! The agent refuses a directory where others can replace its socket, and in a pod nobody can change the mode.
 
 use std::fs::{Permissions, metadata, set_permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Sets the sticky bit on the socket's directory when it is open to every user and ours; says so.
+/// Sets the sticky bit on the socket's directory, when it belongs to the agent and every user may write to it.
+/// Returns a message about the change; `None` when nothing was changed.
 ///
-/// Others still make files of their own in it. A directory that is not ours is left as it is.
-pub(crate) fn close(socket: &Path) -> Option<String> {
+/// Others can still create files of their own in the directory.
+pub(crate) fn protect(socket: &Path) -> Option<String> {
     let directory = socket.parent()?;
     let found = metadata(directory).ok()?;
     let open = found.mode() & 0o002 != 0 && found.mode() & 0o1000 == 0;
@@ -19,7 +20,7 @@ pub(crate) fn close(socket: &Path) -> Option<String> {
     set_permissions(directory, Permissions::from_mode(found.mode() & 0o7777 | 0o1000)).ok()?;
     let shown = directory.display();
     Some(format!(
-        "every user could replace files in {shown}, and so the socket; it has the sticky bit now, and only a file's owner can"
+        "every user could replace files in {shown}, and so the socket; the directory has the sticky bit now, so only a file's owner can"
     ))
 }
 
@@ -33,12 +34,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mode = |bits| {
             set_permissions(&directory, Permissions::from_mode(bits)).unwrap();
-            let told = close(&directory.path().join("kms.sock"));
-            (told.is_some(), metadata(&directory).unwrap().mode() & 0o7777)
+            let message = protect(&directory.path().join("kms.sock"));
+            (message.is_some(), metadata(&directory).unwrap().mode() & 0o7777)
         };
         assert_eq!(mode(0o777), (true, 0o1777));
         assert_eq!(mode(0o1777), (false, 0o1777));
         assert_eq!(mode(0o755), (false, 0o755));
-        assert_eq!(close(Path::new("/nonexistent/kms.sock")), None);
+        assert_eq!(protect(Path::new("/nonexistent/kms.sock")), None);
     }
 }

@@ -1,11 +1,11 @@
-//! The flags of two other Transit plugins, and what each means here.
+//! The flags of two other Transit plugins, and the meaning of each here.
 //!
-//! docs/flags.md shows the same table; a test holds the two together.
+//! docs/flags.md shows the same table; a test compares the two.
 
-/// The prefixes of those plugins' variables: the flag's name in capitals follows.
+/// The prefixes of the other plugins' variables. The flag's name in capitals follows.
 pub(super) const PREFIXES: [&str; 2] = ["VAULT_KMS_", "VAULT_KUBE_KMS_"];
 
-/// A login method, for flags that belong to one.
+/// The login method that a flag belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
     Any,
@@ -18,25 +18,25 @@ pub(super) enum Of {
 /// What a flag is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// It sets this key of ours, where the login is of that method.
+    /// It sets this key of ours, when the login uses that method.
     Key(&'static str, Of),
-    /// It switches this key of ours to `true`.
+    /// It sets this key of ours to `true`.
     Switch(&'static str),
-    /// A secret itself: it is put where this key of ours can name it.
+    /// A secret. It is written to a file, and this key of ours names the file.
     Secret(&'static str),
     /// The mount and the key in one path: `<mount>/keys/<key>`.
     KeyPath,
-    /// The level of the log, in zap's words.
+    /// The level of the log, as the library zap names it.
     LogLevel,
-    /// A switch for the log level `debug`.
+    /// A switch that sets the log level `debug`.
     DebugLevel,
     /// The port of the health endpoints.
     HealthPort,
-    /// The port of the metrics; 0 is off.
+    /// The port of the metrics; 0 turns them off.
     MetricsPort,
-    /// It has no meaning here, and this is why.
+    /// It has no effect here, for this reason.
     Obsolete(&'static str),
-    /// The same, without a value.
+    /// The same, for a switch.
     ObsoleteSwitch(&'static str),
 }
 
@@ -44,10 +44,10 @@ use Meaning::{
     DebugLevel, HealthPort, Key, KeyPath, LogLevel, MetricsPort, Obsolete, ObsoleteSwitch, Secret, Switch,
 };
 
-const RENEWAL: &str = "a token is renewed by its own lease, and replaced before it ends";
+const RENEWAL: &str = "the token's lease decides when the agent renews it";
 
-/// The flags of the static pod of OpenShift's guide and the rest of that plugin's (vault-kubernetes-kms),
-/// without their dashes. The sidecar's plugin has some of them, too.
+/// The flags of vault-kubernetes-kms, which the static pod of OpenShift's guide runs, without their dashes.
+/// vault-kube-kms has some of them, too.
 #[rustfmt::skip]
 const POD: &[(&str, Meaning)] = &[
     ("socket",                   Key("server.socket", Of::Any)),
@@ -73,20 +73,20 @@ const POD: &[(&str, Meaning)] = &[
     ("jwt-token-path",           Key("vault.auth.jwt_file", Of::Jwt)),
     ("health-port",              HealthPort),
     ("debug",                    DebugLevel),
-    ("force-socket-overwrite",   ObsoleteSwitch("a stale socket is always replaced, and a live one never")),
+    ("force-socket-overwrite",   ObsoleteSwitch("the agent always replaces a stale socket, and never a socket in use")),
     ("token-refresh-interval",   Obsolete(RENEWAL)),
     ("token-renewal",            Obsolete(RENEWAL)),
-    ("disable-v1",               ObsoleteSwitch("there is no KMS v1 here")),
-    ("disable-v2",               ObsoleteSwitch("KMS v2 is all that there is")),
+    ("disable-v1",               ObsoleteSwitch("kms-plugin has no KMS v1")),
+    ("disable-v2",               ObsoleteSwitch("kms-plugin has only KMS v2")),
 ];
 
-/// The flags that only the sidecar of OpenShift's operator has (vault-kube-kms).
+/// The flags that only vault-kube-kms has, the sidecar of OpenShift's operator.
 #[rustfmt::skip]
 const SIDECAR: &[(&str, Meaning)] = &[
     ("listen-address",           Key("server.socket", Of::Any)),
     ("vault-key-path",           KeyPath),
     ("vault-auth-namespace",     Key("vault.auth_namespace", Of::Any)),
-    ("vault-connection-timeout", Obsolete("the time for a call comes from the caller's deadline; server.call_timeout bounds it")),
+    ("vault-connection-timeout", Obsolete("the caller's deadline limits each call, and so does server.call_timeout")),
     ("approle-secret-id-path",   Key("vault.auth.secret_id_file", Of::AppRole)),
     ("auth-mount",               Key("vault.auth.mount", Of::Any)),
     ("tls-ca-file",              Key("vault.ca_file", Of::Any)),
@@ -96,12 +96,12 @@ const SIDECAR: &[(&str, Meaning)] = &[
     ("zap-log-level",            LogLevel),
 ];
 
-/// Every flag.
 fn all() -> impl Iterator<Item = &'static (&'static str, Meaning)> {
     POD.iter().chain(SIDECAR)
 }
 
-/// What the plugin assumes whose flag or variable `spellings` are; it is the sidecar's as soon as one is.
+/// The defaults of the plugin whose flags or variables are given: of the sidecar, when one of them is only the
+/// sidecar's.
 pub(super) fn defaults<'a>(
     mut spellings: impl Iterator<Item = &'a str>,
 ) -> &'static [(&'static str, &'static str)] {
@@ -116,13 +116,13 @@ pub(super) fn defaults<'a>(
 }
 
 impl Meaning {
-    /// Whether the flag stands for `true` when no value is given.
+    /// Whether the flag means `true` when it has no value.
     pub(super) fn is_switch(self) -> bool {
         matches!(self, DebugLevel | Switch(_) | ObsoleteSwitch(_))
     }
 }
 
-/// The meaning of a variable that is not called like its flag.
+/// The meaning of a variable that does not have its flag's name.
 pub(super) fn of_its_own_name(variable: &str) -> Option<Meaning> {
     match variable {
         "VAULT_KMS_VAULT_ADDR" => find("vault-address"),
@@ -131,14 +131,14 @@ pub(super) fn of_its_own_name(variable: &str) -> Option<Meaning> {
     }
 }
 
-/// The flag that is most like `name`, when one is near enough to be meant.
+/// The flag that is most like `name`; `None` when none is similar.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let near = |(known, _): &(&'static str, Meaning)| (strsim::jaro_winkler(name, known), *known);
     let best = all().map(near).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.9).then_some(best.1)
 }
 
-/// What a flag of this name means.
+/// The meaning of the flag with this name.
 pub(super) fn find(name: &str) -> Option<Meaning> {
     all().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning)
 }

@@ -1,4 +1,4 @@
-//! `[vault.auth]` as written: which login, and where its credentials are.
+//! `[vault.auth]` as written: the login method and the sources of its credentials.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,6 @@ use super::secret::{RoleId, SecretSource};
 use super::validate::Validator;
 use super::vault::{Auth, Method};
 
-/// The table as written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawAuth {
@@ -67,7 +66,7 @@ impl RawAuth {
             "userpass" => {
                 let password = self.secret(check, &key("password_file"), self.password_file.as_deref());
                 let Some(username) = self.username.clone().filter(|name| plain_segment(name)) else {
-                    check.problem(&key("username"), "userpass needs a user name without slashes or spaces");
+                    check.problem(&key("username"), "userpass needs a user name, without slashes and spaces");
                     return None;
                 };
                 Method::Userpass { username, password: password? }
@@ -118,13 +117,17 @@ impl RawAuth {
                 None
             }
             (None, None) => {
-                check.problem(key, "is missing; or name a systemd credential with `credential`");
+                check.problem(
+                    key,
+                    "is missing; set it, or name a systemd credential with vault.auth.credential",
+                );
                 None
             }
         }
     }
 
-    /// A service account's token is made world-readable by the kubelet, and short-lived.
+    /// The source of a JWT. It may be readable for everybody: the kubelet writes service account tokens so, and they
+    /// are valid for a short time.
     fn jwt(&self, check: &mut Validator<'_>, key: &str, default: Option<&Path>) -> Option<SecretSource> {
         let file = self.jwt_file.as_deref().or(default.filter(|_| self.credential.is_none()));
         let relaxed = Self { allow_world_readable: true, ..self.clone() };

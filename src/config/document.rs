@@ -1,9 +1,8 @@
-//! One configuration file: its keys and types checked against the schema, each mistake with its line.
+//! Reads one configuration file, and checks its keys and types against the schema. Each mistake has its line.
 //!
-//! Must not know other files, nor which value wins.
+//! Must not know the other files.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::path::Path;
 
 use figment::value::{Dict, Value};
@@ -11,28 +10,21 @@ use toml::de::{DeTable, DeValue};
 
 use super::raw::Problem;
 use super::schema::{self, Kind};
+use crate::files;
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads a file; `None` when it has problems, which are told.
+/// Reads a file. `None` when it has problems: they are then in `problems`.
 pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
     let place = path.display().to_string();
-    let mut text = String::new();
-    let opened = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
-    if let Err(error) = opened {
-        let message = match error.kind() {
-            std::io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
-            _ => format!("the file cannot be read: {error}; check that it exists and its owner and mode"),
-        };
-        problems.push(Problem::new(place, message));
-        return None;
-    }
-    if text.len() as u64 > MAX_FILE {
-        problems
-            .push(Problem::new(place, "the file is larger than 1 MiB; it is no configuration of this agent"));
-        return None;
-    }
+    let text = match files::read_text(path, MAX_FILE) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.push(Problem::new(place, unreadable(&error)));
+            return None;
+        }
+    };
     match DeTable::parse(&text) {
         Ok(table) => {
             let before = problems.len();
@@ -49,6 +41,17 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
     }
 }
 
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
+        io::ErrorKind::FileTooLarge => {
+            "the file is larger than 1 MiB, so it is no configuration of this agent".to_owned()
+        }
+        io::ErrorKind::InvalidInput => format!("the file cannot be read: {error}"),
+        _ => format!("the file cannot be read: {error}; check that it exists, its owner and its mode"),
+    }
+}
+
 fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
@@ -61,28 +64,30 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// `prefix` is the path in the schema, `shown` the path as the reader wrote it.
+    /// `prefix` is the table's path in the schema, and `shown` its path in the file.
     fn table(&mut self, prefix: &str, shown: &str, table: &DeTable<'_>) {
         let join = |a: &str, b: &str| if a.is_empty() { b.to_owned() } else { format!("{a}.{b}") };
         for (name, value) in table {
             let known = join(prefix, name.get_ref());
-            let told = join(shown, name.get_ref());
+            let written = join(shown, name.get_ref());
             let line = line_of(self.text, name.span().start);
             let place = format!("{}:{line}", self.path.display());
             if let Some(key) = schema::find(&known) {
                 if !fits(key.kind, value.get_ref()) {
-                    let message = format!("{told} must be {}", key.kind.expected());
+                    let message = format!("{written} must be {}", key.kind.expected());
                     self.problems.push(Problem::new(place, message));
                 }
             } else if known == schema::DECRYPT_ONLY {
                 self.decrypt_only(&place, value.get_ref());
             } else if schema::is_table(&known) {
                 match value.get_ref() {
-                    DeValue::Table(inner) => self.table(&known, &told, inner),
-                    _ => self.problems.push(Problem::new(place, format!("{told} must be a table: [{told}]"))),
+                    DeValue::Table(inner) => self.table(&known, &written, inner),
+                    _ => self
+                        .problems
+                        .push(Problem::new(place, format!("{written} must be a table: [{written}]"))),
                 }
             } else {
-                self.problems.push(Problem::new(place, unknown_key(&told, &known)));
+                self.problems.push(Problem::new(place, unknown_key(&written, &known)));
             }
         }
     }
@@ -106,7 +111,7 @@ impl Checker<'_> {
                     ("vault", DeValue::Table(inner)) => self.table("vault", "decrypt_only.vault", inner),
                     (other, _) => self.problems.push(Problem::new(
                         place,
-                        format!("decrypt_only.{other} is not known or not of the right type; an entry has `name = \"…\"` and a table [decrypt_only.vault]"),
+                        format!("decrypt_only.{other} is unknown or has the wrong type; an entry has `name = \"…\"` and a table [decrypt_only.vault]"),
                     )),
                 }
             }
@@ -114,10 +119,10 @@ impl Checker<'_> {
     }
 }
 
-fn unknown_key(told: &str, known: &str) -> String {
-    match schema::nearest(known) {
-        Some(near) => format!("unknown key {told}; did you mean {near}?"),
-        None => format!("unknown key {told}; `kms-plugin config --keys` lists the known ones"),
+fn unknown_key(written: &str, path: &str) -> String {
+    match schema::nearest(path) {
+        Some(near) => format!("unknown key {written}; did you mean {near}?"),
+        None => format!("unknown key {written}; `kms-plugin config --keys` lists all keys"),
     }
 }
 
@@ -152,7 +157,52 @@ fn convert(value: &DeValue<'_>) -> Value {
             Value::from(items.iter().map(|item| convert(item.get_ref())).collect::<Vec<_>>())
         }
         DeValue::Table(table) => Value::from(convert_table(table)),
-        // No key has these types: the checker has refused them.
+        // No key has these types, and the checker has refused them.
         DeValue::Float(_) | DeValue::Datetime(_) => Value::from(String::new()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn problem(path: &Path) -> String {
+        let mut problems = Vec::new();
+        assert!(read(path, &mut problems).is_none());
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems.remove(0).message
+    }
+
+    #[test]
+    fn what_is_no_text_file_of_a_configuration_s_size_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(problem(&path), "the file cannot be read: it is not a regular file");
+        std::fs::remove_file(&path).unwrap();
+        assert!(problem(&path).contains("check that it exists"));
+        std::fs::write(&path, [0xff]).unwrap();
+        assert_eq!(problem(&path), "the file is not UTF-8 text");
+        std::fs::write(&path, vec![b'#'; 1024 * 1024 + 1]).unwrap();
+        assert!(problem(&path).contains("larger than 1 MiB"));
+    }
+
+    #[test]
+    fn a_misspelt_key_or_table_gets_a_suggestion() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        for (text, suggestion) in [
+            ("[local_kek]\nenabledd = true\n", "local_kek.enabled?"),
+            ("[local_kek]\nmaxoffline = \"1h\"\n", "local_kek.max_offline?"),
+            ("[local_kekk]\nenabled = true\n", "local_kek?"),
+            ("[localkek]\n", "local_kek?"),
+            ("[vault.trnsit]\n", "vault.transit?"),
+            ("[[decrypt_onyl]]\n", "decrypt_only?"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let problem = problem(&path);
+            assert!(problem.ends_with(&format!("did you mean {suggestion}")), "{text}: {problem}");
+        }
     }
 }

@@ -1,11 +1,10 @@
-//! Settings that have no effect: those of a login method that is not the chosen one, and those of local KEKs while
-//! they are off.
+//! Settings without an effect: those of another login method, and those of local KEKs while they are off.
 //!
-//! They are accepted, since a fragment may be shared by nodes that differ; a check tells of them.
+//! The agent accepts them, because different nodes may share a file. `kms-plugin check` warns about them.
 
 use super::raw::{Merged, Problem};
 
-/// The settings that each method reads, beside those that all of them do.
+/// The settings that each method reads. `method` and `mount`, which every method reads, are not among them.
 const OF_METHOD: [(&str, &[&str]); 6] = [
     ("token", &["token_file", "credential", "allow_world_readable"]),
     (
@@ -25,29 +24,27 @@ const OF_METHOD: [(&str, &[&str]); 6] = [
     ("kubernetes", &["role", "jwt_file", "credential"]),
 ];
 
-/// The settings of `[local_kek]` beside the switch.
+/// The settings of `[local_kek]` that have no effect while `enabled` is false.
 const OF_LOCAL_KEK: [&str; 3] = ["local_kek.max_offline", "local_kek.max_age", "local_kek.max_uses"];
 
 /// A setting without effect.
 #[derive(Debug)]
 pub(crate) struct Ineffective {
-    /// Which one, and where it stands.
     pub problem: Problem,
-    /// What to do about it.
     pub remedy: &'static str,
 }
 
-/// Each setting that has no effect beside the others, with its place.
+/// Each setting without an effect, with its origin.
 pub(crate) fn ineffective(merged: &Merged) -> Vec<Ineffective> {
-    let mut told = of_other_methods(merged);
+    let mut found = of_other_methods(merged);
     let is_on = merged.value("local_kek.enabled").and_then(|value| value.to_bool()) == Some(true);
     for key in OF_LOCAL_KEK.iter().filter(|key| !is_on && merged.value(key).is_some()) {
-        told.push(Ineffective {
+        found.push(Ineffective {
             problem: Problem::of_key(merged, key, "has no effect while local_kek.enabled is false".into()),
-            remedy: "take it out, or turn local KEKs on with local_kek.enabled = true",
+            remedy: "remove it, or turn local KEKs on with local_kek.enabled = true",
         });
     }
-    told
+    found
 }
 
 /// Each setting of `[vault.auth]` that the chosen method does not read.
@@ -66,7 +63,7 @@ fn of_other_methods(merged: &Merged) -> Vec<Ineffective> {
         .filter(|key| merged.value(key).is_some())
         .map(|key| Ineffective {
             problem: Problem::of_key(merged, &key, format!("has no effect with method {method}")),
-            remedy: "take it out, or choose the method that reads it with vault.auth.method",
+            remedy: "remove it, or set vault.auth.method to the method that reads it",
         })
         .collect()
 }
@@ -90,18 +87,18 @@ mod tests {
     }
 
     #[test]
-    fn what_another_method_reads_is_told() {
+    fn a_setting_of_another_method_is_found() {
         let flag = |key: &str, value: &str| (format!("vault.auth.{key}"), value.to_owned());
         let flags = vec![flag("method", "token"), flag("token_file", "/t"), flag("password_file", "/p")];
         let merged = Merged::load(&Sources { flags, ..Sources::default() }).unwrap();
-        let told = ineffective(&merged);
-        assert_eq!(told.len(), 1);
-        let message = &told[0].problem.message;
-        assert!(message.contains("password_file: has no effect with method token"), "{told:?}");
+        let found = ineffective(&merged);
+        assert_eq!(found.len(), 1);
+        let message = &found[0].problem.message;
+        assert!(message.contains("password_file: has no effect with method token"), "{found:?}");
     }
 
     #[test]
-    fn local_keks_that_are_off_have_no_bounds() {
+    fn limits_of_local_keks_have_no_effect_while_they_are_off() {
         let flag = |key: &str, value: &str| (format!("local_kek.{key}"), value.to_owned());
         for (enabled, expected) in [("false", 1), ("true", 0)] {
             let flags = vec![flag("enabled", enabled), flag("max_age", "1h")];

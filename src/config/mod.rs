@@ -1,8 +1,10 @@
-//! Configuration: `document` reads a file, `raw` merges what was written, `settings` is what the agent works with.
+//! Configuration: `schema` lists the keys, `document` reads a file, `raw` merges the layers, `settings` has the
+//! validated values that the agent works with.
 //!
-//! The only place that reads configuration. Must not know what the settings are used for.
+//! The only place that reads configuration. Must not know what the settings are for.
 
 mod auth;
+pub(crate) mod defaults;
 mod document;
 pub(crate) mod ineffective;
 pub(crate) mod local_kek;
@@ -17,8 +19,8 @@ mod validate;
 pub(crate) mod vault;
 
 pub(crate) use raw::{Merged, Sources};
-pub(crate) use server::DEFAULT_RUNTIME_DIR;
+pub(crate) use schema::DEFAULT_RUNTIME_DIR;
 pub(crate) use settings::Settings;
 
-/// The main configuration file, where no other is named.
+/// The main configuration file, unless another one is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/kms-plugin/config.toml";

@@ -1,11 +1,11 @@
-//! Names and paths as Vault and certificates know them.
+//! Rules for names and paths in Vault and in certificates.
 
-/// Strips white space and slashes at the ends: `/admin/` is `admin`.
+/// A path without white space and slashes at its ends: `/admin/` becomes `admin`.
 pub(super) fn normalise(path: &str) -> String {
     path.trim().trim_matches('/').to_owned()
 }
 
-/// A name that TLS can ask for and verify; an IP address is in the address already.
+/// Whether TLS can request and verify this name. An IP address is not a name.
 pub(super) fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
@@ -13,14 +13,14 @@ pub(super) fn is_host_name(text: &str) -> bool {
     text.split('.').all(label) && text.parse::<std::net::IpAddr>().is_err()
 }
 
-/// One part of a path, without anything that a URL would read otherwise.
+/// Whether `text` is one part of a path, without characters that have a meaning in a URL.
 pub(super) fn plain_segment(text: &str) -> bool {
     !text.is_empty()
         && !text.chars().all(|c| c == '.')
         && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | '+'))
 }
 
-/// Such parts, joined by slashes.
+/// Whether `text` consists of such parts, joined by slashes.
 pub(super) fn plain_path(text: &str) -> bool {
     text.split('/').all(plain_segment)
 }

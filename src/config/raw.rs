@@ -1,7 +1,7 @@
 //! The configuration as written: files, then environment, then flags, merged by figment.
 //!
-//! Knows the schema and where each value came from, not what the values mean. Every mistake in a file
-//! is told with its file and line; all of them at once, so that one edit mends them.
+//! Knows the schema and the origin of each value. Must not know what the values are for. Reports every mistake with
+//! its file and line, and all of them at once, so that one edit can correct them all.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::document;
 use super::schema::{self, Key, Kind};
 
-/// What is wrong with the configuration: every problem that was found.
+/// Every problem that was found in a configuration, a line each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct ConfigError {
     /// The problems, in the order of the files.
@@ -31,7 +31,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// One problem: where, and what to do.
+/// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     /// `file:line`, a variable, a flag, or the key.
@@ -41,7 +41,6 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// A problem at `place`.
     pub(crate) fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place: place.into(), message: message.into() }
     }
@@ -50,11 +49,11 @@ impl Problem {
 /// Where to look for configuration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
-    /// The main file. A missing one is an error only when `required`.
+    /// The main file. It may be missing unless `required`.
     pub file: Option<PathBuf>,
     /// Whether the administrator named the file.
     pub required: bool,
-    /// Defaults other than ours, by key path: below the files.
+    /// Another plugin's defaults by key path. Files override them.
     pub defaults: Vec<(String, String)>,
     /// Variables of the environment, by name.
     pub environment: Vec<(String, String)>,
@@ -62,7 +61,7 @@ pub(crate) struct Sources {
     pub flags: Vec<(String, String)>,
 }
 
-/// One layer with its origin, for figment.
+/// One layer of values with their origin, for figment.
 struct Layer {
     name: String,
     dict: Dict,
@@ -102,7 +101,11 @@ impl Merged {
         for (variable, text) in &sources.environment {
             match schema::KEYS.iter().find(|key| key.variable() == *variable) {
                 Some(key) => add_text(&mut figment, key, text, variable.clone(), &mut problems),
-                None => problems.push(Problem::new(variable, unknown_variable(variable))),
+                None => {
+                    let nearest = schema::nearest_variable(variable);
+                    problems
+                        .push(Problem::new(variable, format!("unknown variable; did you mean {nearest}?")));
+                }
             }
         }
         for (path, text) in &sources.flags {
@@ -128,12 +131,12 @@ impl Merged {
         })
     }
 
-    /// The value at a key's path, where one was given.
+    /// The value at a key's path; `None` when nobody set one.
     pub(crate) fn value(&self, path: &str) -> Option<Value> {
         self.figment.find_value(path).ok()
     }
 
-    /// Where the value at `path` came from: a file's path, a variable, a flag; `None` for a default.
+    /// The origin of the value at `path`: a file's path, a variable or a flag; `None` when nobody set one.
     pub(crate) fn origin(&self, path: &str) -> Option<String> {
         self.figment.find_metadata(path).map(|metadata| metadata.name.to_string())
     }
@@ -163,19 +166,6 @@ fn files(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
         )),
     }
     files
-}
-
-fn unknown_variable(variable: &str) -> String {
-    let path = variable.trim_start_matches("KMS_PLUGIN_").to_lowercase();
-    let nearest = schema::KEYS
-        .iter()
-        .max_by(|a, b| {
-            let near = |key: &Key| strsim::jaro_winkler(&path, &key.path.replace('.', "_"));
-            near(a).total_cmp(&near(b))
-        })
-        .map(Key::variable)
-        .unwrap_or_default();
-    format!("unknown variable; did you mean {nearest}?")
 }
 
 fn add_text(figment: &mut Figment, key: &Key, text: &str, origin: String, problems: &mut Vec<Problem>) {

@@ -1,7 +1,7 @@
-//! Every key of the configuration, once: its path, type, help text, and so its flag and variable.
+//! Every key of the configuration: its path, type, default and help text. Its flag and variable follow from the path.
 //!
-//! The file checker, the environment, the flags, the man page and the nearest-name hint all read this
-//! table. Must not know values or their meaning.
+//! The check of files, the environment, the flags, the settings' defaults, the man page and the suggestion for a
+//! misspelt key all use this table. Must not know what the values are for.
 
 /// The type of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,17 @@ impl Kind {
     }
 }
 
+/// The value of a key that nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// There is none.
+    None,
+    /// This value, as a flag would give it. The settings take their defaults from it.
+    Value(&'static str),
+    /// A value that depends on something else: this text describes it.
+    Described(&'static str),
+}
+
 /// One key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -41,8 +52,8 @@ pub struct Key {
     pub path: &'static str,
     /// The type of its value.
     pub kind: Kind,
-    /// The default as shown to people; empty when there is none.
-    pub default: &'static str,
+    /// Its value when nobody sets it.
+    pub default: DefaultValue,
     /// One line of help.
     pub help: &'static str,
 }
@@ -50,121 +61,143 @@ pub struct Key {
 impl Key {
     /// The environment variable: `KMS_PLUGIN_VAULT_TRANSIT_KEY`.
     pub fn variable(&self) -> String {
-        format!("KMS_PLUGIN_{}", self.path.replace('.', "_").to_uppercase())
+        format!("{VARIABLE_PREFIX}{}", self.path.replace('.', "_").to_uppercase())
     }
 
     /// The flag without its dashes: `vault-transit-key`.
     pub fn flag(&self) -> String {
         self.path.replace(['.', '_'], "-")
     }
+
+    /// The table that holds the key, and the key's name in it: `vault.transit` and `mount`.
+    pub fn table_and_name(&self) -> (&'static str, &'static str) {
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
+    }
+
+    /// The default, to show it; `None` when there is none.
+    pub fn shown_default(&self) -> Option<&'static str> {
+        match self.default {
+            DefaultValue::None => None,
+            DefaultValue::Value(text) | DefaultValue::Described(text) => Some(text),
+        }
+    }
 }
 
-const fn key(path: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+/// The prefix of each variable.
+pub(crate) const VARIABLE_PREFIX: &str = "KMS_PLUGIN_";
+
+/// Directory of the admin socket and of the saved key identity: the default of `server.runtime_dir`. Commands look
+/// there for an agent when they cannot read its configuration.
+pub(crate) const DEFAULT_RUNTIME_DIR: &str = "/run/kms-plugin";
+
+const fn key(path: &'static str, kind: Kind, default: DefaultValue, help: &'static str) -> Key {
     Key { path, kind, default, help }
 }
+
+use DefaultValue::{Described, None as Unset, Value};
 
 /// Every key that is not inside a list of tables.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    key("server.socket", Kind::Text, "/run/kmsplugin/kms.sock",
-        "Unix socket that kube-apiserver connects to; `unix://` is accepted in front"),
-    key("server.admin", Kind::Text, "127.0.0.1:8690",
+    key("server.socket", Kind::Text, Value("/run/kmsplugin/kms.sock"),
+        "Unix socket that kube-apiserver connects to; it may begin with `unix://`"),
+    key("server.admin", Kind::Text, Value("127.0.0.1:8690"),
         "Address of /healthz, /livez, /readyz, /metrics and /status; empty turns it off"),
-    key("server.insecure_admin_beyond_loopback", Kind::Boolean, "false",
-        "Let server.admin listen on an address that other machines reach, without TLS"),
-    key("server.runtime_dir", Kind::Text, "/run/kms-plugin",
+    key("server.insecure_admin_beyond_loopback", Kind::Boolean, Value("false"),
+        "Let server.admin listen on an address that other machines can reach; it has no TLS"),
+    key("server.runtime_dir", Kind::Text, Value(DEFAULT_RUNTIME_DIR),
         "Directory of the admin socket and of the saved key identity; $RUNTIME_DIRECTORY when set"),
-    key("server.state_dir", Kind::Text, "/var/lib/kms-plugin",
-        "Directory of the list of wrapped keys, with local KEKs; $STATE_DIRECTORY when set"),
-    key("server.allowed_uids", Kind::IntegerList, "0 and the agent's own",
-        "User ids whose processes may call the socket"),
-    key("server.max_in_flight", Kind::Integer, "256",
-        "Encrypt and Decrypt calls under way at once; one more is refused, not queued"),
-    key("server.call_timeout", Kind::Duration, "10s",
-        "Longest time for one call; a shorter deadline of the caller wins"),
-    key("server.drain_timeout", Kind::Duration, "10s",
-        "How long a stop waits for calls under way"),
-    key("vault.addresses", Kind::TextList, "",
+    key("server.state_dir", Kind::Text, Value("/var/lib/kms-plugin"),
+        "Directory of the list of wrapped local KEKs; $STATE_DIRECTORY when set"),
+    key("server.allowed_uids", Kind::IntegerList, Described("0 and the agent's own"),
+        "User ids that may call the socket"),
+    key("server.max_in_flight", Kind::Integer, Value("256"),
+        "Most Encrypt and Decrypt calls at the same time; the agent refuses further calls, without a queue"),
+    key("server.call_timeout", Kind::Duration, Value("10s"),
+        "Longest time for one call; a shorter deadline of the caller applies instead"),
+    key("server.drain_timeout", Kind::Duration, Value("10s"),
+        "How long a stopping agent waits for unfinished calls"),
+    key("vault.addresses", Kind::TextList, Unset,
         "Addresses of one Vault or OpenBao cluster, tried in this order: https://host:port"),
-    key("vault.namespace", Kind::Text, "",
+    key("vault.namespace", Kind::Text, Unset,
         "Namespace of the Transit mount"),
-    key("vault.auth_namespace", Kind::Text, "vault.namespace",
-        "Namespace of the login, where it differs"),
-    key("vault.ca_file", Kind::Text, "the system's roots",
+    key("vault.auth_namespace", Kind::Text, Described("vault.namespace"),
+        "Namespace of the login, when it is another one"),
+    key("vault.ca_file", Kind::Text, Described("the system's roots"),
         "PEM file of the certificate authorities that sign the servers' certificates"),
-    key("vault.server_name", Kind::Text, "the address's host",
-        "Name to ask for and to verify in the servers' certificates"),
-    key("vault.client_cert_file", Kind::Text, "",
+    key("vault.server_name", Kind::Text, Described("the address's host"),
+        "Name to request (SNI) and to verify in the servers' certificates"),
+    key("vault.client_cert_file", Kind::Text, Unset,
         "PEM file of a client certificate and its chain"),
-    key("vault.client_key_file", Kind::Text, "",
+    key("vault.client_key_file", Kind::Text, Unset,
         "PEM file of the client certificate's private key"),
-    key("vault.insecure_skip_verify", Kind::Boolean, "false",
-        "Accept any server certificate: whoever is in the way then reads every DEK seed"),
-    key("vault.insecure_plain_http", Kind::Boolean, "false",
-        "Accept http:// beyond loopback: whoever is in the way then reads every DEK seed"),
-    key("vault.transit.mount", Kind::Text, "transit",
+    key("vault.insecure_skip_verify", Kind::Boolean, Value("false"),
+        "Accept any server certificate; anyone between the agent and the server can then read every DEK seed"),
+    key("vault.insecure_plain_http", Kind::Boolean, Value("false"),
+        "Accept http:// beyond loopback; anyone between the agent and the server can then read every DEK seed"),
+    key("vault.transit.mount", Kind::Text, Value("transit"),
         "Mount path of the Transit engine"),
-    key("vault.transit.key", Kind::Text, "",
-        "Name of the Transit key; it must exist, it is never created"),
-    key("vault.transit.key_id_epoch", Kind::Integer, "0",
-        "Raise by one to come back to a key that was used before, so that no key_id is used twice"),
-    key("vault.transit.expect_created", Kind::Integer, "",
-        "Creation time of the key's newest version in unix seconds; accepts a replaced key deliberately"),
-    key("vault.transit.accept_foreign_ciphertext", Kind::Boolean, "true",
-        "Decrypt data that another Transit plugin wrote with the same key"),
-    key("vault.auth.method", Kind::Text, "",
+    key("vault.transit.key", Kind::Text, Unset,
+        "Name of the Transit key; it must exist, because the agent never creates it"),
+    key("vault.transit.key_id_epoch", Kind::Integer, Value("0"),
+        "Add one to return to a key that was used before, so that no key_id is used twice"),
+    key("vault.transit.expect_created", Kind::Integer, Unset,
+        "Creation time of the key's newest version in Unix seconds; set it to accept a replaced key"),
+    key("vault.transit.accept_foreign_ciphertext", Kind::Boolean, Value("true"),
+        "Decrypt data that another Transit plugin encrypted with the same key"),
+    key("vault.auth.method", Kind::Text, Unset,
         "token, approle, userpass, cert, jwt or kubernetes"),
-    key("vault.auth.mount", Kind::Text, "the method's name",
+    key("vault.auth.mount", Kind::Text, Described("the method's name"),
         "Mount path of the auth method"),
-    key("vault.auth.token_file", Kind::Text, "",
+    key("vault.auth.token_file", Kind::Text, Unset,
         "token: file that holds the token"),
-    key("vault.auth.role_id", Kind::Text, "",
+    key("vault.auth.role_id", Kind::Text, Unset,
         "approle: the role-id, which is no secret by itself"),
-    key("vault.auth.role_id_file", Kind::Text, "",
+    key("vault.auth.role_id_file", Kind::Text, Unset,
         "approle: file that holds the role-id"),
-    key("vault.auth.secret_id_file", Kind::Text, "",
+    key("vault.auth.secret_id_file", Kind::Text, Unset,
         "approle: file that holds the secret-id"),
-    key("vault.auth.secret_id_wrapped", Kind::Boolean, "false",
-        "approle: the file holds a response-wrapping token of the secret-id, used once"),
-    key("vault.auth.username", Kind::Text, "",
+    key("vault.auth.secret_id_wrapped", Kind::Boolean, Value("false"),
+        "approle: the file holds a response-wrapping token of the secret-id; the agent unwraps it once"),
+    key("vault.auth.username", Kind::Text, Unset,
         "userpass: the user's name"),
-    key("vault.auth.password_file", Kind::Text, "",
+    key("vault.auth.password_file", Kind::Text, Unset,
         "userpass: file that holds the password"),
-    key("vault.auth.role", Kind::Text, "",
+    key("vault.auth.role", Kind::Text, Unset,
         "cert, jwt, kubernetes: the role to log in with"),
-    key("vault.auth.jwt_file", Kind::Text, "kubernetes: the pod's service account token",
+    key("vault.auth.jwt_file", Kind::Text, Described("kubernetes: the pod's service account token"),
         "jwt, kubernetes: file that holds the JWT"),
-    key("vault.auth.credential", Kind::Text, "",
-        "Name of a systemd credential that takes the place of the method's secret file"),
-    key("vault.auth.allow_world_readable", Kind::Boolean, "false",
+    key("vault.auth.credential", Kind::Text, Unset,
+        "Name of the systemd credential to read instead of the method's secret file"),
+    key("vault.auth.allow_world_readable", Kind::Boolean, Value("false"),
         "Accept a secret file that every user of the machine can read"),
-    key("health.outage_grace", Kind::Duration, "1h",
-        "How long Status stays ok while the key service cannot be reached; 0 to unlimited"),
-    key("health.ready_timeout", Kind::Duration, "30s",
-        "How long readiness waits for the first good round trip"),
-    key("health.key_check_interval", Kind::Duration, "60s",
-        "How often the key's versions are read: how late a rotation is seen"),
-    key("health.probe_interval", Kind::Duration, "90s",
-        "How often a round trip is tried in the background"),
-    key("health.sealed", Kind::Text, "outage",
-        "What a sealed Vault is: `outage` (ridden out for the grace) or `denied`"),
-    key("local_kek.enabled", Kind::Boolean, "false",
-        "Wrap with a key of the agent's own, so that API servers can restart while Vault is away"),
-    key("local_kek.max_offline", Kind::Duration, "8h",
-        "How long keys are used, and Status stays ok, without having reached Vault; instead of health.outage_grace"),
-    key("local_kek.max_age", Kind::Duration, "24h",
-        "The age at which a new local KEK is made"),
-    key("local_kek.max_uses", Kind::Integer, "1000000",
-        "How many DEK seeds one local KEK wraps at most"),
-    key("log.level", Kind::Text, "info",
+    key("health.outage_grace", Kind::Duration, Value("1h"),
+        "How long Status stays ok while the agent cannot reach the key service: 0 to unlimited"),
+    key("health.ready_timeout", Kind::Duration, Value("30s"),
+        "How long the start waits for the first successful probe before it reports readiness"),
+    key("health.key_check_interval", Kind::Duration, Value("60s"),
+        "How often the agent reads the key's versions; it notices a rotation at most this late"),
+    key("health.probe_interval", Kind::Duration, Value("90s"),
+        "How often the agent probes: wraps and unwraps random bytes in the background"),
+    key("health.sealed", Kind::Text, Value("outage"),
+        "What a sealed Vault counts as: `outage` (Status stays ok for the grace period) or `denied`"),
+    key("local_kek.enabled", Kind::Boolean, Value("false"),
+        "Wrap DEK seeds with a local KEK, so that API servers can restart while Vault is unreachable"),
+    key("local_kek.max_offline", Kind::Duration, Value("8h"),
+        "How long the agent uses local KEKs, and Status stays ok, without contact to Vault; replaces health.outage_grace"),
+    key("local_kek.max_age", Kind::Duration, Value("24h"),
+        "The age at which the agent makes a new local KEK"),
+    key("local_kek.max_uses", Kind::Integer, Value("1000000"),
+        "The number of wrapped DEK seeds at which the agent makes a new local KEK"),
+    key("log.level", Kind::Text, Value("info"),
         "error, warn, info, debug or trace"),
-    key("log.target", Kind::Text, "auto",
-        "journal, stderr, or auto: the journal when stderr leads there"),
+    key("log.target", Kind::Text, Value("auto"),
+        "journal, stderr, or auto: the journal when stderr is connected to it"),
 ];
 
-/// Keys of a `[[decrypt_only]]` entry beside its `[decrypt_only.vault]` table.
+/// The list of tables whose entries hold a name and a `vault` table.
 pub const DECRYPT_ONLY: &str = "decrypt_only";
-/// The entry's name, for logs.
+/// The key of an entry's name, for logs.
 pub const DECRYPT_ONLY_NAME: &str = "name";
 
 /// The key with this path.
@@ -174,27 +207,40 @@ pub fn find(path: &str) -> Option<&'static Key> {
 
 /// Whether `path` is a table that holds keys.
 pub fn is_table(path: &str) -> bool {
-    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+    tables().any(|table| table == path)
 }
 
-/// The known key that is most like `path`, when one is near enough to be meant.
+/// Each table that holds keys or tables. One may come several times.
+fn tables() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().flat_map(|key| key.path.match_indices('.').filter_map(|(dot, _)| key.path.get(..dot)))
+}
+
+/// The known key or table that is most like `path`; `None` when none is similar.
 pub fn nearest(path: &str) -> Option<&'static str> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-    let tables = ["server", "vault", "vault.transit", "vault.auth", "health", "log", DECRYPT_ONLY];
     let best = KEYS
         .iter()
         .map(|key| key.path)
-        .chain(tables)
+        .chain(tables())
+        .chain([DECRYPT_ONLY])
         .map(|known| {
             let whole = strsim::jaro_winkler(path, known);
-            // A right name in the wrong table counts as near, too; a path that only lacks its first
-            // tables is the nearest of all.
+            // A right name in the wrong table is similar, too. A path that only lacks its first tables is the most
+            // similar.
             let name = strsim::jaro_winkler(&last(path), &last(known)) * 0.99;
-            let tail = known.strip_suffix(path).is_some_and(|head| head.ends_with('.'));
-            (known, if tail { 1.0 } else { whole.max(name) })
+            let lacks_tables = known.strip_suffix(path).is_some_and(|head| head.ends_with('.'));
+            (known, if lacks_tables { 1.0 } else { whole.max(name) })
         })
         .max_by(|a, b| a.1.total_cmp(&b.1))?;
     (best.1 > 0.8).then_some(best.0)
+}
+
+/// The known variable that is most like `variable`.
+pub(crate) fn nearest_variable(variable: &str) -> String {
+    let path = variable.trim_start_matches(VARIABLE_PREFIX).to_lowercase();
+    let similarity = |key: &Key| strsim::jaro_winkler(&path, &key.path.replace('.', "_"));
+    let nearest = KEYS.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+    nearest.map(Key::variable).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -219,6 +265,29 @@ mod tests {
         assert_eq!(nearest("health.outagegrace"), Some("health.outage_grace"));
         assert_eq!(nearest("transit.mount"), Some("vault.transit.mount"));
         assert_eq!(nearest("vualt"), Some("vault"));
+        assert_eq!(nearest("local_kek.max_ofline"), Some("local_kek.max_offline"));
         assert_eq!(nearest("zzzz"), None);
+    }
+
+    #[test]
+    fn every_misspelt_table_gets_a_suggestion() {
+        let mut found: Vec<&str> = tables().collect();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, ["health", "local_kek", "log", "server", "vault", "vault.auth", "vault.transit"]);
+        for table in found.into_iter().chain([DECRYPT_ONLY]) {
+            assert!(table == DECRYPT_ONLY || is_table(table), "{table}");
+            for at in 1..table.len() {
+                let (head, tail) = table.split_at(at);
+                let doubled = format!("{head}{}{tail}", &tail[..1]);
+                assert!(nearest(&doubled).is_some(), "{doubled}");
+                let shortened = format!("{head}{}", &tail[1..]);
+                // Two letters of `log` are not similar to anything.
+                assert!(table == "log" || nearest(&shortened).is_some(), "{shortened}");
+            }
+        }
+        assert_eq!(nearest("local_kekk"), Some("local_kek"));
+        assert_eq!(nearest("localkek"), Some("local_kek"));
+        assert_eq!(nearest("helth"), Some("health"));
     }
 }

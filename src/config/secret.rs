@@ -1,57 +1,49 @@
-//! Where a secret is: a file or a systemd credential. Read anew at each use, never kept.
+//! The source of a secret: a file or a systemd credential. It is read at each use, and not kept.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
+use crate::files;
 use crate::secret::Secret;
 use crate::systemd::credentials;
 
 /// Largest secret that is read, in bytes. A JWT has a few KiB.
-const MAX_SECRET: usize = 64 * 1024;
+const MAX_SECRET: u64 = 64 * 1024;
 
-/// The place of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SecretSource {
-    /// A file.
     File {
-        /// Its path.
         path: PathBuf,
-        /// Whether every user of the machine may be able to read it.
+        /// Whether the file's mode may let every user of the machine read it.
         allow_world_readable: bool,
     },
-    /// A credential that systemd placed in `$CREDENTIALS_DIRECTORY` (systemd.exec(5)).
+    /// The name of a credential that systemd passes in `$CREDENTIALS_DIRECTORY` (systemd.exec(5)).
     Credential(String),
 }
 
-/// A role-id: given literally, since it is no secret, or in a file.
+/// A role-id. It is no secret, so the configuration may hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RoleId {
-    /// In the configuration.
     Literal(String),
-    /// In a file, of any mode.
+    /// A file of any mode.
     File(PathBuf),
 }
 
-/// Why a secret cannot be read. Never holds a part of it.
+/// Why a secret cannot be read. Never holds a part of the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SecretError {
     message: String,
-    /// What to do about it.
     pub remedy: String,
 }
 
 impl SecretSource {
-    /// The file at `path`.
     pub(crate) fn file(path: &Path, allow_world_readable: bool) -> Self {
         Self::File { path: path.to_path_buf(), allow_world_readable }
     }
 
-    /// Reads the secret; white space at its ends does not belong to it.
+    /// Reads the secret, without white space at its ends.
     pub(crate) fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::File { path, allow_world_readable } => read(path, *allow_world_readable),
@@ -78,7 +70,6 @@ impl SecretSource {
 }
 
 impl RoleId {
-    /// Reads the role-id.
     pub(crate) fn read(&self) -> Result<String, SecretError> {
         match self {
             Self::Literal(role_id) => Ok(role_id.clone()),
@@ -86,7 +77,6 @@ impl RoleId {
         }
     }
 
-    /// The file that holds it, if one does.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Literal(_) => None,
@@ -98,38 +88,41 @@ impl RoleId {
 fn read(path: &Path, allow_world_readable: bool) -> Result<Secret, SecretError> {
     let shown = path.display();
     let error = |message: String, remedy: String| SecretError { message, remedy };
-    let cannot = |cause: std::io::Error| {
+    let cannot = |cause: io::Error| {
         let user = nix::unistd::geteuid();
         error(
             format!("the secret file {shown} cannot be read: {cause}"),
             format!("check that it exists and that user {user} may read it: ls -l {shown}"),
         )
     };
-    let file = File::open(path).map_err(cannot)?;
-    let metadata = file.metadata().map_err(cannot)?;
-    if !metadata.is_file() {
-        let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
-        return Err(error(
-            format!("the secret file {shown} is {kind}"),
+    let (file, metadata) = files::open(path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::InvalidInput => error(
+            format!("the secret file {shown} cannot be read: {cause}"),
             "name the file that holds the secret".into(),
-        ));
-    }
+        ),
+        _ => cannot(cause),
+    })?;
     if metadata.mode() & 0o007 != 0 && !allow_world_readable {
         let mode = metadata.mode() & 0o7777;
         return Err(error(
-            format!("the secret file {shown} is open to every user of this machine (mode {mode:04o})"),
-            format!("chmod 0640 {shown}, and treat the secret as known to others"),
+            format!(
+                "every user of this machine can read or change the secret file {shown} (mode {mode:04o})"
+            ),
+            format!("chmod 0640 {shown}, and replace the secret, because others may have read it"),
         ));
     }
-    // One allocation of the full size: growing would leave copies behind that are not zeroized.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_SECRET + 2));
-    file.take(MAX_SECRET as u64 + 1).read_to_string(&mut text).map_err(cannot)?;
-    if text.len() > MAX_SECRET {
-        return Err(error(
+    let read = files::read_open(file, &metadata, MAX_SECRET).and_then(files::into_text);
+    let text = read.map_err(|cause| match cause.kind() {
+        io::ErrorKind::FileTooLarge => error(
             format!("the secret file {shown} has more than {MAX_SECRET} bytes"),
-            "name the file that holds the secret alone".into(),
-        ));
-    }
+            "name a file that holds only the secret".into(),
+        ),
+        io::ErrorKind::InvalidData => error(
+            format!("the secret file {shown} is not UTF-8 text"),
+            "name a file that holds only the secret, as text".into(),
+        ),
+        _ => cannot(cause),
+    })?;
     let secret = text.trim();
     if secret.is_empty() {
         return Err(error(
@@ -140,8 +133,45 @@ fn read(path: &Path, allow_world_readable: bool) -> Result<Secret, SecretError> 
     if secret.chars().any(char::is_control) {
         return Err(error(
             format!("the secret file {shown} holds more than one line, or control characters"),
-            "leave only the secret in it, in one line".into(),
+            "write only the secret into it, in one line".into(),
         ));
     }
     Ok(Secret::new(secret.to_owned()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_the_file_of_a_secret_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let problem = || SecretSource::file(&path, false).read().map(drop).unwrap_err().to_string();
+        let write = |content: &[u8], mode: u32| {
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        assert!(problem().contains("No such file"));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(problem().ends_with("cannot be read: it is not a regular file"), "{}", problem());
+        std::fs::remove_file(&path).unwrap();
+        for (content, mode, part) in [
+            (&b"s3cr3t"[..], 0o644, "every user of this machine"),
+            (&[b'x'; 64 * 1024 + 1], 0o600, "more than 65536 bytes"),
+            (b"s3cr3t\xff", 0o600, "is not UTF-8 text"),
+            (b" \n", 0o600, "is empty"),
+            (b"s3cr3t\nb", 0o600, "more than one line"),
+        ] {
+            write(content, mode);
+            assert!(problem().contains(part) && !problem().contains("s3cr3t"), "{part}: {}", problem());
+        }
+        write(b" s3cr3t\n", 0o640);
+        assert_eq!(SecretSource::file(&path, false).read().unwrap().expose(), "s3cr3t");
+        let error = SecretSource::file(directory.path(), false).read().map(drop).unwrap_err();
+        assert!(error.to_string().ends_with("it is a directory"), "{error}");
+    }
 }

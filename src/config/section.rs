@@ -1,4 +1,4 @@
-//! The `[vault]` section as written, and of each `decrypt_only` entry: inherited, checked, made settings.
+//! `[vault]` and the `vault` table of each `decrypt_only` entry: as written, inherited, and validated into settings.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::auth::RawAuth;
+use super::defaults;
 use super::name::{is_host_name, normalise, plain_path, plain_segment};
 use super::validate::Validator;
 use super::vault::{Tls, Transit, Vault, is_loopback, without_userinfo};
@@ -45,8 +46,9 @@ struct RawTransit {
 }
 
 impl RawVault {
-    /// A `decrypt_only` entry takes from `[vault]` what it does not say itself. Other addresses are
-    /// another cluster: its login and TLS must be said, so that no credential goes astray.
+    /// A `decrypt_only` entry inherits from `[vault]` what it does not set. An entry with addresses of its own is
+    /// another cluster: it inherits nothing and must have a login, so that no credential is sent to the wrong
+    /// cluster.
     pub(super) fn inherit(self, main: &Self, check: &mut Validator<'_>, prefix: &str) -> Option<Self> {
         if self.addresses.is_some() {
             if self.auth.is_none() {
@@ -58,7 +60,7 @@ impl RawVault {
             }
             return Some(self);
         }
-        // A login that is taken over stays in its own namespace, whatever namespace the key is in.
+        // An inherited login stays in its own namespace, also when the key is in another one.
         let main_auth = main.auth_namespace.clone().or_else(|| main.namespace.clone());
         let auth_namespace = match &self.auth {
             None => self.auth_namespace.clone().or(main_auth.clone()),
@@ -108,7 +110,7 @@ impl RawVault {
             _ => {
                 check.problem(
                     &key("client_cert_file"),
-                    "client_cert_file and client_key_file are only of use together",
+                    "client_cert_file needs client_key_file, and the other way round; set both or neither",
                 );
                 None
             }
@@ -139,7 +141,7 @@ impl RawTransit {
             None | Some("") => {
                 check.problem(
                     &key_path,
-                    "the name of the Transit key is missing; it must exist in Vault already",
+                    "the name of the Transit key is missing; the key must exist in Vault",
                 );
                 return None;
             }
@@ -152,7 +154,7 @@ impl RawTransit {
             }
             Some(key) => key.to_owned(),
         };
-        let mount = normalise(self.mount.as_deref().unwrap_or("transit"));
+        let mount = normalise(self.mount.as_deref().unwrap_or(defaults::text("vault.transit.mount")));
         if !plain_path(&mount) {
             check.problem(&format!("{prefix}.transit.mount"), format!("{mount:?} is not a mount path"));
         }
@@ -167,7 +169,9 @@ impl RawTransit {
             key,
             key_id_epoch: u32::try_from(self.key_id_epoch).unwrap_or_default(),
             expect_created: self.expect_created,
-            accept_foreign_ciphertext: self.accept_foreign_ciphertext.unwrap_or(true),
+            accept_foreign_ciphertext: self
+                .accept_foreign_ciphertext
+                .unwrap_or_else(|| defaults::switch("vault.transit.accept_foreign_ciphertext")),
         })
     }
 }
@@ -180,7 +184,7 @@ fn addresses(key: &str, texts: Vec<String>, plain_http: bool, check: &mut Valida
         );
     }
     if texts.len() > MAX_ADDRESSES {
-        check.problem(key, format!("{} addresses are given, at most {MAX_ADDRESSES} are tried", texts.len()));
+        check.problem(key, format!("{} addresses are given; the limit is {MAX_ADDRESSES}", texts.len()));
     }
     let mut urls: Vec<Url> = Vec::new();
     for text in texts {
@@ -208,11 +212,11 @@ fn address(text: &str, plain_http: bool) -> Result<Url, String> {
         return Err("must not hold a user or a password".into());
     }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err("must end after the port; mounts and namespaces have keys of their own".into());
+        return Err("must end after the port; set the mount with vault.transit.mount and the namespace with vault.namespace".into());
     }
     if url.scheme() == "http" && !plain_http && !is_loopback(&url) {
         return Err(
-            "is plain HTTP beyond loopback: anyone in the way would read every DEK seed; use https://".into(),
+            "is plain HTTP beyond loopback: anyone between the agent and the server could read every DEK seed; use https://".into(),
         );
     }
     Ok(url)

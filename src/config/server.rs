@@ -1,4 +1,4 @@
-//! `[server]`: the socket, the admin API and their bounds.
+//! `[server]`: the socket, the admin API and their limits.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,33 +6,28 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::defaults;
 use super::validate::Validator;
 
-/// Where the admin socket and the saved identity are, unless somebody chooses.
-pub(crate) const DEFAULT_RUNTIME_DIR: &str = "/run/kms-plugin";
-/// Where the list of wrapped keys is, unless somebody chooses.
-const DEFAULT_STATE_DIR: &str = "/var/lib/kms-plugin";
-
-/// The socket and its bounds.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Where the KMS socket is: absolute, at most 100 bytes.
+    /// Path of the KMS socket: absolute, at most 100 bytes.
     pub socket: PathBuf,
-    /// Where the admin API listens; `None` is off.
+    /// Address of the admin API; `None` turns it off.
     pub admin: Option<SocketAddr>,
     /// Directory of the admin socket and of the saved identity.
     pub runtime_dir: PathBuf,
-    /// Where that directory may be instead, when nobody chose it and it cannot be made: beside the socket.
+    /// Beside the socket: the agent uses it when nobody set `runtime_dir` and the agent cannot create the default
+    /// one.
     pub runtime_dir_fallback: Option<PathBuf>,
-    /// Directory of the list of wrapped keys. Need not exist: then nothing is remembered.
+    /// Directory of the list of wrapped local KEKs. When it does not exist, the agent saves no list.
     pub state_dir: PathBuf,
-    /// Who may call.
+    /// User ids that may call the socket.
     pub allowed_uids: Vec<u32>,
-    /// Encrypt and Decrypt calls at once.
+    /// Most Encrypt and Decrypt calls at the same time.
     pub max_in_flight: usize,
-    /// Longest time for one call.
     pub call_timeout: Duration,
-    /// How long a stop waits for calls under way.
+    /// How long a stopping agent waits for unfinished calls.
     pub drain_timeout: Duration,
 }
 
@@ -57,15 +52,14 @@ pub(super) fn own_uids() -> Vec<u32> {
 }
 
 pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
-    let admin = raw.admin.unwrap_or_else(|| "127.0.0.1:8690".into());
-    let admin = match admin.as_str() {
+    let admin = match raw.admin.as_deref().unwrap_or(defaults::text("server.admin")) {
         "" => None,
         text => match text.parse::<SocketAddr>() {
             Ok(address) => {
                 if !address.ip().is_loopback() && !raw.insecure_admin_beyond_loopback {
                     check.problem(
                         "server.admin",
-                        format!("{address} is reached by other machines, without TLS; use 127.0.0.1, or set server.insecure_admin_beyond_loopback = true"),
+                        format!("other machines can reach {address}, and the admin API has no TLS; use 127.0.0.1, or set server.insecure_admin_beyond_loopback = true"),
                     );
                 }
                 Some(address)
@@ -80,7 +74,7 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
         },
     };
     if raw.allowed_uids.as_ref().is_some_and(Vec::is_empty) {
-        check.problem("server.allowed_uids", "is empty: nobody could call the socket");
+        check.problem("server.allowed_uids", "is empty, so nobody could call the socket");
     }
     let uids = raw.allowed_uids.map(|uids| {
         uids.into_iter()
@@ -93,40 +87,28 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
             })
             .collect()
     });
-    let socket = check.socket_path(raw.socket.as_deref().unwrap_or("/run/kmsplugin/kms.sock"));
+    let socket = check.socket_path(raw.socket.as_deref().unwrap_or(defaults::text("server.socket")));
     let chosen = raw.runtime_dir.or_else(|| of_systemd("RUNTIME_DIRECTORY"));
     let state_dir = raw.state_dir.or_else(|| of_systemd("STATE_DIRECTORY"));
-    // Named after the socket: while a key is exchanged, two agents share a pod's volume.
+    // Named after the socket: during a change of the key, two agents share a pod's volume.
     let beside = socket.file_name().map(|name| format!(".{}.run", name.to_string_lossy()));
     let runtime_dir_fallback = beside.filter(|_| chosen.is_none()).map(|name| socket.with_file_name(name));
     Server {
         socket,
         admin,
-        runtime_dir: chosen.unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR)),
+        runtime_dir: chosen.unwrap_or_else(|| PathBuf::from(defaults::text("server.runtime_dir"))),
         runtime_dir_fallback,
-        state_dir: state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
+        state_dir: state_dir.unwrap_or_else(|| PathBuf::from(defaults::text("server.state_dir"))),
         allowed_uids: uids.unwrap_or_else(own_uids),
-        max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 256, 1..=4096),
-        call_timeout: check.duration(
-            "server.call_timeout",
-            raw.call_timeout.as_deref(),
-            "10s",
-            "100ms",
-            "5m",
-        ),
-        drain_timeout: check.duration(
-            "server.drain_timeout",
-            raw.drain_timeout.as_deref(),
-            "10s",
-            "0s",
-            "5m",
-        ),
+        max_in_flight: check.count("server.max_in_flight", raw.max_in_flight, 1..=4096),
+        call_timeout: check.duration("server.call_timeout", raw.call_timeout.as_deref(), "100ms", "5m"),
+        drain_timeout: check.duration("server.drain_timeout", raw.drain_timeout.as_deref(), "0s", "5m"),
     }
 }
 
-/// The directory that systemd made for the service, and named in `variable`; of several, joined by colons, the first
-/// (systemd.exec(5)).
+/// The directory that systemd made for the service and named in `variable`. systemd joins several with colons
+/// (systemd.exec(5)); the first one counts.
 fn of_systemd(variable: &str) -> Option<PathBuf> {
-    let given = std::env::var(variable).ok()?;
-    given.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+    let directories = std::env::var(variable).ok()?;
+    directories.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! The settings of the agent, validated and typed.
+//! The settings of the agent: validated and typed.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::defaults;
 use super::local_kek::{Policy, RawLocalKek, policy};
 use super::raw::{ConfigError, Merged, Problem};
 use super::section::RawVault;
@@ -13,20 +14,16 @@ use super::server::{RawServer, Server, own_uids, server};
 use super::validate::Validator;
 use super::vault::Vault;
 
-/// Everything that the agent is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The socket, the admin API, the bounds.
     pub server: Server,
-    /// The key service that wraps.
+    /// The key service that wraps and unwraps.
     pub primary: KeyServiceSettings,
     /// Further key services that only unwrap, by name.
     pub decrypt_only: Vec<(String, KeyServiceSettings)>,
-    /// Health and grace.
     pub health: Health,
-    /// Local KEKs; `None` is off.
+    /// `None` when local KEKs are off.
     pub local_kek: Option<Policy>,
-    /// Logging.
     pub log: Log,
 }
 
@@ -48,7 +45,7 @@ impl KeyServiceSettings {
         }
     }
 
-    /// The creation time that an administrator expects of the newest version.
+    /// The creation time of the newest key version, in Unix seconds, that an administrator expects.
     pub(crate) fn expect_created(&self) -> Option<i64> {
         match self {
             Self::Vault(vault) => vault.transit.expect_created,
@@ -56,7 +53,7 @@ impl KeyServiceSettings {
         }
     }
 
-    /// Whether data of other Transit plugins is decrypted.
+    /// Whether the agent decrypts data of other Transit plugins.
     pub(crate) fn accept_foreign_ciphertext(&self) -> bool {
         match self {
             Self::Vault(vault) => vault.transit.accept_foreign_ciphertext,
@@ -65,47 +62,39 @@ impl KeyServiceSettings {
     }
 }
 
-/// How long an outage is ridden out.
+/// How long Status stays ok in an outage of the key service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grace {
-    /// For this long; zero is not at all.
+    /// For this long. With zero, an outage is reported at once.
     For(Duration),
-    /// For as long as it takes.
     Unlimited,
 }
 
-/// Health and its intervals.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Health {
-    /// How long Status stays ok without the key service.
     pub outage_grace: Grace,
-    /// How long readiness waits for the first good round trip.
+    /// How long the start waits for the first successful probe before it reports readiness.
     pub ready_timeout: Duration,
-    /// How often the key's versions are read.
+    /// How often the agent reads the key's versions.
     pub key_check_interval: Duration,
-    /// How often a round trip is tried.
+    /// How often the agent wraps and unwraps random bytes.
     pub probe_interval: Duration,
-    /// Whether a sealed service counts as a refusal.
+    /// Whether a sealed key service counts as a refusal, and not as an outage.
     pub sealed_is_denied: bool,
 }
 
-/// Where the log goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogTarget {
-    /// The journal when stderr leads there, else stderr.
+    /// The journal when stderr is connected to it, else stderr.
     Auto,
-    /// The journal.
     Journal,
-    /// Lines on stderr.
     Stderr,
 }
 
-/// Logging.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Log {
     /// The most detailed level that is logged.
     pub level: tracing::Level,
-    /// Where it goes.
     pub target: LogTarget,
 }
 
@@ -145,7 +134,10 @@ struct RawDecryptOnly {
 }
 
 impl Settings {
-    /// Validates a merged configuration for `serve`. Every problem is told, not only the first.
+    /// Validates a merged configuration for `serve`.
+    ///
+    /// # Errors
+    /// Every problem, not only the first.
     pub(crate) fn from_merged(merged: &Merged) -> Result<Self, ConfigError> {
         let raw: Raw = merged.extract()?;
         let mut check = Validator::new(merged);
@@ -166,7 +158,7 @@ impl Settings {
         let local_kek = policy(&raw.local_kek, raw.health.outage_grace.as_deref(), &mut check);
         let settings = Self {
             server: server(raw.server, &mut check),
-            // Without a valid [vault] there is a problem to tell, and this value is not used.
+            // Without a valid [vault] there is a problem, and nobody uses this value.
             primary: primary.map_or_else(
                 || KeyServiceSettings::Embedded(PathBuf::new()),
                 |vault| KeyServiceSettings::Vault(Box::new(vault)),
@@ -179,7 +171,7 @@ impl Settings {
         check.finish(settings)
     }
 
-    /// The settings of `dev`: an embedded keyring, quick intervals, everything below `directory`.
+    /// The settings of `dev`: an embedded keyring, short intervals, all files below `directory`.
     pub(crate) fn development(directory: &std::path::Path, keyring: PathBuf, admin: SocketAddr) -> Self {
         Self {
             server: Server {
@@ -189,8 +181,8 @@ impl Settings {
                 runtime_dir_fallback: None,
                 state_dir: directory.to_path_buf(),
                 allowed_uids: own_uids(),
-                max_in_flight: 256,
-                call_timeout: Duration::from_secs(10),
+                max_in_flight: defaults::count("server.max_in_flight"),
+                call_timeout: defaults::duration("server.call_timeout"),
                 drain_timeout: Duration::from_secs(2),
             },
             primary: KeyServiceSettings::Embedded(keyring),
@@ -212,40 +204,27 @@ fn health(raw: &RawHealth, local_kek: Option<Policy>, check: &mut Validator<'_>)
     let grace = match (local_kek, raw.outage_grace.as_deref()) {
         (Some(policy), _) => Grace::For(policy.max_offline),
         (None, Some("unlimited")) => Grace::Unlimited,
-        (None, other) => Grace::For(check.duration("health.outage_grace", other, "1h", "0s", "365d")),
+        (None, other) => Grace::For(check.duration("health.outage_grace", other, "0s", "365d")),
     };
-    let sealed = check.choice("health.sealed", raw.sealed.as_deref(), "outage", &["outage", "denied"]);
+    let sealed = check.choice("health.sealed", raw.sealed.as_deref(), &["outage", "denied"]);
     Health {
         outage_grace: grace,
-        ready_timeout: check.duration(
-            "health.ready_timeout",
-            raw.ready_timeout.as_deref(),
-            "30s",
-            "0s",
-            "10m",
-        ),
+        ready_timeout: check.duration("health.ready_timeout", raw.ready_timeout.as_deref(), "0s", "10m"),
         key_check_interval: check.duration(
             "health.key_check_interval",
             raw.key_check_interval.as_deref(),
-            "60s",
             "100ms",
             "1h",
         ),
-        probe_interval: check.duration(
-            "health.probe_interval",
-            raw.probe_interval.as_deref(),
-            "90s",
-            "100ms",
-            "1h",
-        ),
+        probe_interval: check.duration("health.probe_interval", raw.probe_interval.as_deref(), "100ms", "1h"),
         sealed_is_denied: sealed == "denied",
     }
 }
 
 fn log(raw: &RawLog, check: &mut Validator<'_>) -> Log {
     let levels = ["error", "warn", "info", "debug", "trace"];
-    let level = check.choice("log.level", raw.level.as_deref(), "info", &levels);
-    let target = check.choice("log.target", raw.target.as_deref(), "auto", &["auto", "journal", "stderr"]);
+    let level = check.choice("log.level", raw.level.as_deref(), &levels);
+    let target = check.choice("log.target", raw.target.as_deref(), &["auto", "journal", "stderr"]);
     Log {
         level: level.parse().unwrap_or(tracing::Level::INFO),
         target: match target.as_str() {
@@ -257,7 +236,7 @@ fn log(raw: &RawLog, check: &mut Validator<'_>) -> Log {
 }
 
 impl Problem {
-    /// A problem of a key, placed where its value came from.
+    /// A problem of a key, at the origin of its value.
     pub(super) fn of_key(merged: &Merged, key: &str, message: String) -> Self {
         match merged.origin(key) {
             Some(origin) => Self::new(origin, format!("{key}: {message}")),

@@ -1,16 +1,17 @@
-//! Checks that several sections share: durations, counts, choices, paths. Collects every problem.
+//! Checks of values that several tables share: durations, counts, choices, paths. Collects every problem.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::defaults;
 use super::raw::{ConfigError, Merged, Problem};
 
-/// Longest socket path, in bytes. The kernel takes 107 (unix(7)); a socket is bound under a temporary
-/// name that is 7 bytes longer.
+/// Longest socket path, in bytes. The kernel allows 107 (unix(7)). The agent binds a socket under a temporary name
+/// that is 7 bytes longer.
 const MAX_SOCKET_PATH: usize = 100;
 
-/// Collects what is wrong, so that one edit mends it all.
+/// Collects the problems, so that one edit can correct them all.
 pub(super) struct Validator<'a> {
     merged: &'a Merged,
     problems: Vec<Problem>,
@@ -21,31 +22,22 @@ impl<'a> Validator<'a> {
         Self { merged, problems: Vec::new() }
     }
 
-    /// Notes a problem of `key`, with the place of its value.
+    /// Adds a problem of `key`, with the origin of its value.
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
         self.problems.push(Problem::of_key(self.merged, key, message.into()));
     }
 
-    /// The settings, when nothing was wrong.
+    /// The settings, or every problem that was found.
     pub(super) fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
         if self.problems.is_empty() { Ok(settings) } else { Err(ConfigError { problems: self.problems }) }
     }
 
-    /// A duration within bounds; `default`, `least` and `most` are in the same notation.
-    pub(super) fn duration(
-        &mut self,
-        key: &str,
-        text: Option<&str>,
-        default: &str,
-        least: &str,
-        most: &str,
-    ) -> Duration {
-        let parse = |text: &str| match text.trim() {
-            "0" => Ok(Duration::ZERO),
-            text => humantime::parse_duration(text),
-        };
-        let (low, high) = (parse(least).unwrap_or_default(), parse(most).unwrap_or(Duration::MAX));
-        match parse(text.unwrap_or(default)) {
+    /// A duration from `least` to `most`; both are in the notation of the configuration. Without `text`, the key's
+    /// default.
+    pub(super) fn duration(&mut self, key: &str, text: Option<&str>, least: &str, most: &str) -> Duration {
+        let low = parse_duration(least).unwrap_or_default();
+        let high = parse_duration(most).unwrap_or(Duration::MAX);
+        match parse_duration(text.unwrap_or(defaults::text(key))) {
             Ok(duration) if (low..=high).contains(&duration) => duration,
             Ok(_) => {
                 self.problem(key, format!("must be between {least} and {most}"));
@@ -58,14 +50,9 @@ impl<'a> Validator<'a> {
         }
     }
 
-    /// A count within bounds.
-    pub(super) fn count(
-        &mut self,
-        key: &str,
-        number: Option<i64>,
-        default: usize,
-        range: RangeInclusive<usize>,
-    ) -> usize {
+    /// A count within `range`. Without `number`, the key's default.
+    pub(super) fn count(&mut self, key: &str, number: Option<i64>, range: RangeInclusive<usize>) -> usize {
+        let default = defaults::count(key);
         let Some(number) = number else { return default };
         match usize::try_from(number) {
             Ok(number) if range.contains(&number) => number,
@@ -76,8 +63,9 @@ impl<'a> Validator<'a> {
         }
     }
 
-    /// One of several words.
-    pub(super) fn choice(&mut self, key: &str, text: Option<&str>, default: &str, words: &[&str]) -> String {
+    /// One of several words. Without `text`, the key's default.
+    pub(super) fn choice(&mut self, key: &str, text: Option<&str>, words: &[&str]) -> String {
+        let default = defaults::text(key);
         let text = text.unwrap_or(default);
         if words.contains(&text) {
             return text.to_owned();
@@ -93,7 +81,7 @@ impl<'a> Validator<'a> {
         if path.trim_start_matches('/').starts_with('@') || path.starts_with('@') {
             self.problem(
                 key,
-                "an abstract socket (@name) has no owner and no mode: any process could call it; use a path",
+                "an abstract socket (@name) has no owner and no mode, so any process could call it; use a path",
             );
         } else if !path.starts_with('/') {
             self.problem(key, format!("{text:?} is not an absolute path"));
@@ -101,11 +89,19 @@ impl<'a> Validator<'a> {
             self.problem(
                 key,
                 format!(
-                    "the path has {} bytes; the kernel's limit for sockets leaves {MAX_SOCKET_PATH}",
+                    "the path has {} bytes; it may have {MAX_SOCKET_PATH}, because the kernel limits the paths of sockets",
                     path.len()
                 ),
             );
         }
         PathBuf::from(path)
+    }
+}
+
+/// A duration as the configuration writes it, such as `90s` or `1h 30m`; `0` needs no unit.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.trim() {
+        "0" => Ok(Duration::ZERO),
+        text => humantime::parse_duration(text),
     }
 }

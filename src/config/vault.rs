@@ -1,4 +1,4 @@
-//! One Vault or OpenBao as settings: addresses, TLS, the Transit key, the login.
+//! The settings of one Vault or OpenBao: addresses, TLS, the Transit key, the login.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,6 @@ use url::Url;
 
 use super::secret::{RoleId, SecretSource};
 
-/// One Vault or OpenBao with its key and login.
 #[derive(Clone, Debug)]
 pub(crate) struct Vault {
     /// `https://host:port`, at least one; no path, query or userinfo.
@@ -15,18 +14,15 @@ pub(crate) struct Vault {
     pub namespace: String,
     /// Namespace of the login; empty for the root.
     pub auth_namespace: String,
-    /// How the servers are verified.
     pub tls: Tls,
-    /// The key.
     pub transit: Transit,
-    /// The login.
     pub auth: Auth,
-    /// Whether addresses, TLS and login are all those of `[vault]`: then one token serves both.
+    /// Whether addresses, TLS and login are those of `[vault]`. Then both use one token.
     pub shares_login: bool,
 }
 
 impl Vault {
-    /// What a login depends on beside its secret: the same secret is another login elsewhere.
+    /// Everything except the secret that identifies a login: the same secret can belong to another login elsewhere.
     pub(crate) fn login_scope(&self) -> String {
         let addresses: Vec<&str> = self.addresses.iter().map(Url::as_str).collect();
         let method = match &self.auth.method {
@@ -41,86 +37,71 @@ impl Vault {
     }
 }
 
-/// TLS to the servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
-    /// The authorities; the system's roots when absent.
+    /// PEM file of the certificate authorities; `None` means the system's roots.
     pub ca_file: Option<PathBuf>,
     /// The name to verify instead of the address's host.
     pub server_name: Option<String>,
-    /// Our certificate chain and key.
+    /// The files of the client certificate chain and its key.
     pub client: Option<(PathBuf, PathBuf)>,
-    /// Verify nothing.
+    /// Accept any server certificate.
     pub skip_verify: bool,
 }
 
-/// The Transit key.
 #[derive(Clone, Debug)]
 pub(crate) struct Transit {
     /// Mount path without slashes at its ends.
     pub mount: String,
-    /// Name of the key.
     pub key: String,
-    /// Epoch of the key_ids, 0 to 255.
+    /// 0 to 255.
     pub key_id_epoch: u32,
-    /// Creation time of the newest version that is accepted deliberately.
+    /// Creation time of the newest version, in Unix seconds, that an administrator accepts.
     pub expect_created: Option<i64>,
-    /// Whether ciphertexts of other Transit plugins are decrypted.
+    /// Whether the agent decrypts data of other Transit plugins.
     pub accept_foreign_ciphertext: bool,
 }
 
-/// The login.
 #[derive(Clone, Debug)]
 pub(crate) struct Auth {
-    /// Mount path of the method.
+    /// Mount path of the auth method, without slashes at its ends.
     pub mount: String,
-    /// The method with its credentials' places.
     pub method: Method,
 }
 
-/// A login method: where its credentials are, never what they are.
+/// A login method with the sources of its credentials. Never holds a secret.
 #[derive(Clone, Debug)]
 pub(crate) enum Method {
-    /// A token made by somebody else.
+    /// A token that somebody else created.
     Token(SecretSource),
-    /// AppRole.
     AppRole {
-        /// Not secret by itself.
         role_id: RoleId,
-        /// The secret-id, or a wrapping token of it.
+        /// The secret-id, or a response-wrapping token of it.
         secret_id: SecretSource,
-        /// Whether the file holds a wrapping token.
+        /// Whether it is a response-wrapping token.
         wrapped: bool,
     },
-    /// User and password.
     Userpass {
-        /// The user.
         username: String,
-        /// The password.
         password: SecretSource,
     },
-    /// The TLS client certificate.
     Cert {
-        /// The role; the server chooses when absent.
+        /// `None`: the server chooses.
         role: Option<String>,
     },
-    /// A JWT in a file.
     Jwt {
-        /// The role; the mount's default role when absent.
+        /// `None`: the mount's default role.
         role: Option<String>,
-        /// The token.
         jwt: SecretSource,
     },
-    /// A pod's service account.
+    /// The service account of a pod.
     Kubernetes {
-        /// The role.
         role: String,
-        /// The service account's token.
         jwt: SecretSource,
     },
 }
 
-/// An address as it may be shown: a user and a password in it are left out.
+/// An address without the user and the password in it, to show it.
 pub(crate) fn without_userinfo(text: &str) -> String {
     match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
         Some((scheme, host)) => format!("{scheme}://…@{host}"),
@@ -129,7 +110,7 @@ pub(crate) fn without_userinfo(text: &str) -> String {
 }
 
 impl Method {
-    /// The secret that it logs in with, and how people call it; the certificate's is TLS's.
+    /// The secret of the login with its usual name; `None` for a certificate, whose key belongs to TLS.
     pub(crate) fn secret(&self) -> Option<(&'static str, &SecretSource)> {
         match self {
             Self::Token(source) => Some(("token", source)),
@@ -140,7 +121,7 @@ impl Method {
         }
     }
 
-    /// The same, to read it from another place.
+    /// The secret of the login, to change its source.
     pub(crate) fn secret_mut(&mut self) -> Option<&mut SecretSource> {
         match self {
             Self::Token(source) => Some(source),
@@ -152,7 +133,7 @@ impl Method {
     }
 }
 
-/// Whether an address stays on this machine.
+/// Whether an address is on this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),

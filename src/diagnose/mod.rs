@@ -1,4 +1,4 @@
-//! The engines behind `check`, `support-bundle`, `probe` and `verify-etcd`: they look, judge and report.
+//! The engines behind `check`, `support-bundle`, `probe` and `verify-etcd`: they examine, judge and report.
 //!
 //! Must not know the command line, nor print.
 
@@ -7,3 +7,11 @@ pub(crate) mod check;
 pub(crate) mod probe;
 pub(crate) mod status_text;
 pub(crate) mod storage;
+
+/// The name of the key service that wraps, as the agent's status has it.
+const PRIMARY: &str = "primary";
+
+/// A time in milliseconds, as reports show it.
+fn millis(time: std::time::Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

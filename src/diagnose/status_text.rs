@@ -1,4 +1,4 @@
-//! The status of an agent for people: a line of state, and one line each for what is behind it.
+//! The status of an agent as text for people: first the phase, then a line for each part.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use crate::admin::types::{KmsStatus, LocalKeks, Phase, Service, Status};
 use crate::clock::unix_seconds;
+use crate::diagnose::PRIMARY;
 use crate::display::ago;
 
 /// The text, with colours.
@@ -19,9 +20,9 @@ pub(crate) fn status_text(status: &Status) -> String {
         Phase::Unknown => ("in a phase that this version does not know", AnsiColor::Yellow),
     };
     let style = Style::new().fg_color(Some(colour.into())).bold();
-    let lasted = ago(Duration::from_secs(status.for_seconds));
+    let since = ago(Duration::from_secs(status.for_seconds));
     let mut text =
-        format!("{style}●{style:#} {style}{phase}{style:#} for {lasted}, kms-plugin {}\n", status.version);
+        format!("{style}●{style:#} {style}{phase}{style:#} for {since}, kms-plugin {}\n", status.version);
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13} {value}\n"));
     if let Some(reason) = &status.reason {
         line("reason", format!("{} ({})", reason.text, reason.kind));
@@ -29,9 +30,9 @@ pub(crate) fn status_text(status: &Status) -> String {
     }
     let announced = match status.kms_status {
         KmsStatus::Ok => "ok",
-        KmsStatus::Unhealthy => "the reason: the API server's /readyz fails",
-        KmsStatus::Refused => "an error: the API server's writes end",
-        KmsStatus::Unknown => "an error: nothing is known yet",
+        KmsStatus::Unhealthy => "the reason; the API server's /readyz fails",
+        KmsStatus::Refused => "an error; the API server's writes stop",
+        KmsStatus::Unknown => "an error; nothing is known yet",
     };
     line("kms status", announced.to_owned());
     if let Some(left) = status.grace_left_seconds {
@@ -42,10 +43,7 @@ pub(crate) fn status_text(status: &Status) -> String {
     }
     if status.unreadable_key_ids > 0 {
         let count = status.unreadable_key_ids;
-        line(
-            "unreadable",
-            format!("data of {count} key_id(s) was asked for and could not be unwrapped: kms-plugin check"),
-        );
+        line("unreadable", format!("data of {count} key_id(s) could not be unwrapped: kms-plugin check"));
     }
     if let Some(keks) = &status.offline {
         local_kek_lines(keks, status.phase == Phase::Ready, &mut line);
@@ -56,20 +54,20 @@ pub(crate) fn status_text(status: &Status) -> String {
     text
 }
 
-/// How ready the agent is for an outage, and the local KEKs that it has for one.
+/// The readiness for an outage, and the local KEKs.
 fn local_kek_lines(keks: &LocalKeks, ready: bool, line: &mut impl FnMut(&str, String)) {
     line("offline", keks.line.clone());
     if !ready {
         line("offline left", ago(Duration::from_secs(keks.left_seconds)));
     }
-    if let Some(made) = keks.made {
-        line("local KEK", format!("{} old, used for {} seeds", age(made), keks.uses));
+    if let Some(created) = keks.made {
+        line("local KEK", format!("{} old, used for {} seeds", age(created), keks.uses));
     }
-    let kept = if keks.kept { "kept by systemd" } else { "lost when the agent restarts" };
+    let stored = if keks.kept { "stored by systemd" } else { "lost when the agent restarts" };
     line(
-        "keys kept",
+        "keys",
         format!(
-            "local KEKs: {}; seeds under none: {}; still to unwrap: {}; {kept}",
+            "local KEKs: {}; seeds without a local KEK: {}; still to unwrap: {}; {stored}",
             keks.keks, keks.seeds, keks.missing
         ),
     );
@@ -80,7 +78,7 @@ fn local_kek_lines(keks: &LocalKeks, ready: bool, line: &mut impl FnMut(&str, St
 
 /// The key, the token and the addresses of one key service.
 fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
-    if service.name != "primary" {
+    if service.name != PRIMARY {
         line("decrypt only", service.name.clone());
     }
     match &service.key {
@@ -92,9 +90,9 @@ fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
         None => line("key", "not known yet".into()),
     }
     if let Some(token) = &service.token {
-        let ends = token.expires.map_or("does not end".to_owned(), |expires| {
+        let ends = token.expires.map_or("does not expire".to_owned(), |expires| {
             let left = u64::try_from(expires - unix_seconds()).unwrap_or_default();
-            format!("ends in {}", ago(Duration::from_secs(left)))
+            format!("expires in {}", ago(Duration::from_secs(left)))
         });
         let renewable = if token.renewable { "renewable" } else { "not renewable" };
         let state = if token.held { format!("{ends}, {renewable}") } else { "none".to_owned() };
@@ -107,7 +105,7 @@ fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
             Some(true) if address.preferred => "answers, used first".to_owned(),
             Some(true) => "answers".to_owned(),
             Some(false) => format!("does not answer: {}", address.reason.as_deref().unwrap_or_default()),
-            None => "not asked yet".to_owned(),
+            None => "not tried yet".to_owned(),
         };
         line("address", format!("{} {state}", address.address));
     }

@@ -1,23 +1,25 @@
-//! The file: versions of an AES-256 key, 0600, replaced atomically, locked while it is changed.
+//! The keyring file: versions of an AES-256 key, mode 0600. It is replaced atomically, and locked during a change.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::clock::unix_seconds;
+use crate::files;
 
-/// Largest keyring file, in bytes: some thousands of versions.
+/// Largest keyring file that is read, in bytes: some thousands of versions.
 const MAX_FILE: u64 = 1024 * 1024;
-/// The only format so far.
+/// The format that this build writes and reads.
 const FORMAT: u32 = 1;
 /// Bytes of a key.
 pub(super) const KEY_BYTES: usize = 32;
@@ -25,9 +27,8 @@ pub(super) const KEY_BYTES: usize = 32;
 /// What a keyring file holds, decoded.
 #[derive(Clone)]
 pub(crate) struct Keyring {
-    /// A random name: two keyrings never share a key_id.
+    /// A random name, so that two keyrings never share a key_id.
     pub id: String,
-    /// Every version with its key.
     pub(super) versions: BTreeMap<u32, Version>,
 }
 
@@ -56,50 +57,32 @@ struct VersionForm {
 /// Why a keyring cannot be used. The file is never changed after such an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyringError {
-    /// The system refused.
+    /// The system's error.
     #[error("the keyring {path} cannot be {action}: {cause}")]
-    Io {
-        /// Which file.
-        path: String,
-        /// What was tried.
-        action: &'static str,
-        /// Why not.
-        cause: io::Error,
-    },
+    Io { path: String, action: &'static str, cause: io::Error },
     /// The content is not a keyring.
     #[error(
-        "the keyring {path} is damaged: {what}; restore it from a copy, or move it away to begin anew (data under its keys is then lost)"
+        "the keyring {path} is damaged: {what}; restore it from a copy, or move it away to start with a new one (data under its keys is then lost)"
     )]
-    Damaged {
-        /// Which file.
-        path: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// Others can read the keys.
+    Damaged { path: String, what: String },
+    /// Other users can read the keys.
     #[error("the keyring {path} is open to other users (mode {mode:04o}); chmod 0600 {path}")]
-    Exposed {
-        /// Which file.
-        path: String,
-        /// Its mode.
-        mode: u32,
-    },
+    Exposed { path: String, mode: u32 },
 }
 
 impl Keyring {
-    /// Reads the keyring at `path`, making one with a first version when there is no file.
+    /// Reads the keyring at `path`. Creates one with a first version when there is no file.
     pub(crate) fn open(path: &Path) -> Result<Self, KeyringError> {
         match Self::read(path) {
             Err(KeyringError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                 let _lock = lock(path)?;
-                // Somebody else may have been faster.
+                // Another process may have created it meanwhile.
                 if path.exists() {
                     return Self::read(path);
                 }
                 let mut id = [0; 8];
                 random(path, &mut id)?;
-                let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
-                let mut keyring = Self { id, versions: BTreeMap::new() };
+                let mut keyring = Self { id: HEXLOWER.encode(&id), versions: BTreeMap::new() };
                 keyring.add_version(path)?;
                 keyring.write(path)?;
                 Ok(keyring)
@@ -108,7 +91,7 @@ impl Keyring {
         }
     }
 
-    /// Adds a version to the keyring at `path`; returns its number.
+    /// Adds a version to the keyring at `path`, and returns its number.
     pub(crate) fn rotate(path: &Path) -> Result<u32, KeyringError> {
         let _lock = lock(path)?;
         let mut keyring = Self::read(path)?;
@@ -117,24 +100,17 @@ impl Keyring {
         Ok(version)
     }
 
-    /// Reads the keyring at `path`.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyringError> {
         let damaged = |what: String| KeyringError::Damaged { path: path.display().to_string(), what };
-        let file = File::open(path).map_err(io_error(path, "opened"))?;
-        let metadata = file.metadata().map_err(io_error(path, "read"))?;
+        let (file, metadata) = files::open(path).map_err(io_error(path, "opened"))?;
         if metadata.mode() & 0o077 != 0 {
             let mode = metadata.mode() & 0o7777;
             return Err(KeyringError::Exposed { path: path.display().to_string(), mode });
         }
-        if metadata.len() > MAX_FILE {
-            return Err(damaged("it is larger than 1 MiB".into()));
-        }
-        let mut text =
-            Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
-        file.take(MAX_FILE).read_to_string(&mut text).map_err(io_error(path, "read"))?;
-        // The parser's message may quote the file: only the place is told.
-        let form: FileForm = serde_json::from_str(&text)
-            .map_err(|error| damaged(format!("it is cut off or not a keyring (line {})", error.line())))?;
+        let content = files::read_open(file, &metadata, MAX_FILE).map_err(io_error(path, "read"))?;
+        // Only the line is reported: the parser's message may quote the file.
+        let form: FileForm = serde_json::from_slice(&content)
+            .map_err(|error| damaged(format!("it is truncated or not a keyring (line {})", error.line())))?;
         if form.format != FORMAT {
             return Err(damaged(format!("it has format {}, this build knows {FORMAT}", form.format)));
         }
@@ -165,10 +141,10 @@ impl Keyring {
         Ok(next)
     }
 
-    /// Replaces the file: a crash at any moment leaves the old one or the new one, whole.
+    /// Replaces the file. After a crash, the file is the old one or the new one, complete.
     fn write(&self, path: &Path) -> Result<(), KeyringError> {
         let form = FileForm {
-            warning: "DEVELOPMENT ONLY: whoever reads this file has the keys".into(),
+            warning: "DEVELOPMENT ONLY: everybody who can read this file has the keys".into(),
             format: FORMAT,
             id: self.id.clone(),
             versions: self
@@ -186,16 +162,7 @@ impl Keyring {
             action: "written",
             cause: cause.into(),
         })?;
-        let temporary = path.with_extension("tmp");
-        let write = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, path)?;
-            File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-        };
-        write().map_err(io_error(path, "written"))
+        files::replace(path, &text).map_err(io_error(path, "written"))
     }
 }
 
@@ -207,18 +174,18 @@ fn random(path: &Path, bytes: &mut [u8]) -> Result<(), KeyringError> {
     rand::fill(bytes).map_err(|_| KeyringError::Io {
         path: path.display().to_string(),
         action: "extended",
-        cause: io::Error::other("the system gives no random bytes"),
+        cause: io::Error::other("the system returned no random bytes"),
     })
 }
 
-/// Held while the file is changed, so that two rotations do not lose one another's version.
+/// The lock for a change of the file: two rotations at the same time must not lose a version.
 fn lock(path: &Path) -> Result<Flock<File>, KeyringError> {
     if let Some(directory) = path.parent() {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)
-            .map_err(io_error(path, "made"))?;
+            .map_err(io_error(path, "created"))?;
     }
     let file = OpenOptions::new()
         .write(true)
@@ -251,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyring_cut_in_half_is_told_and_left_alone() {
+    fn a_truncated_keyring_is_refused_and_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("dev-keyring.json");
         Keyring::open(&path).unwrap();
@@ -270,10 +237,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("dev-keyring.json");
         let keyring = Keyring::open(&path).unwrap();
-        // What a crash between the write and the rename leaves behind: half of a temporary file.
-        std::fs::write(path.with_extension("tmp"), b"{\"warning\": \"DEV").unwrap();
+        // What a crash between the write and the rename leaves: a part of a temporary file.
+        std::fs::write(directory.path().join(".kms-plugin-crash"), b"{\"warning\": \"DEV").unwrap();
         assert_eq!(Keyring::open(&path).unwrap().id, keyring.id);
-        assert_eq!(Keyring::rotate(&path).unwrap(), 2, "the leftover is overwritten, not trusted");
+        assert_eq!(Keyring::rotate(&path).unwrap(), 2, "the temporary file is not used");
     }
 
     #[test]

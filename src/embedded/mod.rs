@@ -1,6 +1,6 @@
-//! A keyring in a file, for `dev` and for tests: the same promises as a key service, no protection.
+//! A key service with its keys in a file, for `dev` and for tests.
 //!
-//! Must not know gRPC or Vault. Whoever reads the file has the keys: never for production.
+//! Must not know gRPC or Vault. Everybody who can read the file has the keys: never use it in production.
 
 mod keyring;
 mod service;

@@ -16,7 +16,7 @@ use crate::key_service::{
     AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, KeyWarning, TokenState,
 };
 
-/// How our ciphertexts begin.
+/// How a ciphertext of this service begins.
 const PREFIX: &str = "embedded:v";
 
 /// A keyring file as a key service.
@@ -27,7 +27,7 @@ pub(crate) struct EmbeddedService {
 }
 
 impl EmbeddedService {
-    /// Opens the keyring at `path`, making it when it is not there.
+    /// Opens the keyring at `path`. Creates it when there is no file.
     pub(crate) fn open(path: PathBuf) -> Result<Self, KeyringError> {
         let keyring = Keyring::open(&path)?;
         let scope = KeyScope { namespace: String::new(), mount: "embedded".into(), key: keyring.id.clone() };
@@ -35,7 +35,7 @@ impl EmbeddedService {
         Ok(Self { path, scope, loaded: Mutex::new((modified, Arc::new(keyring))) })
     }
 
-    /// The keyring, read again when its file changed.
+    /// The keyring. Reads its file again after a change.
     fn keyring(&self) -> Result<Arc<Keyring>, KeyServiceError> {
         let modified = std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ impl EmbeddedService {
                 return Err(KeyServiceError::new(
                     ErrorKind::KeyUnusable,
                     format!("the keyring {} was replaced by another one", self.path.display()),
-                    "put the old file back, or restart to work with the new one",
+                    "put the old file back, or restart to use the new one",
                 ));
             }
             *loaded = (modified, Arc::new(keyring));
@@ -105,8 +105,8 @@ impl KeyService for EmbeddedService {
             min_decryption: 1,
             versions: keyring.versions.iter().map(|(number, version)| (*number, version.created)).collect(),
             warnings: vec![KeyWarning {
-                text: "DEVELOPMENT ONLY: the keys lie in a file; whoever reads it has them".into(),
-                remedy: "use Transit in Vault or OpenBao for anything that matters".into(),
+                text: "DEVELOPMENT ONLY: the keys are in a file; everybody who can read it has them".into(),
+                remedy: "use Transit in Vault or OpenBao in production".into(),
             }],
             cluster_id: None,
         })
@@ -116,13 +116,12 @@ impl KeyService for EmbeddedService {
         &self,
         version: u32,
         plaintext: &[u8],
-        associated: &[u8],
+        aad: &[u8],
         _deadline: Deadline,
     ) -> Result<Vec<u8>, KeyServiceError> {
         let cipher = self.cipher(version)?;
         let mut data = plaintext.to_vec();
-        let nonce =
-            cipher.seal_in_place_append_tag(Aad::from(associated), &mut data).map_err(|_| internal())?;
+        let nonce = cipher.seal_in_place_append_tag(Aad::from(aad), &mut data).map_err(|_| internal())?;
         let mut sealed = nonce.as_ref().to_vec();
         sealed.extend_from_slice(&data);
         Ok(format!("{PREFIX}{version}:{}", STANDARD.encode(sealed)).into_bytes())
@@ -131,7 +130,7 @@ impl KeyService for EmbeddedService {
     async fn unwrap(
         &self,
         ciphertext: &[u8],
-        associated: &[u8],
+        aad: &[u8],
         _deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
         let version = self.ciphertext_version(ciphertext).ok_or_else(bad_ciphertext)?;
@@ -144,10 +143,8 @@ impl KeyService for EmbeddedService {
         let mut data = Zeroizing::new(sealed.split_off(NONCE_LEN));
         let nonce = Nonce::try_assume_unique_for_key(&sealed).map_err(|_| bad_ciphertext())?;
         let cipher = self.cipher(version)?;
-        let length = cipher
-            .open_in_place(nonce, Aad::from(associated), &mut data)
-            .map_err(|_| bad_ciphertext())?
-            .len();
+        let length =
+            cipher.open_in_place(nonce, Aad::from(aad), &mut data).map_err(|_| bad_ciphertext())?.len();
         data.truncate(length);
         Ok(data)
     }

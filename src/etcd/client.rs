@@ -1,6 +1,6 @@
-//! Objects from etcd itself, over its HTTP/JSON gateway: page by page, all at one revision.
+//! Reads objects from etcd over its HTTP/JSON gateway: page by page, all at one revision.
 //!
-//! Range requests only: nothing is ever written. Every page has a deadline and a bound.
+//! Sends range requests only: never writes. Every page has a deadline and a size limit.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -18,49 +18,45 @@ use super::Sink;
 use super::range::{self, Gauge, Range};
 use crate::clock::Deadline;
 
-/// Objects asked for at once.
+/// Objects in one page.
 const PAGE: u32 = 500;
-/// Largest answer that is read, in bytes: the largest value in base64, or a page of usual ones.
+/// Largest answer that is read, in bytes: the largest value in base64, or a page of usual values.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
-/// How much of an answer that is no page is looked at.
+/// Largest refusal that is read, in bytes.
 const MAX_REFUSAL: usize = 4096;
 
 /// Why the objects cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum EtcdError {
-    /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be built: {0}")]
     Client(String),
-    /// No endpoint gave an answer.
+    /// No endpoint answered.
     #[error("etcd cannot be read:{}", .0.iter().map(|refusal| format!("\n{refusal}")).collect::<String>())]
     Unavailable(Vec<Refusal>),
-    /// The revision of the first page is gone.
+    /// The revision of the first page was compacted.
     #[error(
-        "etcd compacted revision {0} while it was being read (the API server has it done every five minutes), so no consistent answer is left: try again, with fewer resources at a time (--prefix), or nearer to etcd"
+        "etcd compacted revision {0} during the read (the API server requests that every five minutes), so the result would not be consistent: try again, with fewer resources at a time (--prefix), or on a host nearer to etcd"
     )]
     Compacted(u64),
-    /// An endpoint belongs to another etcd.
-    #[error("{0} belongs to another etcd cluster than the endpoint before: name the members of one cluster")]
+    #[error("{0} belongs to another etcd cluster than the endpoint before: use the members of one cluster")]
     OtherCluster(String),
-    /// A value that is too large.
-    #[error("the value at or after {0} is larger than 4 MiB; etcd itself takes 1.5 MiB by default")]
+    #[error("the value at or after {0} is larger than 4 MiB; etcd's own limit is 1.5 MiB by default")]
     TooLarge(String),
 }
 
-/// Why an endpoint did not give an answer.
+/// Why an endpoint did not return objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusalKind {
     /// No connection, or no answer in time.
     Transport,
-    /// A certificate is not trusted, or one is missing.
+    /// A certificate is missing or not trusted.
     Tls,
-    /// There is no HTTP/JSON gateway.
+    /// The HTTP/JSON gateway is off.
     NoGateway,
-    /// The gateway does not reach the etcd that it belongs to.
+    /// The gateway cannot connect to its own etcd.
     GatewayAlone,
-    /// It wants a user, or this one may not read.
+    /// etcd requires a user, or the user may not read.
     Denied,
-    /// Anything else.
     Other,
 }
 
@@ -68,21 +64,17 @@ pub(crate) enum RefusalKind {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{endpoint}: {text}")]
 pub(crate) struct Refusal {
-    /// Which one.
     pub endpoint: String,
-    /// What kind of refusal.
     pub kind: RefusalKind,
-    /// In words.
     pub text: String,
 }
 
-/// How one request ended without a page.
+/// Why one request returned no page.
 enum Refused {
-    /// Another endpoint may do better.
+    /// Another endpoint may succeed.
     Endpoint(Refusal),
-    /// A smaller page may do better.
+    /// A smaller page may succeed.
     TooLarge,
-    /// Nothing does better.
     Final(EtcdError),
 }
 
@@ -97,7 +89,7 @@ pub(crate) struct Etcd {
 }
 
 impl Etcd {
-    /// Endpoints that are tried in turn, each page within `timeout`. `tls` is needed where one is https.
+    /// The endpoints are tried in order. `timeout` is the time for one page. `tls` is needed where an endpoint is https.
     pub(crate) fn new(
         endpoints: Vec<Url>,
         tls: Option<ClientConfig>,
@@ -117,7 +109,7 @@ impl Etcd {
         Ok(Self { http, endpoints, timeout, page: PAGE, revision: None, cluster_id: None })
     }
 
-    /// The revision that everything is read at, once something was.
+    /// The revision of all objects; `None` before the first page.
     pub(crate) fn revision(&self) -> Option<u64> {
         self.revision
     }
@@ -127,7 +119,7 @@ impl Etcd {
         self.endpoints.first().map(name).unwrap_or_default()
     }
 
-    /// Hands every object below `prefix` to `sink`; how many there were.
+    /// Passes every object with `prefix` to `sink`. Returns their number.
     pub(crate) async fn read(&mut self, prefix: &str, sink: &mut dyn Sink) -> Result<u64, EtcdError> {
         let end = after(prefix.as_bytes());
         let mut start = prefix.as_bytes().to_vec();
@@ -141,18 +133,18 @@ impl Etcd {
             if !page.more || page.objects == 0 {
                 return Ok(objects);
             }
-            // The least key after the last one.
+            // The first possible key after the last one.
             start = page.last_key;
             start.push(0);
         }
     }
 
-    /// The page from `start` on, from the first endpoint that gives it.
+    /// The page from `start` on, from the first endpoint that returns it.
     async fn page(&mut self, start: &[u8], end: &[u8], sink: &mut dyn Sink) -> Result<Range, EtcdError> {
         let mut refused = Vec::new();
         while let Some(endpoint) = self.endpoints.first().cloned() {
-            match self.ask(&endpoint, start, end).await {
-                Ok(body) => return self.take(&endpoint, &body, sink),
+            match self.request(&endpoint, start, end).await {
+                Ok(body) => return self.read_page(&endpoint, &body, sink),
                 Err(Refused::Final(error)) => return Err(error),
                 Err(Refused::TooLarge) if self.page > 1 => self.page = (self.page / 4).max(1),
                 Err(Refused::TooLarge) => {
@@ -163,7 +155,7 @@ impl Etcd {
                     if refused.len() >= self.endpoints.len() {
                         break;
                     }
-                    // The others first from now on: each of them knows the revision, too.
+                    // The next endpoint comes first from now on: every member has the revision.
                     self.endpoints.rotate_left(1);
                 }
             }
@@ -171,13 +163,13 @@ impl Etcd {
         Err(EtcdError::Unavailable(refused))
     }
 
-    /// Reads a page whose form was found right.
-    fn take(&mut self, endpoint: &Url, body: &[u8], sink: &mut dyn Sink) -> Result<Range, EtcdError> {
-        let strange = || EtcdError::Unavailable(vec![not_etcd(endpoint)]);
+    /// Reads the page in an answer.
+    fn read_page(&mut self, endpoint: &Url, body: &[u8], sink: &mut dyn Sink) -> Result<Range, EtcdError> {
+        let invalid = || EtcdError::Unavailable(vec![not_etcd(endpoint)]);
         let mut json = serde_json::Deserializer::from_slice(body);
-        let range = range::read(&mut json, &Gauge::default(), sink).map_err(|_| strange())?;
+        let range = range::read(&mut json, &Gauge::default(), sink).map_err(|_| invalid())?;
         let (Some(revision), Some(cluster)) = (range.revision, range.cluster_id) else {
-            return Err(strange());
+            return Err(invalid());
         };
         if *self.cluster_id.get_or_insert(cluster) != cluster {
             return Err(EtcdError::OtherCluster(name(endpoint)));
@@ -186,14 +178,14 @@ impl Etcd {
         Ok(range)
     }
 
-    /// One request: the answer's body.
-    async fn ask(&self, endpoint: &Url, start: &[u8], end: &[u8]) -> Result<Vec<u8>, Refused> {
+    /// Sends one request, and returns the body of the answer.
+    async fn request(&self, endpoint: &Url, start: &[u8], end: &[u8]) -> Result<Vec<u8>, Refused> {
         let name = name(endpoint);
         let refused = |kind, text| Refused::Endpoint(Refusal { endpoint: name.clone(), kind, text });
         let failed = |text: String| refused(RefusalKind::Transport, text);
         let broken = |error: reqwest::Error| {
             let text = cause(&error);
-            // A server that misses a client's certificate says so after the handshake, or just hangs up.
+            // A server without the client's certificate sends an alert after the handshake, or closes the connection.
             let closed = endpoint.scheme() == "https" && !error.is_connect();
             let of_tls = closed || text.contains("certificate") || text.contains("alert");
             refused(if of_tls { RefusalKind::Tls } else { RefusalKind::Transport }, text)
@@ -204,7 +196,7 @@ impl Etcd {
             "revision": self.revision.unwrap_or_default().to_string(), "serializable": false,
         });
         let request = self.http.post(url).header(CONTENT_TYPE, "application/json").body(body.to_string());
-        let exchange = async {
+        let attempt = async {
             let mut response = request.send().await.map_err(broken)?;
             let status = response.status().as_u16();
             let most = if status == 200 { MAX_ANSWER } else { MAX_REFUSAL };
@@ -222,13 +214,13 @@ impl Etcd {
             if status == 200 { Ok(body) } else { Err(self.refusal(&name, status, &body)) }
         };
         let deadline = Deadline::after(self.timeout).instant();
-        match tokio::time::timeout_at(deadline, exchange).await {
+        match tokio::time::timeout_at(deadline, attempt).await {
             Ok(answer) => answer,
             Err(_) => Err(failed(format!("no answer within {}", humantime::format_duration(self.timeout)))),
         }
     }
 
-    /// What a refusal means. Its words are etcd's own and name no value.
+    /// The meaning of a refusal. Its text comes from etcd and contains no value.
     fn refusal(&self, endpoint: &str, status: u16, body: &[u8]) -> Refused {
         #[derive(Deserialize)]
         struct Answer {
@@ -240,7 +232,7 @@ impl Etcd {
         let answer: Option<Answer> = serde_json::from_slice(body).ok();
         let (error, code) = answer.map(|answer| (answer.error, answer.code)).unwrap_or_default();
         let error = error.replace(char::is_control, " ");
-        // gRPC's codes: 8 is a message over the gateway's own bound.
+        // A gRPC code: 8 is a message over the gateway's own limit.
         match code {
             8 if error.contains("larger than max") => return Refused::TooLarge,
             _ if error.contains("compacted") => {
@@ -252,7 +244,9 @@ impl Etcd {
             status == 401 || error.contains("user name is empty") || error.contains("permission denied");
         let (kind, text) = match status {
             _ if denied => (RefusalKind::Denied, format!("HTTP status {status}, {error}")),
-            404 => (RefusalKind::NoGateway, "there is no HTTP/JSON gateway (HTTP status 404)".to_owned()),
+            404 => {
+                (RefusalKind::NoGateway, "the HTTP/JSON gateway was not found (HTTP status 404)".to_owned())
+            }
             503 => (RefusalKind::GatewayAlone, format!("HTTP status 503, {error}")),
             _ if error.is_empty() => (RefusalKind::Other, format!("HTTP status {status}")),
             _ => (RefusalKind::Other, format!("HTTP status {status}, {error}")),
@@ -261,7 +255,7 @@ impl Etcd {
     }
 }
 
-/// TLS that trusts nobody.
+/// TLS without trusted authorities.
 fn no_roots() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -273,13 +267,13 @@ fn not_etcd(endpoint: &Url) -> Refusal {
     Refusal { endpoint: name(endpoint), kind: RefusalKind::Other, text }
 }
 
-/// The endpoint without what may be secret in it.
+/// The endpoint without a user or a password.
 fn name(endpoint: &Url) -> String {
     endpoint.origin().ascii_serialization()
 }
 
-/// The first key that does not begin with `prefix`; a single zero byte where there is none, which etcd takes for
-/// the end of all keys.
+/// The first key after all keys with `prefix`. Where there is none, a single zero byte: for etcd, that is the end of all
+/// keys.
 fn after(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -291,7 +285,7 @@ fn after(prefix: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-/// The root of an error: what the system or TLS said.
+/// The last cause of an error: what the system or TLS reports.
 fn cause(error: &dyn Error) -> String {
     let mut last = error;
     while let Some(next) = last.source() {
@@ -311,6 +305,7 @@ mod tests {
         assert_eq!(after(b"\xff"), [0]);
         assert_eq!(after(b""), [0]);
     }
+
     struct Nothing;
 
     impl Sink for Nothing {
@@ -322,7 +317,7 @@ mod tests {
         let mut etcd = Etcd::new(Vec::new(), None, Duration::from_secs(1)).unwrap();
         let endpoint = Url::parse("https://etcd-2:2379").unwrap();
         let mut take =
-            |body: &str| etcd.take(&endpoint, body.as_bytes(), &mut Nothing).map(|page| page.objects);
+            |body: &str| etcd.read_page(&endpoint, body.as_bytes(), &mut Nothing).map(|page| page.objects);
         let page = r#"{"header":{"cluster_id":"7","revision":"3"},"kvs":[{"key":"L2E="}]}"#;
         assert_eq!(take(page).unwrap(), 1);
         assert_eq!(take(&page.replace(r#""3""#, r#""4""#)).unwrap(), 1);
@@ -331,6 +326,6 @@ mod tests {
         for strange in ["", "<html>", "{}", r#"{"kvs":[]}"#, r#"{"header":{"cluster_id":"x"}}"#] {
             assert!(take(strange).unwrap_err().to_string().contains("not etcd's"), "{strange}");
         }
-        assert_eq!(etcd.revision(), Some(3), "everything is read at the first answer's revision");
+        assert_eq!(etcd.revision(), Some(3), "all pages are read at the revision of the first one");
     }
 }

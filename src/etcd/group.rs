@@ -1,25 +1,25 @@
-//! What objects are counted by: their resource, how they stand to the current key, and what wrapped them.
+//! The groups in which objects are counted: by resource, by state relative to the current key, and by wrapping.
 
 use super::value::{Mode, Transformer};
 
-/// How an object stands to the current key, best first.
+/// The state of an object relative to the current key, best first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     /// Under the current key_id.
     Current,
-    /// Under KMS v2, while nobody said which key_id is the current one.
+    /// Under KMS v2, when the current key_id is not known.
     KmsV2,
-    /// Under an earlier version of our key, or a key that we only unwrap with.
+    /// Under an earlier version of the key, or under a decrypt_only key. With its name for people.
     Older(String),
     /// Under KMS v2 with a key_id that is not known.
     OtherKeyId,
-    /// Under KMS v2 by a provider of another name.
+    /// Under KMS v2, by a provider with another name.
     OtherProvider,
     /// Under an older transformer.
     Other(Transformer),
     /// Not encrypted.
     Plain,
-    /// Neither plain nor encrypted in a known way, and why.
+    /// Neither plain nor encrypted in a known way. With the reason.
     Unrecognised(&'static str),
 }
 
@@ -55,33 +55,33 @@ impl State {
         }
     }
 
-    /// Whether nothing is left to do for the object, as far as that is known.
+    /// Whether the object needs no rewrite, as far as that is known.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Current | Self::KmsV2)
     }
 }
 
-/// What objects are counted by.
+/// The objects that have all of this in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Group {
     /// As kubectl names it.
     pub resource: String,
-    /// How they stand.
     pub state: State,
-    /// The provider of EncryptionConfiguration, or the key of an older transformer; may be empty.
+    /// The provider in EncryptionConfiguration, or the key of an older transformer; may be empty.
     pub provider: String,
-    /// The plugin's; may be empty.
+    /// May be empty.
     pub key_id: String,
     /// What wrapped the DEK seed, under KMS v2.
     pub mode: Option<Mode>,
-    /// Of the Transit key, where it is one.
+    /// The version of the Transit key, where a Transit key wrapped it.
     pub transit_version: Option<u32>,
-    /// Whether an API server that is restarted while the key service is away can read them, where that is known.
+    /// Whether an API server can read them that is restarted while the key service is unreachable. `None` where that is
+    /// not known.
     pub readable_offline: Option<bool>,
 }
 
 impl Group {
-    /// What is told apart by its state alone.
+    /// A group with a state alone.
     pub(super) fn of(state: State) -> Self {
         Self {
             resource: String::new(),

@@ -1,6 +1,6 @@
-//! Keys: which resource and object a key belongs to, and below which prefix the objects of a resource are.
+//! Keys in etcd: the resource and object of a key, and the prefix of a resource.
 //!
-//! Most built-in resources are stored without their group (`/registry/deployments/…`), custom ones with it
+//! Most built-in resources are stored without their group (`/registry/deployments/…`), custom resources with it
 //! (`/registry/cert-manager.io/certificates/…`). OpenShift has two roots: `/kubernetes.io` and `/openshift.io`.
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// kube-apiserver's default for --etcd-prefix.
 pub(crate) const DEFAULT_ROOT: &str = "/registry";
 
-/// Resources that are stored under another name: below the root, and as the API names them.
+/// Resources that are stored under another name: the name below the root, and the name in the API.
 const RENAMED: &[(&str, &str)] = &[
     ("services/specs", "services"),
     ("services/endpoints", "endpoints"),
@@ -17,14 +17,15 @@ const RENAMED: &[(&str, &str)] = &[
     ("ingress", "ingresses"),
 ];
 
-/// What OpenShift's own API servers encrypt, with the prefix of each.
+/// The resources that OpenShift's own API servers encrypt, with the prefix of each.
 const OPENSHIFT: &[(&str, &str)] = &[
     ("/openshift.io/routes/", "routes.route.openshift.io"),
     ("/openshift.io/oauth/accesstokens/", "oauthaccesstokens.oauth.openshift.io"),
     ("/openshift.io/oauth/authorizetokens/", "oauthauthorizetokens.oauth.openshift.io"),
 ];
 
-/// Groups with a dot in their name that are stored without it; other `*.k8s.io` are custom resources.
+/// Groups with a dot in their name whose resources are stored without the group. Other `*.k8s.io` groups are custom
+/// resources.
 const BUILT_IN: &[&str] = &[
     "admissionregistration.k8s.io",
     "certificates.k8s.io",
@@ -42,10 +43,10 @@ const BUILT_IN: &[&str] = &[
     "storagemigration.k8s.io",
 ];
 
-/// What a key names.
+/// The object of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectKey<'a> {
-    /// `secrets`, or `certificates.cert-manager.io`: as kubectl and EncryptionConfiguration take it.
+    /// `secrets`, or `certificates.cert-manager.io`: as kubectl and EncryptionConfiguration name it.
     pub resource: Cow<'a, str>,
     /// `namespace/name`, or the name alone.
     pub name: &'a str,
@@ -77,20 +78,19 @@ impl<'a> ObjectKey<'a> {
         }
     }
 
-    /// The name, unless it is a secret itself: OpenShift before 4.6 named a token's object by the token.
+    /// The name, unless it is a secret: before 4.6, OpenShift named the object of a token after the token.
     pub(crate) fn shown_name(&self) -> &'a str {
         let token = self.resource.ends_with("tokens.oauth.openshift.io");
         if token && !self.name.starts_with("sha256~") { "(withheld: a token)" } else { self.name }
     }
 }
 
-/// What is below the folder `root` of `path`.
+/// The part of `path` below the folder `root`.
 fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     path.strip_prefix(root.trim_end_matches('/'))?.strip_prefix('/')
 }
 
-/// Below which prefix a resource of an EncryptionConfiguration is stored; `None` for a wildcard that no
-/// single prefix covers.
+/// The prefix of a resource in an EncryptionConfiguration; `None` for a wildcard that needs several prefixes.
 pub(crate) fn prefix_of(resource: &str, root: &str) -> Option<String> {
     let root = root.trim_end_matches('/');
     if resource == "*.*" {

@@ -1,9 +1,10 @@
-//! What lies in a cluster's etcd: which objects, and what each value is encrypted with.
+//! The objects in a cluster's etcd, and what each value is encrypted with.
 //!
-//! Reads only, never decrypts, and shows no value to anybody. Knows what a local KEK leaves
-//! there; must not know Vault, the agent, or who asks.
+//! Only reads: never decrypts, and shows no value. Knows the format of local KEKs. Must not know Vault, the agent, or the
+//! caller.
 
 pub(crate) mod client;
+pub(crate) mod form;
 pub(crate) mod group;
 pub(crate) mod key;
 mod range;
@@ -12,17 +13,17 @@ mod split;
 pub(crate) mod tally;
 pub(crate) mod value;
 
-/// Largest value that is read, in bytes. etcd itself takes 1.5 MiB unless told otherwise.
+/// Largest value that is read, in bytes. etcd's own limit is 1.5 MiB by default.
 pub(crate) const MAX_VALUE: usize = 4 * 1024 * 1024;
 
-/// Longest key that is read, in bytes: a group, a resource, a namespace and a name have 253 each.
+/// Longest key that is read, in bytes: a group, a resource, a namespace and a name have at most 253 each.
 const MAX_KEY: usize = 4096;
 
-/// Takes the objects as they are read.
+/// Receives the objects while they are read.
 pub(crate) trait Sink: Send {
-    /// How many objects a prefix has, where the source tells it.
+    /// How many objects a prefix has, where the source knows it.
     fn expect(&mut self, _objects: u64) {}
 
-    /// One object; without a key where the source does not tell it.
+    /// One object; without a key where the source has none.
     fn object(&mut self, key: Option<&[u8]>, value: &[u8]);
 }

@@ -1,6 +1,6 @@
-//! The answer to a range request as JSON, object by object: etcdctl's `-w json` and the gateway's answers.
+//! Reads the answer to a range request as JSON, object by object: etcdctl's `-w json` and the gateway's answers.
 //!
-//! The two differ in one thing: the gateway writes 64-bit numbers as strings. Values never get into errors.
+//! The two differ in one point: the gateway writes 64-bit numbers as strings. Errors never contain a value.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,7 +16,7 @@ use super::{MAX_KEY, MAX_VALUE, Sink};
 /// Most bytes of JSON for one object: a value and a key in base64, and the numbers beside them.
 const MAX_ELEMENT: usize = (MAX_VALUE + MAX_KEY) / 3 * 4 + 4096;
 
-/// What stands around the objects.
+/// The answer without its objects.
 #[derive(Debug, Default)]
 pub(super) struct Range {
     pub revision: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Range {
     recognised: bool,
 }
 
-/// How much of the present object was read, and which one it is.
+/// How much of the current object was read, and its key.
 #[derive(Default)]
 pub(super) struct Gauge {
     used: Cell<usize>,
@@ -43,7 +43,7 @@ impl Gauge {
         self.key.borrow().clone()
     }
 
-    /// Whether the present object is too large.
+    /// Whether the current object is too large.
     pub(super) fn exceeded(&self) -> bool {
         self.used.get() > MAX_ELEMENT
     }
@@ -54,7 +54,7 @@ impl Gauge {
     }
 }
 
-/// Ends the input where one object is too large: the parser would gather all of it.
+/// Ends the input where one object is too large: otherwise the parser would collect all of it in memory.
 pub(super) struct Metered<'a, R> {
     pub input: R,
     pub gauge: &'a Gauge,
@@ -68,7 +68,7 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// Reads one document, handing each object to `sink` as it comes.
+/// Reads one document, and passes each object to `sink` at once.
 pub(super) fn read<'de, R: serde_json::de::Read<'de>>(
     document: &mut serde_json::Deserializer<R>,
     gauge: &Gauge,
@@ -78,7 +78,7 @@ pub(super) fn read<'de, R: serde_json::de::Read<'de>>(
     let range = Document { gauge, sink }.deserialize(document)?;
     match range.recognised {
         true => Ok(range),
-        false => Err(serde_json::Error::custom("no answer to a range request")),
+        false => Err(serde_json::Error::custom("not an answer to a range request")),
     }
 }
 
@@ -186,7 +186,7 @@ impl<'de> Visitor<'de> for Objects<'_> {
     }
 }
 
-/// One object, read into buffers that are used again.
+/// One object, read into buffers that are reused.
 struct Object<'a> {
     key: &'a mut Vec<u8>,
     value: &'a mut Vec<u8>,
@@ -210,7 +210,7 @@ impl<'de> Visitor<'de> for Object<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         self.key.clear();
-        // A value without bytes is left out.
+        // An empty value is not in the JSON.
         self.value.clear();
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {

@@ -1,76 +1,15 @@
-//! Objects from a stream: what `etcdctl get` wrote, in any form that can be told apart, one object at a time.
+//! Reads objects from a stream: the output of `etcdctl get`, in any form that can be recognised, one object at a time.
 //!
-//! `-w json` is exact. The others put a newline between values that hold newlines themselves.
+//! `-w json` is exact. The other forms put a newline between values, which contain newlines themselves.
 
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 
+use super::Sink;
+use super::form::{CHUNK, Form, HEAD, ReadError};
 use super::range::{self, Gauge, Metered};
 use super::split::{Split, begins_value};
-use super::{MAX_VALUE, Sink};
 
-/// How many bytes tell the form.
-pub(super) const HEAD: usize = 64;
-/// How much is read at once.
-pub(super) const CHUNK: usize = 64 * 1024;
-
-/// In which form the objects came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// `etcdctl get -w json`.
-    Json,
-    /// `etcdctl get`: a key and a value in turn.
-    Simple,
-    /// `etcdctl get --print-value-only`.
-    Values,
-}
-
-/// Why the stream cannot be read to its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    /// Nothing came.
-    #[error("nothing came: did etcdctl fail, or is nothing below its prefix?")]
-    Empty,
-    /// Something else than stored values came.
-    #[error(
-        "this is not what etcdctl get writes (-w json, or simple); kubectl's output does not show how an object is stored"
-    )]
-    NoForm,
-    /// It ends in the middle.
-    #[error("the input ends in the middle, after {objects} objects: did etcdctl fail?")]
-    Truncated {
-        /// How many were whole.
-        objects: u64,
-    },
-    /// It holds a part of what there is.
-    #[error(
-        "the input has {objects} of {count} objects, so nothing is proven: run etcdctl get without --limit"
-    )]
-    Partial {
-        /// How many came.
-        objects: u64,
-        /// How many there are.
-        count: u64,
-    },
-    /// It is damaged.
-    #[error("the input is not what etcdctl get -w json writes: line {line}, column {column}")]
-    Damaged {
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-    },
-    /// One object is too large.
-    #[error("{object} is larger than {} MiB; etcd itself takes 1.5 MiB by default", MAX_VALUE / 1024 / 1024)]
-    TooLarge {
-        /// Its key, or its place in the stream.
-        object: String,
-    },
-    /// The system's error.
-    #[error("the input cannot be read")]
-    Io(#[source] io::Error),
-}
-
-/// Reads `input` to its end, handing each object to `sink`.
+/// Reads `input` to its end, and passes each object to `sink`.
 pub(crate) fn read(mut input: impl Read, sink: &mut dyn Sink) -> Result<Form, ReadError> {
     let mut head = Vec::with_capacity(HEAD);
     input.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(ReadError::Io)?;
@@ -90,14 +29,14 @@ pub(crate) fn read(mut input: impl Read, sink: &mut dyn Sink) -> Result<Form, Re
     Ok(form)
 }
 
-/// Whether this is the beginning of an answer to a range request.
+/// Whether the input begins as an answer to a range request.
 fn is_range(text: &[u8]) -> bool {
     let Some(inside) = text.strip_prefix(b"{") else { return false };
     let inside = inside.trim_ascii_start();
     [b"\"header\"".as_slice(), b"\"kvs\"", b"\"count\""].iter().any(|field| inside.starts_with(field))
 }
 
-/// One JSON document after the other: several calls of etcdctl in one pipe.
+/// Reads several JSON documents: the output of several calls of etcdctl in one pipe.
 fn documents(input: impl Read, sink: &mut dyn Sink) -> Result<(), ReadError> {
     let gauge = Gauge::default();
     let metered = Metered { input: BufReader::with_capacity(CHUNK, input), gauge: &gauge };
@@ -106,20 +45,20 @@ fn documents(input: impl Read, sink: &mut dyn Sink) -> Result<(), ReadError> {
     loop {
         match json.end() {
             Ok(()) => return Ok(()),
-            Err(error) if error.is_io() => return Err(told(error, &gauge, counted.objects)),
+            Err(error) if error.is_io() => return Err(read_error(error, &gauge, counted.objects)),
             // Another document follows.
             Err(_) => {}
         }
         let range = range::read(&mut json, &gauge, &mut counted)
-            .map_err(|error| told(error, &gauge, counted.objects))?;
+            .map_err(|error| read_error(error, &gauge, counted.objects))?;
         if range.more || range.count > range.objects {
             return Err(ReadError::Partial { objects: range.objects, count: range.count });
         }
     }
 }
 
-/// An error without the words of the parser: it quotes what it read.
-fn told(error: serde_json::Error, gauge: &Gauge, objects: u64) -> ReadError {
+/// The error without the parser's text, which quotes the input.
+fn read_error(error: serde_json::Error, gauge: &Gauge, objects: u64) -> ReadError {
     if gauge.exceeded() {
         let key = gauge.key();
         let object = if key.is_empty() { format!("object {}", objects + 1) } else { key };
@@ -132,7 +71,7 @@ fn told(error: serde_json::Error, gauge: &Gauge, objects: u64) -> ReadError {
     }
 }
 
-/// Counts what goes through.
+/// Counts the objects that it passes on.
 struct Counted<'a> {
     sink: &'a mut dyn Sink,
     objects: u64,
@@ -151,15 +90,17 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
-    use super::super::MAX_KEY;
+    use std::io;
+
+    use super::super::{MAX_KEY, MAX_VALUE};
     use super::*;
 
     #[derive(Default)]
-    struct Kept(Vec<Object>);
+    struct Collected(Vec<Object>);
 
     type Object = (Option<Vec<u8>>, Vec<u8>);
 
-    impl Sink for Kept {
+    impl Sink for Collected {
         fn object(&mut self, key: Option<&[u8]>, value: &[u8]) {
             self.0.push((key.map(<[u8]>::to_vec), value.to_vec()));
         }
@@ -176,7 +117,7 @@ mod tests {
     }
 
     fn all(input: &[u8]) -> Result<(Form, Vec<Object>), ReadError> {
-        let (mut fast, mut slow) = (Kept::default(), Kept::default());
+        let (mut fast, mut slow) = (Collected::default(), Collected::default());
         let form = read(input, &mut fast);
         let again = read(Slow(input), &mut slow);
         assert_eq!(format!("{form:?}"), format!("{again:?}"));
@@ -252,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stored_value_is_refused() {
+    fn input_without_stored_values_is_refused() {
         assert!(matches!(all(b""), Err(ReadError::Empty)));
         assert!(matches!(all(b" \n"), Err(ReadError::Empty)));
         for input in [
@@ -270,21 +211,21 @@ mod tests {
     #[test]
     fn an_object_that_is_too_large_is_named() {
         let large = vec![b'x'; MAX_VALUE + MAX_KEY + 1];
-        let told = |input: &[u8]| read(input, &mut Kept::default()).unwrap_err().to_string();
+        let error = |input: &[u8]| read(input, &mut Collected::default()).unwrap_err().to_string();
         let document = json(&[
             (b"/registry/secrets/a/b", b"k8s\0"),
             (b"/registry/secrets/a/large", &[large.as_slice(); 2].concat()),
         ]);
         // serde_json sorts the fields: here the value comes after the key, as etcdctl writes them.
         assert!(
-            told(&document).starts_with("/registry/secrets/a/large is larger than 4 MiB"),
+            error(&document).starts_with("/registry/secrets/a/large is larger than 4 MiB"),
             "{}",
-            told(&document)
+            error(&document)
         );
         let simple = [b"/registry/secrets/a/large\nk8s\0".as_slice(), &large].concat();
-        assert!(told(&simple).starts_with("/registry/secrets/a/large is larger"), "{}", told(&simple));
+        assert!(error(&simple).starts_with("/registry/secrets/a/large is larger"), "{}", error(&simple));
         let values = [b"k8s\0a\nk8s\0".as_slice(), &large].concat();
-        assert!(told(&values).starts_with("value 2 is larger"), "{}", told(&values));
+        assert!(error(&values).starts_with("value 2 is larger"), "{}", error(&values));
     }
 
     trait ConcatWith {

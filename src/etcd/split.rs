@@ -1,15 +1,15 @@
-//! Splits what etcdctl writes without `-w json`: a newline stands between values that hold newlines themselves.
+//! Splits the output of etcdctl without `-w json`: it puts a newline between values, which contain newlines themselves.
 //!
-//! An object begins where, after a newline, a known beginning of a value follows, or a key and such a beginning.
-//! A value of another kind is not told apart from the one before it.
+//! An object begins after a newline that a known beginning of a value follows, or a key and such a beginning. A value of
+//! another kind cannot be distinguished from the end of the value before it.
 
 use std::io::Read;
 
-use super::reader::{CHUNK, Form, HEAD, ReadError};
+use super::form::{CHUNK, Form, HEAD, ReadError};
 use super::value::{ENCRYPTED, PROTOBUF};
 use super::{MAX_KEY, MAX_VALUE, Sink};
 
-/// How a plain JSON object of the API server begins; a mere `{` is in too many values.
+/// How a plain JSON object of the API server begins. `{` alone occurs in too many values.
 const JSON: &[&[u8]] = &[b"{\"kind\":\"", b"{\"apiVersion\":\""];
 
 /// Whether a value begins here.
@@ -32,7 +32,7 @@ impl<R: Read> Split<R> {
         Self { input, buffer: Vec::new(), ended: false, form }
     }
 
-    /// Reads to the end, handing each object to `sink`.
+    /// Reads to the end, and passes each object to `sink`.
     pub(super) fn run(mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
         let (mut objects, mut searched) = (0, 0);
         let most = MAX_VALUE + MAX_KEY;
@@ -46,7 +46,7 @@ impl<R: Read> Split<R> {
             if newline.is_none() && self.ended {
                 break;
             }
-            // What follows a newline must be seen in full, or the end.
+            // After a newline, all bytes that show a beginning must be in the buffer, or the end of the input.
             let ahead = if newline.is_some() { self.ahead() } else { 1 };
             if !self.fill(next + ahead)? {
                 continue;
@@ -66,13 +66,13 @@ impl<R: Read> Split<R> {
         }
     }
 
-    /// How many bytes tell whether an object begins.
+    /// How many bytes show whether an object begins.
     fn ahead(&self) -> usize {
         if self.form == Form::Simple { MAX_KEY + HEAD } else { HEAD }
     }
 
-    /// Reads until the buffer holds `length` bytes or the input ends; false when something was read, so that
-    /// the buffer must be looked at again.
+    /// Reads until the buffer holds `length` bytes or the input ends. False when something was read: then the buffer
+    /// must be checked again.
     fn fill(&mut self, length: usize) -> Result<bool, ReadError> {
         if self.ended || self.buffer.len() >= length {
             return Ok(true);
@@ -91,7 +91,7 @@ impl<R: Read> Split<R> {
         }
     }
 
-    /// What the present object is called.
+    /// The current object, for an error: its key, or its number.
     fn name(&self, before: u64) -> String {
         let key = key_line(&self.buffer).filter(|_| self.form == Form::Simple);
         key.map_or_else(
@@ -101,14 +101,14 @@ impl<R: Read> Split<R> {
     }
 }
 
-/// A line with a key, and what follows it.
+/// The key in the first line, and the bytes after that line.
 fn key_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().take(MAX_KEY).position(|byte| !byte.is_ascii_graphic())?;
     let (key, rest) = bytes.split_at_checked(end)?;
     (key.starts_with(b"/")).then_some((key, rest.strip_prefix(b"\n")?))
 }
 
-/// Hands on what stands between two beginnings, without the newline at its end.
+/// Passes on the bytes between two beginnings, without the newline at their end.
 fn emit(form: Form, object: &[u8], sink: &mut dyn Sink) -> Result<(), ReadError> {
     let object = object.strip_suffix(b"\n").unwrap_or(object);
     match form {

@@ -1,4 +1,4 @@
-//! Counts objects by resource and by what they are encrypted with, in bounded memory.
+//! Counts objects by resource and by encryption, in bounded memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -6,38 +6,37 @@ use super::group::{Group, State};
 use super::key::ObjectKey;
 use super::value::Stored;
 
-/// Most groups of one resource that are told apart; the objects of further ones are counted together, by state.
+/// Most groups of one resource. The objects of further groups are counted together, by state.
 const MAX_GROUPS_EACH: usize = 50;
-/// Most groups in all that are told apart; further resources are counted together.
+/// Most groups of all resources. Further resources are counted together.
 const MAX_GROUPS: usize = 1000;
-/// Longest resource or object name that is kept, in bytes.
+/// Longest resource or object name that is stored, in bytes.
 const MAX_NAME: usize = 512;
-/// The resource, or the provider, of what is counted together.
+/// The resource, or the provider, of objects that are counted together.
 const FURTHER: &str = "(further)";
 /// The resource of a value without a key.
 pub(crate) const UNKNOWN: &str = "(unknown)";
 
-/// What is known of the keys that values may be under.
+/// The keys that are known, to compare the objects with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    /// The key_id that everything should be under, where it is known.
+pub(crate) struct KnownKeys {
+    /// The key_id that all objects should have, where it is known.
     pub current: Option<String>,
-    /// Earlier key_ids of our keys, each with its name for people.
+    /// Earlier key_ids of the agent's keys, each with its name for people.
     pub older: HashMap<String, String>,
     /// The name that the KMS provider should have, where one was given.
     pub provider: Option<String>,
-    /// The fingerprints of the keys that the agent of this node may use without the key service, where they
-    /// are known.
-    pub kept: Option<HashSet<String>>,
+    /// The fingerprints of the keys in the agent's memory, where they are known. It needs no key service for these.
+    pub in_memory: Option<HashSet<String>>,
 }
 
 /// The counts.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    known: Known,
+    known: KnownKeys,
     root: String,
     groups: BTreeMap<Group, u64>,
-    /// How many groups of each resource are told apart.
+    /// How many groups of each resource are counted on their own.
     each: BTreeMap<String, usize>,
     key_ids: BTreeSet<String>,
     objects: u64,
@@ -48,8 +47,8 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts nothing yet; names of the first `list` objects that are not good will be kept.
-    pub(crate) fn new(known: Known, root: &str, list: usize) -> Self {
+    /// An empty count. It will list the names of the first `list` objects that are not good.
+    pub(crate) fn new(known: KnownKeys, root: &str, list: usize) -> Self {
         Self {
             known,
             root: root.to_owned(),
@@ -88,7 +87,7 @@ impl Tally {
         *self.groups.entry(group).or_default() += 1;
     }
 
-    /// The group itself, or that of what is not told apart any more.
+    /// The group itself, or the common one when there are too many groups.
     fn bounded(&mut self, group: Group) -> Group {
         if self.groups.contains_key(&group) {
             return group;
@@ -100,7 +99,7 @@ impl Tally {
             ..Group::of(state)
         };
         if self.groups.len() >= MAX_GROUPS {
-            // The name of an older key is not told apart either.
+            // The names of older keys are not distinguished either.
             let older = matches!(group.state, State::Older(_));
             return together(FURTHER, if older { State::Older("older keys".into()) } else { group.state });
         }
@@ -129,16 +128,16 @@ impl Tally {
                     Some(current) if *current == key_id => State::Current,
                     Some(_) => known.older.get(&key_id).cloned().map_or(State::OtherKeyId, State::Older),
                 };
-                // Of another plugin's objects, our agent knows nothing.
-                let ours = known.kept.as_ref().filter(|_| state != State::OtherProvider);
-                let readable_offline = ours.map(|kept| kept.contains(&fingerprint.hex()));
+                // The agent has no key for objects of another plugin.
+                let in_memory = known.in_memory.as_ref().filter(|_| state != State::OtherProvider);
+                let readable_offline = in_memory.map(|keys| keys.contains(&fingerprint.hex()));
                 let mode = Some(mode);
                 Group { provider, key_id, mode, transit_version, readable_offline, ..Group::of(state) }
             }
         }
     }
 
-    /// The key_id that everything should be under, where it is known.
+    /// The key_id that all objects should have, where it is known.
     pub(crate) fn current(&self) -> Option<&str> {
         self.known.current.as_deref()
     }
@@ -148,23 +147,22 @@ impl Tally {
         &self.groups
     }
 
-    /// How many objects were counted.
     pub(crate) fn objects(&self) -> u64 {
         self.objects
     }
 
-    /// How many of them are left to do.
+    /// How many objects need a rewrite.
     pub(crate) fn left(&self) -> u64 {
         self.objects - self.good
     }
 
-    /// How many of them an API server that is restarted while the key service is away could not read; `None` when
-    /// nobody knows which keys are kept.
+    /// How many objects an API server could not read that is restarted while the key service is unreachable. `None` when
+    /// the keys in the agent's memory are not known.
     pub(crate) fn unreadable_offline(&self) -> Option<u64> {
-        self.known.kept.as_ref().map(|_| self.unreadable_offline)
+        self.known.in_memory.as_ref().map(|_| self.unreadable_offline)
     }
 
-    /// How many different key_ids there are under KMS v2, as far as they are told apart.
+    /// How many different key_ids there are under KMS v2. Counted up to a limit.
     pub(crate) fn key_ids(&self) -> usize {
         self.key_ids.len()
     }
@@ -174,7 +172,7 @@ impl Tally {
         &self.list
     }
 
-    /// Whether there were more groups than are told apart.
+    /// Whether there were too many groups, so that some are counted together.
     pub(crate) fn is_folded(&self) -> bool {
         self.groups.keys().any(|group| group.provider == FURTHER)
     }
@@ -190,7 +188,7 @@ fn cut(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local_kek::{Fingerprint, Kind};
+    use crate::local_kek::{Fingerprint, KeyKind};
 
     /// An `EncryptedObject` by hand: fields 1, 2 and 3, all shorter than 128 bytes.
     fn value(provider: &str, key_id: &str, version: u32) -> Vec<u8> {
@@ -204,21 +202,21 @@ mod tests {
         value
     }
 
-    fn known() -> Known {
-        Known {
+    fn known() -> KnownKeys {
+        KnownKeys {
             current: Some("v1.now".into()),
             older: HashMap::from([("v1.before".into(), "version 1".into())]),
-            ..Known::default()
+            ..KnownKeys::default()
         }
     }
 
     fn states(tally: &Tally) -> Vec<(String, String, u64)> {
-        let told = |(group, count): (&Group, &u64)| (group.resource.clone(), group.state.text(), *count);
-        tally.groups().iter().map(told).collect()
+        let entry = |(group, count): (&Group, &u64)| (group.resource.clone(), group.state.text(), *count);
+        tally.groups().iter().map(entry).collect()
     }
 
     #[test]
-    fn objects_are_judged_by_their_key_id() {
+    fn objects_are_counted_by_their_key_id() {
         let mut tally = Tally::new(known(), "/registry", 3);
         for (name, value) in [
             ("a", value("p", "v1.now", 2)),
@@ -251,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_providers_name_counts_where_one_is_expected() {
-        let mut tally = Tally::new(Known { provider: Some("p".into()), ..known() }, "/registry", 0);
+        let mut tally = Tally::new(KnownKeys { provider: Some("p".into()), ..known() }, "/registry", 0);
         tally.add(None, &value("p", "v1.now", 1));
         tally.add(None, &value("q", "v1.now", 1));
         let unknown = |state: &str| (UNKNOWN.to_owned(), state.to_owned(), 1);
@@ -259,9 +257,10 @@ mod tests {
     }
 
     #[test]
-    fn what_an_api_server_could_not_read_in_an_outage_is_counted_beside() {
-        let kept = Fingerprint::of(Kind::Seed, "v1.now", b"vault:v1:A").hex();
-        let mut tally = Tally::new(Known { kept: Some(HashSet::from([kept])), ..known() }, "/registry", 5);
+    fn objects_that_no_api_server_could_read_in_an_outage_are_counted() {
+        let in_memory = Fingerprint::of(KeyKind::Seed, "v1.now", b"vault:v1:A").hex();
+        let mut tally =
+            Tally::new(KnownKeys { in_memory: Some(HashSet::from([in_memory])), ..known() }, "/registry", 5);
         for (name, value) in [
             ("a", value("p", "v1.now", 1)),
             ("b", value("p", "v1.now", 2)),

@@ -1,4 +1,4 @@
-//! What a stored value is, by its first bytes: plain, or which transformer of the API server wrote it.
+//! Recognises a stored value by its first bytes: plain, or written by a transformer of the API server.
 
 use std::collections::HashMap;
 
@@ -6,36 +6,33 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::local_kek::format::{Form, FormatError, form};
-use crate::local_kek::{Fingerprint, Kind};
+use crate::local_kek::{Fingerprint, KeyKind};
 
-/// What the API server writes in front of a KMS v2 value; the provider's name and a colon follow.
+/// The prefix of a KMS v2 value. The provider's name and a colon follow.
 const KMS_V2: &[u8] = b"k8s:enc:kms:v2:";
-/// The other transformers, each followed by a key's or provider's name and a colon.
+/// The other transformers. The name of a key or provider and a colon follow.
 const OTHERS: &[(&[u8], Transformer)] = &[
     (b"k8s:enc:kms:v1:", Transformer::KmsV1),
     (b"k8s:enc:aescbc:v1:", Transformer::AesCbc),
     (b"k8s:enc:aesgcm:v1:", Transformer::AesGcm),
     (b"k8s:enc:secretbox:v1:", Transformer::Secretbox),
 ];
-/// How unencrypted protobuf begins.
+/// The prefix of unencrypted protobuf.
 pub(super) const PROTOBUF: &[u8] = b"k8s\0";
-/// How anything encrypted begins.
+/// The prefix of every encrypted value.
 pub(super) const ENCRYPTED: &[u8] = b"k8s:enc:";
-/// Longest name of a provider or key that is believed, in bytes.
+/// Longest accepted name of a provider or key, in bytes.
 const MAX_NAME: usize = 253;
-/// Longest key_id, in bytes: the API server's own limit.
+/// Longest key_id, in bytes: the API server's limit.
 const MAX_KEY_ID: usize = 1024;
 
 /// The transformers before KMS v2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Transformer {
-    /// KMS v1.
     KmsV1,
-    /// A local key, AES-CBC.
     AesCbc,
-    /// A local key, AES-GCM.
     AesGcm,
-    /// A local key, XSalsa20 and Poly1305.
+    /// XSalsa20 and Poly1305.
     Secretbox,
 }
 
@@ -54,7 +51,7 @@ impl Transformer {
 /// What wrapped a DEK seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mode {
-    /// The key service itself, as far as can be told.
+    /// The key service itself, or another plugin.
     Direct,
     /// A local KEK, which the key service wrapped.
     LocalKek,
@@ -81,28 +78,26 @@ impl Mode {
 /// A stored value, without anything secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
-    /// KMS v2.
     KmsV2 {
         /// The provider's name in EncryptionConfiguration.
         provider: String,
         /// The plugin's key_id at the time of writing.
         key_id: String,
-        /// What wrapped the DEK seed.
         mode: Mode,
-        /// The version of the Transit key, where what it wrapped is a Transit ciphertext.
+        /// The version of the Transit key, where the wrapped key is a Transit ciphertext.
         transit_version: Option<u32>,
-        /// What an agent that keeps the key in memory knows it by.
+        /// Identifies the key that an agent may have in memory.
         fingerprint: Fingerprint,
     },
-    /// An older transformer, with the name of its key or provider.
+    /// Another transformer, with the name of its key or provider.
     Other(Transformer, String),
     /// Not encrypted.
     Plain,
-    /// None of these, and why.
+    /// None of these. With the reason.
     Unrecognised(&'static str),
 }
 
-/// `EncryptedObject` of k8s.io/apiserver's kmsv2, as far as it is looked at.
+/// The fields of `EncryptedObject` (k8s.io/apiserver, kmsv2) that are used.
 #[derive(Clone, PartialEq, Message)]
 struct EncryptedObject {
     #[prost(bytes = "bytes", tag = "1")]
@@ -116,7 +111,6 @@ struct EncryptedObject {
 }
 
 impl Stored {
-    /// Tells what `value` is.
     pub(crate) fn parse(value: &[u8]) -> Self {
         if let Some(rest) = value.strip_prefix(KMS_V2) {
             return kms_v2(rest).unwrap_or_else(Self::Unrecognised);
@@ -140,8 +134,8 @@ impl Stored {
 
 fn kms_v2(rest: &[u8]) -> Result<Stored, &'static str> {
     let (provider, message) = named(rest).ok_or("damaged: no provider")?;
-    let object =
-        EncryptedObject::decode(Bytes::copy_from_slice(message)).map_err(|_| "damaged: no KMS v2 object")?;
+    let object = EncryptedObject::decode(Bytes::copy_from_slice(message))
+        .map_err(|_| "damaged: not a KMS v2 object")?;
     if object.encrypted_data.is_empty() || object.encrypted_dek_source.is_empty() {
         return Err("damaged: parts are missing");
     }
@@ -150,8 +144,8 @@ fn kms_v2(rest: &[u8]) -> Result<Stored, &'static str> {
     }
     let seed = &object.encrypted_dek_source;
     let (mode, kind, wrapped) = match form(seed, &object.annotations).map_err(unreadable)? {
-        Form::Direct => (Mode::Direct, Kind::Seed, &**seed),
-        Form::Local { wrapped } => (Mode::LocalKek, Kind::Kek, wrapped),
+        Form::Direct => (Mode::Direct, KeyKind::Seed, &**seed),
+        Form::Local { wrapped } => (Mode::LocalKek, KeyKind::Kek, wrapped),
     };
     let transit_version = transit_version(wrapped);
     let fingerprint = Fingerprint::of(kind, &object.key_id, wrapped);
@@ -167,7 +161,7 @@ fn unreadable(error: FormatError) -> &'static str {
     }
 }
 
-/// The name in front of a colon, and what follows.
+/// The name before a colon, and the bytes after it.
 fn named(rest: &[u8]) -> Option<(String, &[u8])> {
     let end = rest.iter().take(MAX_NAME + 1).position(|byte| *byte == b':').filter(|end| *end > 0)?;
     let (name, rest) = rest.split_at_checked(end)?;
@@ -196,7 +190,7 @@ mod tests {
         let annotations = annotations.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec()));
         let object = EncryptedObject {
             annotations: annotations.collect(),
-            encrypted_data: Bytes::from_static(b"ciphertext: not looked at"),
+            encrypted_data: Bytes::from_static(b"ciphertext: not read"),
             key_id: key_id.into(),
             encrypted_dek_source: Bytes::copy_from_slice(dek),
         };
@@ -205,7 +199,7 @@ mod tests {
 
     /// In direct mode.
     fn kms(dek: &[u8], transit_version: Option<u32>) -> Stored {
-        let fingerprint = Fingerprint::of(Kind::Seed, "v1.abc", dek);
+        let fingerprint = Fingerprint::of(KeyKind::Seed, "v1.abc", dek);
         Stored::KmsV2 {
             provider: "kms-plugin".into(),
             key_id: "v1.abc".into(),
@@ -216,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_is_told_apart() {
+    fn each_form_is_recognised() {
         let unrecognised = Stored::Unrecognised;
         let other = |transformer, name: &str| Stored::Other(transformer, name.into());
         for (value, expected) in [
@@ -236,7 +230,7 @@ mod tests {
             (b"k8s:enc:aescbc:v1:".to_vec(), unrecognised("damaged: no name")),
             (b"k8s:enc:kms:v2::\x0a".to_vec(), unrecognised("damaged: no provider")),
             (b"k8s:enc:kms:v2:p:".to_vec(), unrecognised("damaged: parts are missing")),
-            (b"k8s:enc:kms:v2:p:\xff\xff".to_vec(), unrecognised("damaged: no KMS v2 object")),
+            (b"k8s:enc:kms:v2:p:\xff\xff".to_vec(), unrecognised("damaged: not a KMS v2 object")),
             (object("", b"vault:v1:A"), unrecognised("damaged: no key_id")),
             (object(&"k".repeat(1025), b"vault:v1:A"), unrecognised("damaged: no key_id")),
             (
@@ -249,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_local_kek_wrapped_is_told_by_ciphertext_and_annotation() {
+    fn a_local_kek_is_recognised_by_ciphertext_and_annotation() {
         let stored = |dek: &[u8], annotations: &[(&str, &[u8])]| {
             Stored::parse(&annotated("v1.abc", dek, &[annotations, &[("another.example", b"1")]].concat()))
         };
@@ -261,7 +255,7 @@ mod tests {
                 key_id: "v1.abc".into(),
                 mode: Mode::LocalKek,
                 transit_version: Some(3),
-                fingerprint: Fingerprint::of(Kind::Kek, "v1.abc", b"vault:v3:AAAA"),
+                fingerprint: Fingerprint::of(KeyKind::Kek, "v1.abc", b"vault:v3:AAAA"),
             }
         );
         assert_eq!(stored(b"vault:v1:AAAA", &[]), kms(b"vault:v1:AAAA", Some(1)));
@@ -284,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_of_a_newer_api_server_do_no_harm() {
+    fn unknown_fields_of_a_newer_api_server_are_ignored() {
         let mut value = object("v1.abc", b"vault:v1:A");
         // annotations = 4 (one entry), encryptedDEKSourceType = 5, and a field 9 that does not exist yet.
         value.extend_from_slice(b"\x22\x06\x0a\x01a\x12\x01b\x28\x01\x4a\x02hi");
@@ -292,11 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_was_cut_short_is_never_taken_for_a_whole_one() {
+    fn a_truncated_value_is_not_recognised() {
         let value = object("v1.abc", b"vault:v1:AAAA");
         for length in 0..value.len() {
             let parsed = Stored::parse(&value[..length]);
-            // Nothing that is cut inside its last field decodes.
+            // A value that is truncated inside its last field cannot be decoded.
             assert!(matches!(parsed, Stored::Unrecognised(_)), "{length}: {parsed:?}");
         }
     }
@@ -316,7 +310,7 @@ mod tests {
         fn what_is_written_is_read(key_id in "[a-zA-Z0-9._-]{1,60}", version in any::<u32>(), tail in ".{0,40}") {
             let dek = format!("vault:v{version}:{tail}");
             let value = object(&key_id, dek.as_bytes());
-            let fingerprint = Fingerprint::of(Kind::Seed, &key_id, dek.as_bytes());
+            let fingerprint = Fingerprint::of(KeyKind::Seed, &key_id, dek.as_bytes());
             prop_assert_eq!(Stored::parse(&value), Stored::KmsV2 {
                 provider: "kms-plugin".into(),
                 key_id,

@@ -1,38 +1,38 @@
-//! What goes wrong with a key service, in kinds that callers act on.
+//! Errors of a key service. Their kinds decide what the callers do.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// What went wrong, in kinds that callers act on.
+/// The kind of an error: it decides about retries, failover and the health of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// No route, a timeout, a 5xx, a body that is not the service's.
+    /// No connection, a timeout, a status 5xx, or a body that the service does not send (a proxy's page).
     Unreachable,
-    /// The service answers and is sealed.
+    /// The service answers that it is sealed.
     Sealed,
-    /// The service asks to slow down.
+    /// The service answers that there are too many requests.
     Throttled,
     /// The caller's deadline passed first.
     Deadline,
-    /// The service itself refused, after a fresh login.
+    /// The service refused the request, also after a fresh login.
     Denied,
     /// The login was refused: wrong role-id, secret-id, user or password, or a locked role.
     CredentialsRefused,
     /// Our own credentials cannot be read: a missing, empty or unsafe file.
     CredentialsUnreadable,
-    /// The mount or the key is not there.
+    /// The mount or the key does not exist.
     NotFound,
-    /// The key is deleted, and can be brought back.
+    /// The key is soft-deleted: an administrator can restore it.
     SoftDeleted,
-    /// The key version may no longer be used.
+    /// The key version is below the minimum version.
     VersionGone,
-    /// The service does not have the key version yet, or no longer.
+    /// The service does not have the key version: a standby lags behind, or the key was rolled back.
     VersionAhead,
-    /// The ciphertext is not one of this key.
+    /// The ciphertext was not made by this key, or it is damaged.
     BadCiphertext,
-    /// The key cannot be used for this purpose at all.
+    /// The key has the wrong type, or the server lacks a function that the agent needs.
     KeyUnusable,
-    /// An answer that no rule covers.
+    /// A response that no rule covers, or an error of the agent itself.
     Internal,
 }
 
@@ -57,18 +57,18 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the service is away, rather than refusing.
+    /// Whether the service did not answer the request itself, so that nothing is refused.
     pub fn is_outage(self) -> bool {
         matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal)
     }
 
-    /// Whether another address may answer better.
+    /// Whether the request is retried at another address.
     pub fn may_fail_over(self) -> bool {
         matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled)
     }
 }
 
-/// A failure of the key service, told so that an operator can act on it. Holds no secret.
+/// An error of a key service, with a text and a remedy for an operator. Contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct KeyServiceError {
@@ -79,7 +79,7 @@ pub struct KeyServiceError {
 }
 
 impl KeyServiceError {
-    /// An error of `kind`: what happened to what, and what to do about it.
+    /// `message` says what happened and to what. `remedy` says what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>, remedy: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), remedy: remedy.into(), retry_after: None }
     }
@@ -89,32 +89,32 @@ impl KeyServiceError {
         Self::new(
             ErrorKind::Deadline,
             format!("the caller's deadline passed while {what}"),
-            "look at the latency between this node and the key service",
+            "check the latency between this node and the key service",
         )
     }
 
-    /// Adds when the service wants to be asked again.
+    /// Adds the time until the next request, if the service sent one (Retry-After).
     pub fn with_retry_after(mut self, after: Option<Duration>) -> Self {
         self.retry_after = after;
         self
     }
 
-    /// Whether the service is away, or our own credentials cannot be read: nobody has refused anything.
+    /// Whether the service did not answer the request itself, or the agent cannot read its credentials. Nothing is
+    /// refused.
     pub fn is_outage(&self) -> bool {
         self.kind.is_outage() || self.kind == ErrorKind::CredentialsUnreadable
     }
 
-    /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What to do, in words for an operator.
+    /// What an operator should do.
     pub fn remedy(&self) -> &str {
         &self.remedy
     }
 
-    /// When to ask again, where the service said so.
+    /// The time until the next request, if the service sent one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }

@@ -1,4 +1,4 @@
-//! A key of a key service: where it lives, its versions, and what the agent knows of it.
+//! A key of a key service: its path, its versions, and what the agent knows about it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a key lives, without the address: two addresses of one cluster hold the same key.
+/// The path of a key, without an address: all addresses of a cluster have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyScope {
     /// Namespace without slashes at its ends; empty for the root namespace.
     pub namespace: String,
     /// Mount path without slashes at its ends.
     pub mount: String,
-    /// Name of the key.
     pub key: String,
 }
 
@@ -26,75 +25,71 @@ impl fmt::Display for KeyScope {
     }
 }
 
-/// Versions of a key and when each was made, in seconds since 1970 as the service tells it.
+/// The versions of a key, and when each was created, in seconds since 1970, by the service's clock.
 pub(crate) type KeyVersions = BTreeMap<u32, i64>;
 
-/// Something about a key that an administrator should change.
+/// A setting of a key that an administrator should change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyWarning {
     /// What is wrong, and why it matters.
     pub text: String,
-    /// What to do about it.
+    /// What to do.
     pub remedy: String,
 }
 
-/// What the key service says of its key.
+/// The key service's description of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyDescription {
-    /// The version that wraps from now on.
+    /// The newest version. It wraps.
     pub latest: u32,
-    /// The lowest version that may still wrap; 0 when only the latest is meant.
+    /// The lowest version that may wrap; 0 means that only the latest one may.
     pub min_encryption: u32,
-    /// The lowest version that may still unwrap.
+    /// The lowest version that may unwrap.
     pub min_decryption: u32,
-    /// The versions that the service still shows.
+    /// The versions that the service shows: those from `min_decryption`.
     pub versions: KeyVersions,
-    /// What an administrator should change about the key; it is used all the same.
+    /// What an administrator should change. The agent uses the key anyway.
     pub warnings: Vec<KeyWarning>,
-    /// Which cluster answered, where the service has such an id.
+    /// The id of the cluster that answered; `None` if the service has none.
     pub cluster_id: Option<String>,
 }
 
-/// A key as this agent knows it.
+/// A key, as the agent knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownKey {
-    /// Where it lives.
     pub scope: KeyScope,
     /// The id that Status announces.
     pub key_id: Arc<str>,
     /// The version that wraps.
     pub version: u32,
-    /// When that version was made, in seconds since 1970.
+    /// When that version was created, in seconds since 1970.
     pub created: i64,
-    /// The lowest version that may still wrap; 0 when only the latest is meant.
+    /// The lowest version that may wrap; 0 means that only the latest one may.
     pub min_encryption: u32,
-    /// The lowest version that may still unwrap.
+    /// The lowest version that may unwrap.
     pub min_decryption: u32,
-    /// Every version ever seen, also those that the service no longer shows.
+    /// Every version that was ever seen, also if the service no longer shows it.
     pub versions: KeyVersions,
-    /// The cluster that it was last read from, where the service has such an id.
+    /// The id of the cluster that the key was last read from; `None` if the service has none.
     pub cluster_id: Option<String>,
-    /// What should be changed about the key.
+    /// What an administrator should change.
     pub warnings: Vec<KeyWarning>,
-    /// The version of each acceptable key_id.
+    /// Each key_id that Decrypt accepts, with its version.
     pub ids: Arc<HashMap<String, u32>>,
 }
 
-/// A version of a key, under the id that a ciphertext was stored with.
+/// A version of a key, with the key_id that a ciphertext was stored with.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyVersion<'a> {
-    /// Where the key lives.
     pub scope: &'a KeyScope,
-    /// Its version.
     pub version: u32,
-    /// When that version was made, in seconds since 1970; `None` when that is not known: nothing is kept then.
+    /// When that version was created, in seconds since 1970. `None` when it is not known: nothing is cached then.
     pub created: Option<i64>,
-    /// The id.
     pub key_id: &'a str,
 }
 
 impl<'a> KeyVersion<'a> {
-    /// The version of a key that wraps, under its own id.
+    /// The version of `key` that wraps, with its key_id.
     pub fn of_key(key: &'a KnownKey) -> Self {
         Self { scope: &key.scope, version: key.version, created: Some(key.created), key_id: &key.key_id }
     }

@@ -1,8 +1,8 @@
-//! key_id: the public name of one version of one key, the same on every node.
+//! key_id: the public id of one version of one key. It is the same on every node.
 //!
-//! Derived, never stored: SHA-256 over the key's place, version, creation time and epoch. A key that is
-//! deleted and made again has another creation time and so another id, as the KMS API demands of ids
-//! that are never reused. The address is not in it: all addresses of a cluster hold the same key.
+//! It is derived, not stored: SHA-256 over the key's path, version, creation time and epoch. A key that is deleted
+//! and created again has another creation time, and so another id: the KMS API requires that ids are never reused.
+//! The address is not part of it: all addresses of a cluster have the same key.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{KeyDescription, KeyScope, KeyVersions, KnownKey};
 
-/// How our ids begin; other plugins' ids do not.
+/// Prefix of our ids. Ids of other plugins do not have it.
 pub(crate) const PREFIX: &str = "v1.";
 const DOMAIN: &[u8] = b"kms-plugin key_id";
 
@@ -26,15 +26,15 @@ pub(crate) fn derive(scope: &KeyScope, version: u32, created: i64, epoch: u32) -
         [DOMAIN, namespace.as_bytes(), mount.as_bytes(), scope.key.as_bytes(), &version, &created, &epoch];
     let mut hash = Context::new(&SHA256);
     for field in fields {
-        // A length in front of each field: no two lists of fields hash the same bytes.
+        // A length in front of each field: two different lists never give the same bytes.
         hash.update(&(field.len() as u64).to_be_bytes());
         hash.update(field);
     }
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(hash.finish()))
 }
 
-/// What the agent knows of a key after `description`, given `versions`: every version ever seen.
-/// Ids of every epoch up to `epoch` are acceptable in Decrypt.
+/// Combines the service's description of a key with `versions`, every version that was ever seen. Decrypt accepts ids
+/// of every epoch up to `epoch`.
 pub(crate) fn known_key(
     scope: &KeyScope,
     description: &KeyDescription,
@@ -72,8 +72,8 @@ mod tests {
         KeyScope { namespace: namespace.into(), mount: mount.into(), key: key.into() }
     }
 
-    /// Computed with another implementation (Python's hashlib). They must never change: every id in
-    /// every etcd depends on them.
+    /// Computed with another implementation (Python's hashlib). They must never change: every id in every etcd
+    /// depends on them.
     #[test]
     fn golden_vectors() {
         let id = |namespace, mount, key, version, created, epoch| {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_earlier_epochs_stay_acceptable() {
+    fn ids_of_earlier_epochs_stay_accepted() {
         let scope = scope("", "transit", "k");
         let versions = KeyVersions::from([(1, 10), (2, 20)]);
         let description = KeyDescription {
@@ -118,7 +118,7 @@ mod tests {
         let known = known_key(&scope, &description, &versions, 1).unwrap();
         assert_eq!(*known.key_id, *derive(&scope, 2, 20, 1));
         assert_eq!(known.ids.get(&derive(&scope, 1, 10, 0)), Some(&1));
-        assert_eq!(known.ids.get(&derive(&scope, 1, 10, 2)), None, "a future epoch is unknown");
+        assert_eq!(known.ids.get(&derive(&scope, 1, 10, 2)), None, "an id of a later epoch is unknown");
         assert_eq!(known.ids.len(), 4);
     }
 

@@ -1,6 +1,6 @@
-//! The seam between the key services and everything above: the trait, its types and errors, and key_id.
+//! The interface of a key service: the trait `KeyService`, its types and errors, and key_id.
 //!
-//! Must not know gRPC, HTTP, or any service.
+//! Must not know gRPC, HTTP, or a particular key service.
 
 mod error;
 mod key;

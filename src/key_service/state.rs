@@ -1,6 +1,6 @@
-//! What a key service reports of itself: its addresses and its token.
+//! What a key service reports about itself: its addresses and its token.
 
-/// How one address of the service last answered.
+/// The last result of one address of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressState {
     /// The address as configured, without userinfo.
@@ -13,21 +13,21 @@ pub struct AddressState {
     pub preferred: bool,
 }
 
-/// The state of our token, without the token.
+/// The state of our token, without the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenState {
-    /// The login method's name.
+    /// Name of the login method.
     pub method: &'static str,
-    /// Whether a token is held.
+    /// Whether there is a token.
     pub held: bool,
-    /// When it ends, in seconds since 1970; `None` when it does not end.
+    /// When it expires, in seconds since 1970; `None` if it does not expire.
     pub expires: Option<i64>,
-    /// Whether it can be renewed.
     pub renewable: bool,
-    /// How many logins succeeded since the start.
+    /// Successful logins since the start.
     pub logins: u64,
-    /// What is wrong with renewal or login, while the token still serves.
+    /// Why the last renewal or login failed, while the token is still valid.
     pub problem: Option<String>,
-    /// A hash of the credentials that were refused last, and will not be sent again soon; for root alone.
+    /// A salted hash of the credentials that were refused last. The agent does not send them again for a while. Only
+    /// root may see it.
     pub refused: Option<String>,
 }

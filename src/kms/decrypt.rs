@@ -10,7 +10,7 @@ use crate::clock::Deadline;
 use crate::health::RefreshOutcome;
 use crate::key_service::{ErrorKind, KeyService, KeyServiceError};
 use crate::local_kek::format::{Form, form};
-use crate::local_kek::{Candidate, Kind};
+use crate::local_kek::{Candidate, KeyKind};
 use crate::proto::{DecryptRequest, DecryptResponse};
 
 impl KmsService {
@@ -59,7 +59,7 @@ impl KmsService {
                 ));
             }
         };
-        let kind = if form == Form::Direct { Kind::Seed } else { Kind::Kek };
+        let kind = if form == Form::Direct { KeyKind::Seed } else { KeyKind::Kek };
         let request = UnwrapRequest { kind, key_id: &message.key_id, wrapped, deadline };
         let unwrapped = unwrap_by_any(&view, &candidates, &request).await?;
         let seed = match form {
@@ -151,7 +151,7 @@ fn unknown_key_id(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshO
 
 /// What to unwrap.
 struct UnwrapRequest<'a> {
-    kind: Kind,
+    kind: KeyKind,
     key_id: &'a str,
     wrapped: &'a [u8],
     deadline: Deadline,

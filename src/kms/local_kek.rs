@@ -9,7 +9,7 @@ use super::grpc_status;
 use super::view::View;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError, KeyVersion, key_id};
-use crate::local_kek::Kind;
+use crate::local_kek::KeyKind;
 use crate::local_kek::format::{self, ANNOTATION, Form, FormatError, Key};
 use crate::proto::DecryptRequest;
 
@@ -24,11 +24,11 @@ pub(super) async fn wrap_seed(
     deadline: Deadline,
 ) -> Result<Wrapped, KeyServiceError> {
     let keks = &view.services.local_keks;
-    let claimed = match keks.claim(key_version.key_id) {
+    let claimed = match keks.use_current(key_version.key_id) {
         Some(claimed) => claimed,
         None => {
             keks.prepare(view.services.primary.as_ref(), key_version, deadline).await?;
-            keks.claim(key_version.key_id).ok_or_else(|| {
+            keks.use_current(key_version.key_id).ok_or_else(|| {
                 KeyServiceError::new(
                     ErrorKind::Unreachable,
                     "there is no local KEK yet, or local KEKs were turned off a moment ago",
@@ -58,9 +58,9 @@ pub(super) fn unwrap_from_memory(
         {
             Ok(None)
         }
-        Form::Direct => Ok(keks.find(Kind::Seed, &message.key_id, &message.ciphertext)),
+        Form::Direct => Ok(keks.find(KeyKind::Seed, &message.key_id, &message.ciphertext)),
         Form::Local { wrapped } => {
-            let kek = keks.find(Kind::Kek, &message.key_id, wrapped);
+            let kek = keks.find(KeyKind::Kek, &message.key_id, wrapped);
             kek.map(|kek| unwrap_seed(&kek, wrapped, message)).transpose()
         }
     }

@@ -17,13 +17,13 @@ use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use crate::telemetry::fold::Fold;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::LogThrottle;
 
 /// Largest message that is read, in bytes: what the contract allows (see `limits`), and some room.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
-/// How many different failures are folded at a time.
-const FOLDED: usize = 64;
+/// How many different failures are throttled in the log at the same time.
+const MAX_THROTTLED: usize = 64;
 
 /// The service, shared by all connections.
 pub(crate) struct KmsService {
@@ -31,7 +31,7 @@ pub(crate) struct KmsService {
     allowed_uids: Vec<u32>,
     in_flight: InFlight,
     call_timeout: Duration,
-    failures: Fold,
+    failures: LogThrottle,
     metrics: Metrics,
 }
 
@@ -47,7 +47,7 @@ impl KmsService {
             allowed_uids: server.allowed_uids.clone(),
             in_flight: InFlight::new(server.max_in_flight),
             call_timeout: server.call_timeout,
-            failures: Fold::new(FOLDED),
+            failures: LogThrottle::new(MAX_THROTTLED),
             metrics,
         }
     }

@@ -1,16 +1,18 @@
-//! kube-apiserver's EncryptionConfiguration, as far as commands look at it: never the keys of other providers.
+//! Reads kube-apiserver's EncryptionConfiguration: its resources and KMS providers.
+//!
+//! Must not keep or show the keys of other providers: the file may hold them in clear.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
-/// Largest file that is read, in bytes: what the API server's own object may have.
+use crate::files;
+
+/// Largest file that is read, in bytes: the limit of an object in Kubernetes.
 const MAX_FILE: u64 = 1024 * 1024;
 
 #[derive(Deserialize)]
@@ -21,7 +23,7 @@ struct Document {
     resources: Vec<Rule>,
 }
 
-/// Resources, and the providers that read them; the first one writes.
+/// Resources and their providers. The API server writes with the first provider, and reads with all of them.
 #[derive(Deserialize)]
 pub(crate) struct Rule {
     #[serde(default)]
@@ -30,7 +32,6 @@ pub(crate) struct Rule {
     pub providers: Vec<Provider>,
 }
 
-/// One provider.
 #[derive(Deserialize)]
 pub(crate) struct Provider {
     pub kms: Option<Kms>,
@@ -38,18 +39,18 @@ pub(crate) struct Provider {
     others: BTreeMap<String, IgnoredAny>,
 }
 
-/// A KMS provider.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Kms {
     pub api_version: Option<String>,
     #[serde(default)]
     pub endpoint: String,
+    /// As written; [`super::duration::parse`] reads it.
     pub timeout: Option<Value>,
 }
 
 impl Provider {
-    /// Its kind: kms, aescbc, identity and such.
+    /// Its kind: `kms`, `aescbc`, `identity` and others.
     pub(crate) fn name(&self) -> &str {
         match self.kms {
             Some(_) => "kms",
@@ -58,23 +59,75 @@ impl Provider {
     }
 }
 
+/// Why a file cannot be used. The text continues the file's name, and holds nothing of the file's content.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EncryptionConfigError {
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
+    #[error("is larger than 1 MiB, so it is no EncryptionConfiguration")]
+    TooLarge,
+    #[error("is not valid YAML, or not an EncryptionConfiguration: see line {line}")]
+    Invalid { line: usize },
+    #[error("cannot be used: its kind is not EncryptionConfiguration")]
+    OtherKind,
+}
+
 /// Reads the rules of a file.
 ///
 /// # Errors
-/// What is wrong with it, without a word of its content: it may hold keys.
-pub(crate) fn read(file: &Path) -> Result<Vec<Rule>, String> {
-    let mut text = Zeroizing::new(String::new());
-    let opened = File::open(file).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
-    opened.map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err("is larger than 1 MiB: no EncryptionConfiguration".into());
-    }
-    let document: Document = yaml_serde::from_str(&text).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        format!("is not valid YAML, or no EncryptionConfiguration: see line {line}")
+/// The file cannot be read, is too large, or is not an EncryptionConfiguration.
+pub(crate) fn read(file: &Path) -> Result<Vec<Rule>, EncryptionConfigError> {
+    let text = files::read_text(file, MAX_FILE).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => EncryptionConfigError::TooLarge,
+        _ => EncryptionConfigError::Unreadable(error),
+    })?;
+    parse(&text)
+}
+
+/// Reads the rules of a text.
+///
+/// # Errors
+/// The text is not an EncryptionConfiguration.
+pub(super) fn parse(text: &str) -> Result<Vec<Rule>, EncryptionConfigError> {
+    // The parser's own message may quote the content: only the line is taken from it.
+    let document: Document = yaml_serde::from_str(text).map_err(|error| EncryptionConfigError::Invalid {
+        line: error.location().map_or(0, |location| location.line()),
     })?;
     match document.kind.as_str() {
         "EncryptionConfiguration" => Ok(document.resources),
-        _ => Err("is not one: its kind is not EncryptionConfiguration".into()),
+        _ => Err(EncryptionConfigError::OtherKind),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_holds_nothing_of_the_file() {
+        let head = "kind: EncryptionConfiguration\nresources:\n";
+        for text in [
+            format!("{head}- providers: s3cr3t\n"),
+            format!("{head}- providers: [{{ kms: s3cr3t }}]\n"),
+            "s3cr3t".to_owned(),
+            "s3cr3t: [".to_owned(),
+            "kind: s3cr3t\n".to_owned(),
+        ] {
+            let error = parse(&text).map(drop).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = read(&fifo).map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "cannot be read: it is not a regular file");
+        let large = directory.path().join("large");
+        std::fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).unwrap();
+        assert!(matches!(read(&large), Err(EncryptionConfigError::TooLarge)));
     }
 }

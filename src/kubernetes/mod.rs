@@ -1,3 +1,8 @@
-//! Kubernetes objects that the project reads and writes.
+//! Kubernetes' own formats and rules: EncryptionConfiguration, durations, the endpoints of KMS plugins.
+//!
+//! Must not know what a command does with them.
 
+pub(crate) mod duration;
 pub(crate) mod encryption_configuration;
+pub(crate) mod endpoint;
+pub(crate) mod template;

@@ -1,26 +1,25 @@
-//! The keys that the agent may use without asking the key service: found by their wrapped form, kept in
-//! protected memory, bounded, and wiped when the key service refuses or was not reached for too long.
+//! The cache of unwrapped keys: found by the fingerprint of the wrapped key, stored in protected memory, limited in
+//! number, and wiped when the key service refuses or was not reached for too long.
 //!
-//! Judges nothing: others tell it how the key services stand. Every key is looked at with the time of the
-//! moment, so that a machine that was suspended serves nothing that is over.
+//! Makes no calls, and does not judge the health of the key services: others report it. Each lookup checks the expiry
+//! with the current time, so that a machine that was suspended never uses an expired key.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use std::time::Duration;
 
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use super::calls::Calls;
 use super::format::Key;
-use super::group::{self, Group, Owner};
-use super::groups::Groups;
-use super::list::{List, WrappedKey};
-use super::record::{Fingerprint, Kind, Record};
+use super::group::{self, KeyGroup, WrappingKey};
+use super::groups::KeyGroups;
+use super::list::{WrappedKey, WrappedKeyList};
+use super::record::{Fingerprint, KeyKind, Record};
 use super::service_health::ServiceHealth;
-use super::single_flight::SingleFlight;
 use super::state::LocalKekState;
 use crate::clock::{BootTime, unix_seconds};
 use crate::config::local_kek::Policy;
@@ -28,46 +27,52 @@ use crate::files;
 use crate::key_service::{KeyScope, KeyVersion, KeyVersions};
 use crate::systemd::store;
 
-/// Time to write the list of wrapped keys.
+/// Deadline for writing the list of wrapped keys.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The cache. One for the whole life of the agent: a reload must not lose a key.
+/// The cache. There is one for the whole life of the agent: a reload must not lose a key.
 pub struct Cache {
     inner: Mutex<Inner>,
-    pub(super) calls: SingleFlight,
-    pub(super) making: tokio::sync::Mutex<()>,
+    /// The calls of `single_flight`.
+    pub(super) calls: Calls,
+    /// Held while a local KEK is made: only one is made at a time.
+    pub(super) prepare_lock: tokio::sync::Mutex<()>,
+    /// How often `single_flight` asked a key service to unwrap.
     pub(super) unwraps: AtomicU64,
-    /// Counts changes: of the keys, their uses, and the list.
+    /// Counts changes of the keys, of their uses, and of the list.
     changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Inner {
-    keys: Groups,
-    list: List,
+    keys: KeyGroups,
+    list: WrappedKeyList,
 }
 
 impl Cache {
-    /// The cache of a start: with what an earlier run left with systemd, and the list of forms at `list`.
-    pub fn open(kept: Vec<(String, OwnedFd)>, list: Option<PathBuf>, policy: Option<Policy>) -> Self {
+    /// Opens the cache when the agent starts, with the descriptors that systemd held during the restart, and the path
+    /// of the list of wrapped keys.
+    pub fn open(descriptors: Vec<(String, OwnedFd)>, list: Option<PathBuf>, policy: Option<Policy>) -> Self {
         let mut groups = Vec::new();
-        for (name, fd) in kept {
-            match Group::adopt(name.clone(), fd) {
-                // A time in the future is not of this boot.
+        for (name, fd) in descriptors {
+            match KeyGroup::adopt(name.clone(), fd) {
+                // The clock counts from boot: a time in the future is of another boot.
                 Ok(group) if group.contact() <= BootTime::now() => groups.push(group),
                 Ok(group) => group.wipe(),
                 Err(error) => {
-                    tracing::warn!("{name}, which systemd kept for us, cannot be used: {error}; given up");
+                    tracing::warn!(
+                        "the cached keys {name} from systemd's descriptor store cannot be used: {error}; removing them"
+                    );
                     store::give_up(&name);
                 }
             }
         }
-        let list = list.map(List::open).unwrap_or_default();
-        let inner = Inner { keys: Groups::of(groups), list };
+        let list = list.map(WrappedKeyList::open).unwrap_or_default();
+        let inner = Inner { keys: KeyGroups::of(groups), list };
         let cache = Self {
             inner: Mutex::new(inner),
-            calls: SingleFlight::default(),
-            making: tokio::sync::Mutex::default(),
+            calls: Calls::default(),
+            prepare_lock: tokio::sync::Mutex::default(),
             unwraps: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         };
@@ -75,30 +80,30 @@ impl Cache {
         cache
     }
 
-    /// The names of what systemd keeps for us begin so.
+    /// Prefix of the names of our descriptors in systemd's descriptor store.
     pub fn store_prefix() -> &'static str {
-        group::NAME
+        group::NAME_PREFIX
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Told of each change of the keys, of their uses, and of the list.
+    /// Reports each change of the keys, of their uses, and of the list.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    pub(super) fn changed(&self) {
+    fn report_change(&self) {
         self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 
-    /// Whether keys are kept at all.
-    pub fn is_on(&self) -> bool {
+    /// Whether local KEKs are on. If not, nothing is cached.
+    pub(super) fn is_enabled(&self) -> bool {
         self.lock().keys.policy.is_some()
     }
 
-    /// Changes what is allowed. `None` wipes everything, and gives the list of forms up.
+    /// Changes the limits. `None` turns local KEKs off: it wipes all keys, and removes the list of wrapped keys.
     pub fn set_policy(&self, policy: Option<Policy>) {
         let mut inner = self.lock();
         inner.keys.policy = policy;
@@ -106,46 +111,46 @@ impl Cache {
             inner.keys.wipe("local_kek.enabled is false", |_| true);
             inner.list.clear();
             drop(inner);
-            self.changed();
+            self.report_change();
         }
     }
 
-    /// Takes in how the key services stand at this moment, all of them, and wipes what may not be used any
-    /// longer.
-    pub fn settle(&self, services: &[ServiceHealth]) {
-        if self.lock().keys.settle(services) {
-            self.changed();
+    /// Takes the current health of all key services, and wipes the keys that may not be used any more.
+    pub fn apply_health(&self, services: &[ServiceHealth]) {
+        if self.lock().keys.apply_health(services) {
+            self.report_change();
         }
     }
 
-    /// Wipes the keys of key services that are not among these: they are not configured any more.
+    /// Wipes the keys of all other key services: they are not configured any more.
     pub fn retain(&self, services: &[ServiceHealth]) {
-        let unknown = |group: &Group| !services.iter().any(|standing| standing.scope == group.owner.scope);
+        let unknown =
+            |group: &KeyGroup| !services.iter().any(|service| service.scope == group.wrapping_key.scope);
         if self.lock().keys.wipe("their key service is not configured any more", unknown) {
-            self.changed();
+            self.report_change();
         }
     }
 
-    /// Whether that key service refuses us, as far as is known.
+    /// Whether the key service of that version refuses, as far as is known.
     pub(super) fn is_refused(&self, key_version: KeyVersion<'_>) -> bool {
-        Owner::of(key_version).is_some_and(|owner| self.lock().keys.is_refused(&owner))
+        WrappingKey::of(key_version).is_some_and(|wrapping_key| self.lock().keys.is_refused(&wrapping_key))
     }
 
-    /// The key whose wrapped form this is, when it may be used now.
-    pub fn find(&self, kind: Kind, key_id: &str, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    /// Finds the unwrapped key for a wrapped key, if it may be used now.
+    pub fn find(&self, kind: KeyKind, key_id: &str, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let fingerprint = Fingerprint::of(kind, key_id, wrapped);
         let mut inner = self.lock();
         let record = inner.keys.find(&fingerprint)?;
-        let is_new = inner.list_form(fingerprint, kind, key_id, wrapped);
+        let is_new = inner.add_to_list(fingerprint, kind, key_id, wrapped);
         drop(inner);
         if is_new {
-            self.changed();
+            self.report_change();
         }
         Some(record.secret)
     }
 
-    /// Keeps what the key service has just unwrapped.
-    pub(super) fn keep(&self, kind: Kind, key_version: KeyVersion<'_>, wrapped: &[u8], secret: &[u8]) {
+    /// Caches a key that the key service has just unwrapped.
+    pub(super) fn insert(&self, kind: KeyKind, key_version: KeyVersion<'_>, wrapped: &[u8], secret: &[u8]) {
         let fingerprint = Fingerprint::of(kind, key_version.key_id, wrapped);
         let record = Record {
             kind,
@@ -156,14 +161,14 @@ impl Cache {
             uses: 0,
         };
         self.lock().insert(key_version, &record, wrapped);
-        self.changed();
+        self.report_change();
     }
 
-    /// Takes a new local KEK into use. False when it cannot be kept.
-    pub(super) fn adopt(&self, key_version: KeyVersion<'_>, wrapped: &[u8], key: &Key) -> bool {
-        let fingerprint = Fingerprint::of(Kind::Own, key_version.key_id, wrapped);
+    /// Caches a new local KEK and starts to use it. Returns whether it is cached.
+    pub(super) fn insert_current(&self, key_version: KeyVersion<'_>, wrapped: &[u8], key: &Key) -> bool {
+        let fingerprint = Fingerprint::of(KeyKind::Current, key_version.key_id, wrapped);
         let record = Record {
-            kind: Kind::Own,
+            kind: KeyKind::Current,
             fingerprint,
             secret: Zeroizing::new(key.to_vec()),
             wrapped: wrapped.to_vec(),
@@ -171,141 +176,141 @@ impl Cache {
             uses: 0,
         };
         let mut inner = self.lock();
-        let kept = inner.insert(key_version, &record, wrapped);
-        if kept {
+        let cached = inner.insert(key_version, &record, wrapped);
+        if cached {
             inner.keys.set_current(key_version.key_id, fingerprint);
         }
         drop(inner);
-        self.changed();
-        kept
+        self.report_change();
+        cached
     }
 
-    /// The local KEK that wraps under `key_id`, and its wrapped form, for one use. `None` when there is none,
-    /// or it is used up.
-    pub fn claim(&self, key_id: &str) -> Option<(Key, Vec<u8>)> {
-        let claimed = self.lock().keys.claim(key_id);
-        if claimed.is_some() {
-            self.changed();
+    /// Takes the local KEK in use under `key_id`, and the same key wrapped, for one use, which is counted. `None`
+    /// when there is none, or it has no uses left.
+    pub fn use_current(&self, key_id: &str) -> Option<(Key, Vec<u8>)> {
+        let current = self.lock().keys.use_current(key_id);
+        if current.is_some() {
+            self.report_change();
         }
-        claimed
+        current
     }
 
-    /// Whether the local KEK under `key_id` is missing, too old or nearly used up.
+    /// Whether the local KEK in use under `key_id` is missing, too old, or has less than a quarter of its uses left.
     pub fn needs_replacement(&self, key_id: &str) -> bool {
         let mut inner = self.lock();
-        if let Some(own) = inner.keys.own(key_id) {
-            inner.list_form(own.fingerprint, own.kind, key_id, &own.wrapped);
+        if let Some(current) = inner.keys.current(key_id) {
+            inner.add_to_list(current.fingerprint, current.kind, key_id, &current.wrapped);
         }
         inner.keys.needs_replacement(key_id)
     }
 
-    /// Whether there is a local KEK under `key_id` that may be used once more.
+    /// Whether the local KEK in use under `key_id` has uses left.
     pub fn is_usable(&self, key_id: &str) -> bool {
         self.lock().keys.is_usable(key_id)
     }
 
-    /// The forms that were seen and are not unwrapped.
-    pub fn missing(&self) -> Vec<WrappedKey> {
-        self.lock().missing().cloned().collect()
-    }
-
-    /// Whether the key of that form is in memory.
-    pub fn has(&self, form: &WrappedKey) -> bool {
-        self.lock().keys.has(&form.fingerprint())
-    }
-
-    /// A form that was seen, of one of these versions of a key, whose key is in memory.
-    pub fn sample(&self, scope: &KeyScope, versions: &KeyVersions) -> Option<WrappedKey> {
-        let inner = self.lock();
-        let of_it =
-            |owner: &Owner| owner.scope == *scope && versions.get(&owner.version) == Some(&owner.created);
-        let mut forms = inner.list.forms();
-        forms
-            .find(|(fingerprint, _)| inner.keys.owner(fingerprint).is_some_and(of_it))
-            .map(|(_, form)| form.clone())
-    }
-
-    /// Saves the list of wrapped keys, when something is new. False when it could not be written.
-    pub async fn save(&self) -> bool {
-        let unsaved = self.lock().list.unsaved();
-        let Some(unsaved) = unsaved else { return true };
-        let written = files::in_time(SAVE_TIMEOUT, move || unsaved.write()).await;
-        let saved = written.is_ok();
-        self.lock().list.saved(written);
-        saved
-    }
-
-    /// When the first of the keys may not be used any longer, unless its key service answers before; `None` without
-    /// keys.
-    pub fn next_expiry(&self) -> Option<BootTime> {
-        self.lock().keys.next_expiry()
-    }
-
-    /// How long the local KEK under `key_id` is young enough; `None` when there is none.
+    /// The time until the local KEK in use under `key_id` is too old, at least one second; `None` when there is none.
     pub fn replacement_due(&self, key_id: &str) -> Option<Duration> {
         self.lock().keys.replacement_due(key_id)
     }
 
-    /// Gives a form up: nothing can unwrap it any more.
-    pub fn forget(&self, form: &WrappedKey) {
-        self.lock().list.remove(&form.fingerprint());
-        self.changed();
+    /// When the first cached key expires, unless its key service answers before; `None` without keys.
+    pub fn next_expiry(&self) -> Option<BootTime> {
+        self.lock().keys.next_expiry()
     }
 
-    /// The fingerprints of all keys that may be used now.
+    /// The listed wrapped keys that are not in memory.
+    pub fn missing(&self) -> Vec<WrappedKey> {
+        self.lock().missing().cloned().collect()
+    }
+
+    /// Whether a key is in memory.
+    pub(super) fn contains(&self, key: &WrappedKey) -> bool {
+        self.lock().keys.contains(&key.fingerprint())
+    }
+
+    /// One listed wrapped key that is in memory, and that one of these versions has wrapped.
+    pub(super) fn sample(&self, scope: &KeyScope, versions: &KeyVersions) -> Option<WrappedKey> {
+        let inner = self.lock();
+        let matches = |wrapping_key: &WrappingKey| {
+            wrapping_key.scope == *scope && versions.get(&wrapping_key.version) == Some(&wrapping_key.created)
+        };
+        let mut listed = inner.list.iter();
+        listed
+            .find(|(fingerprint, _)| inner.keys.wrapping_key(fingerprint).is_some_and(matches))
+            .map(|(_, key)| key.clone())
+    }
+
+    /// Removes a key from the list: no key service can unwrap it any more.
+    pub fn forget(&self, key: &WrappedKey) {
+        self.lock().list.remove(&key.fingerprint());
+        self.report_change();
+    }
+
+    /// Writes the list of wrapped keys, if it has changed. Returns false when it could not be written.
+    pub async fn save(&self) -> bool {
+        let copy = self.lock().list.take_changed();
+        let Some(copy) = copy else { return true };
+        let result = files::in_time(SAVE_TIMEOUT, move || copy.write()).await;
+        let saved = result.is_ok();
+        self.lock().list.written(result);
+        saved
+    }
+
+    /// The fingerprints of all keys that may be used now, as hexadecimal digits.
     pub fn fingerprints(&self) -> Vec<String> {
         let inner = self.lock();
-        let entries = inner.keys.open().flat_map(Group::entries);
+        let entries = inner.keys.usable().flat_map(KeyGroup::entries);
         entries.map(|(fingerprint, _)| fingerprint.hex()).collect()
     }
 
-    /// What the faces show, with the primary's key_id; `None` when local KEKs are off.
+    /// The state for the snapshot, with the primary's `key_id`; `None` when local KEKs are off.
     pub fn state(&self, key_id: Option<&str>) -> Option<LocalKekState> {
         let mut inner = self.lock();
         let policy = inner.keys.policy?;
-        let own = key_id.and_then(|key_id| inner.keys.own(key_id));
-        let open: Vec<&Group> = inner.keys.open().collect();
-        let count = |seed: bool| {
-            let all = open.iter().copied().flat_map(Group::entries);
-            all.filter(|(_, entry)| (entry.kind == Kind::Seed) == seed).count()
+        let current = key_id.and_then(|key_id| inner.keys.current(key_id));
+        let usable: Vec<&KeyGroup> = inner.keys.usable().collect();
+        let count = |seeds: bool| {
+            let entries = usable.iter().copied().flat_map(KeyGroup::entries);
+            entries.filter(|(_, entry)| (entry.kind == KeyKind::Seed) == seeds).count()
         };
         let missing = inner.missing().count();
-        let usable = own.as_ref().is_some_and(|record| record.uses < policy.max_uses);
+        let can_wrap = current.as_ref().is_some_and(|record| record.uses < policy.max_uses);
         Some(LocalKekState {
-            ready: usable && missing == 0 && !inner.keys.has_evicted,
+            ready: can_wrap && missing == 0 && !inner.keys.has_evicted,
             evicted: inner.keys.has_evicted,
             max_offline_seconds: policy.max_offline.as_secs(),
-            until: open.iter().map(|group| group.contact().plus(policy.max_offline)).min(),
+            until: usable.iter().map(|group| group.contact().plus(policy.max_offline)).min(),
             keks: count(false),
             seeds: count(true),
             missing,
-            made: own.as_ref().map(|record| record.made),
-            uses: own.map_or(0, |record| record.uses),
+            made: current.as_ref().map(|record| record.made),
+            uses: current.map_or(0, |record| record.uses),
             unwraps: self.unwraps.load(Ordering::Relaxed),
-            locked: open.iter().all(|group| group.is_locked()),
-            kept: store::is_there(),
+            locked: usable.iter().all(|group| group.is_locked()),
+            held_by_systemd: store::is_there(),
         })
     }
 }
 
 impl Inner {
-    /// Keeps a key, and lists its wrapped form. False when it cannot be kept.
+    /// Caches a key, and adds it to the list of wrapped keys. Returns whether it is cached.
     fn insert(&mut self, key_version: KeyVersion<'_>, record: &Record, wrapped: &[u8]) -> bool {
-        let kept = Owner::of(key_version).is_some_and(|owner| self.keys.insert(&owner, record));
-        if kept {
-            self.list_form(record.fingerprint, record.kind, key_version.key_id, wrapped);
+        let wrapping_key = WrappingKey::of(key_version);
+        let cached = wrapping_key.is_some_and(|wrapping_key| self.keys.insert(&wrapping_key, record));
+        if cached {
+            self.add_to_list(record.fingerprint, record.kind, key_version.key_id, wrapped);
         }
         for fingerprint in self.keys.take_evicted() {
             self.list.remove(&fingerprint);
         }
-        kept
+        cached
     }
 
-    /// Lists the form of a key that is kept. Whenever it is used: an agent that was killed may have left the key
-    /// with systemd, and not yet its form in the file.
-    /// True when it is new.
-    fn list_form(&mut self, fingerprint: Fingerprint, kind: Kind, key_id: &str, wrapped: &[u8]) -> bool {
-        let kind = if kind == Kind::Seed { Kind::Seed } else { Kind::Kek };
+    /// Adds a cached key to the list of wrapped keys, at each use: an agent that was killed may have cached the key,
+    /// but not have written the list yet. Returns whether it is new in the list.
+    fn add_to_list(&mut self, fingerprint: Fingerprint, kind: KeyKind, key_id: &str, wrapped: &[u8]) -> bool {
+        let kind = if kind == KeyKind::Seed { KeyKind::Seed } else { KeyKind::Kek };
         self.list.add(fingerprint, || WrappedKey {
             kind,
             key_id: key_id.to_owned(),
@@ -313,9 +318,9 @@ impl Inner {
         })
     }
 
-    /// The forms that were seen and are not unwrapped.
+    /// The listed wrapped keys that are not in memory.
     fn missing(&self) -> impl Iterator<Item = &WrappedKey> {
-        self.list.forms().filter(|(fingerprint, _)| !self.keys.has(fingerprint)).map(|(_, form)| form)
+        self.list.iter().filter(|(fingerprint, _)| !self.keys.contains(fingerprint)).map(|(_, key)| key)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The form that lies in etcd: it must never change, and no damaged or exchanged part of it may be read.
+//! The format in etcd: it must never change, and damaged or exchanged parts must be refused.
 
 use proptest::prelude::*;
 
@@ -12,10 +12,7 @@ fn key() -> Key {
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    hex.as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap()
 }
 
 fn annotated(value: &[u8]) -> HashMap<String, Vec<u8>> {
@@ -32,7 +29,7 @@ fn golden_vectors() {
     assert_eq!(*open(&key(), KEY_ID, WRAPPED, &ciphertext).unwrap(), seed);
     assert_eq!(annotation(WRAPPED), b"v1:vault:v3:AAECAwQF");
     assert_eq!(
-        kek_data(KEY_ID),
+        kek_aad(KEY_ID),
         bytes(
             "00000000000000146b6d732d706c7567696e206c6f63616c204b454b000000000000000376313a000000000000002e76312e516554786248486a4270776d374b394d754378332d634d483238414b52437a77493149447a525869553363"
         )
@@ -65,7 +62,7 @@ fn every_damaged_byte_is_refused() {
 }
 
 #[test]
-fn magic_and_annotation_must_say_the_same() {
+fn the_first_bytes_and_the_annotation_must_agree() {
     let (local, direct) = (seal(&key(), KEY_ID, WRAPPED, &[7; 32]).unwrap(), b"vault:v1:AAAA".to_vec());
     let (none, ours) = (HashMap::new(), annotated(&annotation(WRAPPED)));
     assert_eq!(form(&direct, &none), Ok(Form::Direct));

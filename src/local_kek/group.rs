@@ -1,10 +1,10 @@
-//! The kept keys of one version of one key of the key service, in one piece of protected memory: what is
-//! refused together is wiped together.
+//! A group: the cached keys that one key version of the key service has wrapped, in one piece of protected memory.
+//! When the key service refuses that version, the whole group is wiped.
 //!
 //! ```text
-//!   0 "kms-plugin keys\n"(16) format(4) owner length(4) zero(8)
-//!  32 last contact, milliseconds on CLOCK_BOOTTIME(8)      not under the checksum
-//!  40 owner, JSON
+//!   0 "kms-plugin keys\n"(16) format(4) length of the JSON(4) zero(8)
+//!  32 last contact, milliseconds on CLOCK_BOOTTIME(8)      not in the checksum
+//!  40 wrapping key, JSON
 //! 4088 checksum(8)
 //! 4096 records
 //! ```
@@ -16,84 +16,91 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::memory::SealedMemory;
-use super::record::{Fingerprint, Kind, RECORD, Record, checksum};
+use super::record::{Fingerprint, KeyKind, RECORD, Record, checksum};
 use crate::clock::BootTime;
 use crate::key_service::{KeyScope, KeyVersion};
 use crate::systemd::store;
 
-/// How the names of our descriptors in systemd's store begin.
-pub(super) const NAME: &str = "kek.";
+/// Prefix of the names of our descriptors in systemd's descriptor store.
+pub(super) const NAME_PREFIX: &str = "kek.";
 /// The only layout so far.
 const FORMAT: u32 = 1;
 const MAGIC: &[u8] = b"kms-plugin keys\n";
 const CONTACT: std::ops::Range<usize> = 32..40;
-const OWNER: usize = 40;
+const WRAPPING_KEY: usize = 40;
 const CHECKSUM: usize = 4088;
 const HEADER: usize = 4096;
-/// Bytes of a group: room for a thousand keys.
+/// Length of a group, in bytes: space for 1008 keys.
 pub(super) const LENGTH: usize = 256 * 1024;
 
-/// One version of one key of a key service.
+/// One version of one key of a key service: it has wrapped the keys of a group. Its JSON is part of the memory
+/// layout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Owner {
+pub(super) struct WrappingKey {
     pub scope: KeyScope,
     pub version: u32,
-    /// When the version was made, in seconds since 1970: a key that is made anew is another one.
+    /// When the version was made, in seconds since 1970. A key that is deleted and created again is another key.
     pub created: i64,
 }
 
-impl Owner {
-    /// `None` when it is not known when the version was made: its keys are not cached then.
+impl WrappingKey {
+    /// `None` when the creation time is not known: keys of such a version are not cached.
     pub(super) fn of(key_version: KeyVersion<'_>) -> Option<Self> {
         let created = key_version.created?;
         Some(Self { scope: key_version.scope.clone(), version: key_version.version, created })
     }
 }
 
-/// The keys of one version.
-pub(super) struct Group {
-    pub owner: Owner,
+/// The cached keys under one wrapping key.
+pub(super) struct KeyGroup {
+    pub wrapping_key: WrappingKey,
+    /// Name in systemd's descriptor store.
     name: String,
     memory: SealedMemory,
     entries: HashMap<Fingerprint, Entry>,
 }
 
-/// Where a key lies.
+/// Where a key lies in the memory.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     slot: usize,
-    pub kind: Kind,
-    /// When it was last wanted, in the cache's own count.
-    pub wanted: u64,
+    pub kind: KeyKind,
+    /// When it was last used, as a count of uses: a higher number is later.
+    pub last_used: u64,
 }
 
-impl Group {
-    /// An empty group, kept by systemd where there is one.
-    pub(super) fn create(owner: &Owner, contact: BootTime) -> io::Result<Self> {
+impl KeyGroup {
+    /// Creates an empty group, and gives its descriptor to systemd, if there is one.
+    pub(super) fn create(wrapping_key: &WrappingKey, contact: BootTime) -> io::Result<Self> {
         let mut memory = SealedMemory::create(c"kms-plugin-keys", LENGTH)?;
-        let text = serde_json::to_vec(owner)?;
-        let length = u32::try_from(text.len()).map_err(io::Error::other)?.to_le_bytes();
-        let mut header = [MAGIC, &FORMAT.to_le_bytes(), &length, &[0; 16], &text].concat();
+        let json = serde_json::to_vec(wrapping_key)?;
+        let length = u32::try_from(json.len()).map_err(io::Error::other)?.to_le_bytes();
+        let mut header = [MAGIC, &FORMAT.to_le_bytes(), &length, &[0; 16], &json].concat();
         if header.len() > CHECKSUM {
-            return Err(io::Error::other("the names of namespace, mount and key are too long"));
+            return Err(io::Error::other("the names of namespace, mount and key are too long together"));
         }
         header.resize(CHECKSUM, 0);
         header.extend_from_slice(&checksum(&header, CONTACT, CHECKSUM).ok_or_else(too_small)?);
         memory.bytes_mut().get_mut(..HEADER).ok_or_else(too_small)?.copy_from_slice(&header);
-        let mut group =
-            Self { owner: owner.clone(), name: name(&text, owner.version), memory, entries: HashMap::new() };
+        let mut group = Self {
+            wrapping_key: wrapping_key.clone(),
+            name: name(&json, wrapping_key.version),
+            memory,
+            entries: HashMap::new(),
+        };
         group.set_contact(contact);
         store::keep(&group.name, group.memory.as_fd());
         Ok(group)
     }
 
-    /// Takes over what an earlier run left with systemd.
+    /// Opens a group of an earlier run of the agent, from the descriptor that systemd returned.
     ///
     /// # Errors
-    /// When it is damaged, or of another version of the layout.
+    /// When it is damaged, or has another version of the layout.
     pub(super) fn adopt(name: String, fd: OwnedFd) -> io::Result<Self> {
         let memory = SealedMemory::adopt(fd, LENGTH)?;
         let header = memory.bytes().get(..HEADER).ok_or_else(too_small)?;
@@ -105,72 +112,73 @@ impl Group {
             bytes.map(u32::from_le_bytes).ok_or_else(too_small)
         };
         if !header.starts_with(MAGIC) || number(16)? != FORMAT {
-            return Err(io::Error::other("it is of another version of kms-plugin"));
+            return Err(io::Error::other("another version of kms-plugin wrote it"));
         }
         let length = usize::try_from(number(20)?).map_err(io::Error::other)?;
-        let owner = serde_json::from_slice(header.get(OWNER..OWNER + length).ok_or_else(too_small)?)?;
+        let json = header.get(WRAPPING_KEY..WRAPPING_KEY + length).ok_or_else(too_small)?;
+        let wrapping_key = serde_json::from_slice(json)?;
         let records = memory.bytes().get(HEADER..).unwrap_or_default().chunks_exact(RECORD).enumerate();
         let mut entries: HashMap<Fingerprint, Entry> = HashMap::new();
-        let mut own: Option<(Fingerprint, (i64, Reverse<u64>))> = None;
+        let mut newest: Option<(Fingerprint, (i64, Reverse<u64>))> = None;
         for (slot, bytes) in records {
             let Some(record) = Record::read(bytes) else { continue };
-            entries.insert(record.fingerprint, Entry { slot, kind: record.kind, wanted: 0 });
-            // Made within one second: the one that was used less.
+            entries.insert(record.fingerprint, Entry { slot, kind: record.kind, last_used: 0 });
+            // Of two that were made in the same second, the newer one has fewer uses.
             let age = (record.made, Reverse(record.uses));
-            if record.kind == Kind::Own && own.is_none_or(|(_, newest)| age > newest) {
-                own = Some((record.fingerprint, age));
+            if record.kind == KeyKind::Current && newest.is_none_or(|(_, newest_age)| age > newest_age) {
+                newest = Some((record.fingerprint, age));
             }
         }
-        // The others only unwrap, and may make way.
-        let newest = own.map(|(fingerprint, _)| fingerprint);
+        // The records of older local KEKs still say `Current`. They only unwrap, and may be evicted.
+        let newest = newest.map(|(fingerprint, _)| fingerprint);
         let older = entries.iter_mut().filter(|(fingerprint, _)| Some(**fingerprint) != newest);
-        older.filter(|(_, entry)| entry.kind == Kind::Own).for_each(|(_, entry)| entry.kind = Kind::Kek);
-        Ok(Self { owner, name, memory, entries })
+        older
+            .filter(|(_, entry)| entry.kind == KeyKind::Current)
+            .for_each(|(_, entry)| entry.kind = KeyKind::Kek);
+        Ok(Self { wrapping_key, name, memory, entries })
     }
 
-    /// When the key service last answered well.
+    /// When the key service last answered successfully.
     pub(super) fn contact(&self) -> BootTime {
         let bytes = self.memory.bytes().get(CONTACT).and_then(|bytes| bytes.try_into().ok());
         BootTime(Duration::from_millis(bytes.map_or(0, u64::from_le_bytes)))
     }
 
-    /// Notes that the key service answered well.
+    /// Sets when the key service last answered successfully.
     pub(super) fn set_contact(&mut self, contact: BootTime) {
         let millis = u64::try_from(contact.0.as_millis()).unwrap_or_default();
-        if let Some(place) = self.memory.bytes_mut().get_mut(CONTACT) {
-            place.copy_from_slice(&millis.to_le_bytes());
+        if let Some(field) = self.memory.bytes_mut().get_mut(CONTACT) {
+            field.copy_from_slice(&millis.to_le_bytes());
         }
     }
 
-    /// Whether the memory is kept out of the swap.
+    /// Whether the memory is locked, so that it is never swapped out.
     pub(super) fn is_locked(&self) -> bool {
         self.memory.is_locked()
     }
 
-    /// The keys that are in it.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&Fingerprint, &Entry)> {
         self.entries.iter()
     }
 
-    /// Whether there is a key with that fingerprint.
-    pub(super) fn has(&self, fingerprint: &Fingerprint) -> bool {
+    pub(super) fn contains(&self, fingerprint: &Fingerprint) -> bool {
         self.entries.contains_key(fingerprint)
     }
 
-    /// When any key of it was last wanted.
-    pub(super) fn last_wanted(&self) -> u64 {
-        self.entries.values().map(|entry| entry.wanted).max().unwrap_or_default()
+    /// When a key of the group was last used.
+    pub(super) fn last_used(&self) -> u64 {
+        self.entries.values().map(|entry| entry.last_used).max().unwrap_or_default()
     }
 
-    /// The key with that fingerprint, which is wanted `now`.
+    /// Finds a key. Its last use becomes `now`.
     pub(super) fn find(&mut self, fingerprint: &Fingerprint, now: u64) -> Option<Record> {
         let entry = self.entries.get_mut(fingerprint)?;
-        entry.wanted = now;
+        entry.last_used = now;
         let slot = entry.slot;
         Record::read(self.slot(slot)?)
     }
 
-    /// Counts one more use of a key.
+    /// Sets how many seeds a key has wrapped.
     pub(super) fn set_uses(&mut self, fingerprint: &Fingerprint, uses: u64) {
         let slot = self.entries.get(fingerprint).map(|entry| entry.slot);
         if let Some(slot) = slot.and_then(|slot| self.slot_mut(slot)) {
@@ -178,8 +186,8 @@ impl Group {
         }
     }
 
-    /// Keeps a key. When there is no room, that which was not wanted for longest makes way; a key that we wrap
-    /// with stays. False when it cannot be kept. What made way is added to `evicted`.
+    /// Caches a key. A full group first evicts its least recently used key, but never the local KEK in use. The
+    /// evicted key is added to `evicted`. Returns whether the key is cached.
     pub(super) fn insert(&mut self, record: &Record, now: u64, evicted: &mut Vec<Fingerprint>) -> bool {
         let slot = match self.entries.get(&record.fingerprint) {
             Some(entry) => Some(entry.slot),
@@ -188,19 +196,19 @@ impl Group {
         let Some(slot) = slot else { return false };
         let written = self.slot_mut(slot).is_some_and(|bytes| record.write(bytes));
         if written {
-            if record.kind == Kind::Own {
-                // The one before only unwraps from now on, and may make way.
+            if record.kind == KeyKind::Current {
+                // The previous one now only unwraps, and may be evicted.
                 self.entries
                     .values_mut()
-                    .filter(|entry| entry.kind == Kind::Own)
-                    .for_each(|entry| entry.kind = Kind::Kek);
+                    .filter(|entry| entry.kind == KeyKind::Current)
+                    .for_each(|entry| entry.kind = KeyKind::Kek);
             }
-            self.entries.insert(record.fingerprint, Entry { slot, kind: record.kind, wanted: now });
+            self.entries.insert(record.fingerprint, Entry { slot, kind: record.kind, last_used: now });
         }
         written
     }
 
-    /// Overwrites every key, and has systemd give the memory up.
+    /// Overwrites every key, and removes the descriptor from systemd's store.
     pub(super) fn wipe(mut self) {
         self.memory.wipe();
         store::give_up(&self.name);
@@ -212,6 +220,7 @@ impl Group {
         (self.name.clone(), copy.unwrap_or_else(|error| unreachable!("{error}")))
     }
 
+    /// An empty slot; in a full group the slot of the least recently used key, which is evicted.
     fn free_slot(&mut self, evicted: &mut Vec<Fingerprint>) -> Option<usize> {
         let slots = (LENGTH - HEADER) / RECORD;
         if self.entries.len() < slots {
@@ -223,9 +232,10 @@ impl Group {
             }
             return taken.iter().position(|taken| !taken);
         }
-        let others = self.entries.iter().filter(|(_, entry)| entry.kind != Kind::Own);
-        let (fingerprint, slot) =
-            others.min_by_key(|(_, entry)| entry.wanted).map(|(found, entry)| (*found, entry.slot))?;
+        let evictable = self.entries.iter().filter(|(_, entry)| entry.kind != KeyKind::Current);
+        let (fingerprint, slot) = evictable
+            .min_by_key(|(_, entry)| entry.last_used)
+            .map(|(fingerprint, entry)| (*fingerprint, entry.slot))?;
         self.entries.remove(&fingerprint);
         evicted.push(fingerprint);
         Some(slot)
@@ -242,11 +252,11 @@ impl Group {
     }
 }
 
-/// The name in systemd's store: `kek.`, a hash of the owner, the version.
-fn name(owner: &[u8], version: u32) -> String {
-    let hash = digest(&SHA256, owner);
-    let short: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("{NAME}{short}.v{version}")
+/// The name in systemd's descriptor store: the prefix, 12 digits of a hash of the wrapping key's JSON, the version.
+fn name(json: &[u8], version: u32) -> String {
+    let hash = digest(&SHA256, json);
+    let short = HEXLOWER.encode(hash.as_ref().get(..6).unwrap_or_default());
+    format!("{NAME_PREFIX}{short}.v{version}")
 }
 
 fn too_small() -> io::Error {

@@ -1,45 +1,45 @@
-//! The groups of kept keys: which of them may be used now, which are wiped, and which makes way.
+//! All groups of cached keys: which of them may be used now, which are wiped, and which are evicted.
 //!
-//! Must not know locks or calls; one caller at a time.
+//! Must not know locks or calls. The caller holds the cache's lock.
 
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::format::{KEY_BYTES, Key};
-use super::group::{Group, LENGTH, Owner};
-use super::record::{Fingerprint, Kind, Record};
+use super::group::{KeyGroup, LENGTH, WrappingKey};
+use super::record::{Fingerprint, KeyKind, Record};
 use super::service_health::{Eligibility, ServiceHealth};
 use crate::clock::{BootTime, unix_seconds};
 use crate::config::local_kek::Policy;
 
-/// Versions of keys that are kept at once, each with room for a thousand keys; the one that was not wanted for
-/// longest makes way.
+/// Groups that are cached at once, each with space for a thousand keys. A new one then evicts the least recently
+/// used.
 const MAX_GROUPS: usize = 16;
-/// Bytes of memory that all of them take at most, kept out of the swap.
+/// Memory of all groups together, in bytes. It is locked, so that it is never swapped out.
 pub(crate) const MAX_LOCKED: usize = MAX_GROUPS * LENGTH;
 
-/// All that is kept.
+/// All cached keys.
 #[derive(Default)]
-pub(super) struct Groups {
-    /// What is allowed; nothing is kept without it.
+pub(super) struct KeyGroups {
+    /// The limits; `None` when local KEKs are off, and nothing is cached.
     pub policy: Option<Policy>,
-    groups: Vec<Group>,
-    /// How the key services stood the last time.
+    groups: Vec<KeyGroup>,
+    /// The last known health of the key services.
     services: Vec<ServiceHealth>,
-    /// The fingerprint of the local KEK that wraps under a key_id.
+    /// For each key_id, the fingerprint of the local KEK in use.
     current: Vec<(String, Fingerprint)>,
-    /// Counts what is wanted: the order of last use.
-    count: u64,
-    /// What made way since somebody asked.
+    /// Counts uses of keys: it orders them by last use.
+    use_count: u64,
+    /// Keys that were evicted since the last `take_evicted`.
     evicted: Vec<Fingerprint>,
-    /// Whether anything ever made way: more is in use than is kept.
+    /// Whether keys were evicted since the start: more keys are in use than the cache holds.
     pub has_evicted: bool,
 }
 
-impl Groups {
-    /// What an earlier run left.
-    pub(super) fn of(groups: Vec<Group>) -> Self {
+impl KeyGroups {
+    /// The groups of an earlier run of the agent.
+    pub(super) fn of(groups: Vec<KeyGroup>) -> Self {
         Self { groups, ..Self::default() }
     }
 
@@ -47,117 +47,121 @@ impl Groups {
         self.groups.is_empty()
     }
 
-    /// Whether there is such a key.
-    pub(super) fn has(&self, fingerprint: &Fingerprint) -> bool {
-        self.groups.iter().any(|group| group.has(fingerprint))
+    /// Whether a key is cached, expired or not.
+    pub(super) fn contains(&self, fingerprint: &Fingerprint) -> bool {
+        self.groups.iter().any(|group| group.contains(fingerprint))
     }
 
-    /// Whose key that is.
-    pub(super) fn owner(&self, fingerprint: &Fingerprint) -> Option<&Owner> {
-        self.groups.iter().find(|group| group.has(fingerprint)).map(|group| &group.owner)
+    /// The key version that has wrapped a cached key.
+    pub(super) fn wrapping_key(&self, fingerprint: &Fingerprint) -> Option<&WrappingKey> {
+        self.groups.iter().find(|group| group.contains(fingerprint)).map(|group| &group.wrapping_key)
     }
 
     /// The groups whose keys may be used now.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter().filter(|group| self.is_open(group))
+    pub(super) fn usable(&self) -> impl Iterator<Item = &KeyGroup> {
+        let now = BootTime::now();
+        self.groups.iter().filter(move |group| self.policy.is_some_and(|policy| now < expiry(group, policy)))
     }
 
-    fn is_open(&self, group: &Group) -> bool {
-        self.policy.is_some_and(|policy| BootTime::now() < group.contact().plus(policy.max_offline))
-    }
-
-    /// The key with that fingerprint, when it may be used now.
+    /// Finds a key that may be used now.
     pub(super) fn find(&mut self, fingerprint: &Fingerprint) -> Option<Record> {
-        self.count += 1;
-        let (now, policy) = (self.count, self.policy?);
-        let time = BootTime::now();
-        let open = |group: &&mut Group| time < group.contact().plus(policy.max_offline);
-        self.groups.iter_mut().filter(open).find_map(|group| group.find(fingerprint, now))
+        self.use_count += 1;
+        let (policy, now, use_count) = (self.policy?, BootTime::now(), self.use_count);
+        let usable = |group: &&mut KeyGroup| now < expiry(group, policy);
+        self.groups.iter_mut().filter(usable).find_map(|group| group.find(fingerprint, use_count))
     }
 
-    /// The newest local KEK of ours under `key_id`.
-    pub(super) fn own(&mut self, key_id: &str) -> Option<Record> {
+    /// The local KEK in use under `key_id`: the newest one that this agent made.
+    pub(super) fn current(&mut self, key_id: &str) -> Option<Record> {
         let known = self.current.iter().find(|(id, _)| id == key_id).map(|(_, fingerprint)| *fingerprint);
         if let Some(fingerprint) = known {
             return self.find(&fingerprint);
         }
-        // After a restart: which of those that were kept is it?
-        let entries = self.groups.iter().flat_map(Group::entries);
-        let own = entries.filter(|(_, entry)| entry.kind == Kind::Own).map(|(fingerprint, _)| *fingerprint);
-        let own: Vec<Fingerprint> = own.collect();
-        let records: Vec<Record> = own.iter().filter_map(|fingerprint| self.find(fingerprint)).collect();
-        let ours =
-            |record: &Record| Fingerprint::of(Kind::Own, key_id, &record.wrapped) == record.fingerprint;
-        let newest = records.into_iter().filter(ours).max_by_key(|record| record.made)?;
+        // After a restart: a record does not contain its key_id, but its fingerprint is a hash over it.
+        let entries = self.groups.iter().flat_map(KeyGroup::entries);
+        let made_here = entries.filter(|(_, entry)| entry.kind == KeyKind::Current);
+        let made_here: Vec<Fingerprint> = made_here.map(|(fingerprint, _)| *fingerprint).collect();
+        let records: Vec<Record> =
+            made_here.iter().filter_map(|fingerprint| self.find(fingerprint)).collect();
+        let has_key_id = |record: &Record| {
+            Fingerprint::of(KeyKind::Current, key_id, &record.wrapped) == record.fingerprint
+        };
+        let newest = records.into_iter().filter(has_key_id).max_by_key(|record| record.made)?;
         self.current.push((key_id.to_owned(), newest.fingerprint));
         Some(newest)
     }
 
-    /// The local KEK that wraps under `key_id`, and its wrapped form, for one use. `None` when there is none,
-    /// or it is used up.
-    pub(super) fn claim(&mut self, key_id: &str) -> Option<(Key, Vec<u8>)> {
+    /// Sets which local KEK is in use under `key_id`.
+    pub(super) fn set_current(&mut self, key_id: &str, fingerprint: Fingerprint) {
+        self.current.retain(|(known, _)| known != key_id);
+        self.current.push((key_id.to_owned(), fingerprint));
+    }
+
+    /// Takes the local KEK in use under `key_id`, and the same key wrapped, for one use, which is counted. `None`
+    /// when there is none, or it has no uses left.
+    pub(super) fn use_current(&mut self, key_id: &str) -> Option<(Key, Vec<u8>)> {
         let policy = self.policy?;
-        let record = self.own(key_id).filter(|record| record.uses < policy.max_uses)?;
+        let record = self.current(key_id).filter(|record| record.uses < policy.max_uses)?;
         let key: &[u8; KEY_BYTES] = record.secret.as_slice().try_into().ok()?;
         let key = Zeroizing::new(*key);
         self.groups.iter_mut().for_each(|group| group.set_uses(&record.fingerprint, record.uses + 1));
         Some((key, record.wrapped))
     }
 
-    /// Whether the local KEK under `key_id` is missing, too old or nearly used up.
+    /// Whether the local KEK in use under `key_id` has uses left.
+    pub(super) fn is_usable(&mut self, key_id: &str) -> bool {
+        let Some(policy) = self.policy else { return false };
+        self.current(key_id).is_some_and(|record| record.uses < policy.max_uses)
+    }
+
+    /// Whether the local KEK in use under `key_id` is missing, too old, or has less than a quarter of its uses left.
     pub(super) fn needs_replacement(&mut self, key_id: &str) -> bool {
         let Some(policy) = self.policy else { return false };
-        let Some(record) = self.own(key_id) else { return true };
-        // One from the future was made while the clock was wrong: its age is not known.
+        let Some(record) = self.current(key_id) else { return true };
+        // A creation time in the future: the clock was wrong, so the age is not known.
         let age = u64::try_from(unix_seconds().saturating_sub(record.made)).unwrap_or(u64::MAX);
         age >= policy.max_age.as_secs() || record.uses >= policy.max_uses - policy.max_uses / 4
     }
 
-    /// How long the local KEK under `key_id` is young enough, one second at least; `None` when there is none.
+    /// The time until the local KEK in use under `key_id` is too old, at least one second; `None` when there is none.
     pub(super) fn replacement_due(&mut self, key_id: &str) -> Option<Duration> {
         let policy = self.policy?;
-        let age = unix_seconds().saturating_sub(self.own(key_id)?.made);
+        let age = unix_seconds().saturating_sub(self.current(key_id)?.made);
         let age = Duration::from_secs(u64::try_from(age).unwrap_or_default());
         Some(policy.max_age.saturating_sub(age).max(Duration::from_secs(1)))
     }
 
-    /// When the first group may not be used any longer; `None` without one.
+    /// When the first group expires; `None` without groups.
     pub(super) fn next_expiry(&self) -> Option<BootTime> {
-        let max_offline = self.policy?.max_offline;
-        self.groups.iter().map(|group| group.contact().plus(max_offline)).min()
+        let policy = self.policy?;
+        self.groups.iter().map(|group| expiry(group, policy)).min()
     }
 
-    /// Whether there is a local KEK under `key_id` that may be used once more.
-    pub(super) fn is_usable(&mut self, key_id: &str) -> bool {
-        let Some(policy) = self.policy else { return false };
-        self.own(key_id).is_some_and(|record| record.uses < policy.max_uses)
+    /// Whether the key service refuses, so that no key under this version may be cached.
+    pub(super) fn is_refused(&self, wrapping_key: &WrappingKey) -> bool {
+        Eligibility::of(wrapping_key, &self.services).refused
     }
 
-    /// Whether nothing of that key may be kept.
-    pub(super) fn is_refused(&self, owner: &Owner) -> bool {
-        Eligibility::of(owner, &self.services).refused
-    }
-
-    /// Keeps a key that the key service has just wrapped or unwrapped: it was reached. False when it cannot be
-    /// kept.
-    pub(super) fn insert(&mut self, owner: &Owner, record: &Record) -> bool {
-        if self.policy.is_none() || self.is_refused(owner) {
+    /// Caches a key that the key service has just wrapped or unwrapped, so the time of last contact is now. Returns
+    /// whether the key is cached.
+    pub(super) fn insert(&mut self, wrapping_key: &WrappingKey, record: &Record) -> bool {
+        if self.policy.is_none() || self.is_refused(wrapping_key) {
             return false;
         }
-        self.count += 1;
-        let (now, count) = (BootTime::now(), self.count);
-        let position = match self.groups.iter().position(|group| group.owner == *owner) {
+        self.use_count += 1;
+        let (now, use_count) = (BootTime::now(), self.use_count);
+        let position = match self.groups.iter().position(|group| group.wrapping_key == *wrapping_key) {
             Some(position) => position,
-            None => match Group::create(owner, now) {
+            None => match KeyGroup::create(wrapping_key, now) {
                 Ok(group) => {
-                    self.make_room();
+                    self.evict_if_full();
                     self.groups.push(group);
                     self.groups.len() - 1
                 }
                 Err(error) => {
                     tracing::warn!(
-                        "no protected memory for keys of {}: {error}; they are unwrapped by the key service each time",
-                        owner.scope
+                        "no protected memory for keys under {}: {error}; they are not cached, and each use is a call to the key service",
+                        wrapping_key.scope
                     );
                     return false;
                 }
@@ -165,77 +169,82 @@ impl Groups {
         };
         let Some(group) = self.groups.get_mut(position) else { return false };
         group.set_contact(now);
-        group.insert(record, count, &mut self.evicted)
+        group.insert(record, use_count, &mut self.evicted)
     }
 
-    /// What made way for others since the last time: there is no room to unwrap it ahead.
+    /// The keys that were evicted since the last call. They must not be prefetched again: there is no space for them.
     pub(super) fn take_evicted(&mut self) -> Vec<Fingerprint> {
         self.has_evicted |= !self.evicted.is_empty();
         std::mem::take(&mut self.evicted)
     }
 
-    /// A local KEK of ours wraps from now on under `key_id`.
-    pub(super) fn set_current(&mut self, key_id: &str, fingerprint: Fingerprint) {
-        self.current.retain(|(known, _)| known != key_id);
-        self.current.push((key_id.to_owned(), fingerprint));
-    }
-
-    /// Takes in how healthy the key services are, and wipes what may not be used any longer. True when it wiped.
-    pub(super) fn settle(&mut self, services: &[ServiceHealth]) -> bool {
+    /// Takes the health of all key services, and wipes the keys that may not be used any more. Returns whether it
+    /// wiped any.
+    pub(super) fn apply_health(&mut self, services: &[ServiceHealth]) -> bool {
         let Some(policy) = self.policy else { return false };
         self.services = services.to_vec();
         for group in &mut self.groups {
-            let contact = Eligibility::of(&group.owner, services).contact;
+            let contact = Eligibility::of(&group.wrapping_key, services).contact;
             if let Some(contact) = contact.filter(|contact| *contact > group.contact()) {
                 group.set_contact(contact);
             }
         }
         let now = BootTime::now();
-        let mut wiped =
-            self.wipe("the key service refuses us", |group| Eligibility::of(&group.owner, services).refused);
+        let mut wiped = self.wipe("the key service refuses us", |group| {
+            Eligibility::of(&group.wrapping_key, services).refused
+        });
         wiped |= self.wipe("min_decryption_version was raised above their key's version", |group| {
-            Eligibility::of(&group.owner, services).below_min_version
+            Eligibility::of(&group.wrapping_key, services).below_min_version
         });
         wiped |= self.wipe("the key service was not reached for local_kek.max_offline", |group| {
-            now >= group.contact().plus(policy.max_offline)
+            now >= expiry(group, policy)
         });
         wiped
     }
 
-    fn make_room(&mut self) {
-        let oldest = self.groups.iter().min_by_key(|group| group.last_wanted());
-        if let Some(oldest) = oldest.filter(|_| self.groups.len() >= MAX_GROUPS) {
-            let owner = oldest.owner.clone();
+    /// Evicts the least recently used group when there is no space for another one.
+    fn evict_if_full(&mut self) {
+        if self.groups.len() < MAX_GROUPS {
+            return;
+        }
+        let oldest = self.groups.iter().min_by_key(|group| group.last_used());
+        if let Some(oldest) = oldest {
+            let wrapping_key = oldest.wrapping_key.clone();
             self.evicted.extend(oldest.entries().map(|(fingerprint, _)| *fingerprint));
-            self.wipe("there is room for 16 key versions, and theirs was not asked for longest", |group| {
-                group.owner == owner
+            self.wipe("evicted as the least recently used: the cache holds 16 key versions", |group| {
+                group.wrapping_key == wrapping_key
             });
         }
     }
 
-    /// What systemd would keep.
-    #[cfg(test)]
-    pub(super) fn descriptors(&self) -> Vec<(String, std::os::fd::OwnedFd)> {
-        self.groups.iter().map(Group::descriptor).collect()
-    }
-
-    /// Overwrites the keys of some groups, and gives them up. True when there were any.
-    pub(super) fn wipe(&mut self, why: &str, which: impl Fn(&Group) -> bool) -> bool {
-        let (gone, stay): (Vec<Group>, Vec<Group>) =
+    /// Overwrites and removes the groups that `which` selects. Returns whether there were any.
+    pub(super) fn wipe(&mut self, why: &str, which: impl Fn(&KeyGroup) -> bool) -> bool {
+        let (wiped, remaining): (Vec<KeyGroup>, Vec<KeyGroup>) =
             std::mem::take(&mut self.groups).into_iter().partition(|group| which(group));
-        self.groups = stay;
-        let any = !gone.is_empty();
-        for group in gone {
+        self.groups = remaining;
+        let any = !wiped.is_empty();
+        for group in wiped {
             tracing::warn!(
                 KMS_REASON = "keys_wiped",
                 "the keys in memory under {} version {} are wiped: {why}",
-                group.owner.scope,
-                group.owner.version
+                group.wrapping_key.scope,
+                group.wrapping_key.version
             );
             group.wipe();
         }
         let groups = &self.groups;
-        self.current.retain(|(_, fingerprint)| groups.iter().any(|group| group.has(fingerprint)));
+        self.current.retain(|(_, fingerprint)| groups.iter().any(|group| group.contains(fingerprint)));
         any
     }
+
+    /// Copies of the descriptors that systemd would hold.
+    #[cfg(test)]
+    pub(super) fn descriptors(&self) -> Vec<(String, std::os::fd::OwnedFd)> {
+        self.groups.iter().map(KeyGroup::descriptor).collect()
+    }
+}
+
+/// When the keys of a group may not be used any more, unless its key service answers before.
+fn expiry(group: &KeyGroup, policy: Policy) -> BootTime {
+    group.contact().plus(policy.max_offline)
 }

@@ -1,5 +1,5 @@
-//! What local KEKs add to the watch over a key service: a local KEK ahead of each new version, and for a key
-//! service that only unwraps, whether it still does.
+//! Checks of a key service that only local KEKs need: a new key version has a local KEK before Status announces it,
+//! and a key service that only unwraps still unwraps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,20 @@ use super::Cache;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyDescription, KeyService, KeyServiceError, KeyVersion, key_id};
 
-/// Time for one call.
+/// Deadline of one call.
 const CALL: Duration = Duration::from_secs(3);
 
-/// The keys in memory, and the epoch of our key_ids.
+/// The checks, with the cache and the epoch of our key_ids.
 pub(crate) struct KeyCheck {
     pub keys: Arc<Cache>,
     pub epoch: u32,
 }
 
 impl KeyCheck {
-    /// Makes the local KEK for the key as it was read: nobody may be told of a new version before one can wrap
-    /// under it without the key service. Where none can be made, the version that is `known` stays the latest for
-    /// now, and the newer one only unwraps. True when all is as it was read.
+    /// Makes the local KEK for the version that `key` describes. Status must not announce a version before the agent
+    /// can wrap under it without the key service. If no local KEK can be made in an outage, `key.latest` becomes the
+    /// version that is already `known`, and the newer version only unwraps. Returns whether the result is final; if
+    /// not, the caller checks again.
     pub(crate) async fn prepare(
         &self,
         key_service: &dyn KeyService,
@@ -44,13 +45,13 @@ impl KeyCheck {
                 }
                 false
             }
-            // A refusal shows in the round trips.
+            // The agent's own probe reports a refusal.
             Ok(()) | Err(_) => true,
         }
     }
 
-    /// Whether a key service that only unwraps still does so, by a form that was seen: its keys in memory must
-    /// not outlive that right.
+    /// Whether a key service that only unwraps still does so: unwraps one listed wrapped key. The cached keys must
+    /// not be used longer than the agent has that right.
     ///
     /// # Errors
     /// The key service's.
@@ -59,9 +60,9 @@ impl KeyCheck {
         key_service: &dyn KeyService,
         key: &KeyDescription,
     ) -> Result<(), KeyServiceError> {
-        let Some(form) = self.keys.sample(key_service.scope(), &key.versions) else { return Ok(()) };
-        match key_service.unwrap(&form.wrapped, &form.data(), Deadline::after(CALL)).await {
-            // It answered, and the form was of a version that was switched off meanwhile.
+        let Some(sample) = self.keys.sample(key_service.scope(), &key.versions) else { return Ok(()) };
+        match key_service.unwrap(&sample.wrapped, &sample.aad(), Deadline::after(CALL)).await {
+            // The service answers; the wrapped key is of a version that was disabled meanwhile.
             Err(error) if matches!(error.kind(), ErrorKind::BadCiphertext | ErrorKind::VersionGone) => Ok(()),
             unwrapped => unwrapped.map(drop),
         }

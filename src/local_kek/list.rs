@@ -1,5 +1,5 @@
-//! The wrapped forms that were seen, in the state directory: what a fresh agent has unwrapped ahead of an
-//! outage. Nothing in it is secret: all of it lies in etcd, too.
+//! The list of wrapped keys that the agent has seen, in a file in the state directory: the keys that a restarted
+//! agent prefetches. Nothing in it is secret: etcd holds the same.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -11,33 +11,33 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Fingerprint, Kind};
+use super::record::{Fingerprint, KeyKind};
 use crate::files;
 
-/// The only format so far.
+/// The only file format so far.
 const FORMAT: u32 = 1;
-/// Forms that are remembered; the oldest makes way.
-const MAX_FORMS: usize = 1000;
-/// Longest form that is remembered, in bytes: the longest ciphertext of the KMS API.
-const MAX_FORM: usize = 1024;
+/// Wrapped keys in the list. A new one then replaces the oldest.
+const MAX_KEYS: usize = 1000;
+/// Longest wrapped key and key_id in the list, in bytes: the longest ciphertext of the KMS API.
+const MAX_LENGTH: usize = 1024;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// One wrapped form.
+/// A wrapped key, as it lies in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrappedKey {
-    /// Whether it is of a local KEK or of a DEK seed.
-    pub kind: Kind,
+    /// Whether a local KEK or a DEK seed is wrapped.
+    pub kind: KeyKind,
     /// The key_id that it was stored with.
     pub key_id: String,
-    /// What the key service is asked to unwrap.
+    /// The ciphertext that the key service unwraps.
     pub wrapped: Vec<u8>,
 }
 
 impl WrappedKey {
-    /// What the key service has bound it to.
-    pub fn data(&self) -> Vec<u8> {
-        self.kind.data(&self.key_id)
+    /// The AAD that the key service needs to unwrap it.
+    pub fn aad(&self) -> Vec<u8> {
+        self.kind.aad(&self.key_id)
     }
 
     pub(super) fn fingerprint(&self) -> Fingerprint {
@@ -45,22 +45,23 @@ impl WrappedKey {
     }
 }
 
-/// The forms, and the file that they are in.
+/// The list, and the path of its file.
 #[derive(Default)]
-pub(super) struct List {
+pub(super) struct WrappedKeyList {
     path: Option<PathBuf>,
-    forms: VecDeque<(Fingerprint, WrappedKey)>,
-    /// The same, to be asked at each Decrypt.
-    known: HashSet<Fingerprint>,
+    keys: VecDeque<(Fingerprint, WrappedKey)>,
+    /// The fingerprints of `keys`: each Decrypt looks one up.
+    fingerprints: HashSet<Fingerprint>,
     changed: bool,
-    /// A failed write was told.
-    told: bool,
+    write_failure_reported: bool,
 }
 
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct File {
     format: u32,
-    forms: Vec<Entry>,
+    #[serde(rename = "forms")]
+    keys: Vec<Entry>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,126 +71,127 @@ struct Entry {
     wrapped: String,
 }
 
-impl List {
-    /// Reads the list at `path`. One that cannot be read is told and begun anew: it only saves time.
+impl WrappedKeyList {
+    /// Reads the list at `path`. If it cannot be read, the agent logs that and starts a new list: without the old
+    /// one it only prefetches less.
     pub(super) fn open(path: PathBuf) -> Self {
-        let forms = match read(&path) {
-            Ok(forms) => forms,
+        let keys = match read(&path) {
+            Ok(keys) => keys,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
                 tracing::warn!(
-                    "the list of wrapped keys {} cannot be read: {error}; it is begun anew, and what is not in it is unwrapped when it is asked for",
+                    "the list of wrapped keys {} cannot be read: {error}; starting a new list. Keys that were only in the old list are unwrapped when they are needed",
                     path.display()
                 );
                 Vec::new()
             }
         };
-        let forms: VecDeque<_> = forms.into_iter().map(|form| (form.fingerprint(), form)).collect();
-        let known = forms.iter().map(|(fingerprint, _)| *fingerprint).collect();
-        Self { path: Some(path), forms, known, changed: false, told: false }
+        let keys: VecDeque<_> = keys.into_iter().map(|key| (key.fingerprint(), key)).collect();
+        let fingerprints = keys.iter().map(|(fingerprint, _)| *fingerprint).collect();
+        Self { path: Some(path), keys, fingerprints, changed: false, write_failure_reported: false }
     }
 
-    /// Adds a wrapped key; the oldest is evicted when the list is full. True when it is new.
-    pub(super) fn add(&mut self, fingerprint: Fingerprint, form: impl FnOnce() -> WrappedKey) -> bool {
-        if self.known.contains(&fingerprint) {
+    /// Adds a wrapped key. A full list loses its oldest one. Returns whether the key is new.
+    pub(super) fn add(&mut self, fingerprint: Fingerprint, key: impl FnOnce() -> WrappedKey) -> bool {
+        if self.fingerprints.contains(&fingerprint) {
             return false;
         }
-        let form = form();
-        if form.wrapped.len() > MAX_FORM || form.key_id.len() > MAX_FORM {
+        let key = key();
+        if key.wrapped.len() > MAX_LENGTH || key.key_id.len() > MAX_LENGTH {
             return false;
         }
-        if self.forms.len() >= MAX_FORMS
-            && let Some((oldest, _)) = self.forms.pop_front()
+        if self.keys.len() >= MAX_KEYS
+            && let Some((oldest, _)) = self.keys.pop_front()
         {
-            self.known.remove(&oldest);
+            self.fingerprints.remove(&oldest);
         }
-        self.forms.push_back((fingerprint, form));
-        self.known.insert(fingerprint);
+        self.keys.push_back((fingerprint, key));
+        self.fingerprints.insert(fingerprint);
         self.changed = true;
         true
     }
 
     pub(super) fn remove(&mut self, fingerprint: &Fingerprint) {
-        if self.known.remove(fingerprint) {
-            self.forms.retain(|(known, _)| known != fingerprint);
+        if self.fingerprints.remove(fingerprint) {
+            self.keys.retain(|(listed, _)| listed != fingerprint);
             self.changed = true;
         }
     }
 
-    pub(super) fn forms(&self) -> impl Iterator<Item = &(Fingerprint, WrappedKey)> {
-        self.forms.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Fingerprint, WrappedKey)> {
+        self.keys.iter()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.forms.is_empty()
+        self.keys.is_empty()
     }
 
-    /// Gives the forms up, and the file.
+    /// Empties the list and removes the file.
     pub(super) fn clear(&mut self) {
-        self.forms.clear();
-        self.known.clear();
+        self.keys.clear();
+        self.fingerprints.clear();
         self.changed = false;
         if let Some(path) = &self.path {
-            // One that stays does no harm: its forms are in etcd.
+            // A file that cannot be removed does no harm: etcd holds the same wrapped keys.
             let _gone = fs::remove_file(path);
         }
     }
 
-    /// What is to be written, when something changed since the last time.
-    pub(super) fn unsaved(&mut self) -> Option<Unsaved> {
+    /// A copy of the list to write, if the list changed since the last copy.
+    pub(super) fn take_changed(&mut self) -> Option<ListCopy> {
         let path = self.path.clone().filter(|_| self.changed)?;
         self.changed = false;
-        Some(Unsaved { path, forms: self.forms.iter().map(|(_, form)| form.clone()).collect() })
+        Some(ListCopy { path, keys: self.keys.iter().map(|(_, key)| key.clone()).collect() })
     }
 
-    /// How the writing went. A failure is told once, and tried again.
-    pub(super) fn saved(&mut self, written: io::Result<()>) {
-        let Err(error) = written else {
-            self.told = false;
+    /// Takes the result of writing a copy. The first of several failures is logged; the caller retries.
+    pub(super) fn written(&mut self, result: io::Result<()>) {
+        let Err(error) = result else {
+            self.write_failure_reported = false;
             return;
         };
         self.changed = true;
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.write_failure_reported, true) {
             tracing::warn!(
-                "the list of wrapped keys cannot be written: {error}; an agent that starts later is not ready for an outage until each was asked for. Look at server.state_dir"
+                "the list of wrapped keys cannot be written: {error}; retrying. Without the list, a restarted agent can unwrap a key in an outage only if the key was requested after the restart. Check server.state_dir"
             );
         }
     }
 }
 
-/// A list on its way to the disk: that must not hold up a call.
-pub(super) struct Unsaved {
+/// A copy of the list. It is written without the cache's lock: a slow disk must not delay a call.
+pub(super) struct ListCopy {
     path: PathBuf,
-    forms: Vec<WrappedKey>,
+    keys: Vec<WrappedKey>,
 }
 
-impl Unsaved {
-    /// Replaces the file, whole or not at all.
+impl ListCopy {
+    /// Replaces the file atomically.
     pub(super) fn write(&self) -> io::Result<()> {
-        write(&self.path, self.forms.iter())
+        write(&self.path, self.keys.iter())
     }
 }
 
 fn read(path: &Path) -> io::Result<Vec<WrappedKey>> {
     let file: File = serde_json::from_slice(&files::read(path, MAX_FILE)?)?;
     if file.format != FORMAT {
-        return Err(io::Error::other("it is of another version of kms-plugin"));
+        return Err(io::Error::other("another version of kms-plugin wrote it"));
     }
-    let form = |listed: Entry| {
-        let kind = if listed.kind == "seed" { Kind::Seed } else { Kind::Kek };
-        let wrapped = STANDARD.decode(listed.wrapped).map_err(io::Error::other)?;
-        Ok(WrappedKey { kind, key_id: listed.key_id, wrapped })
+    let key = |entry: Entry| {
+        let kind = if entry.kind == "seed" { KeyKind::Seed } else { KeyKind::Kek };
+        let wrapped = STANDARD.decode(entry.wrapped).map_err(io::Error::other)?;
+        Ok(WrappedKey { kind, key_id: entry.key_id, wrapped })
     };
-    file.forms.into_iter().take(MAX_FORMS).map(form).collect()
+    file.keys.into_iter().take(MAX_KEYS).map(key).collect()
 }
 
-fn write<'a>(path: &Path, forms: impl Iterator<Item = &'a WrappedKey>) -> io::Result<()> {
-    let listed = |form: &WrappedKey| Entry {
-        kind: if form.kind == Kind::Seed { "seed" } else { "kek" }.into(),
-        key_id: form.key_id.clone(),
-        wrapped: STANDARD.encode(&form.wrapped),
+fn write<'a>(path: &Path, keys: impl Iterator<Item = &'a WrappedKey>) -> io::Result<()> {
+    let entry = |key: &WrappedKey| Entry {
+        kind: if key.kind == KeyKind::Seed { "seed" } else { "kek" }.into(),
+        key_id: key.key_id.clone(),
+        wrapped: STANDARD.encode(&key.wrapped),
     };
-    let file = File { format: FORMAT, forms: forms.map(listed).collect() };
+    let file = File { format: FORMAT, keys: keys.map(entry).collect() };
     if let Some(directory) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
@@ -201,29 +203,40 @@ fn write<'a>(path: &Path, forms: impl Iterator<Item = &'a WrappedKey>) -> io::Re
 mod tests {
     use super::*;
 
-    fn form(number: usize) -> WrappedKey {
-        WrappedKey { kind: Kind::Kek, key_id: "v1.a".into(), wrapped: number.to_string().into_bytes() }
+    fn key(number: usize) -> WrappedKey {
+        WrappedKey { kind: KeyKind::Kek, key_id: "v1.a".into(), wrapped: number.to_string().into_bytes() }
     }
 
     #[test]
-    fn forms_outlive_the_process_and_the_oldest_makes_way() {
+    fn the_list_survives_a_restart_and_a_full_list_loses_its_oldest_key() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("wrapped-keys.json");
-        let mut list = List::open(path.clone());
-        for number in 0..=MAX_FORMS {
-            list.add(form(number).fingerprint(), || form(number));
+        let mut list = WrappedKeyList::open(path.clone());
+        for number in 0..=MAX_KEYS {
+            list.add(key(number).fingerprint(), || key(number));
         }
-        list.add(form(5).fingerprint(), || form(5));
-        list.unsaved().unwrap().write().unwrap();
-        let read = List::open(path.clone());
-        assert_eq!(read.forms.len(), MAX_FORMS);
-        assert_eq!(read.forms.front().unwrap().1, form(1));
-        list.remove(&form(7).fingerprint());
-        list.unsaved().unwrap().write().unwrap();
-        assert_eq!(List::open(path.clone()).forms.len(), MAX_FORMS - 1);
+        list.add(key(5).fingerprint(), || key(5));
+        list.take_changed().unwrap().write().unwrap();
+        let read = WrappedKeyList::open(path.clone());
+        assert_eq!(read.keys.len(), MAX_KEYS);
+        assert_eq!(read.keys.front().unwrap().1, key(1));
+        list.remove(&key(7).fingerprint());
+        list.take_changed().unwrap().write().unwrap();
+        assert_eq!(WrappedKeyList::open(path.clone()).keys.len(), MAX_KEYS - 1);
         fs::write(&path, "{").unwrap();
-        assert!(List::open(path.clone()).forms.is_empty());
+        assert!(WrappedKeyList::open(path.clone()).keys.is_empty());
         list.clear();
         assert!(!path.exists());
+    }
+
+    /// An older or newer agent reads the same file.
+    #[test]
+    fn the_file_format_is_stable() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("wrapped-keys.json");
+        write(&path, [key(1)].iter()).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let entry = serde_json::json!({ "kind": "kek", "key_id": "v1.a", "wrapped": "MQ==" });
+        assert_eq!(json, serde_json::json!({ "format": 1, "forms": [entry] }));
     }
 }

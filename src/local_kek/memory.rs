@@ -112,7 +112,8 @@ mod tests {
         assert!(fcntl(&first.fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).is_err());
     }
 
-    /// As the kernel shows it (proc(5), VmFlags): dd is left out of a core dump, dc is not copied by a fork, lo is locked.
+    /// As the kernel shows it (proc(5), VmFlags): dd is left out of a core dump, dc is not copied by a fork, lo is
+    /// locked.
     #[test]
     fn it_is_left_out_of_core_dumps_and_locked_where_the_limit_allows() {
         let memory = SealedMemory::create(c"flags", 4096).unwrap();

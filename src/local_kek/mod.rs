@@ -1,11 +1,16 @@
-//! The local KEK: a key of this agent's own that wraps DEK seeds, itself wrapped by the key service.
+//! The local KEK: a key that this agent generates and that wraps DEK seeds. The key service wraps the local KEK.
 //!
-//! `format` is what lies in etcd, for ever; `record` and `group` are what lies in protected memory; `cache` finds,
-//! evicts and wipes; `single_flight` calls the key service for it; `prefetch` and `key_check` call ahead of need; `list`
-//! remembers what to prefetch after a restart. Knows key services; must not know gRPC, nor who decides that a key
-//! service is away or refuses.
+//! - `format`: the ciphertext and the annotation in etcd. The format never changes.
+//! - `cache`: the local KEKs and DEK seeds in memory. It finds, evicts and wipes them.
+//! - `groups`, `group`, `record`, `memory`: how the cached keys lie in protected memory.
+//! - `single_flight`, `calls`: the calls to the key service, one call for all callers that need the same key.
+//! - `prefetch`, `key_check`: calls that are made before a key is needed.
+//! - `list`: which keys to prefetch after a restart.
+//!
+//! Knows key services. Must not know gRPC, nor decide whether a key service is unreachable or refuses.
 
 mod cache;
+mod calls;
 pub mod format;
 mod group;
 mod groups;
@@ -23,6 +28,6 @@ pub(crate) use groups::MAX_LOCKED;
 pub(crate) use key_check::KeyCheck;
 pub(crate) use list::WrappedKey;
 pub(crate) use prefetch::{Candidate, Prefetched, prefetch};
-pub(crate) use record::{Fingerprint, Kind};
+pub(crate) use record::{Fingerprint, KeyKind};
 pub(crate) use service_health::ServiceHealth;
 pub(crate) use state::LocalKekState;

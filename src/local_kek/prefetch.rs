@@ -1,4 +1,4 @@
-//! Unwraps keys ahead of need, so that they are in memory when the key service is away.
+//! Unwraps keys before they are needed, so that they are in memory when the key service is unreachable.
 //!
 //! Must not know which key service wrapped a key: the caller names the candidates.
 
@@ -12,11 +12,9 @@ use crate::key_service::{ErrorKind, KeyScope, KeyService, KeyVersion};
 /// A key service that may have wrapped a ciphertext, and the version of its key.
 #[derive(Clone, Copy)]
 pub struct Candidate<'a> {
-    /// The key service.
     pub key_service: &'a Arc<dyn KeyService>,
-    /// The version of its key.
     pub version: u32,
-    /// When the version was made, in seconds since 1970; `None` when that is not known.
+    /// When that version was made, in seconds since 1970; `None` when it is not known.
     pub created: Option<i64>,
 }
 
@@ -35,14 +33,14 @@ impl<'a> Candidate<'a> {
 pub(crate) enum Prefetched {
     /// The key is in memory.
     Cached,
-    /// Not now: its key service was not read yet, failed, or the key could not be cached.
+    /// Retry later: its key service was not read yet or failed, or the key could not be cached.
     NotYet,
-    /// No key service can or may unwrap it any more.
+    /// No key service can unwrap it any more.
     Never,
 }
 
-/// Unwraps `key` by the first of `candidates` that can, and caches it. Key services in `failed` are not asked; one that
-/// fails is added.
+/// Unwraps `key` with the first of `candidates` that can, and caches it. Key services in `failed` are skipped; one
+/// that fails is added, so that the next key does not call it again.
 pub(crate) async fn prefetch(
     cache: &Cache,
     key: &WrappedKey,
@@ -62,7 +60,7 @@ pub(crate) async fn prefetch(
         }
         let key_version = candidate.key_version(&key.key_id);
         match cache.unwrap(key_service, key.kind, key_version, &key.wrapped, deadline).await {
-            Ok(_) if cache.has(key) => return Prefetched::Cached,
+            Ok(_) if cache.contains(key) => return Prefetched::Cached,
             Ok(_) => return Prefetched::NotYet,
             Err(error) if matches!(error.kind(), ErrorKind::BadCiphertext | ErrorKind::VersionGone) => {}
             Err(error) => {

@@ -1,71 +1,73 @@
-//! One key in protected memory, as bytes: it must be readable by the next version of the program.
+//! The byte layout of one cached key in protected memory. The next version of the program must be able to read it.
 //!
 //! ```text
 //!   0 kind(1) secret length(1) wrapped length(2) zero(4)
-//!   8 uses(8)           not under the checksum: it changes with each use
+//!   8 uses(8)           not in the checksum: it changes with each use
 //!  16 made, unix seconds(8)
 //!  24 fingerprint(32)
 //!  56 secret(64)
-//! 120 wrapped form(128), of a local KEK that this agent made
+//! 120 wrapped key(128), only of a local KEK that this agent made
 //! 248 checksum(8): SHA-256 over the rest, without the uses
 //! ```
 
 use std::ops::Range;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
+use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use super::format::{fields, kek_data};
+use super::format::{fields, kek_aad};
 
-/// Bytes of a record.
+/// Length of a record, in bytes.
 pub(super) const RECORD: usize = 256;
-/// Longest secret that is kept, in bytes. A DEK seed has 32.
+/// Longest secret that is cached, in bytes. A DEK seed has 32.
 pub(super) const MAX_SECRET: usize = 64;
-/// Longest wrapped form of a local KEK that is used, in bytes. Transit's has about 90.
+/// Longest wrapped local KEK, in bytes. Transit's has about 90.
 pub(super) const MAX_WRAPPED: usize = 128;
 const USES: Range<usize> = 8..16;
 const CHECKSUM: usize = 248;
 const DOMAIN: &[u8] = b"kms-plugin kept key";
 
-/// What a kept key is.
+/// What kind of key is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// A local KEK that this agent made, and wraps with.
-    Own,
-    /// A local KEK that another agent made, or an earlier one of ours.
+pub enum KeyKind {
+    /// A local KEK that this agent made and wraps with. When the agent makes a new one for the same key version, the
+    /// old one becomes [`KeyKind::Kek`]. Only records in memory have this kind, wrapped keys in etcd do not.
+    Current,
+    /// A local KEK that only unwraps: another agent made it, or this agent made it and has a newer one.
     Kek,
-    /// A DEK seed that the key service wrapped itself.
+    /// A DEK seed that the key service itself wrapped (direct mode).
     Seed,
 }
 
-impl Kind {
+impl KeyKind {
     fn code(self) -> u8 {
         match self {
-            Self::Own => 1,
+            Self::Current => 1,
             Self::Kek => 2,
             Self::Seed => 3,
         }
     }
 
-    /// What the key service binds a wrapped form of this kind to.
-    pub(super) fn data(self, key_id: &str) -> Vec<u8> {
-        if self == Self::Seed { Vec::new() } else { kek_data(key_id) }
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Current, Self::Kek, Self::Seed].into_iter().find(|kind| kind.code() == code)
     }
 
-    fn of(code: u8) -> Option<Self> {
-        [Self::Own, Self::Kek, Self::Seed].into_iter().find(|kind| kind.code() == code)
+    /// The AAD with which the key service wraps a key of this kind; empty means none.
+    pub(super) fn aad(self, key_id: &str) -> Vec<u8> {
+        if self == Self::Seed { Vec::new() } else { kek_aad(key_id) }
     }
 }
 
-/// SHA-256 of what a wrapped form is, its key_id and itself: finds a key, and may be shown.
+/// SHA-256 over kind, key_id and ciphertext of a wrapped key. The cache finds keys by it. It is not secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint(pub(super) [u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of a wrapped form under `key_id`. A local KEK has the same, whoever made it.
-    pub(crate) fn of(kind: Kind, key_id: &str, wrapped: &[u8]) -> Self {
-        let form: &[u8] = if kind == Kind::Seed { b"seed" } else { b"kek" };
-        let hash = digest(&SHA256, &fields(&[DOMAIN, form, key_id.as_bytes(), wrapped]));
+    /// The fingerprint of a wrapped key under `key_id`. `Current` and `Kek` give the same one.
+    pub(crate) fn of(kind: KeyKind, key_id: &str, wrapped: &[u8]) -> Self {
+        let kind: &[u8] = if kind == KeyKind::Seed { b"seed" } else { b"kek" };
+        let hash = digest(&SHA256, &fields(&[DOMAIN, kind, key_id.as_bytes(), wrapped]));
         let mut bytes = [0; 32];
         bytes.copy_from_slice(hash.as_ref());
         Self(bytes)
@@ -73,26 +75,27 @@ impl Fingerprint {
 
     /// 64 hexadecimal digits.
     pub(crate) fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&self.0)
     }
 }
 
-/// A kept key.
+/// A cached key.
 pub(super) struct Record {
-    pub kind: Kind,
+    pub kind: KeyKind,
     pub fingerprint: Fingerprint,
     pub secret: Zeroizing<Vec<u8>>,
-    /// Empty, unless this agent made it.
+    /// The wrapped key, if this agent made the key; else empty.
     pub wrapped: Vec<u8>,
-    /// When it was made, in seconds since 1970; 0 unless this agent made it.
+    /// When this agent made the key, in seconds since 1970; 0 if another one did.
     pub made: i64,
+    /// How many seeds the key has wrapped.
     pub uses: u64,
 }
 
 impl Record {
-    /// Reads the record in `slot`; `None` when there is none, or a damaged one.
+    /// Reads the record in `slot`; `None` when the slot is empty or damaged.
     pub(super) fn read(slot: &[u8]) -> Option<Self> {
-        let kind = Kind::of(*slot.first()?)?;
+        let kind = KeyKind::from_code(*slot.first()?)?;
         if slot.get(CHECKSUM..RECORD)? != checksum(slot, USES, CHECKSUM)? {
             return None;
         }
@@ -135,19 +138,19 @@ impl Record {
         true
     }
 
-    /// Notes in `slot` how often its key was used.
+    /// Writes the number of uses into `slot`.
     pub(super) fn set_uses(slot: &mut [u8], uses: u64) {
-        if let Some(place) = slot.get_mut(USES) {
-            place.copy_from_slice(&uses.to_le_bytes());
+        if let Some(field) = slot.get_mut(USES) {
+            field.copy_from_slice(&uses.to_le_bytes());
         }
     }
 }
 
-/// The first 8 bytes of SHA-256 over `bytes`, up to `end` and without `hole`, where things change at any time.
-pub(super) fn checksum(bytes: &[u8], hole: Range<usize>, end: usize) -> Option<[u8; 8]> {
+/// The first 8 bytes of SHA-256 over `bytes` up to `end`, without the range `excluded`, which changes at any time.
+pub(super) fn checksum(bytes: &[u8], excluded: Range<usize>, end: usize) -> Option<[u8; 8]> {
     let mut hash = Context::new(&SHA256);
-    hash.update(bytes.get(..hole.start)?);
-    hash.update(bytes.get(hole.end..end)?);
+    hash.update(bytes.get(..excluded.start)?);
+    hash.update(bytes.get(excluded.end..end)?);
     hash.finish().as_ref().get(..8)?.try_into().ok()
 }
 
@@ -158,8 +161,8 @@ mod tests {
 
     fn record() -> Record {
         Record {
-            kind: Kind::Own,
-            fingerprint: Fingerprint::of(Kind::Own, "v1.a", b"vault:v1:x"),
+            kind: KeyKind::Current,
+            fingerprint: Fingerprint::of(KeyKind::Current, "v1.a", b"vault:v1:x"),
             secret: Zeroizing::new(vec![9; 32]),
             wrapped: b"vault:v1:x".to_vec(),
             made: 1_700_000_000,
@@ -173,7 +176,7 @@ mod tests {
         assert!(record().write(&mut slot));
         Record::set_uses(&mut slot, 6);
         let read = Record::read(&slot).unwrap();
-        assert_eq!((read.kind, read.uses, read.made), (Kind::Own, 6, 1_700_000_000));
+        assert_eq!((read.kind, read.uses, read.made), (KeyKind::Current, 6, 1_700_000_000));
         assert_eq!((read.secret, read.wrapped), (record().secret, record().wrapped));
         for place in (0..RECORD).filter(|place| !USES.contains(place)) {
             let mut damaged = slot;
@@ -194,8 +197,8 @@ mod tests {
     #[test]
     fn a_seed_and_a_local_kek_have_other_fingerprints() {
         let of = |kind, key_id, wrapped: &[u8]| Fingerprint::of(kind, key_id, wrapped);
-        assert_eq!(of(Kind::Own, "a", b"w"), of(Kind::Kek, "a", b"w"));
-        assert_ne!(of(Kind::Seed, "a", b"w"), of(Kind::Kek, "a", b"w"));
-        assert_ne!(of(Kind::Seed, "a", b"bw"), of(Kind::Seed, "ab", b"w"));
+        assert_eq!(of(KeyKind::Current, "a", b"w"), of(KeyKind::Kek, "a", b"w"));
+        assert_ne!(of(KeyKind::Seed, "a", b"w"), of(KeyKind::Kek, "a", b"w"));
+        assert_ne!(of(KeyKind::Seed, "a", b"bw"), of(KeyKind::Seed, "ab", b"w"));
     }
 }

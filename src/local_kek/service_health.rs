@@ -1,51 +1,53 @@
-//! How key services stand, as far as their keys in memory are concerned.
+//! The health of the key services, and what it means for the cached keys of one key version.
 
-use super::group::Owner;
+use super::group::WrappingKey;
 use crate::clock::BootTime;
 use crate::key_service::{KeyScope, KeyVersions};
 
-/// What somebody else has found out about a key service.
+/// The health of one key service. `health` decides it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceHealth {
-    /// Where its key lives.
     pub scope: KeyScope,
-    /// Every version of its key that was ever seen, and when it was made. Two clusters may have keys of one name:
-    /// this tells them apart.
+    /// Every version of its key that was ever seen, and when it was created. Two clusters may have keys with the same
+    /// name: the creation times differ.
     pub versions: KeyVersions,
-    /// Its last good answer; `None` when there was none, or it is in doubt.
+    /// When it last answered successfully; `None` when it never did, or when a later refusal is not confirmed yet.
     pub contact: Option<BootTime>,
-    /// Whether it refuses us beyond doubt.
+    /// Whether it refuses the agent, confirmed.
     pub refuses: bool,
     /// The lowest version of its key that still unwraps; 0 when it is not known.
     pub min_version: u32,
 }
 
-/// What all key services together say of one version of a key.
+/// Whether the cached keys of one key version may be used, from the health of all key services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Eligibility {
-    /// The last good answer of one that has this version.
+    /// The last successful answer of a key service that has this version.
     pub contact: Option<BootTime>,
-    /// All that may have it refuse.
+    /// Every key service that may have this version refuses.
     pub refused: bool,
-    /// All that may have it have switched it off.
+    /// Every key service that may have this version has a higher minimum version.
     pub below_min_version: bool,
 }
 
 impl Eligibility {
-    /// Asks those that have the version; when none has, those whose key has the name: the version may be one that a
-    /// service no longer shows, or of a key that is given up. One alone that still lets it be unwrapped decides.
-    pub(super) fn of(owner: &Owner, services: &[ServiceHealth]) -> Self {
-        let named = || services.iter().filter(|standing| standing.scope == owner.scope);
-        let has = |standing: &&ServiceHealth| standing.versions.get(&owner.version) == Some(&owner.created);
-        let owners: Vec<&ServiceHealth> = named().filter(has).collect();
-        let those = if owners.is_empty() { named().collect() } else { owners.clone() };
-        // Of one that was not read in this run yet, an answer tells nothing.
-        let good = owners.iter().filter(|standing| !standing.refuses);
+    /// Uses the key services that have the version. If none has it, uses those whose key has the same name: a
+    /// service may no longer show the version, or the key was replaced. One service that still unwraps is enough to
+    /// keep the keys.
+    pub(super) fn of(wrapping_key: &WrappingKey, services: &[ServiceHealth]) -> Self {
+        let same_name = || services.iter().filter(|service| service.scope == wrapping_key.scope);
+        let has_version = |service: &&ServiceHealth| {
+            service.versions.get(&wrapping_key.version) == Some(&wrapping_key.created)
+        };
+        let with_version: Vec<&ServiceHealth> = same_name().filter(has_version).collect();
+        let relevant = if with_version.is_empty() { same_name().collect() } else { with_version.clone() };
+        // A key service that was not read since the start may hold another key: its answers do not count.
+        let good = with_version.iter().filter(|service| !service.refuses);
         Self {
-            contact: good.filter_map(|standing| standing.contact).max(),
-            refused: !those.is_empty() && those.iter().all(|standing| standing.refuses),
-            below_min_version: !those.is_empty()
-                && those.iter().all(|standing| owner.version < standing.min_version),
+            contact: good.filter_map(|service| service.contact).max(),
+            refused: !relevant.is_empty() && relevant.iter().all(|service| service.refuses),
+            below_min_version: !relevant.is_empty()
+                && relevant.iter().all(|service| wrapping_key.version < service.min_version),
         }
     }
 }

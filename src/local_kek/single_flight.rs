@@ -1,73 +1,36 @@
-//! The calls to the key service behind the cache: one for all who want the same key at once.
+//! The cache's calls to the key service: unwrap a key that is not cached, and make a local KEK. Callers that need the
+//! same key at the same time share one call.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
 use super::cache::Cache;
 use super::format::KEY_BYTES;
-use super::record::{Fingerprint, Kind};
+use super::record::{Fingerprint, KeyKind};
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyService, KeyServiceError, KeyVersion};
 
-/// The unwraps under way, by key service and what is unwrapped: two may share a key_id, and one's answer is not the
-/// other's.
-#[derive(Default)]
-pub(super) struct SingleFlight(Mutex<HashMap<CallId, Arc<Call>>>);
-
-/// A key service, by its address in memory, and the wrapped key.
-type CallId = (usize, Fingerprint);
-
-/// One call at a time holds the lock. It leaves its failure behind, which is the answer for those who waited.
-type Call = tokio::sync::Mutex<Option<KeyServiceError>>;
-
-/// One of the callers that want the same key.
-struct Waiter<'a> {
-    calls: &'a SingleFlight,
-    id: CallId,
-    call: Arc<Call>,
-}
-
-impl SingleFlight {
-    fn join(&self, key_service: &dyn KeyService, fingerprint: Fingerprint) -> Waiter<'_> {
-        let id = (std::ptr::from_ref(key_service).cast::<()>().addr(), fingerprint);
-        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Waiter { calls: self, id, call: under_way.entry(id).or_default().clone() }
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        let mut under_way = self.calls.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The last one: the table's and ours.
-        if Arc::strong_count(&self.call) <= 2 {
-            under_way.remove(&self.id);
-        }
-    }
-}
-
 impl Cache {
-    /// The key whose wrapped form this is: the one in memory, or what `key_service` makes of it, which is kept.
+    /// Unwraps a key: takes it from the cache, or calls `key_service` and caches the result.
     ///
     /// # Errors
-    /// The key service's, or that a key of another length came back than a local KEK has.
+    /// The key service's. Callers that wait for the same call get the same error.
     pub async fn unwrap(
         &self,
         key_service: &dyn KeyService,
-        kind: Kind,
+        kind: KeyKind,
         key_version: KeyVersion<'_>,
         wrapped: &[u8],
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
-        let data = kind.data(key_version.key_id);
-        if !self.is_on() {
-            return key_service.unwrap(wrapped, &data, deadline).await;
+        let aad = kind.aad(key_version.key_id);
+        if !self.is_enabled() {
+            return key_service.unwrap(wrapped, &aad, deadline).await;
         }
         let waiter = self.calls.join(key_service, Fingerprint::of(kind, key_version.key_id, wrapped));
-        let mut failure = tokio::time::timeout_at(deadline.instant(), waiter.call.lock())
+        let mut failure = tokio::time::timeout_at(deadline.instant(), waiter.call().lock())
             .await
             .map_err(|_| KeyServiceError::deadline("waiting for another call that unwraps the same key"))?;
         if let Some(found) = self.find(kind, key_version.key_id, wrapped) {
@@ -76,87 +39,99 @@ impl Cache {
         if let Some(error) = &*failure {
             return Err(error.clone());
         }
-        let unwrapped = key_service.unwrap(wrapped, &data, deadline).await;
+        let unwrapped = key_service.unwrap(wrapped, &aad, deadline).await;
         self.unwraps.fetch_add(1, Ordering::Relaxed);
         match &unwrapped {
-            Ok(secret) if kind == Kind::Seed || secret.len() == KEY_BYTES => {
-                self.keep(kind, key_version, wrapped, secret);
+            Ok(secret) if kind == KeyKind::Seed || secret.len() == KEY_BYTES => {
+                self.insert(kind, key_version, wrapped, secret);
             }
-            // A short deadline is its caller's own.
+            // A waiter may have a later deadline, and then makes its own call.
             Err(error) if error.kind() != ErrorKind::Deadline => *failure = Some(error.clone()),
             Ok(_) | Err(_) => {}
         }
         unwrapped
     }
 
-    /// Makes the local KEK for a version of the primary's key, unless there is one that will do. It is unwrapped
-    /// once before it is used: what could not be read again is not written.
+    /// Makes the local KEK for a version of the primary's key, unless there is one that needs no replacement. It is
+    /// unwrapped once before its first use: a key that cannot be unwrapped must not wrap data.
     ///
     /// # Errors
-    /// The key service's, or that the wrapped form is not one that can be used.
+    /// The key service's, or that the local KEK cannot be unwrapped or cached.
     pub async fn prepare(
         &self,
         key_service: &dyn KeyService,
         key_version: KeyVersion<'_>,
         deadline: Deadline,
     ) -> Result<(), KeyServiceError> {
-        let _alone = tokio::time::timeout_at(deadline.instant(), self.making.lock())
+        let _lock = tokio::time::timeout_at(deadline.instant(), self.prepare_lock.lock())
             .await
-            .map_err(|_| KeyServiceError::deadline("waiting for a local KEK that is being made"))?;
+            .map_err(|_| KeyServiceError::deadline("waiting for another call that makes a local KEK"))?;
         if !self.needs_replacement(key_version.key_id) {
             return Ok(());
         }
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         rand::fill(&mut *key).map_err(|_| {
-            let text = "the system gives no random bytes for a local KEK";
+            let text = "the system's random generator failed, so no local KEK could be made";
             KeyServiceError::new(ErrorKind::Internal, text, "report this as a bug")
         })?;
-        let data = Kind::Own.data(key_version.key_id);
-        let wrapped = key_service.wrap(key_version.version, &*key, &data, deadline).await?;
-        let unwrapped = key_service.unwrap(&wrapped, &data, deadline).await?;
+        let aad = KeyKind::Current.aad(key_version.key_id);
+        let wrapped = key_service.wrap(key_version.version, &*key, &aad, deadline).await?;
+        let unwrapped = key_service.unwrap(&wrapped, &aad, deadline).await?;
         if *unwrapped != *key {
             return Err(KeyServiceError::new(
                 ErrorKind::KeyUnusable,
-                "the key service gave another local KEK back than it wrapped; it is not used",
-                "stop writing Secrets, and look at the key service: it is not what it should be",
+                "the key service unwrapped a new local KEK to other bytes than it had wrapped; the local KEK is not used",
+                "stop writing Secrets, and check the key service: it returns wrong data",
             ));
         }
-        // A server that does not know associated data takes no notice of it, and its successor would not unwrap.
-        match key_service.unwrap(&wrapped, &[], deadline).await {
-            Err(error) if error.kind() == ErrorKind::BadCiphertext => {}
-            Err(error) => return Err(error),
-            Ok(_) => {
-                return Err(KeyServiceError::new(
-                    ErrorKind::KeyUnusable,
-                    "the key service takes no notice of associated data, which binds a local KEK to its key_id; none is used",
-                    "update Vault or OpenBao, or set local_kek.enabled = false",
-                ));
-            }
-        }
-        if !self.adopt(key_version, &wrapped, &key) {
-            return Err(match self.is_refused(key_version) {
-                true => KeyServiceError::new(
-                    ErrorKind::Unreachable,
-                    format!(
-                        "a new local KEK under {} is not used yet: the key service refused us a moment ago",
-                        key_version.scope
-                    ),
-                    "it is tried again; if it stays, look at /healthz",
-                ),
-                false => KeyServiceError::new(
-                    ErrorKind::Internal,
-                    format!("a new local KEK under {} cannot be kept in memory", key_version.scope),
-                    "look at the log and at the limits of memory (LimitMEMLOCK=, MemoryMax=)",
-                ),
-            });
+        require_aad(key_service, &wrapped, deadline).await?;
+        if !self.insert_current(key_version, &wrapped, &key) {
+            return Err(self.not_cached(key_version));
         }
         tracing::info!(
             KMS_KEY_ID = key_version.key_id,
-            "a new local KEK wraps from now on, under {} version {}",
+            "a new local KEK is in use, under {} version {}",
             key_version.scope,
             key_version.version
         );
         Ok(())
+    }
+
+    /// Why a new local KEK could not be cached.
+    fn not_cached(&self, key_version: KeyVersion<'_>) -> KeyServiceError {
+        match self.is_refused(key_version) {
+            true => KeyServiceError::new(
+                ErrorKind::Unreachable,
+                format!(
+                    "a new local KEK under {} is not used yet: the key service refused us a moment ago",
+                    key_version.scope
+                ),
+                "the agent retries; if this does not end, check /healthz",
+            ),
+            false => KeyServiceError::new(
+                ErrorKind::Internal,
+                format!("a new local KEK under {} cannot be cached in memory", key_version.scope),
+                "check the log, and the memory limits (LimitMEMLOCK=, MemoryMax=)",
+            ),
+        }
+    }
+}
+
+/// Whether the server checks AAD: it must not unwrap without it. An old server ignores AAD, and after its upgrade
+/// could not unwrap what it had wrapped.
+async fn require_aad(
+    key_service: &dyn KeyService,
+    wrapped: &[u8],
+    deadline: Deadline,
+) -> Result<(), KeyServiceError> {
+    match key_service.unwrap(wrapped, &[], deadline).await {
+        Err(error) if error.kind() == ErrorKind::BadCiphertext => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(KeyServiceError::new(
+            ErrorKind::KeyUnusable,
+            "the key service ignores associated data (AAD), which binds a local KEK to its key_id; no local KEK is used",
+            "update Vault or OpenBao, or set local_kek.enabled = false",
+        )),
     }
 }
 

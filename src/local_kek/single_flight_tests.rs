@@ -1,4 +1,4 @@
-//! The calls behind the cache, against key services that real ones cannot be made to be.
+//! The cache's calls, against key services with faults that a real one cannot produce.
 
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -9,29 +9,29 @@ use super::*;
 use crate::config::local_kek::Policy;
 use crate::embedded::EmbeddedService;
 use crate::key_service::{AddressState, KeyDescription, KeyScope, TokenState};
-use crate::local_kek::format::kek_data;
+use crate::local_kek::format::kek_aad;
 
 const POLICY: Policy =
     Policy { max_offline: Duration::from_secs(3600), max_age: Duration::from_secs(3600), max_uses: 10 };
 
-/// A keyring with a fault.
+/// A key service with a fault.
 struct Faulty {
     inner: EmbeddedService,
-    /// Takes no notice of associated data, as servers did before they knew it.
-    ignores_data: bool,
+    /// Ignores AAD, like old servers.
+    ignores_aad: bool,
     /// Refuses to unwrap, after a moment.
     refuses: bool,
     unwraps: AtomicUsize,
 }
 
 impl Faulty {
-    fn new(directory: &tempfile::TempDir, ignores_data: bool, refuses: bool) -> Self {
+    fn new(directory: &tempfile::TempDir, ignores_aad: bool, refuses: bool) -> Self {
         let inner = EmbeddedService::open(directory.path().join("keyring")).unwrap();
-        Self { inner, ignores_data, refuses, unwraps: AtomicUsize::new(0) }
+        Self { inner, ignores_aad, refuses, unwraps: AtomicUsize::new(0) }
     }
 
-    fn bound<'a>(&self, data: &'a [u8]) -> &'a [u8] {
-        if self.ignores_data { &[] } else { data }
+    fn aad<'a>(&self, aad: &'a [u8]) -> &'a [u8] {
+        if self.ignores_aad { &[] } else { aad }
     }
 }
 
@@ -53,23 +53,23 @@ impl KeyService for Faulty {
         &self,
         version: u32,
         plaintext: &[u8],
-        data: &[u8],
+        aad: &[u8],
         deadline: Deadline,
     ) -> Result<Vec<u8>, KeyServiceError> {
-        self.inner.wrap(version, plaintext, self.bound(data), deadline).await
+        self.inner.wrap(version, plaintext, self.aad(aad), deadline).await
     }
 
     async fn unwrap(
         &self,
         ciphertext: &[u8],
-        data: &[u8],
+        aad: &[u8],
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
         self.unwraps.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(100)).await;
         match self.refuses {
-            true => Err(KeyServiceError::new(ErrorKind::Denied, "no", "ask somebody else")),
-            false => self.inner.unwrap(ciphertext, self.bound(data), deadline).await,
+            true => Err(KeyServiceError::new(ErrorKind::Denied, "no", "none")),
+            false => self.inner.unwrap(ciphertext, self.aad(aad), deadline).await,
         }
     }
 
@@ -101,63 +101,63 @@ fn soon() -> Deadline {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_notice_of_associated_data_is_not_trusted_with_a_local_kek() {
+async fn no_local_kek_is_made_with_a_server_that_ignores_aad() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(Vec::new(), None, Some(POLICY));
     let key_service = Faulty::new(&directory, true, false);
     let refused = cache.prepare(&key_service, key_version(&key_service), soon()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::KeyUnusable, "{refused}");
-    assert!(cache.claim("v1.a").is_none());
+    assert!(cache.use_current("v1.a").is_none());
     let key_service = Faulty::new(&directory, false, false);
     cache.prepare(&key_service, key_version(&key_service), soon()).await.unwrap();
-    assert!(cache.claim("v1.a").is_some());
+    assert!(cache.use_current("v1.a").is_some());
 }
 
 #[tokio::test]
-async fn who_waits_for_an_unwrap_shares_its_failure_and_who_comes_later_does_not() {
+async fn waiters_share_a_failure_and_later_callers_do_not() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(Vec::new(), None, Some(POLICY));
     let key_service = Faulty::new(&directory, false, true);
-    let ask =
-        || cache.unwrap(&key_service, Kind::Kek, key_version(&key_service), b"embedded:v1:AAAA", soon());
-    let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
+    let unwrap =
+        || cache.unwrap(&key_service, KeyKind::Kek, key_version(&key_service), b"embedded:v1:AAAA", soon());
+    let answers = futures_util::future::join_all((0..50).map(|_| unwrap())).await;
     assert!(
         answers.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Denied))
     );
     assert_eq!(key_service.unwraps.load(Ordering::Relaxed), 1);
-    assert!(ask().await.is_err());
+    assert!(unwrap().await.is_err());
     assert_eq!(key_service.unwraps.load(Ordering::Relaxed), 2);
-    assert!(cache.calls.0.lock().unwrap().is_empty());
+    assert!(cache.calls.is_empty());
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_holds_up_no_other() {
+async fn a_cancelled_caller_does_not_block_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(Vec::new(), None, Some(POLICY));
     let key_service = Faulty::new(&directory, false, false);
-    let data = kek_data("v1.a");
-    let wrapped = key_service.wrap(1, &[7; 32], &data, soon()).await.unwrap();
-    let ask = || cache.unwrap(&key_service, Kind::Kek, key_version(&key_service), &wrapped, soon());
-    assert!(tokio::time::timeout(Duration::from_millis(10), ask()).await.is_err());
-    assert!(cache.calls.0.lock().unwrap().is_empty());
-    assert_eq!(*ask().await.unwrap(), [7; 32]);
-    assert_eq!(*ask().await.unwrap(), [7; 32]);
+    let aad = kek_aad("v1.a");
+    let wrapped = key_service.wrap(1, &[7; 32], &aad, soon()).await.unwrap();
+    let unwrap = || cache.unwrap(&key_service, KeyKind::Kek, key_version(&key_service), &wrapped, soon());
+    assert!(tokio::time::timeout(Duration::from_millis(10), unwrap()).await.is_err());
+    assert!(cache.calls.is_empty());
+    assert_eq!(*unwrap().await.unwrap(), [7; 32]);
+    assert_eq!(*unwrap().await.unwrap(), [7; 32]);
     assert_eq!(key_service.unwraps.load(Ordering::Relaxed), 2);
 }
 
-/// Two clusters may share a key_id: while many wait, what one refuses is still asked of the other.
+/// Two clusters may share a key_id. When one refuses, callers still call the other.
 #[tokio::test]
-async fn one_key_services_answer_is_not_anothers() {
+async fn the_result_of_one_key_service_is_not_the_result_of_another() {
     let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let cache = Cache::open(Vec::new(), None, Some(POLICY));
     let (refusing, good) = (Faulty::new(&directory, false, true), Faulty::new(&other, false, false));
-    let wrapped = good.wrap(1, &[7; 32], &kek_data("v1.a"), soon()).await.unwrap();
-    let ask = async || {
-        let first = cache.unwrap(&refusing, Kind::Kek, key_version(&refusing), &wrapped, soon()).await;
+    let wrapped = good.wrap(1, &[7; 32], &kek_aad("v1.a"), soon()).await.unwrap();
+    let unwrap = async || {
+        let first = cache.unwrap(&refusing, KeyKind::Kek, key_version(&refusing), &wrapped, soon()).await;
         assert!(first.is_err());
-        cache.unwrap(&good, Kind::Kek, key_version(&good), &wrapped, soon()).await
+        cache.unwrap(&good, KeyKind::Kek, key_version(&good), &wrapped, soon()).await
     };
-    let (one, two, three) = tokio::join!(ask(), ask(), ask());
+    let (one, two, three) = tokio::join!(unwrap(), unwrap(), unwrap());
     for answer in [one, two, three] {
         assert_eq!(*answer.unwrap(), [7; 32]);
     }

@@ -1,4 +1,4 @@
-//! How ready the agent is for an outage, with local KEKs: what the snapshot and its views show of the cache.
+//! How ready the agent is for an outage of the key service, with local KEKs: part of the snapshot.
 
 use std::time::Duration;
 
@@ -7,39 +7,39 @@ use crate::clock::BootTime;
 /// How ready the agent is for an outage, with local KEKs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalKekState {
-    /// Whether all that was seen so far can be unwrapped without the key service, and a seed be wrapped.
+    /// Whether the agent can, without the key service, unwrap everything that it has seen, and wrap a seed.
     pub ready: bool,
-    /// How long the agent serves without having reached the key service.
+    /// How long the agent uses cached keys without a contact to the key service.
     pub max_offline_seconds: u64,
-    /// When the first of the keys ends, counted from the last contact of its key service.
+    /// When the first of the keys expires, counted from the last contact to its key service.
     pub until: Option<BootTime>,
     /// Local KEKs in memory.
     pub keks: usize,
-    /// DEK seeds in memory that the key service wrapped itself: their objects are not under a local KEK.
+    /// DEK seeds in memory that the key service itself wrapped (direct mode).
     pub seeds: usize,
-    /// Wrapped forms that were seen and are not unwrapped.
+    /// Listed wrapped keys that are not in memory.
     pub missing: usize,
-    /// Whether more keys are in use than are kept: some made way.
+    /// Whether keys were evicted: more keys are in use than the cache holds.
     pub evicted: bool,
     /// When the local KEK in use was made, in seconds since 1970.
     pub made: Option<i64>,
-    /// How often it was used.
+    /// How many seeds the local KEK in use has wrapped.
     pub uses: u64,
-    /// How often the key service was asked to unwrap a local KEK or a seed.
+    /// How often the agent asked the key service to unwrap a key for the cache.
     pub unwraps: u64,
-    /// Whether the keys are kept out of the swap.
+    /// Whether all keys are locked in memory, so that they are never swapped out.
     pub locked: bool,
-    /// Whether systemd keeps the keys across a restart.
-    pub kept: bool,
+    /// Whether systemd holds the keys while the agent restarts.
+    pub held_by_systemd: bool,
 }
 
 impl LocalKekState {
-    /// How long the keys may still be used; nothing when there are none.
+    /// How long the keys may still be used; zero when there are none.
     pub fn left(&self, now: BootTime) -> Duration {
         self.until.map(|until| until.since(now)).unwrap_or_default()
     }
 
-    /// What the one line says of it.
+    /// The state in one line, for an operator.
     pub fn line(&self) -> String {
         match (self.ready, self.missing) {
             (true, _) => {
@@ -47,7 +47,7 @@ impl LocalKekState {
                 format!("ready for an outage of {}", humantime::format_duration(longest))
             }
             (false, 0) if self.evicted => {
-                "not ready for an outage: more keys are in use than are kept; rewrite storage".into()
+                "not ready for an outage: more keys are in use than the cache holds; rewrite storage".into()
             }
             (false, 0) => "not ready for an outage: there is no local KEK yet".into(),
             (false, missing) => {

@@ -1,23 +1,23 @@
-//! Secret files as systemd credentials: the configuration that names them so, and where each comes from.
+//! Changes a configuration so that its secrets come from systemd credentials, and lists these credentials.
 //!
-//! A user that systemd makes for the service cannot read root's files: systemd hands them over.
+//! A dynamic user of the service cannot read root's files, so systemd passes them as credentials.
 
 use toml::{Table, Value};
 
-/// A credential: its name, and the file that it is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Credential {
+pub(super) struct Credential {
     pub name: String,
-    /// `None` where the configuration names the credential only.
+    /// The file that systemd passes; `None` when the configuration names only the credential.
     pub file: Option<String>,
 }
 
-/// The secret of each login method. A JWT is not among them: it changes, and a credential is read once.
+/// The key and the credential's name of each secret. A JWT is not among them: it changes, and systemd reads a
+/// credential once.
 const SECRETS: [(&str, &str); 3] =
     [("secret_id_file", "secret-id"), ("password_file", "password"), ("token_file", "token")];
 
-/// Rewrites `config` so that every secret file is a credential; returns the credentials.
-pub(crate) fn by_credential(config: &mut Table) -> Vec<Credential> {
+/// Replaces every secret file in `config` by a credential. Returns the credentials.
+pub(super) fn replace_files(config: &mut Table) -> Vec<Credential> {
     let mut credentials = Vec::new();
     if let Some(Value::Table(vault)) = config.get_mut("vault") {
         of_vault(vault, "", &mut credentials);
@@ -34,8 +34,8 @@ pub(crate) fn by_credential(config: &mut Table) -> Vec<Credential> {
     credentials
 }
 
-/// What is added to the names of a decrypt_only entry's secrets; names of credentials are plain.
-pub(crate) fn suffix(entry: &str) -> String {
+/// The end of the names of a `decrypt_only` entry's credentials. Such a name has letters, digits and dashes only.
+pub(super) fn suffix(entry: &str) -> String {
     format!("-{}", entry.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 
@@ -57,7 +57,7 @@ fn of_vault(vault: &mut Table, suffix: &str, credentials: &mut Vec<Credential>) 
     if let Some(Value::String(file)) = vault.get_mut("client_key_file") {
         let name = format!("client-key{suffix}");
         credentials.push(Credential { name: name.clone(), file: Some(file.clone()) });
-        // The directory of a service's credentials has a fixed place (systemd.exec(5)).
+        // The path of a service's credentials is fixed (systemd.exec(5)).
         *file = format!("/run/credentials/kms-plugin.service/{name}");
     }
 }
@@ -75,7 +75,7 @@ mod tests {
              [decrypt_only.vault.auth]\ntoken_file = \"/t\"\n",
         )
         .unwrap();
-        let credentials = by_credential(&mut config);
+        let credentials = replace_files(&mut config);
         let shown: Vec<_> =
             credentials.iter().map(|one| (one.name.as_str(), one.file.as_deref().unwrap())).collect();
         assert_eq!(shown, [("secret-id", "/s"), ("token-old-one", "/t"), ("client-key-old-one", "/k")]);

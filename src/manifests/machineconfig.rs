@@ -1,26 +1,26 @@
-//! `render machineconfig`: a rollout to a pool of OpenShift nodes, in three ways to bring the binary.
+//! MachineConfig for a pool of OpenShift nodes, with three ways to deliver the binary.
 //!
-//! A MachineConfig writes files and units; it makes no users, directories or links, and has no room for a
-//! binary (1.5 MiB for the whole pool).
+//! A MachineConfig writes files and units. It cannot create users, directories or links, and it has no room for a
+//! binary (1.5 MiB for all MachineConfigs of a pool).
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use toml::Table;
 
-use super::credentials::{Credential, by_credential};
-use super::payload::{self, Place, file};
+use super::ManifestError;
+use super::credentials::replace_files;
+use super::disruption_policy::disruption_policy;
+use super::payload::{self, NamedFile, named_files};
 use super::unit_dropin::drop_in;
-use crate::cli::exit::{Exit, Failure};
-use crate::cli::flags::ConfigFlags;
-use crate::cli::report;
-use crate::config::Settings;
+use crate::config::{Merged, Settings};
+use crate::kubernetes::endpoint;
 
-/// Ignition's version that every OpenShift 4 takes.
+/// The version of Ignition's format that every OpenShift 4 accepts.
 const IGNITION: &str = "3.2.0";
-/// The unit that copies the binary out of the image.
-const FETCH: &str = "kms-plugin-fetch.service";
-/// Where a fetched binary lies: `/usr` is read-only.
+/// The unit that copies the binary out of an image.
+pub(super) const FETCH: &str = "kms-plugin-fetch.service";
+/// The directory of fetched binaries; `/usr` is read-only.
 const BINARIES: &str = "/var/lib/kms-plugin-bin";
 
 const SERVICE: &str = include_str!("../../systemd/kms-plugin.service");
@@ -29,102 +29,94 @@ const REBIND_PATH: &str = include_str!("../../systemd/kms-plugin-rebind.path");
 const REBIND_SERVICE: &str = include_str!("../../systemd/kms-plugin-rebind.service");
 const DYNAMIC_USER: &str = include_str!("../../systemd/dropins/dynamic-user.conf");
 
-/// MachineConfig for a pool of OpenShift nodes, with the policy that avoids reboots
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "oc apply -f - < the output. It holds no secret, unless --include-secret names one: put the \
-                        secret files on the nodes yourself, as root, mode 0600, before the rollout."
-)]
-pub(crate) struct MachineConfigArgs {
-    /// How the binary comes to the nodes
-    #[arg(long, value_enum)]
-    way: Way,
-    /// Pool of nodes: the control plane is `master`
-    #[arg(long, default_value = "master")]
-    pool: String,
-    /// For quadlet and fetch, the image by its digest: registry/name@sha256:…
-    #[arg(long, value_parser = super::image_by_digest, required_if_eq_any([("way", "quadlet"), ("way", "fetch")]))]
-    image: Option<String>,
-    /// For image, where the package is: what `dnf install` takes
-    #[arg(long, value_name = "URL", required_if_eq("way", "image"))]
-    package: Option<String>,
-    /// For image, where the built operating system image is pushed to
-    #[arg(
-        long,
-        value_name = "SPEC",
-        default_value = "image-registry.openshift-image-registry.svc:5000/openshift-machine-config-operator/os-image:latest"
-    )]
-    push_spec: String,
-    /// For image, the Secret in openshift-machine-config-operator to push with
-    #[arg(long, value_name = "NAME", default_value = "builder-push")]
-    push_secret: String,
-    /// Put this secret into the manifest, where everybody who may read MachineConfigs can read it: its name as
-    /// in `render unit-dropin`, such as secret-id
-    #[arg(long, value_name = "NAME")]
-    include_secret: Vec<String>,
-    #[command(flatten)]
-    flags: ConfigFlags,
+pub(crate) struct MachineConfig<'a> {
+    pub delivery: Delivery<'a>,
+    /// Name of the pool.
+    pub pool: &'a str,
+    /// Names of the secrets to put into the manifest in clear, as in the unit's drop-in.
+    pub include_secrets: &'a [String],
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Way {
-    /// The package in the operating system's image (MachineOSConfig)
-    Image,
-    /// Our image as a container that systemd runs (Quadlet)
-    Quadlet,
-    /// The binary copied out of our image
-    Fetch,
+/// How the binary comes to the nodes. Images are named by their digest ([`super::check_image`]).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Delivery<'a> {
+    /// The package in the operating system's image (MachineOSConfig).
+    Image {
+        /// What `dnf install` takes.
+        package: &'a str,
+        /// Where the Machine Config Operator pushes the new image, and the Secret that it uses.
+        push_spec: &'a str,
+        push_secret: &'a str,
+    },
+    /// A container that systemd runs (Quadlet).
+    Quadlet { image: &'a str },
+    /// A unit copies the binary out of an image.
+    Fetch { image: &'a str },
 }
 
-/// What Ignition is to write.
+pub(crate) struct Rendered {
+    pub text: String,
+    /// Messages for the administrator.
+    pub warnings: Vec<String>,
+}
+
+/// The files and units that Ignition writes.
 #[derive(Default)]
-struct Ignition {
-    files: Vec<Value>,
-    units: Vec<Value>,
+pub(super) struct Ignition {
+    pub(super) files: Vec<Value>,
+    pub(super) units: Vec<Value>,
 }
 
-pub(crate) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
-    let (merged, settings) = super::configuration(&args.flags)?;
-    let mut config: Table = merged.extract().map_err(|error| Failure::new(Exit::Config, error))?;
-    on_our_socket(&settings.server.socket)?;
-    if args.way != Way::Quadlet {
-        readable(&settings)?;
-    }
+/// # Errors
+/// The settings do not fit a MachineConfig, or a file that they name cannot be read here.
+pub(crate) fn render(
+    options: &MachineConfig<'_>,
+    merged: &Merged,
+    settings: &Settings,
+) -> Result<Rendered, ManifestError> {
+    let mut config: Table = merged.extract()?;
+    check_socket(&settings.server.socket)?;
+    let files = named_files(settings);
+    // A container reads root's files itself. A service with a user of its own gets its secrets from systemd.
+    let credentials = match options.delivery {
+        Delivery::Quadlet { .. } => Vec::new(),
+        Delivery::Image { .. } | Delivery::Fetch { .. } => {
+            check_readable(&files)?;
+            replace_files(&mut config)
+        }
+    };
     let mut ignition = Ignition::default();
-    // A container reads root's files itself; a service with a user of its own gets them from systemd.
-    let credentials = if args.way == Way::Quadlet { Vec::new() } else { by_credential(&mut config) };
     let text = format!("# Rendered by kms-plugin render machineconfig.\n{config}");
-    ignition.files.push(file("/etc/kms-plugin/config.toml", 0o644, text.as_bytes()));
-    payload_files(args, &payload::places(&settings), &mut ignition)?;
+    ignition.files.push(payload::ignition("/etc/kms-plugin/config.toml", 0o644, text.as_bytes()));
+    let warnings = add_files(options.include_secrets, &files, &mut ignition)?;
     let mut dropins = Vec::new();
     if !credentials.is_empty() {
         dropins.push(json!({ "name": "50-credentials.conf", "contents": drop_in(&credentials, false) }));
     }
-    let image = args.image.as_deref().unwrap_or_default();
-    match args.way {
-        Way::Image => {
-            // Users of an image and of a node may differ, and the operator enables no unit that it has not
-            // written: a user of systemd's making, and enabled where the package is installed.
+    match options.delivery {
+        Delivery::Image { .. } => {
+            // The users of an image and of a node may differ, so systemd makes a dynamic user. The operator enables
+            // no unit of a package; the image's build does.
             dropins.push(json!({ "name": "30-dynamic-user.conf", "contents": DYNAMIC_USER }));
             ignition.units.push(json!({ "name": "kms-plugin.service", "dropins": dropins }));
         }
-        Way::Quadlet => {
+        Delivery::Quadlet { image } => {
             let container = quadlet(image, settings.server.socket.parent().unwrap_or(&PathBuf::new()));
-            ignition.files.push(file(
+            ignition.files.push(payload::ignition(
                 "/etc/containers/systemd/kms-plugin.container",
                 0o644,
                 container.as_bytes(),
             ));
-            socket_units(&mut ignition);
+            add_socket_units(&mut ignition);
         }
-        Way::Fetch => fetch(image, dropins, &mut ignition),
+        Delivery::Fetch { image } => add_fetched_service(image, dropins, &mut ignition),
     }
     let Ignition { files, units } = &ignition;
-    let name = format!("99-{}-kms-plugin", args.pool);
+    let name = format!("99-{}-kms-plugin", options.pool);
     let machine_config = json!({
         "apiVersion": "machineconfiguration.openshift.io/v1",
         "kind": "MachineConfig",
-        "metadata": { "name": name, "labels": { "machineconfiguration.openshift.io/role": args.pool } },
+        "metadata": { "name": name, "labels": { "machineconfiguration.openshift.io/role": options.pool } },
         "spec": { "config": {
             "ignition": { "version": IGNITION },
             "storage": { "files": files },
@@ -136,11 +128,11 @@ pub(crate) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
             .to_owned(),
         machine_config,
     )];
-    if args.way == Way::Image {
+    if let Delivery::Image { package, push_spec, push_secret } = options.delivery {
         documents.push((
             "The operating system's image with the package in it. One MachineOSConfig a pool: merge it, if there is one."
                 .to_owned(),
-            operating_system(args),
+            operating_system(options.pool, package, push_spec, push_secret),
         ));
     }
     documents.push((
@@ -148,66 +140,59 @@ pub(crate) fn render(args: &MachineConfigArgs) -> Result<String, Failure> {
             .to_owned(),
         disruption_policy(&ignition, &credentials),
     ));
-    super::documents(&documents)
+    Ok(Rendered { text: super::documents(&documents)?, warnings })
 }
 
-/// Our socket units know one place, and a configuration that names another would serve nobody.
-fn on_our_socket(socket: &Path) -> Result<(), Failure> {
-    // `/var/run` is `/run`.
-    let place =
-        socket.strip_prefix("/var/run").map_or_else(|_| socket.into(), |rest| Path::new("/run").join(rest));
-    let listens = format!("ListenStream={}", place.display());
-    if SOCKET.lines().any(|line| line == listens) {
+/// The socket unit listens on one path. With another path in the configuration, nobody would serve the API server.
+fn check_socket(socket: &Path) -> Result<(), ManifestError> {
+    let listens = SOCKET.lines().find_map(|line| line.strip_prefix("ListenStream=")).unwrap_or_default();
+    if endpoint::normalise(&socket.display().to_string()) == endpoint::normalise(listens) {
         return Ok(());
     }
-    let message = format!(
-        "server.socket is {}, and kms-plugin.socket listens on /run/kmsplugin/kms.sock; leave server.socket out",
-        socket.display()
-    );
-    Err(Failure::message(Exit::Config, message))
+    Err(ManifestError::OtherSocket(socket.to_owned(), listens))
 }
 
-/// A JWT changes while the service runs, so it is no credential of systemd's, and the service's user may not
-/// read what root alone may.
-fn readable(settings: &Settings) -> Result<(), Failure> {
-    let jwt = |place: &Place| matches!(place, Place::Secret(name, _) if name.starts_with("jwt"));
-    if payload::places(settings).iter().any(jwt) {
-        let message = "the service's own user could not read vault.auth.jwt_file; use --way quadlet, or another login method";
-        return Err(Failure::message(Exit::Config, message));
-    }
-    Ok(())
+/// A JWT changes while the service runs, so it cannot be a systemd credential, and a dynamic user cannot read root's
+/// files.
+fn check_readable(files: &[NamedFile]) -> Result<(), ManifestError> {
+    let jwt = |file: &NamedFile| matches!(file, NamedFile::Secret(name, _) if name.starts_with("jwt"));
+    if files.iter().any(jwt) { Err(ManifestError::JwtFile) } else { Ok(()) }
 }
 
-/// Public files always; secrets only by name, and with a word about it.
-fn payload_files(args: &MachineConfigArgs, places: &[Place], ignition: &mut Ignition) -> Result<(), Failure> {
-    for wanted in &args.include_secret {
-        if !places.iter().any(|place| matches!(place, Place::Secret(name, _) if name == wanted)) {
-            let message = format!("the configuration has no secret file called {wanted}");
-            return Err(Failure::message(Exit::Usage, message));
-        }
+/// Adds the public files, and the secrets that are named in `include`, each with a warning.
+fn add_files(
+    include: &[String],
+    files: &[NamedFile],
+    ignition: &mut Ignition,
+) -> Result<Vec<String>, ManifestError> {
+    let is_known = |wanted: &String| {
+        files.iter().any(|file| matches!(file, NamedFile::Secret(name, _) if name == wanted))
+    };
+    if let Some(unknown) = include.iter().find(|wanted| !is_known(wanted)) {
+        return Err(ManifestError::NoSuchSecret(unknown.clone()));
     }
-    for place in places {
-        let (path, mode) = match place {
-            Place::Public(path) => (path, 0o644),
-            Place::Secret(name, path) if args.include_secret.contains(name) => {
-                report::error_line(&format!(
-                    "warning: {name} is in the manifest in clear: whoever may read MachineConfigs has it"
+    let mut warnings = Vec::new();
+    for file in files {
+        let (path, mode) = match file {
+            NamedFile::Public(path) => (path, 0o644),
+            NamedFile::Secret(name, path) if include.contains(name) => {
+                warnings.push(format!(
+                    "{name} is in the manifest in clear: everybody who may read MachineConfigs can read it"
                 ));
                 (path, 0o600)
             }
-            Place::Secret(..) => continue,
+            NamedFile::Secret(..) => continue,
         };
         let shown = path.display().to_string();
         if !["/etc/", "/var/"].iter().any(|writable| shown.starts_with(writable)) {
-            let message = format!("{shown} cannot be written on a node: only /etc and /var can");
-            return Err(Failure::message(Exit::Config, message));
+            return Err(ManifestError::ReadOnlyPlace(path.clone()));
         }
-        ignition.files.push(file(&shown, mode, &payload::read(path)?));
+        ignition.files.push(payload::ignition(&shown, mode, &payload::read(path)?));
     }
-    Ok(())
+    Ok(warnings)
 }
 
-fn socket_units(ignition: &mut Ignition) {
+fn add_socket_units(ignition: &mut Ignition) {
     ignition.units.extend([
         json!({ "name": "kms-plugin.socket", "enabled": true, "contents": SOCKET }),
         json!({ "name": "kms-plugin-rebind.path", "contents": REBIND_PATH }),
@@ -215,10 +200,11 @@ fn socket_units(ignition: &mut Ignition) {
     ]);
 }
 
-/// The service from our own units, with a binary that a unit before it copies out of the image.
-fn fetch(image: &str, mut dropins: Vec<Value>, ignition: &mut Ignition) {
+/// The service from our own units. Another unit, which runs before it, copies the executables out of the image.
+fn add_fetched_service(image: &str, mut dropins: Vec<Value>, ignition: &mut Ignition) {
     let digest: String = image.rsplit("sha256:").next().unwrap_or_default().chars().take(16).collect();
-    let binary = format!("{BINARIES}/{digest}/kms-plugin");
+    let directory = format!("{BINARIES}/{digest}");
+    let binary = format!("{directory}/kms-plugin");
     let at = format!(
         "# The binary that kms-plugin-fetch.service has copied.\n[Unit]\nWants=kms-plugin-fetch.service\n\
          After=kms-plugin-fetch.service\n[Service]\nExecStart=\nExecStart={binary} serve\nExecReload=\n\
@@ -229,28 +215,32 @@ fn fetch(image: &str, mut dropins: Vec<Value>, ignition: &mut Ignition) {
     ignition.units.push(json!({
         "name": "kms-plugin.service", "enabled": true, "contents": SERVICE, "dropins": dropins,
     }));
-    socket_units(ignition);
-    // Done once an image: later boots find the binary, and need no registry.
+    add_socket_units(ignition);
+    // Runs once for each image: later boots find the binary, and need no registry.
     let unit = format!(
         "[Unit]\nDescription=Copy kms-plugin out of its image\nConditionPathExists=!{binary}\n\
          Wants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n\
          [Service]\nType=oneshot\nTimeoutStartSec=120s\nRestart=on-failure\nRestartSec=10s\n\
          ExecStart=/usr/bin/podman pull --authfile /var/lib/kubelet/config.json {image}\n\
-         ExecStart=/usr/bin/mkdir -p {BINARIES}/{digest}\n\
+         # A copy that was interrupted before.\n\
+         ExecStart=/usr/bin/rm -rf {directory} {directory}.new\n\
+         ExecStart=/usr/bin/mkdir -p {directory}.new\n\
          ExecStart=-/usr/bin/podman rm --force kms-plugin-fetch\n\
          ExecStart=/usr/bin/podman create --name kms-plugin-fetch {image}\n\
-         ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin {binary}.new\n\
+         ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin {directory}.new/\n\
+         ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin-tools {directory}.new/\n\
          ExecStart=-/usr/bin/podman rm --force kms-plugin-fetch\n\
-         ExecStart=/usr/bin/chmod 0755 {binary}.new\n\
-         # Without a type that may be executed, SELinux refuses to start it.\n\
-         ExecStart=-/usr/bin/chcon -t bin_t {binary}.new\n\
-         # A power cut after the mv must not leave an empty file that counts as fetched.\n\
-         ExecStart=/usr/bin/sync {binary}.new\nExecStart=/usr/bin/mv {binary}.new {binary}\n"
+         ExecStart=/usr/bin/chmod -R 0755 {directory}.new\n\
+         # Without a type that may be executed, SELinux refuses to start them.\n\
+         ExecStart=-/usr/bin/chcon -R -t bin_t {directory}.new\n\
+         # A power cut after the mv must not leave an empty file that counts as copied.\n\
+         ExecStart=/usr/bin/sync {directory}.new/kms-plugin {directory}.new/kms-plugin-tools\n\
+         ExecStart=/usr/bin/mv -T {directory}.new {directory}\n"
     );
     ignition.units.push(json!({ "name": FETCH, "contents": unit }));
 }
 
-/// A container that systemd runs from our image, on the same socket.
+/// A container that systemd runs from the image, on the socket of kms-plugin.socket.
 fn quadlet(image: &str, directory: &Path) -> String {
     let directory = directory.display();
     format!(
@@ -271,8 +261,8 @@ fn quadlet(image: &str, directory: &Path) -> String {
     )
 }
 
-fn operating_system(args: &MachineConfigArgs) -> Value {
-    let package = args.package.as_deref().unwrap_or_default();
+/// The operating system's image with the package in it. Its build enables the service.
+fn operating_system(pool: &str, package: &str, push_spec: &str, push_secret: &str) -> Value {
     let containerfile = format!(
         "FROM configs AS final\nRUN dnf install -y {package} && dnf clean all && \\\n    \
          chmod 0755 /etc/kms-plugin /etc/kms-plugin/config.d && systemctl enable kms-plugin.service && \\\n    \
@@ -281,62 +271,13 @@ fn operating_system(args: &MachineConfigArgs) -> Value {
     json!({
         "apiVersion": "machineconfiguration.openshift.io/v1",
         "kind": "MachineOSConfig",
-        "metadata": { "name": args.pool },
+        "metadata": { "name": pool },
         "spec": {
-            "machineConfigPool": { "name": args.pool },
+            "machineConfigPool": { "name": pool },
             "imageBuilder": { "imageBuilderType": "Job" },
-            "renderedImagePushSpec": args.push_spec,
-            "renderedImagePushSecret": { "name": args.push_secret },
+            "renderedImagePushSpec": push_spec,
+            "renderedImagePushSecret": { "name": push_secret },
             "containerFile": [{ "containerfileArch": "NoArch", "content": containerfile }],
         },
-    })
-}
-
-/// What the Machine Config Operator does when one of our files or units changes, in place of a reboot.
-fn disruption_policy(ignition: &Ignition, credentials: &[Credential]) -> Value {
-    let restart = json!({ "type": "Restart", "restart": { "serviceName": "kms-plugin.service" } });
-    let reload = json!({ "type": "Reload", "reload": { "serviceName": "kms-plugin.service" } });
-    let files: Vec<Value> = ignition
-        .files
-        .iter()
-        .filter_map(|file| file["path"].as_str())
-        .map(|path| {
-            // systemd hands a credential over at a start, and never again.
-            let handed_over = credentials.iter().any(|one| one.file.as_deref() == Some(path));
-            let actions = match path {
-                _ if path.starts_with("/etc/containers/systemd/") => {
-                    json!([{ "type": "DaemonReload" }, restart])
-                }
-                _ if handed_over => json!([restart]),
-                _ => json!([reload]),
-            };
-            json!({ "path": path, "actions": actions })
-        })
-        .collect();
-    let restart_of = |unit: &str| json!({ "type": "Restart", "restart": { "serviceName": unit } });
-    let fetches = ignition.units.iter().any(|unit| unit["name"] == FETCH);
-    let units: Vec<Value> = ignition
-        .units
-        .iter()
-        .filter_map(|unit| unit["name"].as_str())
-        .map(|name| {
-            let mut actions = vec![json!({ "type": "DaemonReload" })];
-            match name {
-                // The socket takes the service along.
-                "kms-plugin.socket" | "kms-plugin-rebind.path" => {
-                    actions.push(restart_of("kms-plugin.socket"))
-                }
-                // Another image: a pull that fails ends it here, with the old agent still running.
-                _ if fetches => actions.extend([restart_of(FETCH), restart.clone()]),
-                _ => actions.push(restart.clone()),
-            }
-            json!({ "name": name, "actions": actions })
-        })
-        .collect();
-    json!({
-        "apiVersion": "operator.openshift.io/v1",
-        "kind": "MachineConfiguration",
-        "metadata": { "name": "cluster" },
-        "spec": { "nodeDisruptionPolicy": { "files": files, "units": units } },
     })
 }

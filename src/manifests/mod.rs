@@ -1,50 +1,41 @@
-//! What a cluster, a Vault or systemd needs, made from the node's configuration: manifests, policies, drop-ins.
+//! What a cluster, a Vault or systemd needs, made from a node's configuration: manifests, policies, drop-ins.
+//!
+//! Each file makes one product from plain options and the settings. Must not parse flags, print, or know exit codes.
 
-pub(crate) mod credentials;
+mod credentials;
+mod disruption_policy;
 pub(crate) mod encryption_config;
+pub(crate) mod error;
 pub(crate) mod machineconfig;
-pub(crate) mod payload;
+mod payload;
 pub(crate) mod policy;
 pub(crate) mod static_pod;
 pub(crate) mod unit_dropin;
 
+use error::ManifestError;
 use serde_json::Value;
 
-use crate::cli::exit::{Exit, Failure};
-use crate::cli::flags::ConfigFlags;
-use crate::config::{Merged, Settings};
-
-/// The configuration as merged, and what it means.
-fn configuration(flags: &ConfigFlags) -> Result<(Merged, Settings), Failure> {
-    let merged = flags.merge()?;
-    let settings = Settings::from_merged(&merged).map_err(|error| Failure::new(Exit::Config, error))?;
-    Ok((merged, settings))
+/// A comment as lines of YAML.
+fn comment_lines(comment: &str) -> String {
+    comment.lines().map(|line| format!("{}\n", format!("# {line}").trim_end())).collect()
 }
 
-/// YAML documents, each with a comment in front.
-fn documents(parts: &[(String, Value)]) -> Result<String, Failure> {
-    let mut text = String::new();
-    for (number, (comment, value)) in parts.iter().enumerate() {
-        if number > 0 {
-            text.push_str("---\n");
-        }
-        for line in comment.lines() {
-            text.push_str(format!("# {line}").trim_end());
-            text.push('\n');
-        }
-        let yaml = yaml_serde::to_string(value).map_err(|error| Failure::new(Exit::Internal, error))?;
-        text.push_str(&yaml);
-    }
-    Ok(text)
+/// YAML documents, each with its comment before it.
+fn documents(parts: &[(String, Value)]) -> Result<String, ManifestError> {
+    let parts =
+        parts.iter().map(|(comment, value)| Ok(comment_lines(comment) + &yaml_serde::to_string(value)?));
+    Ok(parts.collect::<Result<Vec<_>, yaml_serde::Error>>()?.join("---\n"))
 }
 
-/// An image by its digest: what runs next to the API server's keys must not change under its name.
-fn image_by_digest(image: &str) -> Result<String, String> {
+/// Checks that an image is named by its digest. An image that runs beside the API server's keys must not change under
+/// its name.
+///
+/// # Errors
+/// What is wrong with the name.
+pub(crate) fn check_image(image: &str) -> Result<(), &'static str> {
     let digest = image.rsplit_once("@sha256:").map(|(_, digest)| digest);
     match digest {
-        Some(digest) if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            Ok(image.to_owned())
-        }
-        _ => Err("name the image by its digest: registry/name@sha256:… (64 digits)".to_owned()),
+        Some(digest) if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(()),
+        _ => Err("name the image by its digest: registry/name@sha256:… (64 digits)"),
     }
 }

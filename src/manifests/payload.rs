@@ -1,74 +1,81 @@
 //! The files that a configuration names: which of them are secret, and what goes into a manifest.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::credentials::suffix;
-use crate::cli::exit::{Exit, Failure};
+use super::error::ManifestError;
 use crate::config::Settings;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::settings::KeyServiceSettings;
 use crate::config::vault::{Method, Vault};
+use crate::files;
 
-/// Largest file that goes into a MachineConfig, in bytes: the whole pool's may have 1.5 MiB.
-const MAX_FILE: usize = 256 * 1024;
+/// Largest file in a MachineConfig, in bytes. All MachineConfigs of a pool may have 1.5 MiB together.
+const MAX_FILE: u64 = 256 * 1024;
 
-/// A file that the configuration names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Anybody may read it.
+pub(super) enum NamedFile {
+    /// A file that everybody may read.
     Public(PathBuf),
-    /// It holds a secret, which has this name.
+    /// The name of a secret and its file.
     Secret(String, PathBuf),
 }
 
-/// Every file that the configuration names, each once.
-pub(crate) fn places(settings: &Settings) -> Vec<Place> {
+/// The files that the configuration names, each once.
+pub(super) fn named_files(settings: &Settings) -> Vec<NamedFile> {
     let named = settings.decrypt_only.iter().map(|(name, service)| (suffix(name), service));
-    let mut places = Vec::new();
+    let mut found: Vec<NamedFile> = Vec::new();
     for (suffix, service) in std::iter::once((String::new(), &settings.primary)).chain(named) {
         let KeyServiceSettings::Vault(vault) = service else { continue };
-        for place in of_vault(vault, &suffix) {
-            let path = |place: &Place| match place {
-                Place::Public(path) | Place::Secret(_, path) => path.clone(),
-            };
-            if !places.iter().any(|other| path(other) == path(&place)) {
-                places.push(place);
+        for file in of_vault(vault, &suffix) {
+            if !found.iter().any(|other| other.path() == file.path()) {
+                found.push(file);
             }
         }
     }
-    places
+    found
 }
 
-fn of_vault(vault: &Vault, suffix: &str) -> Vec<Place> {
-    let mut places: Vec<Place> = vault.tls.ca_file.iter().cloned().map(Place::Public).collect();
+impl NamedFile {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Public(path) | Self::Secret(_, path) => path,
+        }
+    }
+}
+
+fn of_vault(vault: &Vault, suffix: &str) -> Vec<NamedFile> {
+    let mut found: Vec<NamedFile> = vault.tls.ca_file.iter().cloned().map(NamedFile::Public).collect();
     if let Some((cert, key)) = &vault.tls.client {
-        places.push(Place::Public(cert.clone()));
-        places.push(Place::Secret(format!("client-key{suffix}"), key.clone()));
+        found.push(NamedFile::Public(cert.clone()));
+        found.push(NamedFile::Secret(format!("client-key{suffix}"), key.clone()));
     }
     let (name, source) = match &vault.auth.method {
         Method::AppRole { role_id, secret_id, .. } => {
             if let RoleId::File(path) = role_id {
-                places.push(Place::Public(path.clone()));
+                found.push(NamedFile::Public(path.clone()));
             }
             ("secret-id", secret_id)
         }
         Method::Token(token) => ("token", token),
         Method::Userpass { password, .. } => ("password", password),
         Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => ("jwt", jwt),
-        Method::Cert { .. } => return places,
+        Method::Cert { .. } => return found,
     };
     if let SecretSource::File { path, .. } = source {
-        places.push(Place::Secret(format!("{name}{suffix}"), path.clone()));
+        found.push(NamedFile::Secret(format!("{name}{suffix}"), path.clone()));
     }
-    places
+    found
 }
 
-/// A file for Ignition, with its contents in a data URL (RFC 2397).
-pub(crate) fn file(path: &str, mode: u32, contents: &[u8]) -> Value {
+/// A file as Ignition takes it, with its content in a data URL (RFC 2397).
+pub(super) fn ignition(path: &str, mode: u32, contents: &[u8]) -> Value {
     json!({
         "path": path,
         "mode": mode,
@@ -77,21 +84,10 @@ pub(crate) fn file(path: &str, mode: u32, contents: &[u8]) -> Value {
     })
 }
 
-/// The contents of a file of this machine that goes into a manifest.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let contents = std::fs::read(path).map_err(|error| {
-        let message = format!(
-            "{} is named by the configuration and cannot be read here; render on a machine that has it",
-            path.display()
-        );
-        Failure::new(Exit::Unavailable, error).context(message)
-    })?;
-    if contents.len() > MAX_FILE {
-        let message = format!(
-            "{} has more than {MAX_FILE} bytes; a pool's MachineConfig has room for 1.5 MiB",
-            path.display()
-        );
-        return Err(Failure::message(Exit::Config, message));
-    }
-    Ok(contents)
+/// The content of a file on this machine, for a manifest.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, ManifestError> {
+    files::read(path, MAX_FILE).map_err(|cause| match cause.kind() {
+        io::ErrorKind::FileTooLarge => ManifestError::TooLarge { file: path.to_owned(), max: MAX_FILE },
+        _ => ManifestError::Unreadable { file: path.to_owned(), cause },
+    })
 }

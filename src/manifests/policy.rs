@@ -1,34 +1,17 @@
-//! `render policy`: what each login must be allowed, and nothing else.
+//! The smallest policy for each login, in HCL.
 
-use crate::cli::exit::Failure;
-use crate::cli::flags::ConfigFlags;
+use crate::config::Settings;
 use crate::config::settings::KeyServiceSettings;
 use crate::config::vault::Vault;
 
-/// The least policy for Vault or OpenBao, in HCL
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "vault policy write kms-plugin - < the output, in the namespace that it names. Where decrypt_only \
-                        entries log in for themselves, each login has a part of its own: a policy each. Never \
-                        grant `create` on the encrypt path: a deleted key would be made anew in silence."
-)]
-pub(crate) struct PolicyArgs {
-    /// Also allow the token to renew itself: then a lease is renewed instead of a login made
-    #[arg(long)]
-    renew: bool,
-    #[command(flatten)]
-    flags: ConfigFlags,
-}
-
-/// One login and the keys that it uses.
 struct Login<'a> {
     vault: &'a Vault,
-    /// Each key with the name of its entry; the first of the first login is the one that wraps.
+    /// Each key with the name of its `decrypt_only` entry; empty for the key that wraps.
     keys: Vec<(&'a str, &'a Vault)>,
 }
 
-pub(crate) fn render(args: &PolicyArgs) -> Result<String, Failure> {
-    let (_, settings) = super::configuration(&args.flags)?;
+/// A policy for each login. With `renew`, its token may renew itself.
+pub(crate) fn render(settings: &Settings, renew: bool) -> String {
     let mut logins: Vec<Login<'_>> = Vec::new();
     let services = std::iter::once(("", &settings.primary))
         .chain(settings.decrypt_only.iter().map(|(name, service)| (name.as_str(), service)));
@@ -39,8 +22,8 @@ pub(crate) fn render(args: &PolicyArgs) -> Result<String, Failure> {
             None => logins.push(Login { vault, keys: vec![(name, vault)] }),
         }
     }
-    let parts: Vec<String> = logins.iter().map(|login| login.policy(args.renew)).collect();
-    Ok(parts.join("\n"))
+    let parts: Vec<String> = logins.iter().map(|login| login.policy(renew)).collect();
+    parts.join("\n")
 }
 
 impl Login<'_> {
@@ -79,8 +62,8 @@ fn named(namespace: &str) -> &str {
     if namespace.is_empty() { "the root namespace" } else { namespace }
 }
 
-/// How a policy in the namespace `outer` names what is in `inner`: policies name what is below their own
-/// namespace, and nothing else.
+/// The prefix that a policy in the namespace `outer` needs for paths in `inner`. `None` when `inner` is not below
+/// `outer`: a policy cannot reach it.
 fn inside(outer: &str, inner: &str) -> Option<String> {
     if outer == inner {
         return Some(String::new());
@@ -98,7 +81,7 @@ mod tests {
     use super::inside;
 
     #[test]
-    fn a_policy_names_what_is_below_its_own_namespace() {
+    fn a_policy_reaches_only_below_its_own_namespace() {
         let prefix = |outer, inner| inside(outer, inner);
         assert_eq!(prefix("", ""), Some(String::new()));
         assert_eq!(prefix("a", "a"), Some(String::new()));

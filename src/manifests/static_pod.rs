@@ -1,48 +1,31 @@
-//! `render static-pod`: the plugin as a pod of the kubelet, beside the API server that it serves.
+//! A static pod of the kubelet that runs the plugin beside the API server.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::payload::{self, Place};
-use crate::cli::exit::{Exit, Failure};
-use crate::cli::flags::ConfigFlags;
+use super::ManifestError;
+use super::payload::named_files;
+use crate::config::Settings;
 
-/// Static pod for a control plane node
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Put it into the kubelet's directory of static pods (/etc/kubernetes/manifests) on each \
-                        control plane node, with the configuration and the secrets in /etc/kms-plugin, mode 0600 \
-                        and owned by root. For the agent under systemd, install the package instead."
-)]
-pub(crate) struct StaticPodArgs {
-    /// Image, by its digest: registry/name@sha256:…
-    #[arg(long, value_parser = super::image_by_digest)]
-    image: String,
-    /// Namespace of the mirror pod
-    #[arg(long, default_value = "kube-system")]
-    namespace: String,
-    #[command(flatten)]
-    flags: ConfigFlags,
+pub(crate) struct StaticPod<'a> {
+    /// Named by its digest ([`super::check_image`]).
+    pub image: &'a str,
+    /// Namespace of the mirror pod.
+    pub namespace: &'a str,
 }
 
-pub(crate) fn render(args: &StaticPodArgs) -> Result<String, Failure> {
-    let (_, settings) = super::configuration(&args.flags)?;
+/// # Errors
+/// The settings do not fit a pod.
+pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<String, ManifestError> {
     let Some(admin) = settings.server.admin.filter(|admin| admin.port() > 0) else {
-        let message = "server.admin is off: the kubelet needs it for its probes";
-        return Err(Failure::message(Exit::Config, message));
+        return Err(ManifestError::AdminOff);
     };
     let directory = settings.server.socket.parent().unwrap_or(Path::new("/run/kmsplugin"));
-    // Every file that the configuration names lies below what is mounted, or the pod would not see it.
-    for place in payload::places(&settings) {
-        let (Place::Public(path) | Place::Secret(_, path)) = &place;
-        if !path.starts_with("/etc/kms-plugin") {
-            let message = format!(
-                "{} is not below /etc/kms-plugin, which the pod mounts; move it there",
-                path.display()
-            );
-            return Err(Failure::message(Exit::Config, message));
-        }
+    // The pod mounts this directory only, so it must hold every file that the configuration names.
+    if let Some(file) = named_files(settings).iter().find(|file| !file.path().starts_with("/etc/kms-plugin"))
+    {
+        return Err(ManifestError::NotMounted(file.path().to_owned()));
     }
     let probe = |path: &str, failures: u32| {
         json!({
@@ -57,7 +40,7 @@ pub(crate) fn render(args: &StaticPodArgs) -> Result<String, Failure> {
         "kind": "Pod",
         "metadata": {
             "name": "kms-plugin",
-            "namespace": args.namespace,
+            "namespace": options.namespace,
             "labels": { "app.kubernetes.io/name": "kms-plugin", "app.kubernetes.io/component": "kms" },
         },
         "spec": {
@@ -69,7 +52,7 @@ pub(crate) fn render(args: &StaticPodArgs) -> Result<String, Failure> {
             "terminationGracePeriodSeconds": 30,
             "containers": [{
                 "name": "kms-plugin",
-                "image": args.image,
+                "image": options.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": ["serve", "--config=/etc/kms-plugin/config.toml"],
                 "livenessProbe": probe("/livez", 6),
@@ -82,7 +65,7 @@ pub(crate) fn render(args: &StaticPodArgs) -> Result<String, Failure> {
                     "readOnlyRootFilesystem": true,
                     "capabilities": { "drop": ["ALL"] },
                     "seccompProfile": { "type": "RuntimeDefault" },
-                    // A confined container may not make a socket in a directory of the host.
+                    // SELinux does not let a confined container create a socket in a directory of the host.
                     "seLinuxOptions": { "type": "spc_t" },
                 },
                 "volumeMounts": [

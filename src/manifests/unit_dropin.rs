@@ -1,37 +1,23 @@
-//! `render unit-dropin`: the secrets of the configuration as systemd credentials.
+//! A drop-in for kms-plugin.service that passes the secrets of the configuration as systemd credentials.
 
-use super::credentials::{Credential, by_credential};
-use crate::cli::exit::{Exit, Failure};
-use crate::cli::flags::ConfigFlags;
+use super::ManifestError;
+use super::credentials::{Credential, replace_files};
+use crate::config::Merged;
 
-/// Drop-in for kms-plugin.service that passes the secrets as systemd credentials
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Put it into /etc/systemd/system/kms-plugin.service.d/50-credentials.conf, and \
-                        `credential = \"NAME\"` in place of the secret's file into the configuration. For \
-                        --encrypted: systemd-creds encrypt --name=NAME FILE FILE.cred")]
-pub(crate) struct UnitDropinArgs {
-    /// Expect FILE.cred, encrypted by systemd-creds with the host's key or its TPM
-    #[arg(long)]
-    encrypted: bool,
-    #[command(flatten)]
-    flags: ConfigFlags,
-}
-
-pub(crate) fn render(args: &UnitDropinArgs) -> Result<String, Failure> {
-    let (merged, _) = super::configuration(&args.flags)?;
-    let mut config = merged.extract().map_err(|error| Failure::new(Exit::Config, error))?;
-    let credentials = by_credential(&mut config);
+/// With `encrypted`, systemd expects FILE.cred, encrypted by systemd-creds.
+///
+/// # Errors
+/// The configuration names no secret.
+pub(crate) fn render(merged: &Merged, encrypted: bool) -> Result<String, ManifestError> {
+    let mut config = merged.extract()?;
+    let credentials = replace_files(&mut config);
     if credentials.is_empty() {
-        return Err(Failure::message(
-            Exit::Config,
-            "this configuration names no secret file and no credential",
-        ));
+        return Err(ManifestError::NoSecrets);
     }
-    Ok(drop_in(&credentials, args.encrypted))
+    Ok(drop_in(&credentials, encrypted))
 }
 
-/// The lines of the drop-in.
-pub(crate) fn drop_in(credentials: &[Credential], encrypted: bool) -> String {
+pub(super) fn drop_in(credentials: &[Credential], encrypted: bool) -> String {
     let mut text = String::from(
         "# Secrets of kms-plugin, handed over by systemd at each start (systemd.exec(5)): after a change,\n\
          # systemctl restart kms-plugin, which refuses no connection.\n[Service]\n",

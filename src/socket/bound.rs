@@ -1,8 +1,8 @@
-//! The KMS socket when we bind it ourselves: probe a stale one, bind with mode in one step, remove only
-//! what is ours.
+//! A socket that the agent binds itself. It replaces a stale socket, sets the mode before anybody can connect, and
+//! removes only its own file.
 //!
-//! Must not know what is served on it. The path is a promise to kube-apiserver: a live socket of another
-//! process is never taken over, and nothing that is not a socket is ever touched.
+//! Must not know the protocol on the socket. A socket that another process serves is never replaced, and a file that
+//! is not a socket is never removed.
 
 use std::fs;
 use std::io;
@@ -16,20 +16,21 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 
 use super::SocketError;
 
-/// Mode of the socket: who may connect may have every DEK seed unwrapped.
+/// Mode of the socket: whoever can connect can let the agent unwrap every DEK seed.
 const MODE: u32 = 0o600;
 
-/// A bound socket; its file is removed on drop, if it is still ours.
+/// A bound socket. Drop removes its file, unless another socket has replaced it.
 #[derive(Debug)]
 pub(crate) struct BoundSocket {
     path: PathBuf,
+    /// Device and inode of the file.
     inode: (u64, u64),
     listener: UnixListener,
 }
 
 impl BoundSocket {
-    /// Binds `path` with mode 0600. Nobody can connect before the mode is right, and there is no moment
-    /// at which the path is missing when a stale socket was there.
+    /// Binds `path` with mode 0600. Nobody can connect before the mode is set. A stale socket is replaced atomically:
+    /// the path always exists.
     pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         let error = |action: &'static str| {
             let path = path.to_path_buf();
@@ -39,11 +40,12 @@ impl BoundSocket {
         if !directory.is_dir() {
             return Err(SocketError::NoDirectory(directory.to_path_buf()));
         }
-        let mode = fs::metadata(directory).map_err(error("looked at"))?.mode();
+        let mode = fs::metadata(directory).map_err(error("inspected"))?.mode();
         if mode & 0o002 != 0 && mode & 0o1000 == 0 {
             return Err(SocketError::OpenDirectory(directory.to_path_buf()));
         }
-        // Two starts at once would both find a stale socket: one after the other looks and binds.
+        // Two agents that start at the same time would both find a stale socket. The lock lets one wait for the
+        // other.
         let locked = fs::File::open(directory).map_err(error("locked"))?;
         let _lock = Flock::lock(locked, FlockArg::LockExclusive)
             .map_err(|(_, errno)| error("locked")(errno.into()))?;
@@ -58,10 +60,10 @@ impl BoundSocket {
         .map_err(|errno| error("made")(errno.into()))?;
         let address = UnixAddr::new(&temporary).map_err(|errno| error("named")(errno.into()))?;
         bind(fd.as_raw_fd(), &address).map_err(|errno| error("bound")(errno.into()))?;
-        // Bound, but not listening yet: nobody can connect before the mode is right.
+        // The socket does not listen yet, so nobody can connect before the mode is set.
         let finish = || -> io::Result<(u64, u64)> {
             fs::set_permissions(&temporary, fs::Permissions::from_mode(MODE))?;
-            // As many waiting connections as the system allows: `net.core.somaxconn` bounds it (listen(2)).
+            // The longest queue of waiting connections: the limit is `net.core.somaxconn` (listen(2)).
             listen(&fd, Backlog::MAXALLOWABLE)?;
             let metadata = fs::symlink_metadata(&temporary)?;
             fs::rename(&temporary, path)?;
@@ -70,18 +72,18 @@ impl BoundSocket {
         match finish() {
             Ok(inode) => Ok(Self { path: path.to_path_buf(), inode, listener: UnixListener::from(fd) }),
             Err(cause) => {
-                let _left = fs::remove_file(&temporary);
-                Err(error("put in its place")(cause))
+                let _gone = fs::remove_file(&temporary);
+                Err(error("moved to its path")(cause))
             }
         }
     }
 
-    /// The listener; non-blocking.
+    /// A copy of the listener. It is non-blocking.
     pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 
-    /// Whether the path still shows our socket: false when it was deleted or replaced.
+    /// Whether our socket is still at the path: false when it was deleted or replaced.
     pub(crate) fn in_place(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
     }
@@ -95,12 +97,12 @@ impl Drop for BoundSocket {
     }
 }
 
-/// Refuses a path that something else than a stale socket occupies.
+/// Returns an error if the path exists, unless it is a stale socket.
 fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(cause) => return Err(SocketError::Io { path: path.to_path_buf(), action: "looked at", cause }),
+        Err(cause) => return Err(SocketError::Io { path: path.to_path_buf(), action: "inspected", cause }),
     };
     let kind = metadata.file_type();
     if !kind.is_socket() {
@@ -115,10 +117,10 @@ fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
     match probe(path) {
         Ok(()) => Err(SocketError::InUse(path.to_path_buf())),
         Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!("{} is a stale socket; it is replaced", path.display());
+            tracing::info!("{} is a stale socket; replacing it", path.display());
             Ok(())
         }
-        // A full backlog is a live server, too.
+        // The queue of another server is full: it is alive.
         Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
             Err(SocketError::InUse(path.to_path_buf()))
         }
@@ -126,7 +128,7 @@ fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Connects without waiting: a server whose backlog is full would make a blocking connect hang.
+/// Connects without blocking: with a full queue, a blocking connect would wait.
 fn probe(path: &Path) -> io::Result<()> {
     let fd = socket(
         AddressFamily::Unix,
@@ -137,12 +139,12 @@ fn probe(path: &Path) -> io::Result<()> {
     Ok(connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?)
 }
 
-/// A name beside `path`, seven bytes longer, that no other start uses at the same time.
+/// A name in the same directory, seven bytes longer. It contains the process id, so that no other agent uses it.
 fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{:06x}", std::process::id() & 0xff_ffff));
     let name = PathBuf::from(name);
-    // A leftover of a crashed start with the same process id.
+    // A file that a crashed agent with the same process id left.
     if fs::symlink_metadata(&name).is_ok_and(|metadata| metadata.file_type().is_socket()) {
         let _gone = fs::remove_file(&name);
     }
@@ -155,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn place() -> (tempfile::TempDir, PathBuf) {
+    fn test_path() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("kms.sock");
         (directory, path)
@@ -163,21 +165,21 @@ mod tests {
 
     #[test]
     fn a_bound_socket_is_private_and_removed_on_drop() {
-        let (directory, path) = place();
+        let (directory, path) = test_path();
         let bound = BoundSocket::bind(&path).unwrap();
         let metadata = fs::symlink_metadata(&path).unwrap();
         assert!(metadata.file_type().is_socket());
         assert_eq!(metadata.mode() & 0o7777, 0o600);
         assert!(bound.in_place());
         assert!(UnixStream::connect(&path).is_ok());
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no temporary name is left");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no temporary file is left");
         drop(bound);
         assert!(!path.exists());
     }
 
     #[test]
-    fn a_live_socket_is_refused_and_goes_on() {
-        let (_directory, path) = place();
+    fn a_socket_in_use_is_not_replaced() {
+        let (_directory, path) = test_path();
         let bound = BoundSocket::bind(&path).unwrap();
         assert!(matches!(BoundSocket::bind(&path), Err(SocketError::InUse(_))));
         assert!(bound.in_place() && UnixStream::connect(&path).is_ok());
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_stale_socket_is_replaced() {
-        let (_directory, path) = place();
+        let (_directory, path) = test_path();
         drop(UnixListener::bind(&path).unwrap());
         assert!(UnixStream::connect(&path).is_err());
         let _bound = BoundSocket::bind(&path).unwrap();
@@ -193,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_socket_is_never_touched() {
-        let (directory, path) = place();
+    fn a_file_that_is_not_a_socket_is_never_removed() {
+        let (directory, path) = test_path();
         fs::write(&path, "precious").unwrap();
         let error = BoundSocket::bind(&path).unwrap_err().to_string();
-        assert!(error.contains("a file is in the place"), "{error}");
+        assert!(error.contains("a file is at the path of the socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         let error = BoundSocket::bind(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("a directory is in the place"), "{error}");
+        assert!(error.contains("a directory is at the path of the socket"), "{error}");
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(BoundSocket::bind(&link).unwrap_err().to_string().contains("symbolic link"));
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn only_our_own_inode_is_removed() {
-        let (_directory, path) = place();
+        let (_directory, path) = test_path();
         let first = BoundSocket::bind(&path).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(!first.in_place());
@@ -219,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_told() {
-        let (directory, _) = place();
+    fn a_missing_directory_is_reported() {
+        let (directory, _) = test_path();
         let path = directory.path().join("missing/kms.sock");
         let error = BoundSocket::bind(&path).unwrap_err().to_string();
         assert!(error.contains("mkdir"), "{error}");

@@ -1,4 +1,4 @@
-//! Why a socket cannot be served.
+//! Errors of a socket.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,41 +6,35 @@ use std::path::{Path, PathBuf};
 /// Why a socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
-    /// Another process answers on it.
+    /// Another process serves it.
     #[error(
-        "{0}: another process serves on this socket; stop it first (under systemd: systemctl stop kms-plugin.socket kms-plugin.service; `fuser {0}` names it), or give this one another place"
+        "{0}: another process serves this socket. Find it: fuser {0}; stop it (under systemd: systemctl stop kms-plugin.socket kms-plugin.service), or change server.socket"
     )]
     InUse(PathBuf),
-    /// Something else is at the path.
+    /// The path exists and is not a socket.
     #[error(
-        "{path}: a {kind} is in the place of the socket; it is left alone. Move it away, or change server.socket"
+        "{path}: a {kind} is at the path of the socket. The agent does not remove it: move it away, or change server.socket"
     )]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-        /// What is there.
-        kind: &'static str,
-    },
-    /// The directory is missing.
-    #[error("{0}: the directory of the socket does not exist; make it: mkdir -m 0700 {0}")]
+    NotASocket { path: PathBuf, kind: &'static str },
+    #[error("{0}: the directory of the socket does not exist. Create it: mkdir -m 0700 {0}")]
     NoDirectory(PathBuf),
-    /// Everybody could put another socket in the place of ours.
-    #[error("{0}: every user can replace files in this directory, and so the socket; chmod o-w {0}")]
+    /// Every user could replace the socket.
+    #[error(
+        "{0}: every user can replace files in this directory, also the socket. Change its mode: chmod o-w {0}"
+    )]
     OpenDirectory(PathBuf),
-    /// The system refused.
+    /// A system call failed.
     #[error("{path}: the socket cannot be {action}: {cause}")]
     Io {
-        /// The path.
         path: PathBuf,
-        /// What was tried.
+        /// A participle, for "the socket cannot be …".
         action: &'static str,
-        /// Why not.
         cause: io::Error,
     },
 }
 
 impl SocketError {
-    /// A socket that systemd passed, and that cannot be used.
+    /// systemd passed a socket that cannot be used.
     pub(crate) fn not_adopted(path: &Path, cause: io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), action: "taken over", cause }
     }

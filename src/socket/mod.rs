@@ -1,9 +1,10 @@
-//! The life of a unix socket: bind it or take it over from systemd, accept, and bind it again when it is lost.
+//! A unix socket: bind it or take it over from systemd, accept connections, and bind it again when it was deleted.
 //!
-//! Must not know what is served on it.
+//! Must not know the protocol on it.
 
 mod acceptor;
 mod bound;
+mod directory_watch;
 mod error;
 mod heartbeat;
 

@@ -1,5 +1,5 @@
-//! Descriptors that systemd passes (sd_listen_fds(3)): a listening socket, and what it kept of us. The only
-//! place that takes descriptors over.
+//! File descriptors that systemd passes at a start (sd_listen_fds(3)): the listening socket, and the descriptors of
+//! the file descriptor store. Only this module takes descriptors over.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -10,24 +10,24 @@ use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsoc
 /// The name of our socket's descriptor (`FileDescriptorName=` in the socket unit).
 pub(crate) const KMS: &str = "kms";
 
-/// What systemd passed.
+/// The descriptors that systemd passed.
 #[derive(Default)]
 pub(crate) struct Passed {
     /// The listening unix socket: the one called `kms`, or the only one. Non-blocking, whatever the unit says:
     /// a blocking one would stop a whole thread.
     pub listener: Option<UnixListener>,
-    /// What [`super::store`] kept across a restart, by name.
+    /// The descriptors that [`super::store`] stored before the restart, by name.
     pub kept: Vec<(String, OwnedFd)>,
 }
 
-/// Takes over what systemd passed. Names that begin with `kept` are of its store. To be called once.
+/// Takes over what systemd passed. A name that begins with `kept` belongs to the file descriptor store. Call it once.
 ///
 /// # Errors
-/// When sockets were passed and none of them is a listening unix socket that can be ours.
+/// When systemd passed sockets, and ours is not among them, or is not a listening unix socket.
 pub(crate) fn take(kept: &str) -> io::Result<Passed> {
     let mut passed = Vec::new();
     for (raw, name) in sd_notify::listen_fds_with_names()? {
-        // SAFETY: systemd passes each descriptor open and to this process alone ($LISTEN_PID is checked),
+        // SAFETY: systemd passes each descriptor open and only to this process ($LISTEN_PID is checked),
         // and this function is called once, before anything else could take it over.
         #[allow(unsafe_code)] // there is no safe way to own a descriptor that comes as a number
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Where the credential `name` lies, or `None` when systemd passed no credentials.
+/// The file of the credential `name`, or `None` when systemd passed no credentials.
 pub(crate) fn path(name: &str) -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| PathBuf::from(directory).join(name))
 }

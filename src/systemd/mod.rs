@@ -1,6 +1,7 @@
-//! The only place that speaks to systemd. Must not know Vault, KMS or health.
+//! The only place that talks to systemd. Must not know Vault, KMS or health.
 
 pub(crate) mod activation;
 pub(crate) mod credentials;
 pub(crate) mod notify;
 pub(crate) mod store;
+pub(crate) mod units;

@@ -1,4 +1,4 @@
-//! What the agent tells systemd (sd_notify(3)). Without systemd, nothing is sent and nothing fails.
+//! Notifications to systemd (sd_notify(3)). Without systemd, nothing is sent and nothing fails.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ fn send(states: &[NotifyState<'_>]) {
     }
 }
 
-/// The service starts, and may take this long until it is ready: the unit's own limit is extended by it.
+/// The service starts, and needs at most this long until it is ready: systemd extends its start timeout.
 pub(crate) fn starting(at_most: Duration) {
     send(&[NotifyState::ExtendTimeoutUsec(micros(at_most))]);
 }
 
-/// The service serves. Says nothing of its state: whoever follows the state sends [`status`].
+/// The service serves. This does not report the state of the agent: [`status`] does.
 pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
@@ -25,7 +25,7 @@ pub(crate) fn status(status: &str) {
     send(&[NotifyState::Status(status)]);
 }
 
-/// The configuration is being read again; [`ready`] ends that (`Type=notify-reload` wants the time).
+/// A reload starts; [`ready`] ends it. `Type=notify-reload` needs the time.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -33,22 +33,22 @@ pub(crate) fn reloading() {
     }
 }
 
-/// The service ends, and may take this long: the unit's own limit is extended by it.
+/// The service stops, and needs at most this long: systemd extends its stop timeout.
 pub(crate) fn stopping(at_most: Duration) {
     send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros(at_most))]);
 }
 
-/// The service lives. To be sent more often than [`watchdog_interval`].
+/// The service works. Call it more often than [`watchdog_interval`].
 pub(crate) fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// How often systemd wants to hear that we live (`WatchdogSec=`), if it does.
+/// The longest time between two calls of [`alive`] (`WatchdogSec=`); `None` without a watchdog.
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-/// At most what the protocol's field holds: 71 minutes.
+/// The field of the protocol holds at most 71 minutes.
 fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }

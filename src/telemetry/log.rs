@@ -1,4 +1,4 @@
-//! Where log lines go, decided once at the start.
+//! Sets up the log once, at the start: its target, its level, its fields.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -10,9 +10,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::settings::{Log, LogTarget};
 
-/// Sets up logging for the process. A second call changes nothing.
+/// Sets up the log of the process. A second call has no effect.
 pub(crate) fn init(log: &Log) {
-    // Libraries log what they carry at their lower levels: only our own lines go below `warn`.
+    // Libraries log the data that they transport at levels below `warn`, so only our own lines go below it.
     let level = LevelFilter::from_level(log.level);
     let filter = Targets::new().with_target("kms_plugin", level).with_default(level.min(LevelFilter::WARN));
     let journal = match log.target {
@@ -32,14 +32,14 @@ pub(crate) fn init(log: &Log) {
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
     let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
     if let Some(error) = problem {
-        tracing::warn!("the journal cannot be written to ({error}); logging to stderr instead");
+        tracing::warn!("cannot write to the journal ({error}); logging to stderr instead");
     }
 }
 
 fn to_journal(layer: tracing_journald::Layer, filter: Targets) {
     let layer = layer
         .with_syslog_identifier("kms-plugin".into())
-        // Fields are named KMS_… where they are made; a prefix would come on top.
+        // Our fields already have the prefix KMS_.
         .with_field_prefix(None)
         .with_priority_mappings(PriorityMappings {
             error: Priority::Error,
@@ -51,8 +51,8 @@ fn to_journal(layer: tracing_journald::Layer, filter: Targets) {
     let _second = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
 }
 
-/// Compares `$JOURNAL_STREAM` with stderr, as systemd.exec(5) advises: the variable alone is inherited
-/// by children whose stderr leads elsewhere.
+/// Compares `$JOURNAL_STREAM` with stderr, as systemd.exec(5) recommends: a child process inherits the variable also
+/// when its stderr is another file.
 fn stderr_is_the_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };

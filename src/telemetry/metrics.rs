@@ -1,8 +1,8 @@
-//! Counters and times, in a registry that is passed by value. What the state says is not counted here:
-//! it is rendered from the snapshot at each scrape.
+//! Counters and durations, in a registry that is passed by value. Metrics of the agent's state are not here: `admin`
+//! renders them from the snapshot at each scrape.
 //!
-//! Labels are bounded: methods, codes, operations, outcomes, and the configured addresses. No secret, no
-//! path of a login, and no error text is ever a label.
+//! The number of label values is limited: methods, codes, operations, outcomes, and the configured addresses. A
+//! secret, a login path or an error text is never a label.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +19,10 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::clock::unix_seconds;
 
-/// The prefix of every metric.
+/// Prefix of every metric name.
 pub(crate) const PREFIX: &str = "kms_plugin";
-/// Upper bounds of the times, in seconds: from a call in memory to the API server's longest timeout.
+/// Upper bounds of the histogram buckets, in seconds: from a call that is answered from memory to the API server's
+/// longest timeout.
 const BUCKETS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0, 10.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -53,7 +54,7 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// Ids of keys whose data could not be unwrapped that are told apart; more count as so many.
+/// Limit of the metric `unreadable_key_ids`.
 const MAX_UNREADABLE: usize = 256;
 
 type Times<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -62,7 +63,7 @@ fn times<L: Clone + std::hash::Hash + Eq>() -> Times<L> {
     Family::new_with_constructor(|| Histogram::new(BUCKETS))
 }
 
-/// The metrics of one agent; clones count together.
+/// The metrics of one agent. Clones share the counters.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -102,44 +103,48 @@ impl Default for Metrics {
             restarts: Counter::default(),
         };
         let registry = &mut inner.registry;
-        registry.register("requests", "KMS calls answered, by method and gRPC code", inner.calls.clone());
+        registry.register(
+            "requests",
+            "KMS calls that the agent has answered, by method and gRPC code",
+            inner.calls.clone(),
+        );
         let help = "Time to answer a KMS call";
         registry.register_with_unit("request_duration", help, Unit::Seconds, inner.call_times.clone());
-        registry.register("in_flight", "Encrypt and Decrypt calls under way", inner.in_flight.clone());
+        registry.register("in_flight", "Encrypt and Decrypt calls that are running", inner.in_flight.clone());
         registry.register("connections", "Connections to the socket", inner.connections.clone());
         let help = "Requests to the key service, by operation, address and outcome";
         registry.register("vault_requests", help, inner.vault_calls.clone());
         let help = "Time of one request to the key service";
         registry.register_with_unit("vault_request_duration", help, Unit::Seconds, inner.vault_times.clone());
-        registry.register("logins", "Logins tried, by outcome", inner.logins.clone());
-        registry.register("token_renewals", "Token renewals tried, by outcome", inner.renewals.clone());
-        let help = "Times that the socket was gone or replaced and was bound again";
+        registry.register("logins", "Login attempts, by outcome", inner.logins.clone());
+        registry.register("token_renewals", "Token renewal attempts, by outcome", inner.renewals.clone());
+        let help = "Times that the socket was deleted or replaced and the agent bound it again";
         registry.register("socket_rebinds", help, inner.rebinds.clone());
-        let help = "Connections that could not be accepted";
+        let help = "Connections that the agent could not accept";
         registry.register("accept_failures", help, inner.accept_failures.clone());
-        let help = "key_ids whose data was asked for and could not be unwrapped, the last time";
+        let help = "key_ids whose data an API server requested, and whose last unwrap failed";
         registry.register("unreadable_key_ids", help, inner.unreadable.clone());
-        let help = "Times that a server inside the agent failed or panicked and was started again";
+        let help = "Times that a server inside the agent failed or panicked and was restarted";
         registry.register("server_restarts", help, inner.restarts.clone());
-        // Set once: a clock that is set later must not look like a restart.
+        // Set once: if somebody sets the clock later, that must not look like a restart.
         let started: Gauge = Gauge::default();
         started.set(unix_seconds());
-        let help = "When the agent was started, as a unix time";
+        let help = "When the agent started, as a unix time";
         registry.register_with_unit("start_timestamp", help, Unit::Seconds, started);
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What is running", build);
+        registry.register("build", "The version that is running", build);
         Self(Arc::new(inner))
     }
 }
 
 impl Metrics {
-    /// A KMS call was answered.
+    /// Counts an answered KMS call.
     pub fn call(&self, method: &'static str, code: &'static str, took: Duration) {
         self.0.calls.get_or_create(&Call { method, code }).inc();
         self.0.call_times.get_or_create(&Method { method }).observe(took.as_secs_f64());
     }
 
-    /// Data under `key_id` was asked for: whether it could be unwrapped by a key that is there.
+    /// Records whether the last unwrap of data under `key_id` succeeded.
     pub fn readable(&self, key_id: &str, readable: bool) {
         if readable && self.0.unreadable.get() == 0 {
             return;
@@ -153,24 +158,24 @@ impl Metrics {
         self.0.unreadable.set(i64::try_from(ids.len()).unwrap_or(i64::MAX));
     }
 
-    /// How many key_ids there are whose data could not be unwrapped, the last time.
+    /// The number of key_ids whose last unwrap failed.
     pub fn unreadable(&self) -> i64 {
         self.0.unreadable.get()
     }
 
-    /// A call is under way for as long as the answer is held.
+    /// Counts a running call until the result is dropped.
     pub fn under_way(&self) -> UnderWay {
         self.0.in_flight.inc();
         UnderWay(self.0.in_flight.clone())
     }
 
-    /// A connection is open for as long as the answer is held.
+    /// Counts an open connection until the result is dropped.
     pub fn connected(&self) -> UnderWay {
         self.0.connections.inc();
         UnderWay(self.0.connections.clone())
     }
 
-    /// A request to the key service has ended.
+    /// Counts a request to the key service that has ended.
     pub fn vault_call(
         &self,
         operation: &'static str,
@@ -184,35 +189,35 @@ impl Metrics {
         self.0.vault_times.get_or_create(&time).observe(took.as_secs_f64());
     }
 
-    /// A login was tried.
+    /// Counts a login attempt.
     pub fn login(&self, outcome: &'static str) {
         self.0.logins.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A renewal was tried.
+    /// Counts a renewal attempt.
     pub fn renewal(&self, outcome: &'static str) {
         self.0.renewals.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// The socket was bound again.
+    /// Counts that the agent bound its socket again.
     pub fn rebind(&self) {
         self.0.rebinds.inc();
     }
 
-    /// A connection could not be accepted.
+    /// Counts a connection that the agent could not accept.
     pub fn accept_failure(&self) {
         self.0.accept_failures.inc();
     }
 
-    /// A server inside the agent is started again in place.
+    /// Counts the restart of a server inside the agent.
     pub fn server_restart(&self) {
         self.0.restarts.inc();
     }
 
-    /// Everything in the text format, with `state` beside it: what the snapshot says at this moment.
+    /// All metrics in the OpenMetrics text format. `state` has the metrics of the current snapshot.
     pub fn encode(&self, state: &Registry) -> String {
         let mut text = String::new();
-        // Writing into a String does not fail.
+        // Writing into a String never fails.
         let _written = encode_registry(&mut text, &self.0.registry)
             .and_then(|()| encode_registry(&mut text, state))
             .and_then(|()| encode_eof(&mut text));
@@ -220,7 +225,7 @@ impl Metrics {
     }
 }
 
-/// Counts down when a call or a connection ends, however it ends.
+/// Decrements the gauge when a call or a connection ends, however it ends.
 pub struct UnderWay(Gauge);
 
 impl Drop for UnderWay {

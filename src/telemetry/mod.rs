@@ -1,7 +1,7 @@
-//! Logging, to the journal with fields or to stderr in lines, and counting. Must not know the state.
+//! The log (journal with fields, or lines on stderr), and the counters. Must not know the agent's state.
 
-pub(crate) mod fold;
 mod log;
 pub(crate) mod metrics;
+pub(crate) mod throttle;
 
 pub(crate) use log::init;

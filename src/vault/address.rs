@@ -1,7 +1,7 @@
 //! One address of the cluster: its HTTP client, and how it last answered.
 //!
-//! Must not know what is asked. One client an address, so that a dead address holds no connection of
-//! another, and a server name can differ from the address's host.
+//! Must not know what is requested. Each address has its own client: an unreachable address then holds no connection
+//! of another address, and the verified server name can differ from the host of the address.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -11,50 +11,58 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::Instant;
 use url::Url;
 
-use super::tls::{self, TlsError};
+use super::changes::Changes;
+use super::pem::TlsError;
+use super::{error, tls};
 use crate::config::vault::{Vault, is_loopback};
 use crate::key_service::KeyServiceError;
 
-/// Vault closes idle connections after five minutes; ours go before that.
+/// Vault closes idle connections after five minutes. The agent closes them earlier.
 const IDLE: Duration = Duration::from_secs(60);
-/// Idle connections kept to one address.
+/// Most idle connections to one address.
 const MAX_IDLE: usize = 32;
 /// How long a TCP connection may leave data unacknowledged (tcp(7), TCP_USER_TIMEOUT).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
-/// How long the finding that an address belongs to another cluster is kept.
-const FOREIGN_KEPT: Duration = Duration::from_secs(60);
+/// How long an address that belongs to another cluster is not used.
+const OTHER_CLUSTER_PAUSE: Duration = Duration::from_secs(60);
 
 /// One address.
 pub(super) struct Address {
     /// As shown to people.
     pub name: String,
-    /// The same, to count by.
+    /// The same, as a metric label.
     pub label: Arc<str>,
     /// The origin that redirects are compared with.
     pub origin: url::Origin,
-    /// What requests go to: the host is the name that is verified.
+    /// The base of each request's URL. Its host is the name that TLS verifies.
     pub base: Url,
     http: RwLock<reqwest::Client>,
     /// Whether an answer is known to come from the server itself: verified TLS, or loopback.
     pub trusted: bool,
     host: Url,
     state: Mutex<State>,
+    changes: Arc<Changes>,
 }
 
 #[derive(Default)]
 struct State {
     reachable: Option<bool>,
     reason: Option<String>,
-    foreign_until: Option<Instant>,
+    other_cluster_until: Option<Instant>,
 }
 
 impl Address {
-    pub(super) fn list(vault: &Vault) -> Result<Vec<Self>, TlsError> {
+    pub(super) fn list(vault: &Vault, changes: &Arc<Changes>) -> Result<Vec<Self>, TlsError> {
         let tls = tls::client_config(&vault.tls)?;
-        vault.addresses.iter().map(|url| Self::new(url, vault, tls.clone())).collect()
+        vault.addresses.iter().map(|url| Self::new(url, vault, tls.clone(), changes.clone())).collect()
     }
 
-    fn new(url: &Url, vault: &Vault, tls: rustls::ClientConfig) -> Result<Self, TlsError> {
+    fn new(
+        url: &Url,
+        vault: &Vault,
+        tls: rustls::ClientConfig,
+        changes: Arc<Changes>,
+    ) -> Result<Self, TlsError> {
         let mut base = url.clone();
         if let Some(name) = &vault.tls.server_name {
             base.set_host(Some(name)).map_err(|_| TlsError::of_server_name(name))?;
@@ -68,54 +76,59 @@ impl Address {
             trusted: is_loopback(url) || (url.scheme() == "https" && !vault.tls.skip_verify),
             host: url.clone(),
             state: Mutex::default(),
+            changes,
         })
     }
 
-    /// Replaces the HTTP client; requests under way end on the old one.
+    /// Replaces the HTTP client. Requests that already run end on the old one.
     pub(super) fn reload(&self, vault: &Vault, tls: rustls::ClientConfig) -> Result<(), TlsError> {
         *self.http.write().unwrap_or_else(PoisonError::into_inner) = http(&self.host, vault, tls)?;
         Ok(())
     }
 
-    /// Its HTTP client.
     pub(super) fn http(&self) -> reqwest::Client {
         self.http.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Records a good answer.
+    /// Records an answer.
     pub(super) fn answered(&self) {
-        let mut state = self.lock();
-        if state.reachable != Some(true) {
-            if state.reachable == Some(false) {
-                tracing::info!(KMS_VAULT_ADDRESS = self.name, "{} answers again", self.name);
-            }
-            state.reachable = Some(true);
-            state.reason = None;
+        if self.record(true, None) == Some(false) {
+            tracing::info!(KMS_VAULT_ADDRESS = self.name, "{} answers again", self.name);
         }
     }
 
-    /// Records that it did not answer; the log gets one line a change.
+    /// Records a failure. Logs only the first failure after an answer.
     pub(super) fn failed(&self, error: &KeyServiceError) {
         let reason = error.to_string();
-        let mut state = self.lock();
-        if state.reachable != Some(false) {
+        if self.record(false, Some(reason.clone())) != Some(false) {
             tracing::warn!(KMS_VAULT_ADDRESS = self.name, "{reason}");
         }
-        state.reachable = Some(false);
-        state.reason = Some(reason);
     }
 
-    /// Records whether it belongs to another cluster than the one we know.
-    pub(super) fn set_foreign(&self, foreign: bool) {
-        self.lock().foreign_until = foreign.then(|| Instant::now() + FOREIGN_KEPT);
+    /// Sets the state. Returns whether the address was reachable before.
+    fn record(&self, reachable: bool, reason: Option<String>) -> Option<bool> {
+        let mut state = self.lock();
+        let before = state.reachable;
+        let changed = before != Some(reachable) || state.reason != reason;
+        (state.reachable, state.reason) = (Some(reachable), reason);
+        drop(state);
+        if changed {
+            self.changes.notify();
+        }
+        before
     }
 
-    /// Whether it was lately found to belong to another cluster.
+    /// Records whether it belongs to another cluster than the key's.
+    pub(super) fn set_other_cluster(&self, other: bool) {
+        self.lock().other_cluster_until = other.then(|| Instant::now() + OTHER_CLUSTER_PAUSE);
+    }
+
+    /// Whether it belonged to another cluster when that was last checked, a short time ago.
     pub(super) fn is_other_cluster(&self) -> bool {
-        self.lock().foreign_until.is_some_and(|until| until > Instant::now())
+        self.lock().other_cluster_until.is_some_and(|until| until > Instant::now())
     }
 
-    /// Whether it answered, and why not.
+    /// Whether it is reachable (`None` before the first answer), and why not.
     pub(super) fn state(&self) -> (Option<bool>, Option<String>) {
         let state = self.lock();
         (state.reachable, state.reason.clone())
@@ -142,10 +155,12 @@ fn http(url: &Url, vault: &Vault, tls: rustls::ClientConfig) -> Result<reqwest::
         let host = url.host_str().unwrap_or_default().to_owned();
         builder = builder.dns_resolver(FixedHost { host });
     }
-    builder.build().map_err(|cause| TlsError::of_client(&cause))
+    builder
+        .build()
+        .map_err(|cause| TlsError::new(format!("the HTTP client cannot be built: {}", error::chain(&cause))))
 }
 
-/// Resolves whatever is asked to the address's host: the URL holds the name that TLS verifies.
+/// Resolves every name to the host of the address: the URL holds the name that TLS verifies.
 struct FixedHost {
     host: String,
 }

@@ -1,6 +1,6 @@
-//! What a certificate says of itself: names, issuer, validity.
+//! The content of a certificate: names, issuer, validity.
 //!
-//! Must not judge: whether a certificate is trusted is the verifier's word.
+//! Must not judge: the verifier decides whether a certificate is trusted.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,20 +8,18 @@ use std::path::Path;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use super::tls::{self, TlsError};
+use super::pem::{self, TlsError};
 
-/// A certificate's own words.
+/// What a certificate says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateFacts {
-    /// Whose it is, as a distinguished name.
+    /// A distinguished name, as `issuer`.
     pub subject: String,
-    /// Who signed it.
     pub issuer: String,
     /// The names that it is valid for: DNS names and IP addresses.
     pub names: Vec<String>,
-    /// From when on it is valid, in seconds since 1970.
+    /// In seconds since 1970, as `not_after`.
     pub not_before: i64,
-    /// Until when, in seconds since 1970.
     pub not_after: i64,
 }
 
@@ -29,12 +27,12 @@ impl CertificateFacts {
     /// The certificates of a PEM file.
     ///
     /// # Errors
-    /// When the file cannot be read or holds none.
+    /// When the file cannot be read, or holds no certificate.
     pub(crate) fn of_file(path: &Path) -> Result<Vec<Self>, TlsError> {
-        Ok(tls::certificates(path)?.iter().filter_map(Self::of).collect())
+        Ok(pem::certificates(path)?.iter().filter_map(Self::of).collect())
     }
 
-    /// `None` when the bytes are no certificate.
+    /// `None` when the bytes are not a certificate.
     pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let alternatives = certificate.subject_alternative_name().ok().flatten();

@@ -1,11 +1,11 @@
-//! One request to the cluster: several addresses in order, failover, and memory of the good one.
+//! One request to the cluster: tries several addresses in order, and prefers the one that answered last.
 //!
-//! Must not know tokens' lives or Transit. Every attempt's time comes from what is left of the caller's
-//! deadline; there are no hidden retries, and redirects lead only to configured addresses.
+//! Must not know the lifetime of tokens, nor Transit. The time of each attempt is a part of the caller's deadline.
+//! There are no hidden retries. Redirects are followed to configured addresses only.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -13,22 +13,25 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::address::Address;
+use super::changes::Changes;
 use super::error::{self, Refusal};
+use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
-use super::tls::{self, TlsError};
-use super::transport::{Quota, Raw, Request, exchange};
+use super::pem::TlsError;
+use super::tls;
+use super::transport::{self, Quota, Request, Response};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
 use crate::retry;
 use crate::telemetry::metrics::Metrics;
 
-/// Least time that one of several addresses gets before the next is tried.
+/// Shortest time for one of several addresses before the next is tried.
 const MIN_SHARE: Duration = Duration::from_millis(250);
-/// Longest pause that a `Retry-After` may ask for inside one call.
+/// Longest pause inside one call because of a `Retry-After`.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// A good answer.
+/// A successful answer.
 pub(super) struct Answer {
     pub body: Zeroizing<Vec<u8>>,
     pub index: Option<String>,
@@ -36,7 +39,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer's `data` or `auth`, whichever `T` names.
+    /// The answer as `T`, which names the part that is used: `data` or `auth`.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, KeyServiceError> {
         serde_json::from_slice(&self.body).map_err(|_| error::not_vault("the server"))
     }
@@ -53,11 +56,11 @@ pub(super) struct Data<T> {
     pub data: T,
 }
 
-/// Why there is no good answer.
+/// Why a call did not succeed.
 pub(super) enum CallError {
-    /// The server refuses, in its own words.
+    /// The server refuses.
     Refused(Refusal),
-    /// Nobody answered properly.
+    /// No address answered as Vault does.
     Failed(KeyServiceError),
 }
 
@@ -71,19 +74,23 @@ impl From<KeyServiceError> for CallError {
 pub(super) struct Client {
     vault: Vault,
     pub(super) addresses: Vec<Address>,
+    /// The index of the address that is tried first: the one that answered last.
     preferred: AtomicUsize,
-    /// The cluster that our key is known to live in.
+    /// The cluster that the key is in, when it is known.
     cluster_id: Mutex<Option<String>>,
     metadata: ResponseMetadata,
-    /// The first and the last quota that an answer told of.
+    /// The quota in the first and in the last answer that had one.
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
+    pub(super) changes: Arc<Changes>,
+    pub(super) files: FileAccess,
 }
 
 impl Client {
     /// Clients for every address. Reads the TLS files.
     pub(super) fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
-        let addresses = Address::list(vault)?;
+        let changes = Arc::new(Changes::default());
+        let addresses = Address::list(vault, &changes)?;
         Ok(Self {
             vault: vault.clone(),
             addresses,
@@ -92,22 +99,27 @@ impl Client {
             metadata: ResponseMetadata::default(),
             quota: Mutex::default(),
             metrics,
+            changes,
+            files: FileAccess::default(),
         })
     }
 
-    /// The files that TLS is made of.
+    /// The files of the TLS configuration.
     pub(super) fn tls_files(&self) -> Vec<PathBuf> {
         let client = self.vault.tls.client.iter().flat_map(|(certificate, key)| [certificate, key]);
         self.vault.tls.ca_file.iter().chain(client).cloned().collect()
     }
 
-    /// Reads the TLS files again. What cannot be used is told, and the old stays.
-    pub(super) fn reload_tls(&self) -> Result<(), TlsError> {
-        let tls = tls::client_config(&self.vault.tls)?;
+    /// Reads the TLS files again. After an error, the old TLS configuration stays in use.
+    pub(super) async fn reload_tls(&self) -> Result<(), TlsError> {
+        let tls = self.vault.tls.clone();
+        let read = self.files.run(move || tls::client_config(&tls)).await;
+        let tls = read.map_err(|cause| TlsError::new(format!("the TLS files cannot be read: {cause}")))??;
         self.addresses.iter().try_for_each(|address| address.reload(&self.vault, tls.clone()))
     }
 
-    /// Asks the addresses in turn, the last good one first, until one answers or the time is over.
+    /// Sends the request to one address after the other, the preferred one first, until one answers or the deadline
+    /// passes.
     pub(super) async fn call(&self, request: &Request<'_>, deadline: Deadline) -> Result<Answer, CallError> {
         let mut last = None;
         for round in 0..2 {
@@ -118,12 +130,12 @@ impl Client {
                     }
                     Err(CallError::Failed(error)) if !deadline.expired() => last = Some(error),
                     Err(CallError::Failed(error)) => {
-                        return Err(in_time(last.unwrap_or(error), request).into());
+                        return Err(deadline_passed(last.unwrap_or(error), request).into());
                     }
-                    done => return done,
+                    ended => return ended,
                 }
             }
-            // A broken connection or a busy server deserves one more round, where the time allows it.
+            // One more round, where the time allows it: a connection may have been closed, or a server was busy.
             let Some(error) = &last else { break };
             let pause = error.retry_after().unwrap_or(Duration::from_millis(20));
             let pause = pause.mul_f64(1.0 + retry::jitter() / 2.0);
@@ -132,11 +144,11 @@ impl Client {
             }
             tokio::time::sleep(pause).await;
         }
-        Err(last.unwrap_or_else(|| KeyServiceError::deadline("looking for a server")).into())
+        Err(last.unwrap_or_else(|| KeyServiceError::deadline("trying the addresses")).into())
     }
 
-    /// The addresses in the order of trying, each with the deadline of its share of what is left then:
-    /// one that hangs leaves time for the next.
+    /// The addresses in the order in which they are tried. Each comes with a function that gives its deadline: a
+    /// share of the time that is left, so that an address that hangs leaves time for the next.
     pub(super) fn shares(&self, deadline: Deadline) -> impl Iterator<Item = (usize, impl Fn() -> Deadline)> {
         let order = self.order();
         let count = order.len();
@@ -146,7 +158,7 @@ impl Client {
         })
     }
 
-    /// Asks one address, and the one that it redirects to, if that is configured.
+    /// Sends the request to one address, and to the address that it redirects to if that is configured.
     pub(super) async fn once(
         &self,
         index: usize,
@@ -156,20 +168,20 @@ impl Client {
         let mut index = index;
         for _hop in 0..2 {
             let Some(address) = self.addresses.get(index) else { break };
-            let raw = self.attempt(address, request, deadline).await?;
-            if let Some(location) = &raw.location {
+            let response = self.attempt(address, request, deadline).await?;
+            if let Some(location) = &response.location {
                 index = self.redirect(address, location).inspect_err(|error| address.failed(error))?;
                 continue;
             }
             address.answered();
-            if raw.status < 300 {
-                self.metadata.take(&raw.body, request.operation(), &address.name);
-                self.preferred.store(index, Ordering::Relaxed);
-                return Ok(Answer { body: raw.body, index: raw.index, address: index });
+            if response.status < 300 {
+                self.metadata.log(&response.body, request.operation(), &address.name);
+                self.set_preferred(index);
+                return Ok(Answer { body: response.body, index: response.index, address: index });
             }
             return Err(CallError::Refused(Refusal {
-                status: raw.status,
-                text: error::server_text(&raw.body).unwrap_or_default(),
+                status: response.status,
+                text: error::server_text(&response.body).unwrap_or_default(),
                 path: request.path.to_owned(),
                 address: index,
                 address_name: address.name.clone(),
@@ -180,41 +192,42 @@ impl Client {
             .into())
     }
 
-    /// One exchange; an answer that is not the server's own, or says that it is away, is a failure.
+    /// Sends one request to one address. An answer is a failure when it is not Vault's own, or says that Vault cannot
+    /// serve.
     pub(super) async fn attempt(
         &self,
         address: &Address,
         request: &Request<'_>,
         deadline: Deadline,
-    ) -> Result<Raw, KeyServiceError> {
-        // A caller with hardly any time left says nothing about the address.
-        let (fair, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
-        let judged = exchange(address, request, deadline).await.and_then(|raw| {
-            self.note_quota(raw.quota);
-            let text = (raw.status >= 300).then(|| error::server_text(&raw.body)).flatten();
-            let away = match raw.status {
-                _ if raw.location.is_some() => None,
-                ..300 if !error::is_json(&raw.body) => Some(error::not_vault(&address.name)),
+    ) -> Result<Response, KeyServiceError> {
+        // A failure in very little time says nothing about the address.
+        let (counts, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
+        let result = transport::send(address, request, deadline).await.and_then(|response| {
+            self.record_quota(response.quota);
+            let text = (response.status >= 300).then(|| error::server_text(&response.body)).flatten();
+            let outage = match response.status {
+                _ if response.location.is_some() => None,
+                ..300 if !error::is_json(&response.body) => Some(error::not_vault(&address.name)),
                 ..300 => None,
-                status => error::away(&address.name, status, text.as_deref()),
+                status => error::outage(&address.name, status, text.as_deref()),
             };
-            match away {
-                Some(error) => Err(error.with_retry_after(raw.retry_after)),
-                None => Ok(raw),
+            match outage {
+                Some(error) => Err(error.with_retry_after(response.retry_after)),
+                None => Ok(response),
             }
         });
-        let outcome = match &judged {
-            Ok(raw) if raw.status < 400 => "ok",
+        let outcome = match &result {
+            Ok(response) if response.status < 400 => "ok",
             Ok(_) => "refused",
             Err(error) => error.kind().name(),
         };
         self.metrics.vault_call(request.operation(), &address.label, outcome, started.elapsed());
-        if let Err(error) = &judged
-            && fair
+        if let Err(error) = &result
+            && counts
         {
             address.failed(error);
         }
-        judged
+        result
     }
 
     fn redirect(&self, from: &Address, location: &str) -> Result<usize, KeyServiceError> {
@@ -225,12 +238,12 @@ impl Client {
             KeyServiceError::new(
                 ErrorKind::Unreachable,
                 format!("{} redirects to {shown}, which is not configured", from.name),
-                "add that address to vault.addresses if it is yours; a token goes nowhere else",
+                "add that address to vault.addresses if it is yours; the agent sends its token to no other address",
             )
         })
     }
 
-    /// Sets which cluster is ours.
+    /// Sets the cluster that the key is in.
     pub(super) fn expect_cluster(&self, id: Option<String>) {
         *self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner) = id;
     }
@@ -239,26 +252,33 @@ impl Client {
         self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The addresses to ask, the last good one first, without those of another cluster.
+    pub(super) fn set_preferred(&self, index: usize) {
+        if self.preferred.swap(index, Ordering::Relaxed) != index {
+            self.changes.notify();
+        }
+    }
+
+    /// The indexes of the addresses, the preferred one first, without those of another cluster.
     fn order(&self) -> Vec<usize> {
         let preferred = self.preferred.load(Ordering::Relaxed);
         let rest = (0..self.addresses.len()).filter(|index| *index != preferred);
-        let foreign = |index: &usize| self.addresses.get(*index).is_none_or(Address::is_other_cluster);
-        std::iter::once(preferred).chain(rest).filter(|index| !foreign(index)).collect()
+        let usable =
+            |index: &usize| self.addresses.get(*index).is_some_and(|address| !address.is_other_cluster());
+        std::iter::once(preferred).chain(rest).filter(usable).collect()
     }
 
-    fn note_quota(&self, quota: Option<Quota>) {
+    fn record_quota(&self, quota: Option<Quota>) {
         let Some(last) = quota else { return };
-        let mut told = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
-        *told = Some((told.map_or(last, |(first, _)| first), last));
+        let mut recorded = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        *recorded = Some((recorded.map_or(last, |(first, _)| first), last));
     }
 
-    /// The first and the last quota that an answer told of, if any did.
+    /// The quota in the first and in the last answer that had one.
     pub(super) fn quota(&self) -> Option<(Quota, Quota)> {
         *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an answer of this address is known to be the server's own.
+    /// Whether an answer of this address is known to come from the server itself.
     pub(super) fn is_trusted(&self, index: usize) -> bool {
         self.addresses.get(index).is_some_and(|address| address.trusted)
     }
@@ -274,8 +294,8 @@ impl Client {
     }
 }
 
-/// The time is over: an error that says so, with what was seen before.
-fn in_time(error: KeyServiceError, request: &Request<'_>) -> KeyServiceError {
+/// Says that the deadline passed, with the error of the last attempt.
+fn deadline_passed(error: KeyServiceError, request: &Request<'_>) -> KeyServiceError {
     match error.kind() {
         ErrorKind::Unreachable => KeyServiceError::new(
             ErrorKind::Deadline,

@@ -1,4 +1,4 @@
-//! `sys/health`: whether a server is there and usable, and which cluster it belongs to. Needs no token.
+//! `sys/health`: whether a server can serve, and which cluster it belongs to. Needs no token.
 //!
 //! Must not know tokens or Transit.
 
@@ -15,28 +15,25 @@ use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::Backoff;
 
-/// Answers 200 whatever the state, except for what cannot serve at all.
+/// Answers 200 in every state, except for a server that serves no keys at all (a disaster-recovery secondary).
 const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
 
-/// Least and longest time until an address that failed is looked at again.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Time for such a look.
-const LOOK: Duration = Duration::from_millis(1500);
+/// Shortest and longest time between two checks of an address that failed.
+const CHECK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Time for such a check.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// `sys/health`, as far as it is used.
+/// The fields of `sys/health` that are used.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct SysHealth {
-    /// The cluster's id; a sealed server tells none.
+    /// A sealed server has none.
     #[serde(default)]
     pub cluster_id: Option<String>,
-    /// Whether it is sealed.
     pub sealed: bool,
-    /// Whether it is initialised.
     pub initialized: bool,
-    /// Whether it only passes requests on.
+    /// Whether it forwards requests to the active server.
     #[serde(default)]
     pub standby: bool,
-    /// The server's version.
     #[serde(default)]
     pub version: String,
     /// The server's clock, in seconds since 1970.
@@ -54,54 +51,61 @@ impl Client {
                 Err(error) => first = first.or(Some(error)),
             }
         }
-        Err(first.unwrap_or_else(|| KeyServiceError::deadline("looking for a server")))
+        Err(first.unwrap_or_else(|| KeyServiceError::deadline("trying the addresses")))
     }
 
-    /// Looks again and again at addresses that failed while another one serves: calls go to that one, and
-    /// without this, what is told of the others would stay as it was. Never returns.
-    pub(super) async fn look_after_failed(&self) {
-        let mut pace = Backoff::new(AGAIN.0, AGAIN.1);
+    /// Checks failed addresses again while another address serves. Calls go only to the one that serves, so without
+    /// this the reported state of the others would never change. Never returns.
+    pub(super) async fn check_failed_addresses(&self) {
+        let mut backoff = Backoff::new(CHECK_INTERVAL.0, CHECK_INTERVAL.1);
         loop {
-            tokio::time::sleep(pace.next_delay()).await;
+            tokio::time::sleep(backoff.next_delay()).await;
             let failed = |address: &Address| address.state().0 == Some(false) && !address.is_other_cluster();
-            let looks: Vec<_> = self
+            let checks: Vec<_> = self
                 .addresses
                 .iter()
                 .enumerate()
                 .filter(|(_, address)| failed(address))
-                .map(|(index, _)| self.health(index, Deadline::after(LOOK)))
+                .map(|(index, _)| self.health(index, Deadline::after(CHECK_TIMEOUT)))
                 .collect();
-            // When all have failed, whoever calls looks at them.
-            if looks.is_empty() || looks.len() == self.addresses.len() {
-                pace.reset();
+            // When all have failed, the calls try them.
+            if checks.is_empty() || checks.len() == self.addresses.len() {
+                backoff.reset();
                 continue;
             }
-            futures_util::future::join_all(looks).await;
+            futures_util::future::join_all(checks).await;
         }
     }
 
+    /// Checks one address, and records the result.
     async fn health(&self, index: usize, deadline: Deadline) -> Result<SysHealth, KeyServiceError> {
         let Some(address) = self.addresses.get(index) else {
-            return Err(KeyServiceError::deadline("looking for a server"));
+            return Err(KeyServiceError::deadline("trying the addresses"));
         };
-        let judged = self.sys_health(address, deadline).await.and_then(|health| {
-            if health.initialized && !health.sealed {
-                return Ok(health);
-            }
-            Err(KeyServiceError::new(
-                ErrorKind::Sealed,
-                format!("{} is sealed or not initialised", address.name),
-                "unseal it: vault operator unseal",
-            ))
-        });
-        match &judged {
+        let result = self.usable_health(address, deadline).await;
+        match &result {
             Ok(_) => address.answered(),
             Err(error) => address.failed(error),
         }
-        judged
+        result
     }
 
-    /// What an address says of itself, also when it is sealed.
+    /// The health of a server that can serve.
+    async fn usable_health(
+        &self,
+        address: &Address,
+        deadline: Deadline,
+    ) -> Result<SysHealth, KeyServiceError> {
+        let health = self.sys_health(address, deadline).await?;
+        let (text, remedy) = match health.initialized {
+            true if !health.sealed => return Ok(health),
+            true => ("is sealed", "unseal it: vault operator unseal"),
+            false => ("is not initialised", "initialise and unseal it: vault operator init"),
+        };
+        Err(KeyServiceError::new(ErrorKind::Sealed, format!("{} {text}", address.name), remedy))
+    }
+
+    /// The health of the server at an address, also when it is sealed.
     pub(super) async fn sys_health(
         &self,
         address: &Address,
@@ -115,38 +119,44 @@ impl Client {
             index: None,
             body: None,
         };
-        let raw = self.attempt(address, &request, deadline).await?;
-        serde_json::from_slice(&raw.body).map_err(|_| error::not_vault(&address.name))
+        let response = self.attempt(address, &request, deadline).await?;
+        serde_json::from_slice(&response.body).map_err(|_| error::not_vault(&address.name))
     }
 
-    /// Whether the address that refused us belongs to another cluster than the one our key is in. When
-    /// every address does, the cluster was moved: then what was known of it is forgotten.
+    /// Whether the address that refused a request belongs to another cluster than the key's. When all addresses do,
+    /// the cluster was replaced: then the known cluster id is dropped.
     pub(super) async fn is_other_cluster(&self, index: usize, deadline: Deadline) -> bool {
         let Some(known) = self.cluster_id() else { return false };
-        let Ok(health) = self.health(index, deadline).await else { return false };
-        let foreign = health.cluster_id.is_some_and(|id| id != known);
-        if let Some(address) = self.addresses.get(index) {
-            address.set_foreign(foreign);
-            if foreign {
-                let message =
-                    format!("{} belongs to another cluster than the key's; it is left out", address.name);
-                address.failed(&KeyServiceError::new(
-                    ErrorKind::Unreachable,
-                    message,
-                    "correct vault.addresses",
-                ));
+        let Some(address) = self.addresses.get(index) else { return false };
+        let health = match self.usable_health(address, deadline).await {
+            Ok(health) => health,
+            Err(error) => {
+                address.failed(&error);
+                return false;
             }
+        };
+        let other = health.cluster_id.is_some_and(|id| id != known);
+        address.set_other_cluster(other);
+        if other {
+            let message =
+                format!("{} belongs to another cluster than the key's; it is not used", address.name);
+            let remedy = "correct vault.addresses";
+            address.failed(&KeyServiceError::new(ErrorKind::Unreachable, message, remedy));
+        } else {
+            address.answered();
         }
-        if foreign && self.addresses.iter().all(Address::is_other_cluster) {
-            tracing::warn!("every address belongs to another cluster than before; it is taken as the key's");
+        if other && self.addresses.iter().all(Address::is_other_cluster) {
+            tracing::warn!(
+                "every address belongs to another cluster than before; the agent accepts it as the key's cluster"
+            );
             self.expect_cluster(None);
-            self.addresses.iter().for_each(|address| address.set_foreign(false));
+            self.addresses.iter().for_each(|address| address.set_other_cluster(false));
             return false;
         }
-        foreign
+        other
     }
 
-    /// The id of the cluster behind `index`, remembered as ours from the first time on.
+    /// The id of the key's cluster. The first time, asks the server at `index` and keeps its id.
     pub(super) async fn learn_cluster(&self, index: usize, deadline: Deadline) -> Option<String> {
         if let Some(known) = self.cluster_id() {
             return Some(known);

@@ -1,27 +1,24 @@
-//! What the servers' answers mean, by status and text. Texts as observed on OpenBao 2.x and in Vault's
-//! source; where a text is not known, the status decides.
+//! What the servers' answers mean, by status and text. The texts are those of OpenBao 2.x (observed) and of Vault's
+//! source. Where a text is not known, the status decides.
 
 use serde::Deserialize;
 
 use crate::key_service::{ErrorKind, KeyServiceError};
 
-/// An answer in the server's own JSON that refuses the request (400, 403, 404 and such).
+/// An answer in the server's own JSON that refuses the request (400, 403, 404 and others).
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    /// The HTTP status.
     pub status: u16,
     /// The server's `errors`, joined; at most a few hundred bytes.
     pub text: String,
-    /// What was asked for.
     pub path: String,
-    /// Which address answered.
+    /// The index of the address that answered.
     pub address: usize,
-    /// That address's name.
     pub address_name: String,
 }
 
 impl Refusal {
-    /// Whether an administrator locked the namespace: a denial, although its status is 503.
+    /// Whether an administrator locked the namespace. That is a refusal, although the status is 503.
     fn is_locked_namespace(&self) -> bool {
         is_locked(&self.text)
     }
@@ -32,7 +29,7 @@ impl Refusal {
 
     fn error(&self, kind: ErrorKind, what: &str, remedy: impl Into<String>) -> KeyServiceError {
         let text = match (self.text.as_str(), self.status) {
-            ("", 404) => "there is no such thing",
+            ("", 404) => "not found",
             ("", _) => "no reason given",
             (text, _) => text,
         };
@@ -40,50 +37,50 @@ impl Refusal {
         KeyServiceError::new(kind, message, remedy.into())
     }
 
-    /// What a refused Transit call means. `what` says what was tried, with the path.
+    /// The error of a refused Transit call. `what` says what was attempted, with the path.
     pub(super) fn of_transit(&self, what: &str) -> KeyServiceError {
         let path = &self.path;
         let (kind, remedy) = match self.status {
             403 => (
                 ErrorKind::Denied,
-                format!("grant the capability on {path} in the token's policy, and check that the key exists: with update alone a missing key is refused, too"),
+                format!("grant the capability on {path} in the token's policy, and check that the key exists: with the update capability alone, Vault also refuses a key that is missing"),
             ),
             404 => (ErrorKind::NotFound, format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}; if the key was deleted, restore it from a backup")),
             _ if self.is_locked_namespace() => {
                 (ErrorKind::Denied, "unlock the namespace: vault namespace unlock".into())
             }
             400 if self.says("higher than the latest key version") || self.says("version is too new") => {
-                (ErrorKind::VersionAhead, "if it stays, the key was rolled back: see kms-plugin accept-key".into())
+                (ErrorKind::VersionAhead, "if this stays, the key was rolled back: see kms-plugin accept-key".into())
             }
             400 if self.says("less than the minimum encryption key version") || self.says("no such key version") => (
                 ErrorKind::VersionGone,
-                "the key was rotated and its min_encryption_version raised: the next call uses the newer version".into(),
+                "the key was rotated and its min_encryption_version raised; the next call uses the newer version".into(),
             ),
             400 if self.says("too old") => (
                 ErrorKind::VersionGone,
-                "lower min_decryption_version of the Transit key until all data is written anew under a newer version".into(),
+                "lower min_decryption_version of the Transit key until all data is rewritten under a newer version".into(),
             ),
             400 if self.says("key not found") || self.says("unknown key") => {
                 (ErrorKind::NotFound, format!("check vault.transit.key: nothing is at {path}; restore the key from a backup if it was deleted"))
             }
             400 if self.says("soft") && self.says("delet") => {
-                (ErrorKind::SoftDeleted, "the key is soft-deleted: bring it back (vault write -f transit/keys/NAME/soft-delete-restore)".into())
+                (ErrorKind::SoftDeleted, "the key is soft-deleted; restore it (vault write -f transit/keys/NAME/soft-delete-restore)".into())
             }
             400 => (ErrorKind::BadCiphertext, "the ciphertext is damaged, or was made by another key".into()),
-            _ => (ErrorKind::Internal, "look at the server's log for this time".into()),
+            _ => (ErrorKind::Internal, "see the server's log for this time".into()),
         };
         self.error(kind, what, remedy)
     }
 
-    /// What a refused login means.
+    /// The error of a refused login.
     pub(super) fn of_login(&self, what: &str, remedy: &str) -> KeyServiceError {
         match self.status {
             _ if self.is_locked_namespace() => {
                 self.error(ErrorKind::Denied, what, "unlock the namespace: vault namespace unlock")
             }
-            // Not the credentials' fault: they may be tried again.
+            // The credentials were not checked: they may be sent again.
             404 => {
-                let remedy = "check vault.auth_namespace and vault.auth.mount: there is nothing to log in to";
+                let remedy = "check vault.auth_namespace and vault.auth.mount: no login method is there";
                 self.error(ErrorKind::Denied, what, remedy)
             }
             _ => self.error(ErrorKind::CredentialsRefused, what, remedy),
@@ -96,10 +93,10 @@ struct Errors {
     errors: Vec<String>,
 }
 
-/// The server's own words in an error's body, or `None` when the body is not the server's JSON.
+/// The text of an error's body, or `None` when the body is not the server's JSON.
 pub(super) fn server_text(body: &[u8]) -> Option<String> {
     let parsed: Errors = serde_json::from_slice(body).ok()?;
-    // Go's list of one error has a heading and a bullet, which say nothing.
+    // Go formats a list of one error with a heading and a bullet, which hold no information.
     let text = parsed.errors.join("; ").replace(['\n', '\t'], " ");
     let mut text =
         text.trim().trim_start_matches("1 error occurred:").trim_start_matches([' ', '*']).to_owned();
@@ -119,35 +116,36 @@ fn is_locked(text: &str) -> bool {
     text.contains("namespace") && text.contains("locked")
 }
 
-/// An answer that is not Vault's.
+/// The error of an answer that is not Vault's.
 pub(super) fn not_vault(address: &str) -> KeyServiceError {
     KeyServiceError::new(
         ErrorKind::Unreachable,
         format!("{address} answered in a form that is not Vault's"),
-        "check vault.addresses: another server or a proxy may be there",
+        "check vault.addresses: another server or a proxy may answer there",
     )
 }
 
-/// A status that says the server is away or busy, not that it refuses. `text` is its own words.
-pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<KeyServiceError> {
+/// The error of a status that says that the server is unavailable or busy. `None` for a refusal. `text` is the
+/// server's own text.
+pub(super) fn outage(address: &str, status: u16, text: Option<&str>) -> Option<KeyServiceError> {
     let unreachable =
         |message: String, remedy: &'static str| KeyServiceError::new(ErrorKind::Unreachable, message, remedy);
     match (status, text) {
         (400, None) => Some(unreachable(
             format!(
-                "{address} answered 400 and not in Vault's form: it may speak only HTTPS, or not be Vault"
+                "{address} answered 400 and not in Vault's form: it may accept only HTTPS, or not be Vault"
             ),
             "check the scheme (https://) and the port in vault.addresses",
         )),
         (472, _) => Some(unreachable(
             format!("{address} is a disaster-recovery secondary (472) and serves no keys"),
-            "name the addresses of the primary cluster in vault.addresses",
+            "set vault.addresses to the addresses of the primary cluster",
         )),
         (_, None) if status >= 300 => Some(unreachable(
             format!(
-                "{address} answered {status} and not in Vault's form: a proxy or another server is in the way"
+                "{address} answered {status} and not in Vault's form: a proxy or another server answered"
             ),
-            "check vault.addresses and what stands between this node and Vault",
+            "check vault.addresses, and proxies between this node and Vault",
         )),
         (503, Some(text)) if text.contains("sealed") => Some(KeyServiceError::new(
             ErrorKind::Sealed,
@@ -158,44 +156,43 @@ pub(super) fn away(address: &str, status: u16, text: Option<&str>) -> Option<Key
         (429, Some(text)) => Some(KeyServiceError::new(
             ErrorKind::Throttled,
             format!("{address} asks to slow down (429): {text}"),
-            "raise the rate limit quota of this mount, or look for who else uses it",
+            "raise the rate limit quota of this mount, or find other clients that use it up",
         )),
         (412, Some(_)) => Some(unreachable(
             format!("{address} has not replicated our login yet (412)"),
-            "wait; if it stays, look at the replication of the Vault cluster",
+            "wait; if this stays, check the replication of the Vault cluster",
         )),
         (501.., Some(text)) => Some(unreachable(
             format!("{address} answered {status}: {text}"),
-            "look at the state of that server: vault status",
+            "check the state of that server: vault status",
         )),
-        (500, Some(text)) => Some(unreachable(
-            format!("{address} answered 500: {text}"),
-            "look at the server's log for this time",
-        )),
+        (500, Some(text)) => {
+            Some(unreachable(format!("{address} answered 500: {text}"), "see the server's log for this time"))
+        }
         _ => None,
     }
 }
 
-/// An HTTP exchange that did not come to an answer.
+/// The error of an HTTP request without an answer.
 pub(super) fn transport(address: &str, cause: &reqwest::Error) -> KeyServiceError {
     let text = chain(&cause);
     let (message, remedy) = if cause.is_timeout() {
-        (format!("{address} did not answer in time"), "look for a firewall or a hanging server on the way")
+        (format!("{address} did not answer in time"), "look for a firewall, or a server that hangs")
     } else if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         (
             format!(
-                "{address} shows a certificate of an unknown authority, or of another one with the same name"
+                "{address} presents a certificate of an unknown authority, or of another authority with the same name"
             ),
-            "name the authority that signed it with vault.ca_file",
+            "set vault.ca_file to the authority that signed it",
         )
     } else if text.contains("not valid for name") {
         (
-            format!("{address} shows a certificate for another name ({text})"),
+            format!("{address} presents a certificate for another name ({text})"),
             "set vault.server_name to a name in the certificate, or use that name in vault.addresses",
         )
     } else if text.contains("certificate expired") || text.contains("not valid yet") {
         (
-            format!("{address} shows a certificate that is not valid now"),
+            format!("{address} presents a certificate that is not valid now"),
             "renew the server's certificate, or set this node's clock",
         )
     } else if text.contains("InvalidContentType") || text.contains("corrupt message") {
@@ -214,17 +211,17 @@ pub(super) fn transport(address: &str, cause: &reqwest::Error) -> KeyServiceErro
     KeyServiceError::new(ErrorKind::Unreachable, message, remedy)
 }
 
-/// An error with its causes, without URLs: a query might hold what nobody should read.
+/// The causes of an error, without URLs: a query may hold a secret.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut next = error.source();
     while let Some(cause) = next {
-        let told = cause.to_string();
-        if !text.contains(&told) {
+        let added = cause.to_string();
+        if !text.contains(&added) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(&told);
+            text.push_str(&added);
         }
         next = cause.source();
     }
@@ -272,17 +269,17 @@ mod tests {
 
     #[test]
     fn statuses_that_are_no_refusal() {
-        let kind = |status, text| away("a", status, text).map(|error| error.kind());
+        let kind = |status, text| outage("a", status, text).map(|error| error.kind());
         assert_eq!(kind(503, Some("Vault is sealed")), Some(ErrorKind::Sealed));
         assert_eq!(kind(503, Some("")), Some(ErrorKind::Unreachable));
         assert_eq!(kind(429, Some("rate limit quota exceeded")), Some(ErrorKind::Throttled));
         assert_eq!(kind(500, Some("internal error")), Some(ErrorKind::Unreachable));
-        assert_eq!(kind(403, None), Some(ErrorKind::Unreachable), "a proxy's 403 is no denial");
+        assert_eq!(kind(403, None), Some(ErrorKind::Unreachable), "a proxy's 403 is not a refusal");
         assert_eq!(kind(400, None), Some(ErrorKind::Unreachable));
         assert_eq!(kind(403, Some("permission denied")), None);
         assert_eq!(kind(200, None), None);
         let locked = "API access to this namespace has been locked by an administrator";
-        assert_eq!(kind(503, Some(locked)), None, "a locked namespace is a denial");
+        assert_eq!(kind(503, Some(locked)), None, "a locked namespace is a refusal");
     }
 
     #[test]

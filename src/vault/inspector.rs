@@ -1,11 +1,9 @@
-//! What an operator's check asks of a cluster: step by step, one address or one call at a time, with one
-//! login at most.
+//! The single steps of `kms-plugin check` at a cluster: one address or one call at a time, with at most one login.
 //!
-//! Must not judge what it finds, nor keep a token alive: that is the session's renewer.
+//! Must not judge the results, nor renew a token: that is the renewer's task.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -14,33 +12,31 @@ use super::client::CallError;
 use super::cluster::SysHealth;
 use super::handshake::{self, Handshake};
 use super::login;
-use super::session::Lookup;
-use super::tls::TlsError;
+use super::pem::TlsError;
+use super::token::Lookup;
 use super::transit::TransitService;
 use super::transport::{Quota, Request};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
-
 use crate::telemetry::metrics::Metrics;
 
-/// A ciphertext in Transit's form that no key has made: whoever may decrypt is told that it is bad.
-const MADE_UP: &[u8] = b"vault:v1:bm90IGEgY2lwaGVydGV4dCBvZiBhbnkga2V5";
+/// A ciphertext in Transit's form that no key made. The server reports it as invalid, after it has checked the policy.
+const INVALID_CIPHERTEXT: &[u8] = b"vault:v1:bm90IGEgY2lwaGVydGV4dCBvZiBhbnkga2V5";
 
-/// Looks at one key service.
+/// Inspects one key service.
 pub(crate) struct Inspector {
     vault: Vault,
     key_service: TransitService,
 }
 
-/// One address, taken apart.
+/// The parts of one address.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// As shown to people.
     pub name: String,
-    /// Its host, to resolve.
+    /// The host to resolve.
     pub host: String,
-    /// Its port.
     pub port: u16,
     /// The name to verify; `None` for plain HTTP.
     pub tls_name: Option<String>,
@@ -53,7 +49,7 @@ struct Capabilities {
 }
 
 impl Inspector {
-    /// Reads the TLS files; sends nothing yet.
+    /// Reads the TLS files, and sends nothing yet.
     ///
     /// # Errors
     /// When TLS cannot be set up.
@@ -71,7 +67,7 @@ impl Inspector {
         &self.key_service
     }
 
-    /// The addresses in their order.
+    /// The addresses in the configured order.
     pub(crate) fn targets(&self) -> Vec<Target> {
         let target = |url: &url::Url| {
             let host = url.host_str().unwrap_or_default().to_owned();
@@ -99,10 +95,10 @@ impl Inspector {
         handshake::handshake(&self.vault.tls, address, name, deadline).await
     }
 
-    /// What the address of this number says of itself. Needs no token.
+    /// The health of the server at the address with this index. Needs no token.
     ///
     /// # Errors
-    /// When it does not answer as a server of ours.
+    /// When it does not answer as Vault does.
     pub(crate) async fn health(
         &self,
         index: usize,
@@ -111,47 +107,49 @@ impl Inspector {
         let client = &self.key_service.client;
         match client.addresses.get(index) {
             Some(address) => client.sys_health(address, deadline).await,
-            None => Err(KeyServiceError::deadline("looking for a server")),
+            None => Err(KeyServiceError::deadline("trying the addresses")),
         }
     }
 
-    /// Tells this login from others: a hash of the credentials and of where they are sent. Sends nothing.
+    /// Identifies this login: a hash of the credentials and of where they are sent. Sends nothing.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) fn login_id(&self) -> Result<String, KeyServiceError> {
-        let fingerprint = login::method(&self.vault).fingerprint()?;
+    pub(crate) async fn login_id(&self) -> Result<String, KeyServiceError> {
+        let method = login::method(&self.vault);
+        let fingerprint = method.fingerprint(&self.key_service.client).await?;
         Ok(fingerprint.salted(self.vault.login_scope().as_bytes()))
     }
 
-    /// What an operator does when the login is refused.
+    /// What an administrator does when the login is refused.
     pub(crate) fn login_remedy(&self) -> String {
         login::method(&self.vault).remedy()
     }
 
-    /// Logs in, once: nothing is tried again.
+    /// Logs in once. Does not retry.
     ///
     /// # Errors
-    /// When the credentials cannot be read, or are refused, or nobody answers.
+    /// When the credentials cannot be read, or are refused, or no address answers.
     pub(crate) async fn log_in(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
-        let token = self.key_service.session.obtain(deadline).await?;
-        self.key_service.session.held.send_modify(|held| held.token = Some(Arc::new(token)));
+        let token = self.key_service.session.request_token(deadline).await?;
+        self.key_service.session.end_login(Ok(token));
         Ok(())
     }
 
-    /// What the server says of the token; `None` when it may not ask.
+    /// The lookup of the token; `None` when its policy denies that.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no address answers.
     pub(crate) async fn token(&self, deadline: Deadline) -> Result<Option<Lookup>, KeyServiceError> {
         let token = self.key_service.session.token(deadline).await?;
         self.key_service.session.lookup(&token.secret, deadline).await
     }
 
-    /// What the token may do at each of these paths below the key's namespace; `None` when it may not ask.
+    /// The capabilities of the token on each of these paths in the key's namespace; `None` when its policy denies
+    /// that request.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no address answers.
     pub(crate) async fn capabilities(
         &self,
         paths: &[&str],
@@ -178,27 +176,27 @@ impl Inspector {
         }
     }
 
-    /// Whether the token may unwrap, found out with a ciphertext that cannot be unwrapped.
+    /// Checks with an invalid ciphertext whether the token may unwrap.
     ///
     /// # Errors
-    /// When it may not, or the key is not there, or nobody answers.
+    /// When it may not, or the key does not exist, or no address answers.
     pub(crate) async fn may_unwrap(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
-        match self.key_service.unwrap(MADE_UP, &[], deadline).await {
+        match self.key_service.unwrap(INVALID_CIPHERTEXT, &[], deadline).await {
             Err(error) if error.kind() == ErrorKind::BadCiphertext => Ok(()),
-            // Too old a version: the key was looked at, so the policy allows it.
+            // The version is too old: the server checked the key, so the policy allows it.
             Err(error) if error.kind() == ErrorKind::VersionGone => Ok(()),
             other => other.map(drop),
         }
     }
 
-    /// The rate limit that the first and the last answer told of, where they did.
+    /// The rate limit quota in the first and in the last answer that had one.
     pub(crate) fn quota(&self) -> Option<(Quota, Quota)> {
         self.key_service.client.quota()
     }
 
-    /// Gives the token back that [`Self::log_in`] made; one that somebody else made is left alone. The policy
-    /// need not allow that: then it ends by itself.
-    pub(crate) async fn give_back(&self, deadline: Deadline) {
+    /// Revokes the token of [`Self::log_in`]. A token that was created elsewhere is not revoked. Where the policy
+    /// denies it, the token stays valid until it expires.
+    pub(crate) async fn revoke_login(&self, deadline: Deadline) {
         let session = &self.key_service.session;
         let Some(token) = session.current().filter(|_| session.method.logs_in()) else { return };
         let path = "auth/token/revoke-self";

@@ -1,4 +1,4 @@
-//! What Transit says of a key, and whether it can serve.
+//! What Transit reports about a key, and whether the agent can use it.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,12 @@ use serde::Deserialize;
 use crate::clock::unix_seconds;
 use crate::key_service::{ErrorKind, KeyDescription, KeyServiceError, KeyVersions, KeyWarning};
 
-/// Key types that authenticate what they encrypt. Others could give a wrong byte without an error.
+/// Key types that authenticate what they encrypt. With others, a changed ciphertext could be decrypted without an
+/// error.
 const AEAD_TYPES: [&str; 4] = ["aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
-/// Age of the newest version from which a rotation is advised.
+/// Age of the newest version from which a rotation is advised, in seconds.
 const ROTATION_ADVISED: i64 = 90 * 86_400;
+
 /// `data` of `GET <mount>/keys/<key>`.
 #[derive(Deserialize)]
 pub(super) struct KeyData {
@@ -38,7 +40,7 @@ pub(super) struct KeyData {
 }
 
 impl KeyData {
-    /// The key in our terms, when it can serve. `path` names it in errors.
+    /// The key as the agent knows it, when it can be used. `path` names it in errors.
     pub(super) fn describe(self, path: &str) -> Result<KeyDescription, KeyServiceError> {
         self.usable(path)?;
         let parse = |(version, created): (&String, &serde_json::Value)| {
@@ -48,8 +50,8 @@ impl KeyData {
         if !versions.contains_key(&self.latest_version) {
             return Err(KeyServiceError::new(
                 ErrorKind::KeyUnusable,
-                format!("{path} does not show when its version {} was made", self.latest_version),
-                "use a symmetric Transit key made by Vault or OpenBao itself",
+                format!("{path} does not show when its version {} was created", self.latest_version),
+                "use a symmetric Transit key that Vault or OpenBao created itself",
             ));
         }
         Ok(KeyDescription {
@@ -62,18 +64,18 @@ impl KeyData {
         })
     }
 
-    /// What rules a key out. A key that only needs a change gets a warning instead.
+    /// Refuses a key that cannot be used. A key with a risky setting gets a warning instead.
     fn usable(&self, path: &str) -> Result<(), KeyServiceError> {
         let unusable = |message: String, remedy: String| {
             Err(KeyServiceError::new(ErrorKind::KeyUnusable, message, remedy))
         };
-        let aead =
-            "make a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)".to_owned();
+        let aead = "create a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)"
+            .to_owned();
         if self.soft_deleted {
             return Err(KeyServiceError::new(
                 ErrorKind::SoftDeleted,
                 format!("{path} is soft-deleted"),
-                format!("bring it back: vault write -f {path}/soft-delete-restore"),
+                format!("restore it: vault write -f {path}/soft-delete-restore"),
             ));
         }
         if !self.supports_encryption {
@@ -86,7 +88,7 @@ impl KeyData {
             );
         }
         if self.derived {
-            return unusable(format!("{path} is derived: it needs a context with every call"), aead);
+            return unusable(format!("{path} is a derived key: it needs a context with every call"), aead);
         }
         Ok(())
     }
@@ -94,7 +96,9 @@ impl KeyData {
     fn warnings(&self, versions: &KeyVersions, path: &str) -> Vec<KeyWarning> {
         let age = versions.get(&self.latest_version).map_or(0, |created| unix_seconds() - created);
         let set = |setting: &str| format!("vault write {path}/config {setting}");
-        let anew = "it cannot be taken back: make another key and move to it (docs/operations.md)".to_owned();
+        let irreversible =
+            "this setting cannot be changed back: create another key and move to it (docs/operations.md)"
+                .to_owned();
         let mut warnings = Vec::new();
         let mut warn = |applies: bool, text: String, remedy: String| {
             if applies {
@@ -103,23 +107,23 @@ impl KeyData {
         };
         warn(
             self.exportable,
-            "the key is exportable: whoever may export it takes it out of the key service for ever".into(),
-            anew.clone(),
+            "the key is exportable: everybody with that permission can copy it out of the key service".into(),
+            irreversible.clone(),
         );
         warn(
             self.deletion_allowed,
-            "the key may be deleted (deletion_allowed): with it, every Secret would be lost".into(),
+            "the key may be deleted (deletion_allowed): then every Secret would be lost".into(),
             set("deletion_allowed=false"),
         );
         warn(
             self.allow_plaintext_backup,
-            "the key allows a plaintext backup: whoever may make one has the key".into(),
-            anew,
+            "the key allows a plaintext backup: everybody with that permission can copy the key".into(),
+            irreversible,
         );
         warn(
             self.key_type != "aes256-gcm96",
             format!("the key has type {}; aes256-gcm96 is the usual one", self.key_type),
-            "nothing needs to be done at once; the next key should be of type aes256-gcm96".into(),
+            "nothing to do now; create the next key with type aes256-gcm96".into(),
         );
         warn(
             age > ROTATION_ADVISED,
@@ -144,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_should_be_changed_about_a_key_is_told_with_its_command() {
+    fn a_risky_setting_gives_a_warning_with_its_remedy() {
         let none = serde_json::json!({});
         assert!(described(none.clone(), 89 * 86_400).unwrap().warnings.is_empty());
         let old = described(none, 91 * 86_400).unwrap().warnings;
@@ -163,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_serve_is_refused() {
+    fn a_key_that_cannot_be_used_is_refused() {
         let soft_deleted = described(serde_json::json!({ "soft_deleted": true }), 0);
         assert_eq!(soft_deleted.unwrap_err().kind(), ErrorKind::SoftDeleted);
         for changes in [

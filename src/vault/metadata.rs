@@ -1,6 +1,6 @@
-//! What the server says beside the data of an answer: its request id, and warnings.
+//! What an answer holds beside its data: the request id of the server, and warnings.
 //!
-//! Must not know what the answer is good for.
+//! Must not know what the answer is used for.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
-/// Warnings that are remembered; after that many different ones, none is told any more.
+/// Most different warnings that are logged. Later ones are dropped.
 const MAX_WARNINGS: usize = 64;
-/// Largest part of a warning that is told, in characters.
+/// Longest part of a warning that is logged, in characters.
 const MAX_TEXT: usize = 300;
 
 #[derive(Deserialize)]
@@ -21,15 +21,15 @@ struct Envelope<'a> {
     warnings: Option<Vec<Cow<'a, str>>>,
 }
 
-/// Remembers which warnings were told.
+/// Logs the metadata of answers, each warning once.
 #[derive(Default)]
 pub(super) struct ResponseMetadata {
-    told: Mutex<HashSet<String>>,
+    logged: Mutex<HashSet<String>>,
 }
 
 impl ResponseMetadata {
-    /// Tells the request id at debug level (the server's audit log has the same), and each new warning once.
-    pub(super) fn take(&self, body: &[u8], operation: &'static str, address: &str) {
+    /// Logs the request id at debug level (the server's audit log has the same id), and each new warning.
+    pub(super) fn log(&self, body: &[u8], operation: &'static str, address: &str) {
         let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(body) else { return };
         if let Some(id) = &envelope.request_id {
             tracing::debug!(
@@ -46,17 +46,17 @@ impl ResponseMetadata {
                     KMS_VAULT_OPERATION = operation,
                     KMS_VAULT_ADDRESS = address,
                     KMS_REASON = "vault_warning",
-                    "{address} warns about {operation}: {text} (told once)"
+                    "{address} warns about {operation}: {text} (logged once)"
                 );
             }
         }
     }
 
-    /// Times and lifetimes in a warning differ each time: they do not make it another one.
+    /// Digits are ignored: times and lifetimes in the same warning differ each time.
     fn is_new(&self, text: &str) -> bool {
         let text: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.len() < MAX_WARNINGS && told.insert(text)
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.len() < MAX_WARNINGS && logged.insert(text)
     }
 }
 

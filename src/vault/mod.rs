@@ -1,30 +1,37 @@
 //! Transit in HashiCorp Vault or OpenBao, as a `KeyService`.
 //!
-//! Must not know gRPC, Kubernetes, or who asks. `client` talks HTTP to one of several addresses,
-//! `session` keeps a token, `login` says how each method logs in, `transit` wraps and unwraps;
-//! `inspector` shows an operator's check what the others keep to themselves.
+//! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses. `session`
+//! holds the token, `renewer` logs in and renews, `login` has one file for each login method. `transit` wraps and
+//! unwraps. `inspector` gives `kms-plugin check` access to single steps.
 
 mod address;
 mod certificate;
+mod changes;
+#[cfg(test)]
+mod changes_tests;
 mod client;
 mod cluster;
 mod error;
+mod file_access;
 mod handshake;
 mod inspector;
 mod key;
 mod login;
 mod metadata;
+mod pem;
 mod renewer;
 mod session;
 mod tls;
 mod token;
 mod transit;
 mod transport;
+mod verifier;
 
 pub(crate) use certificate::CertificateFacts;
 pub(crate) use cluster::SysHealth;
 pub(crate) use handshake::Handshake;
 pub(crate) use inspector::{Inspector, Target};
-pub(crate) use session::Lookup;
-pub(crate) use tls::{TlsError, client_config};
+pub(crate) use pem::TlsError;
+pub(crate) use tls::client_config;
+pub(crate) use token::Lookup;
 pub(crate) use transit::TransitService;

@@ -1,7 +1,7 @@
-//! The session's renewer: the only place that logs in and renews.
+//! The token renewer: the only place that logs in and renews.
 //!
-//! Credentials that were refused are not sent again until they change: nodes share a role, and a server
-//! locks a role after a few failures. A token that dies young makes the next logins wait.
+//! Refused credentials are not sent again until they change: several nodes share a role, and the server locks a role
+//! after a few failures. A token that becomes invalid soon after its login delays the next logins.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::{Backoff, jitter, spread};
 use crate::secret::{Fingerprint, Secret};
 
-/// How long refused credentials rest, when nothing changes.
-const REFUSED_REST: Duration = Duration::from_secs(15 * 60);
-/// How often the credential files are looked at.
+/// How long refused credentials are not sent again, when nothing changes.
+const REFUSED_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// How often the credential files are checked for changes.
 const FILE_CHECK: Duration = Duration::from_secs(2);
 /// Time for one login or renewal.
 const LOGIN: Duration = Duration::from_secs(5);
-/// Least and longest time between two logins, while tokens die young.
-const PACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
-/// Least and longest time until a failed refresh of a living token is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Longest lease that is believed: ten years.
+/// Shortest and longest time between two logins, while tokens end early.
+const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// Shortest and longest time until a failed renewal of a valid token is retried.
+const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Longest accepted lease, in seconds: ten years.
 const MAX_LEASE: u64 = 10 * 365 * 86_400;
 
 #[derive(Deserialize)]
@@ -50,122 +50,125 @@ struct Granted {
     num_uses: u64,
 }
 
-/// A lease in seconds; zero is no expiry.
+/// A lease in seconds; zero means no expiry.
 fn lease(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.min(MAX_LEASE)))
 }
 
-/// When a file was last changed; `None` when it is not there.
+/// When each file was last changed; `None` when the file does not exist.
 type Stamps = Vec<(PathBuf, Option<SystemTime>)>;
 
-/// What the renewer remembers from turn to turn.
+/// The state of the renewer between two steps.
 struct Renewer {
     logins: u64,
+    /// The refused credentials, until when they are not sent again, and the error.
     refused: Option<(Fingerprint, Instant, KeyServiceError)>,
-    pace: Backoff,
-    retry: Backoff,
-    /// When the lease that began at the first instant is due, so that its jitter is drawn once.
-    plan: Option<(Instant, Option<Instant>)>,
-    /// New credentials were refused while the old token lives: renewing it does not mend that.
+    login_backoff: Backoff,
+    renewal_backoff: Backoff,
+    /// The start of the current lease, and when its renewal or login is due: the jitter is drawn once for each lease.
+    schedule: Option<(Instant, Option<Instant>)>,
+    /// Whether the last login failed while the old token is valid. A renewal does not end that problem.
     login_failed: bool,
-    seen: Stamps,
+    stamps: Stamps,
 }
 
 impl Session {
-    /// Logs in when a token is wanted, renews and logs in ahead of time, and looks after changed
-    /// credential files. Never returns.
+    /// Logs in when a caller waits for a token, renews and logs in ahead of time, and logs in when a credential file
+    /// changes. Never returns.
     pub(super) async fn maintain(&self) {
         self.renewer_runs.store(true, Ordering::Relaxed);
         let mut renewer = Renewer {
             logins: 0,
             refused: None,
-            pace: Backoff::new(PACE.0, PACE.1),
-            retry: Backoff::new(RETRY.0, RETRY.1),
-            plan: None,
+            login_backoff: Backoff::new(LOGIN_BACKOFF.0, LOGIN_BACKOFF.1),
+            renewal_backoff: Backoff::new(RENEWAL_BACKOFF.0, RENEWAL_BACKOFF.1),
+            schedule: None,
             login_failed: false,
-            seen: self.file_stamps(),
+            stamps: self.file_stamps().await.unwrap_or_default(),
         };
         loop {
             let due = self.current().and_then(|token| self.due(&mut renewer, &token));
-            let look = Instant::now() + FILE_CHECK;
-            let wanted = tokio::select! {
-                () = self.wanted.notified() => true,
-                () = tokio::time::sleep_until(due.map_or(look, |due| due.min(look))) => false,
+            let file_check = Instant::now() + FILE_CHECK;
+            let requested = tokio::select! {
+                () = self.login_requested.notified() => true,
+                () = tokio::time::sleep_until(due.map_or(file_check, |due| due.min(file_check))) => false,
             };
-            self.turn(&mut renewer, wanted).await;
+            self.step(&mut renewer, requested).await;
         }
     }
 
-    async fn turn(&self, renewer: &mut Renewer, wanted: bool) {
-        let stamps = self.file_stamps();
-        let changed = stamps != renewer.seen;
-        if changed {
+    async fn step(&self, renewer: &mut Renewer, requested: bool) {
+        // A file system that hangs says nothing about a change.
+        let stamps = self.file_stamps().await.filter(|stamps| *stamps != renewer.stamps);
+        let changed = stamps.is_some();
+        if let Some(stamps) = stamps {
             tracing::info!("a file with credentials or certificates changed; logging in with it");
-            renewer.seen = stamps;
-            if let Err(error) = self.client.reload_tls() {
-                tracing::error!("{error}; the TLS files as they were stay in use");
+            renewer.stamps = stamps;
+            if let Err(error) = self.client.reload_tls().await {
+                tracing::error!("{error}; the TLS configuration from before stays in use");
             }
         }
         let Some(token) = self.current() else {
-            if wanted || changed {
+            if requested || changed {
                 self.log_in(renewer).await;
             }
             return;
         };
-        let asked = self.renew_by_login.swap(false, Ordering::Relaxed);
+        let replacement_requested = self.replacement_requested.swap(false, Ordering::Relaxed);
         let due = self.due(renewer, &token).is_some_and(|due| due <= Instant::now());
         let renews =
             matches!(token.lease.next(0.0), Next::Renew(_)) && !token.lease.nearly_over(Instant::now());
         let done = match () {
-            () if changed || asked => self.log_in(renewer).await,
+            () if changed || replacement_requested => self.log_in(renewer).await,
             () if due && renews => self.renew(renewer, &token).await,
             () if due && self.method.logs_in() => self.log_in(renewer).await,
             () if due => {
                 let text = "the token cannot be renewed and will expire".to_owned();
                 tracing::warn!(remedy = self.method.remedy(), "{text}");
                 self.set_problem(Some(text));
-                renewer.plan = Some((token.lease.granted, None));
+                renewer.schedule = Some((token.lease.granted, None));
                 true
             }
             () => true,
         };
         if done {
-            renewer.retry.reset();
+            renewer.renewal_backoff.reset();
         } else {
-            let again = Instant::now() + renewer.retry.next_delay();
-            renewer.plan = Some((token.lease.granted, Some(again)));
+            let again = Instant::now() + renewer.renewal_backoff.next_delay();
+            renewer.schedule = Some((token.lease.granted, Some(again)));
         }
     }
 
+    /// When the next renewal or login is due.
     fn due(&self, renewer: &mut Renewer, token: &Token) -> Option<Instant> {
-        match renewer.plan {
+        match renewer.schedule {
             Some((granted, due)) if granted == token.lease.granted => due,
             _ => {
                 let due = match token.lease.next(jitter()) {
                     Next::Keep => None,
                     Next::Renew(at) | Next::Login(at) => Some(at),
                 };
-                renewer.plan = Some((token.lease.granted, due));
+                renewer.schedule = Some((token.lease.granted, due));
                 due
             }
         }
     }
 
-    /// One login; whoever waits learns how it ended.
+    /// Logs in once. The callers that wait get the result. Returns whether it succeeded.
     async fn log_in(&self, renewer: &mut Renewer) -> bool {
-        if self.died_young.swap(false, Ordering::Relaxed) {
-            tokio::time::sleep(renewer.pace.next_delay()).await;
+        if self.ended_early.swap(false, Ordering::Relaxed) {
+            tokio::time::sleep(renewer.login_backoff.next_delay()).await;
         } else {
-            renewer.pace.reset();
+            renewer.login_backoff.reset();
         }
         let result = self.attempt(renewer).await;
         self.client.metrics.login(result.as_ref().err().map_or("ok", |error| error.kind().name()));
         renewer.login_failed = result.is_err();
-        let good = match &result {
+        let succeeded = match &result {
             Ok(token) => {
                 tracing::info!(method = self.method.name(), ttl = ?token.lease.ttl, "logged in");
                 self.set_problem(None);
-                self.begin_uses();
+                self.reset_uses();
                 true
             }
             Err(error) => {
@@ -180,25 +183,19 @@ impl Session {
                 false
             }
         };
-        self.held.send_modify(|held| {
-            held.attempts += 1;
-            match result {
-                Ok(token) => (held.token, held.failure) = (Some(Arc::new(token)), None),
-                Err(error) => held.failure = Some(error),
-            }
-        });
-        good
+        self.end_login(result);
+        succeeded
     }
 
     async fn attempt(&self, renewer: &mut Renewer) -> Result<Token, KeyServiceError> {
-        let fingerprint = self.method.fingerprint()?;
+        let fingerprint = self.method.fingerprint(&self.client).await?;
         if let Some((refused, until, error)) = &renewer.refused
             && *refused == fingerprint
             && *until > Instant::now()
         {
             return Err(error.clone());
         }
-        match self.obtain(Deadline::after(LOGIN)).await {
+        match self.request_token(Deadline::after(LOGIN)).await {
             Ok(mut token) => {
                 renewer.refused = None;
                 self.set_refused(None);
@@ -211,23 +208,23 @@ impl Session {
                     tracing::error!(KMS_REASON = error.kind().name(), KMS_REMEDY = error.remedy(), "{error}");
                     self.set_refused(Some(fingerprint));
                     renewer.refused =
-                        Some((fingerprint, Instant::now() + spread(REFUSED_REST), error.clone()));
+                        Some((fingerprint, Instant::now() + spread(REFUSED_PAUSE), error.clone()));
                 }
                 Err(error)
             }
         }
     }
 
-    /// Asks for a token once, with the credentials as they are now.
-    pub(super) async fn obtain(&self, deadline: Deadline) -> Result<Token, KeyServiceError> {
+    /// Gets a token with the current credentials. Does not retry.
+    pub(super) async fn request_token(&self, deadline: Deadline) -> Result<Token, KeyServiceError> {
         let granted = Instant::now();
         match self.method.credentials(&self.client, deadline).await? {
             Credentials::Token(secret) => self.adopt(secret, granted, deadline).await,
-            Credentials::Login { path, body } => self.exchange(&path, &body, granted, deadline).await,
+            Credentials::Login { path, body } => self.send_login(&path, &body, granted, deadline).await,
         }
     }
 
-    async fn exchange(
+    async fn send_login(
         &self,
         path: &str,
         body: &Zeroizing<Vec<u8>>,
@@ -260,7 +257,7 @@ impl Session {
         }
     }
 
-    /// Takes over a token made by somebody else, and learns its lease.
+    /// Uses a token that was created elsewhere. A lookup gives its lease.
     async fn adopt(
         &self,
         secret: Secret,
@@ -270,7 +267,7 @@ impl Session {
         let Some(lookup) = self.lookup(&secret, deadline).await? else {
             return Err(KeyServiceError::new(
                 ErrorKind::CredentialsRefused,
-                "the token in the token file is not valid: expired, revoked, or never one of this server",
+                "the token in the token file is not valid: it is expired, revoked, or of another server",
                 self.method.remedy(),
             ));
         };
@@ -297,7 +294,7 @@ impl Session {
         self.client.metrics.renewal(outcome);
         let renewed = match parsed {
             Ok(auth) => token.lease.renewed(granted, lease(auth.lease_duration), auth.renewable),
-            // The policy need not allow it, and a dead token is found out by its use.
+            // The policy may deny renewals. If the token itself is invalid, its next use shows that.
             Err(CallError::Refused(_)) => {
                 tracing::debug!("the token may not be renewed; a login will replace it");
                 token.lease.unrenewable(granted)
@@ -312,24 +309,20 @@ impl Session {
                 return false;
             }
         };
-        self.held.send_if_modified(|held| {
-            let same = held.token.as_ref().is_some_and(|held| held.generation == token.generation);
-            if same {
-                held.token = Some(Arc::new(token.with_lease(renewed)));
-            }
-            same
-        });
+        self.replace(token, Some(Arc::new(token.with_lease(renewed))));
         if !renewer.login_failed {
             self.set_problem(None);
         }
         true
     }
 
-    fn file_stamps(&self) -> Stamps {
+    /// `None` when the file system does not answer in time.
+    async fn file_stamps(&self) -> Option<Stamps> {
         let stamp = |path: PathBuf| {
             let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
             (path, modified)
         };
-        self.files().into_iter().map(stamp).collect()
+        let files = self.files();
+        self.client.files.run(move || files.into_iter().map(stamp).collect()).await.ok()
     }
 }

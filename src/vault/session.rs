@@ -1,7 +1,7 @@
-//! Our token at the cluster, as callers meet it: they take it, report refusals, and wait for a new one.
+//! The agent's token: callers get it here, report refusals, and wait for a new one.
 //!
-//! Must not know Transit. Logins are made by the renewer alone, with a deadline of its own: a caller that
-//! goes away in the middle must not lose a wrapped secret-id, or a login for everybody else.
+//! Must not know Transit. Only the renewer logs in, with its own deadline: when a caller is cancelled, its login must
+//! go on. Otherwise a wrapped secret-id would be lost, or the login that other callers wait for.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,47 +9,47 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Method;
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::client::{CallError, Client};
 use super::login::LoginMethod;
-use super::token::Token;
+use super::token::{Lookup, Token};
 use super::transport::Request;
 use crate::clock::{Deadline, unix_seconds};
 use crate::key_service::{ErrorKind, KeyServiceError, TokenState};
 use crate::secret::{Fingerprint, Secret};
 
-/// What every token may ask of itself, unless its policy forbids even that.
+/// Every token may use this path, unless its policy denies it.
 const LOOKUP: &str = "auth/token/lookup-self";
-/// A token younger than this is a fresh login's: a refusal is not its age's fault.
+/// A token younger than this has the current policies of its role: another login does not change a refusal.
 const FRESH: Duration = Duration::from_secs(300);
-/// A token that dies younger than this makes the next logins wait.
-const YOUNG: Duration = Duration::from_secs(60);
+/// A token that becomes invalid earlier than this delays the next login.
+const EARLY: Duration = Duration::from_secs(60);
 
-/// The session.
+/// The token of one cluster, shared by all key services that log in there in the same way.
 pub(super) struct Session {
     pub(super) client: Arc<Client>,
     pub(super) method: Box<dyn LoginMethod>,
     namespace: String,
     pub(super) held: watch::Sender<Held>,
-    /// Somebody waits for a login.
-    pub(super) wanted: Notify,
-    /// A login is wanted although a token is held.
-    pub(super) renew_by_login: AtomicBool,
-    /// Whether the renewer runs: without it, no login follows another.
+    /// Wakes the renewer: a caller waits for a login.
+    pub(super) login_requested: Notify,
+    /// A login is requested to replace the held token.
+    pub(super) replacement_requested: AtomicBool,
+    /// Whether the renewer runs. Without it, nobody logs in again.
     pub(super) renewer_runs: AtomicBool,
-    /// The last token died young.
-    pub(super) died_young: AtomicBool,
+    /// Whether the last token became invalid soon after its login.
+    pub(super) ended_early: AtomicBool,
+    /// Uses of the held token.
     uses: AtomicU64,
-    /// The newest token, by its generation, that was good for anything.
-    worked: AtomicU64,
-    /// A token, by its generation, that a login has just given us, and what was refused to it all the same.
+    /// The generation of the newest token that the server accepted.
+    accepted: AtomicU64,
+    /// The generation of a token of a recent login, and the path that the server refused to it.
     denied_fresh_token: Mutex<Option<(u64, String)>>,
-    /// One look at a refused token at a time: its generation, and when it was found alive.
-    looking: tokio::sync::Mutex<Option<(u64, Instant)>>,
+    /// The last check of a refused token, one at a time: the generation, and when the token was found valid.
+    last_check: tokio::sync::Mutex<Option<(u64, Instant)>>,
     problem: Mutex<Option<String>>,
     /// What a login depends on beside its secret.
     scope: String,
@@ -57,38 +57,13 @@ pub(super) struct Session {
     refused: Mutex<Option<String>>,
 }
 
-/// What is held, and how the last login ended.
+/// The held token, and how the last login ended.
 #[derive(Default)]
 pub(super) struct Held {
     pub(super) token: Option<Arc<Token>>,
-    /// Logins tried, good or not: who waits sees that one has ended.
+    /// Logins that ended, successful or not: callers that wait see that one has ended.
     pub(super) attempts: u64,
     pub(super) failure: Option<KeyServiceError>,
-}
-
-/// What the server says of a token (`auth/token/lookup-self`), as far as it is used.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Lookup {
-    /// Seconds until it ends; 0 is no end.
-    pub ttl: u64,
-    /// Whether it can be renewed.
-    #[serde(default)]
-    pub renewable: bool,
-    /// How many uses it has; 0 is no limit.
-    #[serde(default)]
-    pub num_uses: u64,
-    /// Its policies.
-    #[serde(default)]
-    pub policies: Vec<String>,
-    /// Seconds after its creation at which it ends, whatever renews it; 0 is no such end.
-    #[serde(default)]
-    pub explicit_max_ttl: u64,
-    /// Seconds that each renewal grants, without an end; 0 when renewals end at a maximum.
-    #[serde(default)]
-    pub period: u64,
-    /// When it was made, in seconds since 1970.
-    #[serde(default)]
-    pub creation_time: i64,
 }
 
 impl Session {
@@ -103,26 +78,26 @@ impl Session {
             method,
             namespace,
             held: watch::channel(Held::default()).0,
-            wanted: Notify::new(),
-            renew_by_login: AtomicBool::new(false),
+            login_requested: Notify::new(),
+            replacement_requested: AtomicBool::new(false),
             renewer_runs: AtomicBool::new(false),
-            died_young: AtomicBool::new(false),
+            ended_early: AtomicBool::new(false),
             uses: AtomicU64::new(0),
-            worked: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
             denied_fresh_token: Mutex::default(),
-            looking: tokio::sync::Mutex::default(),
+            last_check: tokio::sync::Mutex::default(),
             problem: Mutex::default(),
             scope,
             refused: Mutex::default(),
         }
     }
 
-    /// The token that is held, if one is.
+    /// The held token.
     pub(super) fn current(&self) -> Option<Arc<Token>> {
         self.held.borrow().token.clone()
     }
 
-    /// The token to use now. Without one, waits for the login that is then made.
+    /// The token to use now. Without one, requests a login and waits for it.
     pub(super) async fn token(&self, deadline: Deadline) -> Result<Arc<Token>, KeyServiceError> {
         if let Some(token) = self.current() {
             self.count_use(&token);
@@ -131,7 +106,7 @@ impl Session {
         self.next_login(deadline, |held| held.token.is_some()).await
     }
 
-    /// Asks for a login and waits until one has ended, or `enough` is there.
+    /// Requests a login. Waits until one has ended, or until `enough` is true.
     async fn next_login(
         &self,
         deadline: Deadline,
@@ -139,7 +114,7 @@ impl Session {
     ) -> Result<Arc<Token>, KeyServiceError> {
         let mut held = self.held.subscribe();
         let before = held.borrow_and_update().attempts;
-        self.wanted.notify_one();
+        self.login_requested.notify_one();
         let ended = held.wait_for(|held| enough(held) || held.attempts > before);
         let Ok(Ok(held)) = tokio::time::timeout_at(deadline.instant(), ended).await else {
             return Err(self.unanswered());
@@ -156,19 +131,19 @@ impl Session {
         KeyServiceError::new(
             ErrorKind::Deadline,
             format!("the login at {} was not answered within the caller's deadline", names.join(", ")),
-            "see whether the key service hangs, or whether the way to it is slow",
+            "check whether the key service hangs, or the network to it is slow",
         )
     }
 
-    /// A token with a limit of uses is replaced when a fifth of them is left.
+    /// Requests a replacement of a token with limited uses when one fifth of the uses is left.
     fn count_use(&self, token: &Token) {
         if token.num_uses > 0 && self.uses.fetch_add(1, Ordering::Relaxed) + 1 == token.uses_before_login() {
-            self.renew_by_login.store(true, Ordering::Relaxed);
-            self.wanted.notify_one();
+            self.replacement_requested.store(true, Ordering::Relaxed);
+            self.login_requested.notify_one();
         }
     }
 
-    /// The files whose change is worth a login: credentials, and what TLS is made of.
+    /// The files whose change causes a login: credentials, and the files of TLS.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let mut files = self.method.files();
         files.extend(self.client.tls_files());
@@ -177,46 +152,46 @@ impl Session {
         files
     }
 
-    pub(super) fn begin_uses(&self) {
+    pub(super) fn reset_uses(&self) {
         self.uses.store(0, Ordering::Relaxed);
     }
 
-    /// A call to `path` was refused with `token`. When the token is dead, returns a new one; when it is alive, the
-    /// refusal is about policy or key, and `None` is returned.
+    /// Call it when `path` was refused with `token`. Returns a new token when the server no longer accepts that one.
+    /// Returns `None` when the token is valid: then the reason of the refusal is the policy or the key.
     pub(super) async fn after_refusal(
         &self,
         token: &Token,
         path: &str,
         deadline: Deadline,
     ) -> Result<Option<Arc<Token>>, KeyServiceError> {
-        let asked = Instant::now();
-        let looking = tokio::time::timeout_at(deadline.instant(), self.looking.lock()).await;
-        let mut looking = looking.map_err(|_| KeyServiceError::deadline("looking at a refused token"))?;
+        let refused_at = Instant::now();
+        let last_check = tokio::time::timeout_at(deadline.instant(), self.last_check.lock()).await;
+        let mut last_check = last_check.map_err(|_| KeyServiceError::deadline("checking a refused token"))?;
         match self.current() {
             Some(current) if current.generation > token.generation => return Ok(Some(current)),
             None => {
-                drop(looking);
+                drop(last_check);
                 return self.token(deadline).await.map(Some);
             }
             Some(_) => {}
         }
-        // Who was refused before the last look ended shares what it found.
-        if looking.is_some_and(|(generation, at)| generation == token.generation && at >= asked) {
+        // A check that ended after this refusal has the answer already.
+        if last_check.is_some_and(|(generation, at)| generation == token.generation && at >= refused_at) {
             return Ok(None);
         }
         if self.is_denied_fresh(token) {
             return Ok(None);
         }
         if self.lookup(&token.secret, deadline).await?.is_some() {
-            self.worked.fetch_max(token.generation, Ordering::Relaxed);
-            *looking = Some((token.generation, Instant::now()));
+            self.accepted.fetch_max(token.generation, Ordering::Relaxed);
+            *last_check = Some((token.generation, Instant::now()));
             return Ok(None);
         }
         if !self.renewer_runs.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        // It may not even be looked at: nothing is granted to it, and the next one would be no better.
-        if self.method.logs_in() && self.worked.load(Ordering::Relaxed) < token.generation {
+        // A fresh token that may not even look itself up has no usable policy. A new login would get the same.
+        if self.method.logs_in() && self.accepted.load(Ordering::Relaxed) < token.generation {
             *self.denied_fresh_token.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((token.generation, path.to_owned()));
             if self.is_denied_fresh(token) {
@@ -225,52 +200,75 @@ impl Session {
         }
         tracing::warn!(KMS_REASON = "token_dead", "the token is no longer valid; logging in again");
         self.discard(token);
-        drop(looking);
+        drop(last_check);
         self.token(deadline).await.map(Some)
     }
 
-    /// Whether a refusal of this token is not the token's fault: it is young, its lease runs, and it was refused
-    /// before it was good for anything. After a while another login is worth its request.
+    /// Whether a new login cannot help against a refusal: the token is of a recent login, it has not expired, and the
+    /// server has never accepted it. Later, another login is tried.
     fn is_denied_fresh(&self, token: &Token) -> bool {
         let denied_fresh_token = self.denied_fresh_token.lock().unwrap_or_else(PoisonError::into_inner);
         denied_fresh_token.as_ref().is_some_and(|(generation, _)| *generation == token.generation)
-            && token.born.elapsed() < YOUNG
+            && token.born.elapsed() < EARLY
             && token.lease.end().is_none_or(|end| end > Instant::now())
     }
 
-    /// A call to `path` was answered well with this token.
-    pub(super) fn note_use(&self, token: &Token, path: &str) {
-        self.worked.fetch_max(token.generation, Ordering::Relaxed);
+    /// Records that a call to `path` succeeded with this token.
+    pub(super) fn record_success(&self, token: &Token, path: &str) {
+        self.accepted.fetch_max(token.generation, Ordering::Relaxed);
         let mut denied_fresh_token = self.denied_fresh_token.lock().unwrap_or_else(PoisonError::into_inner);
-        // What it was refused works now: it has what it needs.
+        // The path that was refused works now.
         if denied_fresh_token.as_ref().is_some_and(|(_, refused)| refused == path) {
             *denied_fresh_token = None;
         }
     }
 
     fn discard(&self, token: &Token) {
-        self.died_young.store(token.born.elapsed() < YOUNG, Ordering::Relaxed);
-        self.held.send_if_modified(|held| {
+        self.ended_early.store(token.born.elapsed() < EARLY, Ordering::Relaxed);
+        self.replace(token, None);
+    }
+
+    /// Replaces `token`, unless another one is held by now.
+    pub(super) fn replace(&self, token: &Token, new: Option<Arc<Token>>) {
+        let replaced = self.held.send_if_modified(|held| {
             let same = held.token.as_ref().is_some_and(|held| held.generation == token.generation);
             if same {
-                held.token = None;
+                held.token = new;
             }
             same
         });
+        if replaced {
+            self.client.changes.notify();
+        }
     }
 
-    /// A token that is alive and of a recent login: with it, a refusal is the server's last word. A role
-    /// may have been given other policies since an older login.
+    /// Takes over the result of a login.
+    pub(super) fn end_login(&self, result: Result<Token, KeyServiceError>) {
+        let changed = result.is_ok();
+        self.held.send_modify(|held| {
+            held.attempts += 1;
+            match result {
+                Ok(token) => (held.token, held.failure) = (Some(Arc::new(token)), None),
+                Err(error) => held.failure = Some(error),
+            }
+        });
+        if changed {
+            self.client.changes.notify();
+        }
+    }
+
+    /// A valid token of a recent login: a refusal with it is definite. Since an older login, the role may have been
+    /// given other policies.
     pub(super) async fn fresh(&self, deadline: Deadline) -> Result<Arc<Token>, KeyServiceError> {
         let mut token = self.token(deadline).await?;
         if token.born.elapsed() > FRESH && self.method.logs_in() {
-            self.renew_by_login.store(true, Ordering::Relaxed);
+            self.replacement_requested.store(true, Ordering::Relaxed);
             token = self.next_login(deadline, |_| false).await?;
         }
         Ok(self.after_refusal(&token, LOOKUP, deadline).await?.unwrap_or(token))
     }
 
-    /// `lookup-self`; `None` when the server does not know the token, or does not let it ask.
+    /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
     pub(super) async fn lookup(
         &self,
         token: &Secret,
@@ -287,7 +285,7 @@ impl Session {
                     }
                     return match refusal.status {
                         403 => Ok(None),
-                        _ => Err(refusal.of_login("looking at our token", "look at the server's log")),
+                        _ => Err(refusal.of_login("looking up the token", "see the server's log")),
                     };
                 }
             }
@@ -304,17 +302,26 @@ impl Session {
         Request { method, path, namespace: &self.namespace, token, index: None, body }
     }
 
+    /// Sets the problem with renewal or login that `state` shows.
     pub(super) fn set_problem(&self, problem: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        self.set(&self.problem, problem);
     }
 
-    /// Records which credentials were refused, or that none are.
+    /// Sets which credentials were refused, if any.
     pub(super) fn set_refused(&self, fingerprint: Option<Fingerprint>) {
         let salted = fingerprint.map(|fingerprint| fingerprint.salted(self.scope.as_bytes()));
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = salted;
+        self.set(&self.refused, salted);
     }
 
-    /// The token's state, without the token.
+    fn set(&self, field: &Mutex<Option<String>>, value: Option<String>) {
+        let old =
+            std::mem::replace(&mut *field.lock().unwrap_or_else(PoisonError::into_inner), value.clone());
+        if old != value {
+            self.client.changes.notify();
+        }
+    }
+
+    /// The state of the token, without the token itself.
     pub(super) fn state(&self) -> TokenState {
         let token = self.current();
         let expires = token.as_ref().and_then(|token| token.lease.end()).map(|end| {

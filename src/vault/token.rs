@@ -1,10 +1,11 @@
-//! The life of a token, as pure functions of time: when to renew, when to log in again.
+//! The lifetime of a token, as pure functions of time: when to renew, when to log in again.
 //!
-//! Must not know HTTP, files or clocks; the session supplies them. Rules after Vault's token
-//! documentation: a TTL of 0 is no expiry; near its maximum a renewal grants less than was asked.
+//! Must not know HTTP, files or clocks: the session passes them in. The rules are those of Vault's token
+//! documentation: a TTL of 0 means no expiry; near the maximum TTL a renewal grants less than requested.
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::secret::Secret;
@@ -12,24 +13,23 @@ use crate::secret::Secret;
 /// A token's lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
-    /// When the lease began: the time before the request that granted it.
+    /// The start of the lease: the time before the request that granted it.
     pub granted: Instant,
-    /// How long it lasts; `None` when it does not end.
+    /// `None` when it does not end.
     pub ttl: Option<Duration>,
-    /// The longest lease that this token had, to see when renewals stop growing.
+    /// The longest lease that this token had: a shorter one shows that its maximum TTL is near.
     pub longest: Duration,
-    /// Whether it may be renewed, as far as is known.
     pub renewable: bool,
 }
 
-/// What to do about a lease next.
+/// What the renewer does next with a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Nothing: it does not end.
     Keep,
     /// Renew at this time.
     Renew(Instant),
-    /// Log in again at this time, while the token still serves.
+    /// Log in again at this time, while the token is still valid.
     Login(Instant),
 }
 
@@ -44,10 +44,10 @@ impl Lease {
         Self { granted, ttl, longest: self.longest.max(ttl.unwrap_or_default()), renewable }
     }
 
-    /// The same lease, found at `asked` not to be renewable: what is left of it counts from there.
-    pub(super) fn unrenewable(&self, asked: Instant) -> Self {
-        let left = self.end().map(|end| end.saturating_duration_since(asked));
-        Self { granted: asked, ttl: left, longest: self.longest, renewable: false }
+    /// The same lease after the server refused to renew it at `now`. The time that is left counts from there.
+    pub(super) fn unrenewable(&self, now: Instant) -> Self {
+        let left = self.end().map(|end| end.saturating_duration_since(now));
+        Self { granted: now, ttl: left, longest: self.longest, renewable: false }
     }
 
     /// When it ends.
@@ -55,41 +55,64 @@ impl Lease {
         self.ttl.map(|ttl| self.granted + ttl)
     }
 
-    /// Whether renewals no longer grant what the token once had: its maximum lifetime is near.
+    /// Whether renewals grant less than before: the maximum TTL is near.
     fn shrinks(&self) -> bool {
         self.ttl.is_some_and(|ttl| ttl < self.longest.mul_f64(0.75))
     }
 
-    /// What comes next. `jitter` in `0.0..1.0` spreads the nodes over a thirtieth of the lease.
+    /// The next action. `jitter` in `0.0..1.0` spreads the nodes over a thirtieth of the lease.
     pub(super) fn next(&self, jitter: f64) -> Next {
         let Some(ttl) = self.ttl else { return Next::Keep };
         let at = self.granted + ttl.mul_f64(2.0 / 3.0 + jitter / 30.0);
         if self.renewable && !self.shrinks() {
             Next::Renew(at)
         } else if self.shrinks() {
-            // Every renewal from here on grants less: the time to change is now.
+            // Every later renewal grants even less: replace the token now.
             Next::Login(self.granted)
         } else {
             Next::Login(at)
         }
     }
 
-    /// Whether so little is left that renewing is no longer worth a try: a tenth of the lease.
+    /// Whether less than a tenth of the longest lease is left: then a login replaces the renewal.
     pub(super) fn nearly_over(&self, now: Instant) -> bool {
         self.end().is_some_and(|end| end.saturating_duration_since(now) < self.longest.div_f64(10.0))
     }
+}
+
+/// The fields of `auth/token/lookup-self` that are used.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Lookup {
+    /// Seconds until it expires; 0 means never.
+    pub ttl: u64,
+    #[serde(default)]
+    pub renewable: bool,
+    /// How many uses it has; 0 means no limit.
+    #[serde(default)]
+    pub num_uses: u64,
+    #[serde(default)]
+    pub policies: Vec<String>,
+    /// Longest lifetime in seconds, whatever renews it; 0 means no such limit.
+    #[serde(default)]
+    pub explicit_max_ttl: u64,
+    /// Seconds that each renewal of a periodic token grants, without a maximum; 0 for other tokens.
+    #[serde(default)]
+    pub period: u64,
+    /// In seconds since 1970.
+    #[serde(default)]
+    pub creation_time: i64,
 }
 
 /// A token in use.
 #[derive(Debug)]
 pub(super) struct Token {
     pub secret: Secret,
-    /// Counts logins, so that a refusal can be matched with the token that was refused.
+    /// Counts logins, so that a refusal is matched with the token that was refused.
     pub generation: u64,
-    /// When it was made or taken over.
+    /// When the agent got it.
     pub born: Instant,
     pub lease: Lease,
-    /// How many uses the server allows; 0 is no limit.
+    /// How many uses the server allows; 0 means no limit.
     pub num_uses: u64,
     /// The replication state of the login (Vault Enterprise).
     pub index: Option<String>,
@@ -108,7 +131,7 @@ impl Token {
         }
     }
 
-    /// The use at which it is replaced: a fifth of them is left then.
+    /// The use at which it is replaced: one fifth of the uses is left then.
     pub(super) fn uses_before_login(&self) -> u64 {
         (self.num_uses / 5 * 4).max(1)
     }

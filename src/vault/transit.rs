@@ -1,4 +1,4 @@
-//! Transit: describe the key, wrap, unwrap. One request each, and what a 403 or a failover adds.
+//! Transit: describe the key, wrap, unwrap. Each sends one request; a 403 or a failover adds its own requests.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use reqwest::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::changes::ChangeReceiver;
 use super::client::{Answer, CallError, Client, Data};
 use super::error::{Refusal, not_vault};
 use super::key::KeyData;
 use super::login;
+use super::pem::TlsError;
 use super::session::Session;
-use super::tls::TlsError;
 use super::token::Token;
 use super::transport::Request;
 use crate::clock::Deadline;
@@ -27,11 +28,13 @@ use crate::telemetry::metrics::Metrics;
 
 /// How a Transit ciphertext begins.
 const PREFIX: &str = "vault:v";
+
 /// A Transit key in Vault or OpenBao.
 pub(crate) struct TransitService {
     pub(super) client: Arc<Client>,
     pub(super) session: Arc<Session>,
-    /// Whether the session is another key_service's, which looks after it.
+    changes: ChangeReceiver,
+    /// Whether the session belongs to another key service, which maintains it.
     shares_session: bool,
     scope: KeyScope,
     encrypt: String,
@@ -39,18 +42,18 @@ pub(crate) struct TransitService {
     keys: String,
 }
 
-/// One thing that is asked of Transit.
-struct Ask<'a> {
-    /// For errors: what is tried, with what.
-    what: &'a str,
+/// One request to Transit, without the token.
+struct Call<'a> {
+    /// What is attempted, for error messages.
+    action: &'a str,
     method: Method,
     path: &'a str,
     body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
-impl Ask<'_> {
+impl Call<'_> {
     fn refused(&self, refusal: &Refusal) -> KeyServiceError {
-        refusal.of_transit(self.what)
+        refusal.of_transit(self.action)
     }
 }
 
@@ -67,7 +70,7 @@ struct Decrypted<'a> {
 }
 
 impl TransitService {
-    /// A key_service for `vault`. Reads the TLS files; sends nothing yet.
+    /// The key service of `vault`. Reads the TLS files, and sends nothing yet.
     ///
     /// # Errors
     /// When the CA file, the client certificate or its key cannot be used.
@@ -82,8 +85,8 @@ impl TransitService {
         Ok(Self::with(vault, client, Arc::new(session), false))
     }
 
-    /// Another key of the same cluster, with the connections and the token of `self`: one login for both,
-    /// so that a wrong secret-id is sent once, and a wrapped one opened once.
+    /// Another key of the same cluster, with the connections and the token of `self`. One login for both: a wrong
+    /// secret-id is sent once, and a wrapped secret-id is unwrapped once.
     pub(crate) fn beside(&self, vault: &Vault) -> Self {
         Self::with(vault, self.client.clone(), self.session.clone(), true)
     }
@@ -91,6 +94,7 @@ impl TransitService {
     fn with(vault: &Vault, client: Arc<Client>, session: Arc<Session>, shares_session: bool) -> Self {
         let (mount, key) = (&vault.transit.mount, &vault.transit.key);
         Self {
+            changes: client.changes.subscribe(),
             client,
             session,
             shares_session,
@@ -101,58 +105,59 @@ impl TransitService {
         }
     }
 
-    fn request<'a>(&'a self, ask: &Ask<'a>, token: &'a Token) -> Request<'a> {
+    fn request<'a>(&'a self, call: &Call<'a>, token: &'a Token) -> Request<'a> {
         Request {
-            method: ask.method.clone(),
-            path: ask.path,
+            method: call.method.clone(),
+            path: call.path,
             namespace: &self.scope.namespace,
             token: Some(&token.secret),
             index: token.index.as_deref(),
-            body: ask.body,
+            body: call.body,
         }
     }
 
-    /// Calls with a good token: after a 403 finds out whether the token died, and then tries once more.
-    async fn call(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Answer, KeyServiceError> {
+    /// Sends a call with the held token. After a 403, checks whether the token is still valid. If not, retries once
+    /// with a new one.
+    async fn call(&self, call: &Call<'_>, deadline: Deadline) -> Result<Answer, KeyServiceError> {
         let mut token = self.session.token(deadline).await?;
         let mut logged_in = false;
-        // Each turn either returns, leaves an address out, or uses up the one login.
+        // Each round returns, excludes an address, or uses the one login: the loop ends.
         loop {
-            let refusal = match self.client.call(&self.request(ask, &token), deadline).await {
+            let refusal = match self.client.call(&self.request(call, &token), deadline).await {
                 Ok(answer) => {
-                    self.session.note_use(&token, ask.path);
+                    self.session.record_success(&token, call.path);
                     return Ok(answer);
                 }
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => refusal,
             };
             if refusal.status != 403 {
-                return self.elsewhere(ask, refusal, &token, deadline).await;
+                return self.try_other_addresses(call, refusal, &token, deadline).await;
             }
             if self.client.is_other_cluster(refusal.address, deadline).await {
                 continue;
             }
-            match self.session.after_refusal(&token, ask.path, deadline).await? {
+            match self.session.after_refusal(&token, call.path, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
-                _ => return Err(ask.refused(&refusal)),
+                _ => return Err(call.refused(&refusal)),
             }
             logged_in = true;
         }
     }
 
-    /// A replica that has not seen the newest version yet refuses it: the other addresses are asked.
-    async fn elsewhere(
+    /// A replica that does not have the newest key version yet refuses it. Then the other addresses are tried.
+    async fn try_other_addresses(
         &self,
-        ask: &Ask<'_>,
+        call: &Call<'_>,
         refusal: Refusal,
         token: &Token,
         deadline: Deadline,
     ) -> Result<Answer, KeyServiceError> {
-        let error = ask.refused(&refusal);
+        let error = call.refused(&refusal);
         if error.kind() == ErrorKind::VersionAhead {
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
             {
-                if let Ok(answer) = self.client.once(index, &self.request(ask, token), share()).await {
+                if let Ok(answer) = self.client.once(index, &self.request(call, token), share()).await {
                     return Ok(answer);
                 }
             }
@@ -160,7 +165,7 @@ impl TransitService {
         Err(error)
     }
 
-    /// A wrap and an unwrap, or a read, at one address alone.
+    /// Wraps and unwraps, or reads the key, at one address alone.
     async fn try_address(
         &self,
         index: usize,
@@ -168,39 +173,39 @@ impl TransitService {
         token: &Token,
         deadline: Deadline,
     ) -> Result<(), CallError> {
-        let what = format!("using {}", self.scope);
+        let action = format!("using {}", self.scope);
         let Some(version) = version else {
-            let ask = Ask { what: &what, method: Method::GET, path: &self.keys, body: None };
-            return self.client.once(index, &self.request(&ask, token), deadline).await.map(drop);
+            let read = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
+            return self.client.once(index, &self.request(&read, token), deadline).await.map(drop);
         };
         let body = Self::plaintext_body(version, &[0; 32], &[]);
-        let wrap = Ask { what: &what, method: Method::POST, path: &self.encrypt, body: Some(&body) };
+        let wrap = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let wrapped = self.client.once(index, &self.request(&wrap, token), deadline).await?;
         let ciphertext = wrapped.parse::<Data<Encrypted<'_>>>()?.data.ciphertext.into_owned();
         let body = Self::ciphertext_body(&ciphertext, &[]);
-        let unwrap = Ask { what: &what, method: Method::POST, path: &self.decrypt, body: Some(&body) };
+        let unwrap = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         self.client.once(index, &self.request(&unwrap, token), deadline).await.map(drop)
     }
 
-    fn ciphertext_body(ciphertext: &str, data: &[u8]) -> Zeroizing<Vec<u8>> {
+    fn ciphertext_body(ciphertext: &str, aad: &[u8]) -> Zeroizing<Vec<u8>> {
         let mut body = serde_json::json!({ "ciphertext": ciphertext });
-        if let (false, Some(fields)) = (data.is_empty(), body.as_object_mut()) {
-            fields.insert("associated_data".into(), STANDARD.encode(data).into());
+        if let (false, Some(fields)) = (aad.is_empty(), body.as_object_mut()) {
+            fields.insert("associated_data".into(), STANDARD.encode(aad).into());
         }
         Zeroizing::new(body.to_string().into_bytes())
     }
 
-    fn plaintext_body(version: u32, plaintext: &[u8], data: &[u8]) -> Zeroizing<Vec<u8>> {
-        // Written by hand into one allocation: a JSON value would keep copies of the plaintext.
+    fn plaintext_body(version: u32, plaintext: &[u8], aad: &[u8]) -> Zeroizing<Vec<u8>> {
+        // Written into one allocation: a JSON value would leave copies of the plaintext in memory.
         let encoded = Zeroizing::new(STANDARD.encode(plaintext));
         let mut body = Zeroizing::new(Vec::with_capacity(encoded.len() + 512));
         body.extend_from_slice(b"{\"plaintext\":\"");
         body.extend_from_slice(encoded.as_bytes());
-        let data = match data {
+        let aad = match aad {
             [] => String::new(),
-            data => format!(",\"associated_data\":\"{}\"", STANDARD.encode(data)),
+            aad => format!(",\"associated_data\":\"{}\"", STANDARD.encode(aad)),
         };
-        body.extend_from_slice(format!("\",\"key_version\":{version}{data}}}").as_bytes());
+        body.extend_from_slice(format!("\",\"key_version\":{version}{aad}}}").as_bytes());
         body
     }
 }
@@ -220,15 +225,15 @@ impl KeyService for TransitService {
     }
 
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError> {
-        let what = format!("reading {}", self.scope);
-        let ask = Ask { what: &what, method: Method::GET, path: &self.keys, body: None };
-        let answer = self.call(&ask, deadline).await?;
+        let action = format!("reading {}", self.scope);
+        let call = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
+        let answer = self.call(&call, deadline).await?;
         let mut description = answer.data::<KeyData>()?.describe(&self.keys)?;
         description.cluster_id = self.client.learn_cluster(answer.address, deadline).await;
         if description.latest < at_least {
             let token = self.session.token(deadline).await?;
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != answer.address) {
-                if let Ok(other) = self.client.once(index, &self.request(&ask, &token), share()).await
+                if let Ok(other) = self.client.once(index, &self.request(&call, &token), share()).await
                     && let Ok(other) = other.data::<KeyData>().and_then(|data| data.describe(&self.keys))
                     && other.latest > description.latest
                 {
@@ -243,18 +248,18 @@ impl KeyService for TransitService {
         &self,
         version: u32,
         plaintext: &[u8],
-        data: &[u8],
+        aad: &[u8],
         deadline: Deadline,
     ) -> Result<Vec<u8>, KeyServiceError> {
-        let body = Self::plaintext_body(version, plaintext, data);
-        let what = format!("wrapping with {} version {version}", self.scope);
-        let ask = Ask { what: &what, method: Method::POST, path: &self.encrypt, body: Some(&body) };
-        let answer = self.call(&ask, deadline).await?;
+        let body = Self::plaintext_body(version, plaintext, aad);
+        let action = format!("wrapping with {} version {version}", self.scope);
+        let call = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
+        let answer = self.call(&call, deadline).await?;
         let ciphertext = answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext;
         if self.ciphertext_version(ciphertext.as_bytes()) != Some(version) {
             return Err(KeyServiceError::new(
                 ErrorKind::Internal,
-                format!("{what}: the server answered with a ciphertext of another version"),
+                format!("{action}: the server answered with a ciphertext of another version"),
                 "report this with the server's version; nothing was stored",
             ));
         }
@@ -264,7 +269,7 @@ impl KeyService for TransitService {
     async fn unwrap(
         &self,
         ciphertext: &[u8],
-        data: &[u8],
+        aad: &[u8],
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
         let text =
@@ -276,10 +281,10 @@ impl KeyService for TransitService {
                 "the data was written by another provider, or is damaged",
             )
         })?;
-        let body = Self::ciphertext_body(text, data);
-        let what = format!("unwrapping with {}", self.scope);
-        let ask = Ask { what: &what, method: Method::POST, path: &self.decrypt, body: Some(&body) };
-        let answer = self.call(&ask, deadline).await?;
+        let body = Self::ciphertext_body(text, aad);
+        let action = format!("unwrapping with {}", self.scope);
+        let call = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
+        let answer = self.call(&call, deadline).await?;
         let plaintext = answer.parse::<Data<Decrypted<'_>>>()?.data.plaintext;
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| not_vault("the server"))
     }
@@ -287,24 +292,28 @@ impl KeyService for TransitService {
     async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), KeyServiceError> {
         let token = self.session.fresh(deadline).await?;
         let mut refused = None;
-        let mut away = None;
+        let mut outage = None;
         for (index, share) in self.client.shares(deadline) {
             match self.try_address(index, version, &token, share()).await {
                 Ok(()) => return Ok(()),
-                Err(CallError::Failed(error)) => away = away.or(Some(error)),
+                Err(CallError::Failed(error)) => outage = outage.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {
-                    let foreign = self.client.is_other_cluster(refusal.address, deadline).await;
-                    if !foreign && self.client.is_trusted(refusal.address) {
+                    let other_cluster = self.client.is_other_cluster(refusal.address, deadline).await;
+                    if !other_cluster && self.client.is_trusted(refusal.address) {
                         refused = Some(refusal.of_transit(&format!("using {}", self.scope)));
                     } else {
-                        let message = format!("{} refuses, and may not be our server", refusal.address_name);
+                        let message = format!(
+                            "{} refuses, and may not be a server of the key's cluster",
+                            refusal.address_name
+                        );
                         let remedy = "correct vault.addresses, or use verified TLS";
-                        away = away.or(Some(KeyServiceError::new(ErrorKind::Unreachable, message, remedy)));
+                        outage =
+                            outage.or(Some(KeyServiceError::new(ErrorKind::Unreachable, message, remedy)));
                     }
                 }
             }
         }
-        Err(refused.or(away).unwrap_or_else(|| KeyServiceError::deadline("asking every address")))
+        Err(refused.or(outage).unwrap_or_else(|| KeyServiceError::deadline("trying every address")))
     }
 
     fn ciphertext_version(&self, ciphertext: &[u8]) -> Option<u32> {
@@ -322,10 +331,14 @@ impl KeyService for TransitService {
         Some(self.session.state())
     }
 
+    async fn changed(&self) {
+        self.changes.changed().await;
+    }
+
     async fn maintain(&self) {
         if self.shares_session {
             std::future::pending::<()>().await;
         }
-        tokio::join!(self.session.maintain(), self.client.look_after_failed());
+        tokio::join!(self.session.maintain(), self.client.check_failed_addresses());
     }
 }

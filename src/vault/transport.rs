@@ -1,11 +1,11 @@
-//! One HTTP exchange with one address: a request goes out, an answer comes back within bounds.
+//! Sends one HTTP request to one address, and reads the answer within limits of time and size.
 //!
-//! Must not know which address is tried next, nor what an answer is good for.
+//! Must not know which address is tried next, nor what an answer is used for.
 
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder};
 use zeroize::Zeroizing;
 
 use super::address::Address;
@@ -16,7 +16,7 @@ use crate::secret::Secret;
 
 /// Largest answer that is read, in bytes. Metadata of a key with thousands of versions fits.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// Longest `Retry-After` that is believed.
+/// Longest `Retry-After` that is accepted, in seconds.
 const MAX_RETRY_AFTER: u64 = 3600;
 
 /// A request, the same for every address.
@@ -26,13 +26,13 @@ pub(super) struct Request<'a> {
     pub path: &'a str,
     pub namespace: &'a str,
     pub token: Option<&'a Secret>,
-    /// The replication state of our login (Vault Enterprise), sent back as it came.
+    /// The replication state of the login (Vault Enterprise), sent back unchanged.
     pub index: Option<&'a str>,
     pub body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
 impl Request<'_> {
-    /// What is asked, as a label: never the path itself.
+    /// The operation as a label. Never the path itself: it holds names.
     pub(super) fn operation(&self) -> &'static str {
         let has = |part: &str| self.path.contains(part);
         match self.path {
@@ -49,18 +49,18 @@ impl Request<'_> {
     }
 }
 
-/// What a rate limit quota leaves, where the server says so in its answers
+/// What is left of a rate limit quota, where the answers of the server say it
 /// (`enable_rate_limit_response_headers` of `sys/quotas/config`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quota {
     /// Requests in one interval.
     pub limit: u64,
-    /// Requests that are left in this one.
+    /// Requests left in this interval.
     pub remaining: u64,
 }
 
-/// What came back, whatever its status.
-pub(super) struct Raw {
+/// An answer with any status.
+pub(super) struct Response {
     pub status: u16,
     pub location: Option<String>,
     pub retry_after: Option<Duration>,
@@ -70,11 +70,11 @@ pub(super) struct Raw {
 }
 
 /// Sends `request` to `address` and reads the whole answer before `deadline`.
-pub(super) async fn exchange(
+pub(super) async fn send(
     address: &Address,
     request: &Request<'_>,
     deadline: Deadline,
-) -> Result<Raw, KeyServiceError> {
+) -> Result<Response, KeyServiceError> {
     let prepared = prepare(address, request)?;
     let attempt = async {
         let response = prepared.send().await.map_err(|cause| error::transport(&address.name, &cause))?;
@@ -86,7 +86,7 @@ pub(super) async fn exchange(
         let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
         let quota = number("x-ratelimit-limit").zip(number("x-ratelimit-remaining"));
         let seconds = number(RETRY_AFTER.as_str());
-        let mut raw = Raw {
+        let mut answer = Response {
             status: status.as_u16(),
             location: text(LOCATION.as_str()).filter(|_| status.is_redirection()),
             retry_after: seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER))),
@@ -94,15 +94,15 @@ pub(super) async fn exchange(
             quota: quota.map(|(limit, remaining)| Quota { limit, remaining }),
             body: Zeroizing::default(),
         };
-        raw.body = read(response, address).await?;
-        Ok(raw)
+        answer.body = read(response, address).await?;
+        Ok(answer)
     };
     match tokio::time::timeout_at(deadline.instant(), attempt).await {
         Ok(answer) => answer,
         Err(_) => Err(KeyServiceError::new(
             ErrorKind::Unreachable,
             format!("{} did not answer in time", address.name),
-            "look for a firewall, a hanging server or a long way to it",
+            "look for a firewall, a server that hangs, or a slow network",
         )),
     }
 }
@@ -113,7 +113,7 @@ fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, K
         KeyServiceError::new(
             ErrorKind::Internal,
             message,
-            "check the mount and the names in the configuration",
+            "check vault.transit.mount, vault.transit.key and the names in the configuration",
         )
     })?;
     let mut headers = HeaderMap::new();
@@ -141,15 +141,18 @@ fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, K
     }
     let mut builder = address.http().request(request.method.clone(), url).headers(headers);
     if let Some(body) = request.body {
-        // The owner zeroizes its bytes when the request is done.
+        // The owner zeroizes its bytes when the request has ended.
         let bytes = bytes::Bytes::from_owner(body.clone());
         builder = builder.header(CONTENT_TYPE, "application/json").body(bytes);
     }
     Ok(builder)
 }
 
-async fn read(mut response: Response, address: &Address) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
-    // Sized once: growing would leave copies of a plaintext behind that nobody zeroizes.
+async fn read(
+    mut response: reqwest::Response,
+    address: &Address,
+) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
+    // Allocated once: a buffer that grows leaves copies of a plaintext that are not zeroized.
     let expected =
         response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));

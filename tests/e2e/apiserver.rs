@@ -52,7 +52,7 @@ impl Answer {
 impl ApiServer {
     /// One that is ready, with the tests' namespace made.
     pub async fn ready(etcd: &Etcd, encryption: &str) -> Self {
-        let mut server = Self::start(etcd, encryption).await;
+        let server = Self::start(etcd, encryption).await;
         server.wait_ready().await;
         let namespace = json!({ "metadata": { "name": NAMESPACE } });
         let made = server.client.call(Method::POST, "/api/v1/namespaces", &namespace).await.unwrap();
@@ -120,7 +120,7 @@ impl ApiServer {
     }
 
     /// Waits until `/readyz` is good.
-    pub async fn wait_ready(&mut self) {
+    pub async fn wait_ready(&self) {
         eventually("readiness", async || {
             let answer = self.client.get("/readyz?verbose").await?;
             if answer.status == 200 {
@@ -130,6 +130,19 @@ impl ApiServer {
             Err(format!("{}\n{}", answer.text, self.log()))
         })
         .await;
+    }
+
+    /// Waits until the check of the KMS providers fails with all these words; its text.
+    pub async fn kms_check_fails(&self, words: &[&str]) -> String {
+        eventually("the check of the KMS providers", async || {
+            let check = self.client.kms_check().await;
+            if check.status == 500 && words.iter().all(|word| check.text.contains(word)) {
+                return Ok(check.text.trim().to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Err(format!("{check:?}"))
+        })
+        .await
     }
 
     /// The end of what it wrote.

@@ -19,7 +19,7 @@ fn verify(agent: &Agent, etcd: &Etcd) -> i32 {
 }
 
 #[tokio::test]
-async fn enabling_and_rotating_leave_nothing_in_clear_and_nothing_unreadable() {
+async fn enabling_and_rotating_leave_all_data_encrypted_and_readable() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut api = ApiServer::ready(&etcd, &of(&[identity()])).await;

@@ -1,4 +1,4 @@
-//! The whole way from a client's Secret to etcd: a real kube-apiserver, a real etcd, a real OpenBao, and the release
+//! End-to-end tests, from a client's Secret to etcd: a real kube-apiserver, a real etcd, a real OpenBao, and the release
 //! binary between them.
 //!
 //! `tests/e2e/run` gets kube-apiserver and etcd, builds the binary, and runs these tests. `cargo test` does not.
@@ -31,7 +31,7 @@ fn path_of(variable: &str) -> std::path::PathBuf {
     std::env::var_os(variable).map(Into::into).expect("these tests are run by tests/e2e/run")
 }
 
-/// Waits until the agent answers another key_id than this one: it has seen a rotation, or another key.
+/// Waits until the agent answers another key_id: it has seen a rotation, or uses another key.
 async fn key_id_after(before: &str, agent: &Agent) -> String {
     let mut kms = agent.kms().await;
     eventually("a new key_id", async || {

@@ -65,7 +65,7 @@ async fn aescbc_to_kms_to_aescbc_and_identity_loses_nothing() {
     // Away, back to the old key.
     step(&mut api, &etcd, &[aescbc(), kms], |stored| *stored == Stored::AesCbc).await;
 
-    // The plugin and its Vault are removed; nothing misses them.
+    // The plugin and its Vault are removed; everything is still readable.
     api.kill();
     drop((agent, bao));
     api.restart(&of(&[aescbc()])).await;

@@ -37,7 +37,7 @@ impl Node {
         self.agent.kms().await.status().await.unwrap().key_id
     }
 
-    /// `systemctl reload`, and then the look at `/healthz` that must be good before the next node's turn.
+    /// Reloads, and checks `/healthz`, which must be good before the next node is reloaded.
     fn reload(&self, config: &str) {
         self.agent.write_config(config);
         let (code, said) = self.agent.command("reload");
@@ -105,7 +105,7 @@ async fn another_vault_and_key_behind_the_same_sockets_under_load() {
     }
 }
 
-/// Looks again and again under which key_id one object lies, which one API server writes over and over.
+/// Watches the key_id of an object in etcd that one API server overwrites.
 struct Watch {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Vec<String>>,
@@ -130,7 +130,7 @@ impl Watch {
         Self { stop, task }
     }
 
-    /// The key_ids in the order of their appearance: each one appears once, none comes back.
+    /// The key_ids in the order in which they were seen. One that comes back is listed again.
     async fn stop(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap()
@@ -142,14 +142,14 @@ async fn rotations_meet_two_nodes_at_different_times_and_both_converge() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
     let etcd = Arc::new(etcd);
     let prompt = bao.vault_config() + QUICK;
-    // It looks for rotations when the other one has long seen them.
+    // It reads the key long after the other one.
     let late = bao.vault_config() + "[health]\nkey_check_interval = \"5s\"\nprobe_interval = \"300ms\"\n";
     let (mut one, mut two) = tokio::join!(Node::start(&etcd, &prompt), Node::start(&etcd, &late));
     let first = one.key_id().await;
     let traffic = Traffic::start(&[&one.api.client, &two.api.client]).await;
     let watches = [Watch::start(&etcd, 0), Watch::start(&etcd, 1)];
 
-    // Seen late on one node, under load: each reads what the other one writes.
+    // One node sees the rotation late, under load: each reads what the other one writes.
     bao.rotate().await;
     let second = key_id_after(&first, &one.agent).await;
     let both = async |one: &Node, two: &Node, key_id: &str| {

@@ -1,4 +1,4 @@
-//! Local KEKs: Vault is away, and API servers and agents start nevertheless.
+//! Local KEKs: API servers and agents start while Vault is away.
 
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
@@ -11,18 +11,17 @@ use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
 use crate::key_id_after;
 use crate::seeds::{self, SECRETS};
-use crate::support::agent::{Agent, QUICK};
+use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
 use crate::support::bao::Bao;
 use crate::support::eventually;
 use crate::support::kms::SEED;
 use crate::support::store::Store;
 use crate::traffic::Traffic;
 
-const ON: &str = "[local_kek]\nenabled = true\n";
-/// What a seed begins with in etcd that lies under a local KEK.
+/// The first bytes of a seed in etcd that is under a local KEK.
 const LOCAL: &[u8] = b"local-kek:v1:";
 
-/// What stays on a node while its agents come and go: the socket, and what systemd keeps.
+/// What stays on a node while agents come and go: the socket, and the descriptors that systemd keeps.
 struct Node {
     store: Store,
     encryption: String,
@@ -52,7 +51,7 @@ impl Node {
     }
 }
 
-/// Waits until nothing that was seen is missing in memory.
+/// Waits until every key that was seen is in memory.
 async fn ready_for_an_outage(agent: &Agent) -> Value {
     eventually("readiness for an outage", async || {
         let status = agent.status()?;
@@ -93,11 +92,11 @@ async fn rewrite_all(bao: &Bao, etcd: &Etcd, agent: &Agent, api: &ApiServer) {
     rewrite(api).await;
 }
 
-/// The whole of it: Vault is killed, and so is the agent, and the API server starts with nothing in its memory.
+/// Vault and the agent are killed, and the API server starts with an empty cache.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
     let (etcd, mut bao) = tokio::join!(Etcd::start(), Bao::persistent());
-    let config = bao.vault_config() + QUICK + ON;
+    let config = bao.vault_config() + QUICK + LOCAL_KEK;
     let (node, mut agent) = Node::ready(&config).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     seeds::write(&mut api, &node.encryption).await;
@@ -129,7 +128,7 @@ async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
     assert_eq!(api.client.read("secrets", "seed-0-0").await.unwrap(), "text");
     let during = agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(during["offline"]["unwraps"], 0, "{during}");
-    assert_eq!(bao.audited().len(), asked, "nothing came to the Vault that was killed");
+    assert_eq!(bao.audited().len(), asked, "the killed Vault got no request");
     eprintln!(
         "MEASURED Vault and the agent are killed: a cold API server with {SECRETS} Secrets under {} DEK seeds is ready \
          after {ready:.2?} ({since:.2?} after the agent's end), lists all in {listed:.2?} more, writes 20 in \
@@ -150,7 +149,7 @@ async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
     ready_for_an_outage(&agent).await;
     api.wait_ready().await;
     eprintln!("MEASURED Vault is back: the agent and the API server are ready after {:.2?}", back.elapsed());
-    // From Vault alone: nothing is left of what the agents had in memory.
+    // From Vault alone: nothing is left of the keys in memory.
     let directory = agent.kill();
     node.store.clear();
     agent = node.start(directory, &config).await;
@@ -162,7 +161,7 @@ async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
     assert!(status["offline"]["unwraps"].as_u64().unwrap() <= 3, "one local KEK, not a seed each: {status}");
 }
 
-/// An object that Transit wrapped itself does no harm once its seed has passed through the agent.
+/// An object in direct mode is readable in an outage once the agent has decrypted its seed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
@@ -171,7 +170,7 @@ async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     api.client.write("secrets", "early", "in direct mode").await.unwrap();
     assert_eq!(forms(&etcd).await.0, 0);
-    agent = node.start(agent.kill(), &(direct + ON)).await;
+    agent = node.start(agent.kill(), &(direct + LOCAL_KEK)).await;
     // It unwraps the seed of direct mode, and makes one of its own.
     api.restart(&node.encryption).await;
     api.client.write("secrets", "late", "under a local KEK").await.unwrap();
@@ -200,11 +199,11 @@ async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
     assert_eq!(api.client.read("secrets", "early").await.unwrap(), "in direct mode");
 }
 
-/// Longer than was allowed: no key is left in memory, everybody says why, and nobody has to be restarted afterwards.
+/// Beyond max_offline no key is left in memory, the messages say why, and afterwards nothing has to be restarted.
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_max_offline_all_fails_with_the_reason_and_heals() {
+async fn beyond_max_offline_calls_fail_with_the_reason_until_vault_returns() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let config = bao.vault_config() + QUICK + ON + "max_offline = \"40s\"\n";
+    let config = bao.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"40s\"\n";
     let (node, agent) = Node::ready(&config).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     api.client.write("secrets", "one", "text").await.unwrap();
@@ -213,17 +212,8 @@ async fn beyond_max_offline_all_fails_with_the_reason_and_heals() {
     agent.wait_for_reason("degraded", "unreachable").await;
     api.restart(&node.encryption).await;
     assert_eq!(api.client.read("secrets", "one").await.unwrap(), "text");
-    let check = eventually("the API server's words", async || {
-        let check = api.client.kms_check().await;
-        if check.status == 500 && check.text.contains("max_offline") {
-            Ok(check.text)
-        } else {
-            Err(format!("{check:?}"))
-        }
-    })
-    .await;
-    eprintln!("MEASURED beyond max_offline the API server says: {}", check.trim());
-    assert!(check.contains("remedy"), "{check}");
+    let check = api.kms_check_fails(&["max_offline", "remedy"]).await;
+    eprintln!("MEASURED beyond max_offline the API server says: {check}");
     eventually("an empty descriptor store", async || {
         let names = node.store.names();
         if names.is_empty() { Ok(()) } else { Err(format!("{names:?}")) }
@@ -249,12 +239,12 @@ async fn beyond_max_offline_all_fails_with_the_reason_and_heals() {
     assert_eq!(node.store.names().len(), 1);
 }
 
-/// Turned off again: what lies under local KEKs stays readable, and is rewritten in direct mode.
+/// Local KEKs are turned off again: the data under them stays readable, and is rewritten in direct mode.
 #[tokio::test(flavor = "multi_thread")]
-async fn turned_off_everything_stays_readable_and_goes_back_to_direct_mode() {
+async fn data_under_local_keks_stays_readable_when_they_are_turned_off() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
     let off = bao.vault_config() + QUICK;
-    let (node, mut agent) = Node::ready(&(off.clone() + ON)).await;
+    let (node, mut agent) = Node::ready(&(off.clone() + LOCAL_KEK)).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     api.client.write("secrets", "one", "under a local KEK").await.unwrap();
     assert_eq!(forms(&etcd).await.1, 0);
@@ -273,11 +263,11 @@ async fn turned_off_everything_stays_readable_and_goes_back_to_direct_mode() {
     assert_eq!(api.client.read("secrets", "one").await.unwrap(), "under a local KEK");
 }
 
-/// A rotation: each agent has the new local KEK before it tells of the new key_id.
+/// After a rotation each agent has the new local KEK before it announces the new key_id.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_is_told_when_its_local_kek_is_made() {
+async fn a_new_key_id_is_announced_once_its_local_kek_exists() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let config = bao.vault_config() + QUICK + ON;
+    let config = bao.vault_config() + QUICK + LOCAL_KEK;
     let ((one, first_agent), (two, second_agent)) = tokio::join!(Node::ready(&config), Node::ready(&config));
     let (first, second) =
         tokio::join!(ApiServer::ready(&etcd, &one.encryption), ApiServer::ready(&etcd, &two.encryption));
@@ -293,7 +283,7 @@ async fn a_rotation_is_told_when_its_local_kek_is_made() {
     );
     traffic.stop().await.none_failed("a rotation with local KEKs on two nodes");
 
-    // As soon as it is told, Vault is not needed for it.
+    // Once it is announced, Vault is not needed for it.
     bao.rotate().await;
     let last = key_id_after(&after, &first_agent).await;
     bao.freeze();

@@ -1,4 +1,4 @@
-//! Vault is away: what goes on, what fails and when, and that everything comes back without a restart.
+//! Vault is away: what works, what fails and when, and that all of it recovers without a restart.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,6 @@ use crate::encryption::{kms, of};
 use crate::etcd::Etcd;
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::{Bao, KEY, policy};
-use crate::support::eventually;
 use crate::traffic::{Kind, Traffic};
 
 /// How Vault is away.
@@ -15,13 +14,13 @@ use crate::traffic::{Kind, Traffic};
 enum Away {
     /// Killed: connections are refused.
     Refuses,
-    /// Stopped in its tracks: connections are taken, and nothing is answered.
+    /// Stopped by SIGSTOP: connections are accepted, and nothing is answered.
     Hangs,
-    /// It says no: the policy is gone. Not ridden out, whatever the grace.
+    /// It refuses: the policy is gone. The grace does not count for that.
     Denies,
 }
 
-/// Against the outage's length.
+/// The grace, compared with the length of the outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grace {
     Longer,
@@ -58,11 +57,7 @@ async fn outage(away: Away, length: Duration, grace: Grace) {
     }
     let back = Instant::now();
     agent.wait_for_phase("ready").await;
-    eventually("readiness", async || {
-        let answer = api.client.get("/readyz").await?;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
-    })
-    .await;
+    api.wait_ready().await;
     let ready = back.elapsed();
     let seen = traffic.stop().await;
     let failed = |kind: Kind| {
@@ -85,7 +80,7 @@ async fn outage(away: Away, length: Duration, grace: Grace) {
     assert_eq!(!seen.failed(Kind::Ready).is_empty(), noticed, "{:?}", seen.failed(Kind::Ready).first());
     let mut kinds = vec![Kind::Read, Kind::List];
     if away == Away::Denies {
-        assert!(!seen.failed(Kind::Write).is_empty(), "a denial stops writes");
+        assert!(!seen.failed(Kind::Write).is_empty(), "a refusal stops writes");
     } else {
         kinds.push(Kind::Write);
     }
@@ -95,12 +90,12 @@ async fn outage(away: Away, length: Duration, grace: Grace) {
 }
 
 #[tokio::test]
-async fn a_refusing_vault_within_the_grace_is_not_noticed() {
+async fn an_unreachable_vault_within_the_grace_fails_nothing() {
     outage(Away::Refuses, Duration::from_secs(30), Grace::Longer).await;
 }
 
 #[tokio::test]
-async fn a_hanging_vault_beyond_the_grace_fails_readyz_alone() {
+async fn a_hanging_vault_beyond_the_grace_fails_only_readyz() {
     outage(Away::Hangs, Duration::from_secs(30), Grace::Shorter).await;
 }
 
@@ -119,14 +114,14 @@ async fn outages_of_minutes() {
     futures_util::future::join_all(outages).await;
 }
 
-/// A denial is no outage: the API server writes with the seed that it has for three minutes, and then no more.
+/// A refusal is not an outage: the API server writes with its seed for three minutes, and then no more.
 #[tokio::test]
 #[ignore = "takes 5 minutes: tests/e2e/run --outages"]
-async fn a_denial_of_minutes() {
+async fn a_refusal_of_minutes() {
     outage(Away::Denies, Duration::from_secs(60 * 4), Grace::Longer).await;
 }
 
-/// An API server that starts in the outage has no seed in memory: it needs Vault once, and gets it as soon as it is back.
+/// An API server that starts in an outage has no seed in memory: it is ready as soon as Vault is back.
 #[tokio::test]
 async fn an_api_server_that_starts_in_an_outage_waits_for_vault() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
@@ -140,18 +135,10 @@ async fn an_api_server_that_starts_in_an_outage_waits_for_vault() {
     let refused = api.client.read("secrets", "one").await.unwrap_err();
     assert!(refused.contains("InternalError"), "{refused}");
     assert!(api.client.write("secrets", "two", "text").await.is_err());
-    let check = eventually("the API server's words", async || {
-        let check = api.client.kms_check().await;
-        if check.status == 500 && check.text.contains("remedy") {
-            Ok(check.text)
-        } else {
-            Err(format!("{check:?}"))
-        }
-    })
-    .await;
-    eprintln!("MEASURED an API server that starts in an outage says: {}", check.trim());
+    let check = api.kms_check_fails(&["remedy"]).await;
+    eprintln!("MEASURED an API server that starts in an outage says: {check}");
     assert_eq!(api.client.get("/readyz").await.unwrap().status, 500);
-    // For its first minute it is not live either: it waits that long for its caches, and then goes on without them.
+    // For its first minute it is not live either: it waits that long for its caches.
     let live = api.client.get("/livez?verbose").await.unwrap();
     assert!(!live.text.contains("[-]kms"), "{}", live.text);
     bao.thaw();

@@ -1,22 +1,15 @@
-//! What the API server's own probes say of a plugin in trouble.
+//! The API server's own probes when the plugin fails.
 
 use crate::apiserver::ApiServer;
 use crate::encryption::{kms, of};
 use crate::etcd::Etcd;
 use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::{Bao, KEY, policy};
-use crate::support::eventually;
 
-/// Waits until the API server's check of the provider fails with these words in it, and holds what must hold then.
+/// Waits until the API server's check of the provider fails with these words, and checks the other probes.
 async fn fails_saying(api: &ApiServer, words: &[&str]) {
-    let text = eventually("the API server's words", async || {
-        let answer = api.client.kms_check().await;
-        let right = answer.status == 500 && words.iter().all(|word| answer.text.contains(word));
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        if right { Ok(answer.text) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
-    eprintln!("MEASURED the API server says: {}", text.trim());
+    let text = api.kms_check_fails(words).await;
+    eprintln!("MEASURED the API server says: {text}");
     for (probe, status) in [("/readyz", 500), ("/livez", 200)] {
         assert_eq!(api.client.get(probe).await.unwrap().status, status, "{probe}");
     }
@@ -24,11 +17,7 @@ async fn fails_saying(api: &ApiServer, words: &[&str]) {
 }
 
 async fn good_again(api: &ApiServer) {
-    eventually("readiness", async || {
-        let answer = api.client.get("/readyz").await?;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
-    })
-    .await;
+    api.wait_ready().await;
     api.client.write("secrets", "one", "text").await.unwrap();
 }
 

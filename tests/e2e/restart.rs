@@ -15,7 +15,7 @@ use crate::support::agent::{Agent, QUICK, QUIET, passing};
 use crate::support::bao::{Bao, KEY};
 use crate::traffic::Traffic;
 
-/// Each start of an API server makes a DEK seed, and a cold one unwraps every seed that is in use, once.
+/// Each start of an API server makes a DEK seed. One with an empty cache unwraps every seed in use once.
 #[tokio::test]
 async fn a_cold_api_server_unwraps_each_seed_once() {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
@@ -43,7 +43,7 @@ async fn a_cold_api_server_unwraps_each_seed_once() {
     assert!((1..=3).contains(&asked.1), "{asked:?}");
 }
 
-/// A socket that outlives the agents behind it, as systemd's does.
+/// A socket that stays while agents come and go, as systemd's does.
 struct Node {
     bao: Bao,
     listener: UnixListener,
@@ -84,7 +84,7 @@ async fn a_stopped_plugin_fails_no_request_of_a_client() {
 }
 
 /// The plugin ends while an API server is in use, the key is rotated and another API server starts cold: Status, Encrypt
-/// and Decrypt all meet a plugin that is not there, or is just back.
+/// and Decrypt all happen while the plugin is away, or has just started.
 async fn restarts_fail_no_request(what: &str, end: End) {
     let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
     let directory = tempfile::tempdir().unwrap();
@@ -98,8 +98,8 @@ async fn restarts_fail_no_request(what: &str, end: End) {
 
     let directory = ended(agent, end).await;
     node.bao.rotate().await;
-    // It waits in the socket that nobody serves, and needs Status, Encrypt and Decrypt as soon as somebody does.
-    let mut cold = ApiServer::start(&etcd, &encryption).await;
+    // Its calls wait in the socket: it needs Status, Encrypt and Decrypt as soon as an agent serves.
+    let cold = ApiServer::start(&etcd, &encryption).await;
     let (decrypts, encrypts) = (format!("transit/decrypt/{KEY}"), format!("transit/encrypt/{KEY}"));
     let asked = (node.bao.count(&decrypts), node.bao.count(&encrypts));
     let started = Instant::now();
@@ -109,7 +109,7 @@ async fn restarts_fail_no_request(what: &str, end: End) {
     eprintln!("MEASURED {what}: an API server that started without the plugin is ready {took:.2?} after it");
     assert!(node.bao.count(&decrypts) > asked.0 && node.bao.count(&encrypts) > asked.1);
 
-    // Again and again, under both, in the middle of everything.
+    // More restarts, with traffic at both API servers.
     let on_cold = Traffic::start(&[&cold.client]).await;
     for _ in 0..3 {
         agent = node.start(ended(agent, end).await).await;

@@ -1,4 +1,4 @@
-//! What another plugin wrote is read by this one in its place.
+//! This plugin replaces another one, and reads its data.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,16 +21,16 @@ use crate::support::agent::{Agent, QUICK};
 use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 
-/// What the plugin before ours answers as key_id, whatever the key's version.
+/// The other plugin's key_id, whatever the key's version.
 const KEY_ID: &str = "1";
 
-/// A plugin as the common ones are: bare Transit ciphertexts, and a key_id that never changes.
+/// A plugin like the common ones: bare Transit ciphertexts, and a key_id that never changes.
 struct BareTransit {
     bao: std::sync::Arc<Bao>,
 }
 
 impl BareTransit {
-    /// Serves on a runtime of its own, whose end is the end of the process: its connections break, too.
+    /// Serves on a runtime of its own. Its shutdown breaks the connections, as the end of a process does.
     fn serve(self, socket: &Path) -> Runtime {
         let runtime = Runtime::new().unwrap();
         let guard = runtime.enter();
@@ -79,14 +79,14 @@ async fn data_of_another_plugin_under_the_same_name_is_read_and_taken_over() {
     let encryption = of(&[kms(&directory.path().join("kms.sock"))]);
     let mut api = ApiServer::ready(&etcd, &encryption).await;
     api.client.write("secrets", "early", "under version 1").await.unwrap();
-    // The key's newer version writes under the same key_id: the other plugin does not tell them apart.
+    // After a rotation the other plugin still answers the same key_id.
     bao.rotate().await;
     api.restart(&encryption).await;
     api.client.write("secrets", "late", "under version 2").await.unwrap();
     let stored = etcd.key_ids("secrets/", PROVIDER).await;
     assert_eq!(stored.keys().collect::<Vec<_>>(), [KEY_ID]);
 
-    // The plugins change places at one socket; the API server is not told.
+    // This plugin takes over the socket; the API server does not know.
     before.shutdown_background();
     let agent = Agent::start_in(directory, &(bao.vault_config() + QUICK), &[]);
     agent.wait_for_phase("ready").await;

@@ -1,4 +1,4 @@
-//! Clients of API servers, that read, write and list Secrets without a pause and check every text.
+//! Clients that read, write and list Secrets without a pause, and check every text.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use crate::apiserver::{Client, text_of};
 use crate::support::eventually;
 
-/// Secrets that one API server's traffic writes over and over, and every API server's traffic reads.
+/// Secrets that the clients of one API server overwrite, and the clients of all API servers read.
 const OBJECTS: usize = 5;
-/// Requests that a traffic makes at least.
+/// The least number of requests.
 const LEAST: usize = 100;
 const PREFIX: &str = "traffic-";
 
@@ -73,7 +73,7 @@ impl Traffic {
         Self { stop, asked, clients }
     }
 
-    /// Ends it, not before it has shown something; what was done.
+    /// Ends it after enough requests; what was done.
     pub async fn stop(self) -> Seen {
         eventually("traffic", async || {
             let asked = self.asked.load(Ordering::Relaxed);
@@ -124,7 +124,7 @@ fn pause(kind: Kind) -> Duration {
     Duration::from_millis(match kind {
         Kind::Read | Kind::Write => 20,
         Kind::List => 200,
-        // As a load balancer looks.
+        // As often as a load balancer asks.
         Kind::Ready => 1000,
     })
 }
@@ -159,7 +159,7 @@ fn text(name: &str, turn: usize) -> String {
     format!("{name} turn {turn}")
 }
 
-/// A text belongs to its object, whichever turn it is of.
+/// A text of any turn is right, if it is of this object.
 fn checked(name: &str, text: &str) -> Result<(), String> {
     if text.starts_with(&format!("{name} turn ")) {
         Ok(())

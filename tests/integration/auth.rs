@@ -18,7 +18,7 @@ fn config(bao: &Bao, auth: &str) -> String {
 }
 
 #[tokio::test]
-async fn token() {
+async fn token_login() {
     let bao = Bao::start().await;
     let made = bao
         .post("auth/token/create", json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" }))
@@ -34,7 +34,7 @@ async fn token() {
 }
 
 #[tokio::test]
-async fn userpass() {
+async fn userpass_login() {
     let bao = Bao::start().await;
     bao.post("sys/auth/people", json!({ "type": "userpass" })).await;
     bao.post("auth/people/users/node", json!({ "password": "pass word", "token_policies": "kms" })).await;
@@ -69,7 +69,7 @@ async fn a_secret_from_a_systemd_credential() {
 }
 
 #[tokio::test]
-async fn cert() {
+async fn cert_login() {
     let pki = Pki::new(&["127.0.0.1"]);
     let bao = Bao::with_tls(&pki).await;
     bao.post("sys/auth/cert", json!({ "type": "cert" })).await;
@@ -87,7 +87,7 @@ async fn cert() {
 }
 
 #[tokio::test]
-async fn jwt() {
+async fn jwt_login() {
     let bao = Bao::start().await;
     let signer = Signer::new();
     bao.post("sys/auth/jwt", json!({ "type": "jwt" })).await;
@@ -105,11 +105,11 @@ async fn jwt() {
 }
 
 #[tokio::test]
-async fn kubernetes() {
+async fn kubernetes_login() {
     let bao = Bao::start().await;
     let signer = Signer::new();
     let pki = Pki::new(&["127.0.0.1"]);
-    // A fake stands for the API server's TokenReview: the real one has its turn in the end-to-end tests.
+    // A fake answers as the API server's TokenReview: there is no API server here.
     let api = fake::token_review("kube-system", "kms-plugin").await;
     bao.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await;
     bao.post(
@@ -129,7 +129,7 @@ async fn kubernetes() {
 }
 
 #[tokio::test]
-async fn a_wrapped_secret_id_is_opened_once_and_kept_in_memory() {
+async fn a_wrapped_secret_id_is_unwrapped_once_and_kept_in_memory() {
     let bao = Bao::start().await;
     write_secret(&bao.file("secret-id"), &bao.wrapped("auth/approle/role/kms/secret-id").await);
     let wrapped = bao.vault_config() + "secret_id_wrapped = true\n";
@@ -139,18 +139,18 @@ async fn a_wrapped_secret_id_is_opened_once_and_kept_in_memory() {
     revoke_tokens(&bao).await;
     agent.kms().await.round_trip().await;
     assert_eq!(bao.count("sys/wrapping/unwrap"), 1);
-    // A second agent finds the wrapping token used up, and says what that may mean.
+    // The wrapping token is used up: a second agent is refused, and says what that may mean.
     let late = Agent::start(&(wrapped.clone() + QUICK));
     let status = late.wait_for_reason("failed", "credentials_refused").await;
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("somebody else"), "{status}");
-    // A wrapping token of something else is not even opened.
+    // A wrapping token of something else is not unwrapped.
     bao.post("sys/mounts/kv", json!({ "type": "kv" })).await;
     write_secret(&bao.file("secret-id"), &bao.wrapped("auth/token/create").await);
-    let opened = bao.count("sys/wrapping/unwrap");
-    let tricked = Agent::start(&(wrapped + QUICK));
-    let status = tricked.wait_for_reason("failed", "credentials_refused").await;
+    let unwrapped = bao.count("sys/wrapping/unwrap");
+    let misled = Agent::start(&(wrapped + QUICK));
+    let status = misled.wait_for_reason("failed", "credentials_refused").await;
     assert!(status["reason"]["text"].as_str().unwrap().contains("was not made for a secret-id"), "{status}");
-    assert_eq!(bao.count("sys/wrapping/unwrap"), opened);
+    assert_eq!(bao.count("sys/wrapping/unwrap"), unwrapped);
 }
 
 /// Revokes every token that logins by AppRole gave out.
@@ -177,7 +177,7 @@ async fn a_revoked_token_fails_no_call() {
 }
 
 #[tokio::test]
-async fn a_static_token_that_dies_is_told_with_its_remedy_and_a_new_one_heals() {
+async fn a_revoked_static_token_is_reported_and_a_new_one_is_used() {
     let bao = Bao::start().await;
     let make = async || -> String {
         let made = json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" });
@@ -199,7 +199,7 @@ async fn a_static_token_that_dies_is_told_with_its_remedy_and_a_new_one_heals() 
         assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), tonic::Code::PermissionDenied);
     }
     let asked = bao.audited().len() - before;
-    assert!(asked <= 4, "a token known to be dead is not sent again: {asked} requests");
+    assert!(asked <= 4, "a token known to be revoked is not sent again: {asked} requests");
     assert!(!agent.log().contains(&first));
     write_secret(&bao.file("token"), &make().await);
     agent.wait_for_phase("ready").await;
@@ -235,13 +235,13 @@ async fn tokens_with_few_uses_are_replaced_before_they_are_used_up() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_sent_once_and_a_corrected_file_heals() {
+async fn wrong_credentials_are_sent_once_and_a_corrected_file_is_used() {
     let bao = Bao::start().await;
     let right = fs::read_to_string(bao.file("secret-id")).unwrap();
     write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
     let agent = Agent::start(&(bao.vault_config() + QUICK));
     let status = agent.wait_for_reason("failed", "credentials_refused").await;
-    assert!(status["reason"]["remedy"].as_str().unwrap().contains("locked"), "{status}");
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("locks"), "{status}");
     let mut kms = agent.kms().await;
     for _ in 0..20 {
         assert!(kms.encrypt(&SEED).await.is_err());
@@ -254,7 +254,7 @@ async fn wrong_credentials_are_sent_once_and_a_corrected_file_heals() {
 }
 
 #[tokio::test]
-async fn secret_files_that_cannot_be_used_are_told_without_their_content() {
+async fn unusable_secret_files_are_reported_without_their_content() {
     let bao = Bao::start().await;
     let secret = fs::read_to_string(bao.file("secret-id")).unwrap();
     let path = bao.file("secret-id");
@@ -282,7 +282,7 @@ async fn secret_files_that_cannot_be_used_are_told_without_their_content() {
     fs::create_dir(&path).unwrap();
     told("is a directory").await;
     fs::remove_dir(&path).unwrap();
-    // A trailing newline does no harm; and the role-id's file may be read by all.
+    // A trailing newline does no harm. The file of the role-id may be readable by all.
     write_secret(&path, &format!("{secret}\n"));
     fs::set_permissions(bao.file("role-id"), fs::Permissions::from_mode(0o644)).unwrap();
     Agent::ready(&(bao.vault_config() + QUICK)).await;

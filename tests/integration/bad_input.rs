@@ -1,4 +1,4 @@
-//! Bad requests on the socket: a clear error, and the agent goes on.
+//! Bad requests on the socket get a clear error, and the agent continues.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ fn told(refused: Status, code: Code, words: &str) {
 }
 
 #[tokio::test]
-async fn requests_beyond_the_contract() {
+async fn requests_that_break_the_kms_contract_are_refused() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
@@ -54,12 +54,12 @@ async fn requests_beyond_the_contract() {
     let asked = bao.audited().len() - before;
     assert_eq!(asked, 1, "only the good request reached the key service");
 
-    // A ciphertext that is damaged in its middle is the key service's to refuse.
+    // Only the key service can see that a ciphertext is damaged in its middle.
     let mut damaged = good.ciphertext.clone();
     let middle = damaged.len() - 10;
     damaged[middle] = if damaged[middle] == b'A' { b'B' } else { b'A' };
     told(kms.decrypt_raw(&damaged, &key_id).await.unwrap_err(), Code::InvalidArgument, "remedy");
-    // An id of ours that no key has: one read of the key, then a plain refusal.
+    // A key_id in our form that no key has: the key is read once, then the call is refused.
     let unknown = kms
         .decrypt_raw(&good.ciphertext, "v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
         .await
@@ -69,7 +69,7 @@ async fn requests_beyond_the_contract() {
 }
 
 #[tokio::test]
-async fn wrong_places_are_told_with_the_key_that_names_them() {
+async fn a_wrong_mount_key_or_namespace_is_reported_with_its_setting() {
     let bao = Bao::start().await;
     let told = async |config: String, phase: &str, kind: &str, words: &str| {
         let agent = Agent::start(&(config + QUIET));
@@ -78,7 +78,7 @@ async fn wrong_places_are_told_with_the_key_that_names_them() {
         assert!(reason.contains(words), "{words:?} in {reason}");
     };
     let config = bao.vault_config();
-    // Where reading is not allowed, a wrong name and a missing right look the same: both are named.
+    // Without the right to read, a wrong name and a missing right look the same: the message names both.
     told(
         config.replace("[vault.transit]", "[vault.transit]\nmount = \"transot\""),
         "failed",

@@ -1,10 +1,10 @@
-//! What the key service is asked, counted in its own audit log.
+//! The number of requests to the key service, counted in its own audit log.
 
 use crate::support::agent::{Agent, QUIET};
 use crate::support::bao::{Bao, KEY};
 
 #[tokio::test]
-async fn one_request_an_encrypt_one_a_decrypt_and_none_a_status() {
+async fn encrypt_and_decrypt_cost_one_request_each_and_status_none() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
@@ -41,7 +41,7 @@ async fn a_start_costs_one_login_one_read_and_one_round_trip() {
     assert_eq!(audited, expected);
 }
 
-/// A day in a minute and a bit: the intervals are a sixtieth of the defaults, and so is the time.
+/// The intervals are a sixtieth of the defaults: what is counted in 15 s stands for 15 minutes.
 #[tokio::test]
 async fn an_idle_node_stays_below_4000_requests_a_day() {
     let bao = Bao::start().await;

@@ -1,4 +1,4 @@
-//! `support-bundle`: what is in it, and that no secret is, wherever one was planted.
+//! `support-bundle`: what it holds, and that it holds no secret, wherever a test planted one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,7 +47,7 @@ fn bundle(directory: &Path, programs: &Path, more: &[&str]) -> BTreeMap<String, 
     files
 }
 
-/// Programs of the system that say what a test wants: here is no journal to plant anything in.
+/// Stand-ins for programs of the system, which print `says`: this machine may have no journal to plant secrets in.
 fn programs(directory: &Path, says: &str) {
     fs::create_dir(directory).unwrap();
     fs::write(directory.join("says"), says).unwrap();
@@ -76,7 +76,7 @@ fn lower_escapes(text: &str) -> String {
     parts.fold(first, |text, part| format!("{text}%{}{}", part[..2].to_lowercase(), &part[2..]))
 }
 
-/// A secret in each form that people and programs give it.
+/// A secret in each encoding that people and programs use.
 fn forms(secret: &str) -> Vec<String> {
     let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
     let json = serde_json::to_string(secret).unwrap();
@@ -91,7 +91,7 @@ fn forms(secret: &str) -> Vec<String> {
     ]
 }
 
-/// The lines in which secrets turn up.
+/// Lines of a log that hold these secrets.
 fn planted(secrets: &[String]) -> String {
     let mut text = String::new();
     for secret in secrets {
@@ -106,7 +106,7 @@ fn planted(secrets: &[String]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_any_login_is_in_it() {
+async fn the_bundle_holds_no_secret_of_any_login_method() {
     let pki = Pki::new(&["127.0.0.1"]);
     let bao = Bao::start().await;
     let jwt = Signer::new().sign("node", "vault");
@@ -155,7 +155,7 @@ async fn no_secret_of_any_login_is_in_it() {
                 }
             }
         }
-        // Inside of other base64: decoded, nothing of it is left.
+        // Also base64 of a longer text must not hold a secret: it is decoded here.
         for word in files["journal.txt"].split_whitespace() {
             let decoded = STANDARD.decode(word).unwrap_or_default();
             let text = String::from_utf8_lossy(&decoded);
@@ -166,7 +166,7 @@ async fn no_secret_of_any_login_is_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_looks_like_a_secret_is_not_in_it_either() {
+async fn the_bundle_holds_nothing_that_looks_like_a_secret() {
     let bao = Bao::start().await;
     let directory = tempfile::tempdir().unwrap();
     write_config(directory.path(), &bao.vault_config());
@@ -199,7 +199,7 @@ async fn what_only_looks_like_a_secret_is_not_in_it_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_somebody_needs_is_in_it() {
+async fn the_bundle_holds_what_a_diagnosis_needs() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     agent.kms().await.round_trip().await;
@@ -221,11 +221,11 @@ async fn all_that_somebody_needs_is_in_it() {
     for name in ["journal.txt", "units.txt", "status.txt"] {
         assert!(!files[name].is_empty(), "{name}");
     }
-    // It is never written over, and a place that cannot be written to is told.
+    // An existing file is never overwritten, and a path that cannot be written to is reported.
     let file = agent.directory.path().join("there");
     fs::write(&file, "precious").unwrap();
     for (target, code, words) in
-        [(file.as_path(), 64, "is there already"), (Path::new("/proc/x"), 69, "cannot be written")]
+        [(file.as_path(), 64, "exists already"), (Path::new("/proc/x"), 69, "cannot be written")]
     {
         let output = command()
             .args(["support-bundle", "--no-login", "--file"])

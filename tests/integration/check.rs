@@ -1,4 +1,4 @@
-//! `check` at the key service: each fault is found on its line, with a remedy that mends it.
+//! `check` of the key service: each fault is found by its own check, with a remedy that works.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::fake;
 use crate::support::kms::SEED;
 use crate::support::proxy::{Mode, Proxy};
 
-/// A directory with this configuration, and no agent.
+/// A directory with this configuration, without an agent.
 pub fn node(config: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     write_config(directory.path(), config);
@@ -35,7 +35,7 @@ async fn a_good_node_is_green_before_the_agent_and_beside_it() {
     assert_eq!((beside.outcomes("agent"), beside.outcomes("round-trip")), (vec!["ok"], vec!["ok"]));
 }
 
-/// It asks for nothing that the guide's policy does not give, but for two things that may be refused.
+/// It uses only rights of the guide's policy, and two requests that may be refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_is_one_login_and_a_bounded_number_of_requests() {
     let bao = Bao::start().await;
@@ -58,7 +58,8 @@ async fn wrong_credentials_are_sent_once_and_the_role_is_not_locked() {
     write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
     check(node.path(), &[]).fails(&["login"], &["400", "write a new secret-id"]);
     for _ in 0..6 {
-        check(node.path(), &[]).fails(&["login"], &["not sent again so soon", "write a new secret-id"]);
+        check(node.path(), &[])
+            .fails(&["login"], &["not sent again for 15 minutes", "write a new secret-id"]);
     }
     assert_eq!(bao.count("auth/approle/login"), 1);
     bao.new_secret_id("kms").await;
@@ -66,7 +67,7 @@ async fn wrong_credentials_are_sent_once_and_the_role_is_not_locked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_agent_that_was_refused_answers_for_the_credentials() {
+async fn credentials_that_a_running_agent_knows_as_refused_are_not_sent() {
     let bao = Bao::start().await;
     let good = fs::read_to_string(bao.file("secret-id")).unwrap();
     write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
@@ -74,14 +75,14 @@ async fn a_running_agent_that_was_refused_answers_for_the_credentials() {
     agent.wait_for_reason("failed", "credentials_refused").await;
     let sent = bao.count("auth/approle/login");
     let found = check(agent.directory.path(), &[]);
-    found.fails(&["login", "agent"], &["the running agent was refused", "write a new secret-id"]);
+    found.fails(&["login", "agent"], &["credentials of the running agent", "write a new secret-id"]);
     assert_eq!(bao.count("auth/approle/login"), sent);
     write_secret(&bao.file("secret-id"), &good);
     agent.wait_for_phase("ready").await;
     check(agent.directory.path(), &[]).is_green();
 }
 
-/// The same secret is another login elsewhere: what was refused there says nothing of it.
+/// The same secret at another mount is another login: an earlier refusal does not count for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrected_mount_is_tried_at_once() {
     let bao = Bao::start().await;
@@ -91,7 +92,7 @@ async fn a_corrected_mount_is_tried_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_dead_unlimited_in_power_or_near_its_end() {
+async fn a_revoked_a_root_and_an_expiring_token_are_found() {
     let bao = Bao::start().await;
     let auth = format!("[vault.auth]\nmethod = \"token\"\ntoken_file = {:?}\n", bao.file("token"));
     let config = format!("[vault]\naddresses = [{:?}]\n[vault.transit]\nkey = {KEY:?}\n{auth}", bao.address);
@@ -106,17 +107,17 @@ async fn a_token_that_is_dead_unlimited_in_power_or_near_its_end() {
     };
     let dead = token(json!({})).await;
     check(node.path(), &[]).is_green();
-    // A token that somebody else made is not given back.
+    // A token that somebody else made is not revoked.
     check(node.path(), &[]).is_green();
     bao.post("auth/token/revoke", json!({ "token": dead })).await;
     check(node.path(), &[]).fails(&["login"], &["expired, revoked", "token"]);
     token(json!({ "ttl": "8h" })).await;
-    check(node.path(), &[]).warns(&["token", "socket"], &["nobody makes a new one"]);
+    check(node.path(), &[]).warns(&["token", "socket"], &["nobody makes a new token"]);
     token(json!({ "explicit_max_ttl": "10h" })).await;
-    check(node.path(), &[]).warns(&["token", "socket"], &["maximum lifetime is over in"]);
+    check(node.path(), &[]).warns(&["token", "socket"], &["maximum lifetime ends in"]);
     token(json!({ "num_uses": 50 })).await;
     let limited = check(node.path(), &[]);
-    limited.warns(&["token", "socket"], &["requests only"]);
+    limited.warns(&["token", "socket"], &["it allows only"]);
     assert_eq!(limited.outcomes("round-trip"), ["ok"]);
     write_secret(&bao.file("token"), &bao.root);
     check(node.path(), &[]).warns(&["token", "socket"], &["root token", "render policy"]);
@@ -125,7 +126,7 @@ async fn a_token_that_is_dead_unlimited_in_power_or_near_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_lacks_something_or_gives_too_much() {
+async fn a_policy_that_grants_too_little_or_too_much_is_found() {
     let bao = Bao::start().await;
     let node = node(&bao.vault_config());
     let whole = policy("transit", KEY);
@@ -135,7 +136,7 @@ async fn a_policy_that_lacks_something_or_gives_too_much() {
         whole.replace(&rule, "")
     };
     let may_ask = "path \"sys/capabilities-self\" { capabilities = [\"update\"] }";
-    // By use, and by asking: the same line fails.
+    // The check sees it by using the right, and where it may, by asking for its capabilities.
     for asking in ["", may_ask] {
         for (operation, capability) in [("encrypt", "update"), ("decrypt", "update"), ("keys", "read")] {
             bao.put_policy("kms", &(without(operation, capability) + asking)).await;
@@ -148,10 +149,10 @@ async fn a_policy_that_lacks_something_or_gives_too_much() {
     let creates = whole.replacen("[\"update\"]", "[\"create\", \"update\"]", 1) + may_ask;
     bao.put_policy("kms", &creates).await;
     check(node.path(), &[])
-        .warns(&["policy", "socket"], &["makes a new one in silence", "grant update alone"]);
+        .warns(&["policy", "socket"], &["silently creates a new key", "grant only update"]);
     let broad = whole.replacen("[\"read\"]", "[\"read\", \"delete\"]", 1) + may_ask;
     bao.put_policy("kms", &broad).await;
-    check(node.path(), &[]).warns(&["policy", "socket"], &["delete", "grant read alone"]);
+    check(node.path(), &[]).warns(&["policy", "socket"], &["delete", "grant only read"]);
     // The remedy: the policy that `render` writes.
     let rendered = crate::support::agent::command()
         .args(["render", "policy", "--config"])
@@ -163,7 +164,7 @@ async fn a_policy_that_lacks_something_or_gives_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_gone_or_should_be_changed() {
+async fn a_missing_an_unusable_and_a_risky_key_are_found() {
     let bao = Bao::start().await;
     let node = node(&bao.vault_config());
     let config = format!("transit/keys/{KEY}/config");
@@ -178,13 +179,13 @@ async fn a_key_that_is_gone_or_should_be_changed() {
     bao.post(&config, json!({ "deletion_allowed": true })).await;
     bao.delete(&format!("transit/keys/{KEY}")).await;
     check(node.path(), &[]).fails(&["key"], &["404", "nothing is at transit/keys"]);
-    // Nothing is made by looking.
+    // The check does not make a key.
     assert!(
         !bao.audited().iter().any(|path| path.starts_with("transit/encrypt"))
             || bao.count("transit/keys") > 0
     );
     bao.post(&format!("transit/keys/{KEY}"), json!({ "exportable": true })).await;
-    check(node.path(), &[]).warns(&["key", "socket"], &["exportable", "cannot be taken back"]);
+    check(node.path(), &[]).warns(&["key", "socket"], &["exportable", "cannot be changed back"]);
     for (name, kind, words) in
         [("signing", "ed25519", "cannot encrypt"), ("rsa", "rsa-2048", "does not authenticate")]
     {
@@ -194,17 +195,17 @@ async fn a_key_that_is_gone_or_should_be_changed() {
     }
 }
 
-/// A key of the same name that is not the same: with the agent running, and after it was stopped.
+/// Another key has the same name: with the agent running, and after it was stopped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_was_deleted_and_made_again() {
+async fn a_replaced_key_is_found() {
     let bao = Bao::start().await;
     let mut agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     bao.replace_key().await;
     let running = check(agent.directory.path(), &[]);
-    running.fails(&["key"], &["the key was deleted and made again", "restore the old key"]);
+    running.fails(&["key"], &["the key was deleted and created again", "restore the old key"]);
     agent.stop().await;
     let stopped = check(agent.directory.path(), &[]);
-    stopped.fails(&["key"], &["the key was deleted and made again", "restore the old key"]);
+    stopped.fails(&["key"], &["the key was deleted and created again", "restore the old key"]);
     let agent = Agent::start_in(agent.kill(), &(bao.vault_config() + QUICK), &[]);
     agent.wait_for_reason("failed", "key_replaced").await;
     check(agent.directory.path(), &[]).fails(&["key", "agent"], &["accept-key"]);
@@ -214,9 +215,9 @@ async fn a_key_that_was_deleted_and_made_again() {
     check(agent.directory.path(), &[]).is_green();
 }
 
-/// A mistake in the file, not in the policy: the running agent knows better.
+/// The mistake is in the file, not in the policy: the running agent uses the right name.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_name_of_the_key_beside_a_good_agent() {
+async fn a_wrong_key_name_beside_a_good_agent_is_found() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let found = check(agent.directory.path(), &["--vault-transit-key", "kms-kez"]);
@@ -225,7 +226,7 @@ async fn a_wrong_name_of_the_key_beside_a_good_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_under_a_version_that_is_switched_off() {
+async fn data_under_a_version_below_the_minimum_is_found() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let old = agent.kms().await.round_trip().await;
@@ -245,7 +246,7 @@ async fn data_under_a_version_that_is_switched_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_limit_and_a_slow_way() {
+async fn a_rate_limit_and_a_slow_connection_are_found() {
     let bao = Bao::start().await;
     bao.post("sys/quotas/config", json!({ "enable_rate_limit_response_headers": true })).await;
     let quota = async |rate: f64| {
@@ -255,7 +256,7 @@ async fn a_rate_limit_and_a_slow_way() {
     let node = node(&bao.vault_config());
     quota(1.0).await;
     check(node.path(), &[]).fails(&["quota"], &["429", "raise the rate limit quota"]);
-    // What it takes itself is at most half, and is not held against the quota.
+    // The check itself may use up to half of the quota without a warning.
     quota(44.0).await;
     check(node.path(), &[]).is_green();
     crate::support::eventually("little is left", async || match check(node.path(), &[]) {
@@ -272,7 +273,7 @@ async fn a_rate_limit_and_a_slow_way() {
     proxy.set(Mode::Slow(Duration::from_millis(1100)));
     let slow = bao.vault_config().replace(&bao.address, &proxy.address);
     check(self::node(&slow).path(), &[])
-        .warns(&["round-trip", "socket"], &["gives up after 3s", "the way to Vault"]);
+        .warns(&["round-trip", "socket"], &["gives up after 3s", "the network to Vault"]);
     proxy.set(Mode::Pass);
     check(self::node(&slow).path(), &[]).is_green();
 }
@@ -290,15 +291,10 @@ async fn a_wrapped_secret_id_is_left_for_the_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_only_unwraps_is_looked_at_too() {
+async fn decrypt_only_services_are_checked_too() {
     let bao = Bao::start().await;
     let other = Bao::start().await;
-    let config = format!(
-        "{}\n[[decrypt_only]]\nname = \"old\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}",
-        bao.vault_config(),
-        other.address,
-        other.key_and_auth("decrypt_only.vault")
-    );
+    let config = bao.vault_config() + &other.decrypt_only("old");
     let node = node(&config);
     let found = check(node.path(), &[]);
     found.is_green();

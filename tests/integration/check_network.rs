@@ -1,4 +1,4 @@
-//! `check` on the way to the key service: names, connections, TLS, the state of the server.
+//! `check` of the connection to the key service: names, TCP, TLS, the state of the server.
 
 use std::net::TcpStream;
 
@@ -14,14 +14,14 @@ use crate::support::proxy::{Mode, Proxy};
 const DAY: i64 = 86_400;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_a_port_or_a_firewall_in_the_way() {
+async fn an_unknown_name_a_closed_port_and_a_firewall_are_found() {
     let bao = Bao::start().await;
     let with = |address: &str| node(&bao.vault_config().replace(&bao.address, address));
     let found = check(with("https://vault.invalid:8200").path(), &[]);
     found.fails(&["dns"], &["vault.invalid", "getent ahosts vault.invalid"]);
     assert_eq!(found.outcomes("login"), ["skipped"]);
     check(with("http://127.0.0.1:9").path(), &[]).fails(&["tcp"], &["refused", "start Vault"]);
-    // A queue that is full drops what comes, as a firewall does.
+    // A listener with a full queue drops new connections, as a firewall does.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
@@ -30,7 +30,7 @@ async fn a_name_a_port_or_a_firewall_in_the_way() {
         .collect();
     check(with(&format!("http://{address}")).path(), &SILENT)
         .fails(&["tcp"], &["did not answer", "firewall"]);
-    // A way that takes connections and gives nothing back.
+    // A proxy that accepts connections and never answers.
     let proxy = Proxy::before(&bao.address).await;
     proxy.set(Mode::BlackHole);
     check(with(&proxy.address).path(), &SILENT).fails(&["server"], &["did not answer in time", "firewall"]);
@@ -39,7 +39,7 @@ async fn a_name_a_port_or_a_firewall_in_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_bad_address_among_good_ones() {
+async fn one_bad_address_among_good_ones_is_found() {
     let bao = Bao::start().await;
     let both = |other: &str| {
         let addresses = format!("{:?}, {other:?}", bao.address);
@@ -49,7 +49,7 @@ async fn one_bad_address_among_good_ones() {
     found.fails(&["tcp"], &["http://127.0.0.1:9"]);
     assert_eq!(found.outcomes("round-trip"), ["ok"]);
     let foreign = Bao::start().await;
-    check(both(&foreign.address).path(), &[]).fails(&["cluster"], &["another cluster", "leave only"]);
+    check(both(&foreign.address).path(), &[]).fails(&["cluster"], &["another cluster", "keep only"]);
     check(node(&bao.vault_config()).path(), &[]).is_green();
 }
 
@@ -59,7 +59,7 @@ fn tls(bao: &Bao, extra: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_that_cannot_be_verified() {
+async fn certificates_that_cannot_be_verified_are_found() {
     let pki = Pki::new(&["127.0.0.1"]);
     let bao = Bao::with_tls(&pki).await;
     let ca = format!("ca_file = {:?}", pki.ca);
@@ -75,7 +75,7 @@ async fn certificates_that_cannot_be_verified() {
     let unsafe_ = "insecure_skip_verify = true";
     check(node(&tls(&bao, unsafe_)).path(), &[])
         .warns(&["configuration", "socket"], &["insecure_skip_verify"]);
-    // TLS where there is none, and none where there is.
+    // HTTPS to a server without TLS, and HTTP to one with it.
     let plain = Bao::start().await;
     let config = plain.vault_config().replace("http://", "https://");
     check(node(&config).path(), &[]).fails(&["tls"], &["does not speak TLS", "correct the port"]);
@@ -84,7 +84,7 @@ async fn certificates_that_cannot_be_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_by_their_time() {
+async fn certificates_outside_or_near_the_end_of_their_validity_are_found() {
     let now = [-DAY, 365 * DAY];
     let range = |from: i64, to: i64| from..to;
     for (server, authority, outcome, words) in [
@@ -92,19 +92,19 @@ async fn certificates_by_their_time() {
             range(-2 * DAY, -DAY),
             range(now[0], now[1]),
             "fail",
-            ["ended at", "renew the server's certificate"],
+            ["expired at", "renew the server's certificate"],
         ),
         (range(DAY, 2 * DAY), range(now[0], now[1]), "fail", ["is valid from", "timedatectl"]),
-        (range(-DAY, 5 * DAY), range(now[0], now[1]), "warn", ["CN=server ends in", "renew it"]),
+        (range(-DAY, 5 * DAY), range(now[0], now[1]), "warn", ["CN=server expires in", "renew it"]),
         (
             range(-DAY, 90 * DAY),
             range(-DAY, 20 * DAY),
             "warn",
-            ["CN=test authority ends in", "into vault.ca_file"],
+            ["CN=test authority expires in", "to vault.ca_file"],
         ),
     ] {
         let pki = Pki::valid(&["127.0.0.1"], server, authority);
-        // The tests' own requests cannot go to a server whose certificate is over.
+        // The tests' own requests would fail at a server whose certificate has expired.
         let address = fake::tls(&pki).await;
         let bao = Bao::start().await;
         let config = bao.vault_config().replace(
@@ -124,7 +124,7 @@ async fn certificates_by_their_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_sealed_empty_or_behind_in_time() {
+async fn a_sealed_an_uninitialised_and_a_late_server_are_found() {
     let bao = Bao::start().await;
     let node = node(&bao.vault_config());
     bao.seal().await;
@@ -145,7 +145,7 @@ async fn a_server_that_is_sealed_empty_or_behind_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_garbage() {
+async fn answers_that_are_not_vaults_are_found() {
     let bao = Bao::start().await;
     for (status, kind, body) in [
         (200, "text/html", "<html>We are moving</html>"),
@@ -162,7 +162,7 @@ async fn answers_that_are_garbage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn our_own_certificate_by_its_time() {
+async fn an_expired_client_certificate_is_found() {
     let bao = Bao::start().await;
     for (range, outcome) in [(-2 * DAY..-DAY, "fail"), (-DAY..5 * DAY, "warn")] {
         let pki = Pki::valid(&["127.0.0.1"], range, -DAY..365 * DAY);
@@ -170,8 +170,8 @@ async fn our_own_certificate_by_its_time() {
             format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.client_key);
         let found = check(node(&tls(&bao, &client)).path(), &[]);
         match outcome {
-            "fail" => found.fails(&["credentials"], &["CN=node-1 ended", "have a new one signed"]),
-            _ => found.warns(&["credentials", "socket"], &["CN=node-1 ends in", "have a new one signed"]),
+            "fail" => found.fails(&["credentials"], &["CN=node-1 has expired", "have a new one signed"]),
+            _ => found.warns(&["credentials", "socket"], &["CN=node-1 expires in", "have a new one signed"]),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::support::freeze;
 use crate::support::jwt::Signer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_that_is_invalid_incomplete_or_missing() {
+async fn an_invalid_incomplete_or_missing_configuration_is_found() {
     let bao = Bao::start().await;
     let node = node(&bao.vault_config());
     let good = fs::read_to_string(node.path().join("config.toml")).unwrap();
@@ -32,7 +32,7 @@ async fn a_configuration_that_is_invalid_incomplete_or_missing() {
     check(node.path(), &[]).fails(&["configuration"], &["cannot be read", "No such file"]);
     fs::write(node.path().join("config.toml"), &good).unwrap();
     check(node.path(), &[]).is_green();
-    // Valid, and not what was meant.
+    // Valid, but a setting has no effect.
     fs::write(node.path().join("config.toml"), good + "password_file = \"/etc/kms-plugin/password\"\n")
         .unwrap();
     check(node.path(), &[])
@@ -40,7 +40,7 @@ async fn a_configuration_that_is_invalid_incomplete_or_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secret_files_that_cannot_be_used() {
+async fn unusable_secret_files_are_found() {
     let bao = Bao::start().await;
     let node = node(&bao.vault_config());
     let secret = bao.file("secret-id");
@@ -70,11 +70,11 @@ async fn secret_files_that_cannot_be_used() {
     let auth = format!("method = \"jwt\"\njwt_file = {:?}\n", bao.file("jwt"));
     let (head, _) =
         bao.vault_config().split_once("method").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    check(self::node(&(head + &auth)).path(), &[]).fails(&["credentials"], &["the JWT ended", "kubelet"]);
+    check(self::node(&(head + &auth)).path(), &[]).fails(&["credentials"], &["the JWT expired", "kubelet"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
+async fn a_stale_deleted_replaced_or_open_socket_is_found() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let socket = agent.socket();
@@ -82,7 +82,7 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     check(agent.directory.path(), &[]).fails(&["socket"], &["0666", "chmod 0600"]);
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).unwrap();
     check(agent.directory.path(), &[]).is_green();
-    // Deleted while the agent cannot look.
+    // Deleted while the agent is frozen and does not notice.
     freeze(agent.pid());
     fs::remove_file(&socket).unwrap();
     check(agent.directory.path(), &SILENT)
@@ -93,29 +93,29 @@ async fn a_socket_that_is_stale_deleted_taken_or_open_to_others() {
     })
     .await;
     check(agent.directory.path(), &[]).is_green();
-    // Hung.
+    // The agent hangs.
     freeze(agent.pid());
     check(agent.directory.path(), &SILENT)
         .fails(&["socket", "agent"], &["no answer to Status", "restart kms-plugin"]);
     agent.signal(nix::sys::signal::Signal::SIGCONT);
-    // Killed: the file stays, and nobody serves it.
+    // Killed: the file stays, and no process listens.
     let directory = agent.kill();
-    check(directory.path(), &[]).fails(&["socket"], &["Connection refused", "nobody serves it"]);
+    check(directory.path(), &[]).fails(&["socket"], &["Connection refused", "no process listens"]);
     let agent = Agent::start_in(directory, &(bao.vault_config() + QUICK), &[]);
     agent.wait_for_phase("ready").await;
     check(agent.directory.path(), &[]).is_green();
-    // Something else in its place, and another plugin.
+    // A directory in its place.
     fs::remove_file(&socket).unwrap();
     freeze(agent.pid());
     let _gone = fs::remove_file(&socket);
     fs::create_dir(&socket).unwrap();
     check(agent.directory.path(), &SILENT)
-        .fails(&["socket", "agent"], &["a directory is in its place", "rmdir"]);
+        .fails(&["socket", "agent"], &["a directory is at this path", "rmdir"]);
     fs::remove_dir(&socket).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_plugin_on_the_socket_and_an_agent_on_another() {
+async fn another_plugin_on_the_socket_is_found() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let other = agent.directory.path().join("other.sock");
@@ -127,25 +127,25 @@ async fn another_plugin_on_the_socket_and_an_agent_on_another() {
         let directory = directory.clone();
         move || check(&directory, &["--server-socket", &path])
     });
-    found.await.unwrap().fails(&["socket"], &["another plugin serves it", "stop the other plugin"]);
+    found.await.unwrap().fails(&["socket"], &["another plugin uses this socket", "stop the other plugin"]);
     let nowhere = directory.join("nowhere.sock").display().to_string();
     check(&directory, &["--server-socket", &nowhere]).fails(&["socket"], &["another server.socket"]);
     check(&directory, &[]).is_green();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admin_address_that_is_taken() {
+async fn an_admin_address_in_use_is_found() {
     let bao = Bao::start().await;
     let node = node(&bao.vault_config());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     check(node.path(), &["--server-admin", &address])
-        .fails(&["admin"], &["something else listens", "ss -ltnp"]);
+        .fails(&["admin"], &["another program listens", "ss -ltnp"]);
     drop(listener);
     for body in ["{}", "{\"error\": \"not found\"}"] {
         let other = crate::support::fake::always(200, "application/json", body).await;
         let taken = other.trim_start_matches("http://");
-        check(node.path(), &["--server-admin", taken]).fails(&["admin"], &["something else listens"]);
+        check(node.path(), &["--server-admin", taken]).fails(&["admin"], &["another program listens"]);
     }
     let green = check(node.path(), &["--server-admin", &address]);
     green.is_green();
@@ -160,7 +160,7 @@ async fn an_admin_address_that_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_agree_and_nodes_that_do_not() {
+async fn nodes_with_different_keys_are_found() {
     let bao = Bao::start().await;
     let other = Bao::start().await;
     // Two keys of one name that were made in the same second have the same key_id.
@@ -186,7 +186,7 @@ async fn nodes_that_agree_and_nodes_that_do_not() {
     let file = file.display().to_string();
     check(agent.directory.path(), &["--peer", &url, "--peer", &file])
         .fails(&["peer"], &["key_id v1.", "compare namespace, mount, key"]);
-    // A rotation that one of them has not seen is no fault yet.
+    // A rotation that one of them has not seen yet is only a warning.
     bao.rotate().await;
     agent.reload(&(bao.vault_config() + QUIET));
     crate::support::eventually("the new version", async || {
@@ -201,7 +201,7 @@ async fn nodes_that_agree_and_nodes_that_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_servers_own_configuration() {
+async fn mistakes_in_the_api_servers_configuration_are_found() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let file = agent.directory.path().join("encryption.yaml");
@@ -243,9 +243,9 @@ async fn the_api_servers_own_configuration() {
         .fails(&["encryption-config"], &["cannot be read"]);
 }
 
-/// A process that listens on the socket's path from before, for the check's own look at it.
+/// A process still listens on a socket whose directory was replaced.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_was_replaced_under_a_listener() {
+async fn a_replaced_socket_directory_is_found() {
     let bao = Bao::start().await;
     let directory = tempfile::tempdir().unwrap();
     let inner = directory.path().join("kmsplugin");

@@ -43,7 +43,7 @@ async fn probe_measures_a_good_plugin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probe_finds_what_is_wrong_with_other_peoples_plugins() {
+async fn probe_finds_faults_of_other_plugins() {
     let directory = tempfile::tempdir().unwrap();
     for (number, (flaw, words)) in [
         (Flaw::Nothing, "1 of 1 good"),
@@ -66,7 +66,7 @@ async fn probe_finds_what_is_wrong_with_other_peoples_plugins() {
 }
 
 #[test]
-fn probe_without_a_plugin() {
+fn probe_reports_a_missing_plugin() {
     let directory = tempfile::tempdir().unwrap();
     let (code, text) = probe(&directory.path().join("none.sock"), &[]);
     assert!(
@@ -84,15 +84,15 @@ fn probe_without_a_plugin() {
 }
 
 #[tokio::test]
-async fn a_socket_path_that_cannot_be_used() {
+async fn unusable_socket_paths_end_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "precious").unwrap();
     let long = format!("/{}", "x".repeat(107));
     let at = |path: &Path| path.display().to_string();
     for (socket, code, words) in [
-        (at(&file), 69, "a file is in the place"),
-        (at(directory.path()), 69, "a directory is in the place"),
+        (at(&file), 69, "a file is at the path of the socket"),
+        (at(directory.path()), 69, "a directory is at the path of the socket"),
         (at(&directory.path().join("missing/kms.sock")), 69, "does not exist"),
         (long, 78, "108 bytes"),
         ("kms.sock".to_owned(), 78, "not an absolute path"),

@@ -1,4 +1,4 @@
-//! The configuration as an administrator meets it: layers, typos, types, origins.
+//! The configuration as an administrator sees it: layers, typos, types, origins.
 
 use std::fs;
 use std::path::Path;
@@ -64,7 +64,7 @@ fn layers_override_each_other_and_are_shown() {
 }
 
 #[test]
-fn mistakes_are_told_with_their_place_and_what_is_right() {
+fn mistakes_are_reported_with_their_line_and_a_suggestion() {
     let typo = GOOD.replace("addresses", "adresses");
     let type_error = GOOD.replace("[\"https://vault.example:8200\"]", "\"https://vault.example:8200\"");
     for (text, words) in [
@@ -91,7 +91,7 @@ fn mistakes_are_told_with_their_place_and_what_is_right() {
 }
 
 #[test]
-fn values_that_make_no_sense_are_told() {
+fn invalid_values_are_reported() {
     for (from, to, words) in [
         (
             "https://vault.example:8200",
@@ -109,7 +109,7 @@ fn values_that_make_no_sense_are_told() {
         ("\"approle\"", "\"aprole\"", "is not one of token, approle"),
         ("role_id = \"r\"", "", "role_id or role_id_file"),
         ("secret_id_file = \"/etc/kms-plugin/secret-id\"", "", "credential"),
-        ("[vault.transit]", "client_cert_file = \"/c\"\n[vault.transit]", "only of use together"),
+        ("[vault.transit]", "client_cert_file = \"/c\"\n[vault.transit]", "set both or neither"),
         ("[vault.transit]", "[vault.transit]\nkey_id_epoch = 256", "between 0 and 255"),
         ("[vault.auth]", "[health]\noutage_grace = \"soon\"\n[vault.auth]", "a time with its unit"),
         ("[vault.auth]", "[health]\nprobe_interval = \"1ms\"\n[vault.auth]", "between 100ms and 1h"),
@@ -145,7 +145,7 @@ fn variables_and_flags_are_checked_like_files() {
     assert!(code == Some(78) && errors.contains("did you mean KMS_PLUGIN_VAULT_ADDRESSES"), "{errors}");
     let (code, _, errors) = run(GOOD, &[("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT", "many")], &[]);
     assert!(code == Some(78) && errors.contains("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT"), "{errors}");
-    // What the kubelet sets for a Service called kms-plugin is not ours.
+    // The kubelet sets such variables for a Service called kms-plugin: they are ignored.
     let (code, _, errors) =
         run(GOOD, &[("KMS_PLUGIN_SERVICE_HOST", "10.0.0.1"), ("KMS_PLUGIN_METRICS_PORT_443_TCP", "x")], &[]);
     assert_eq!(code, Some(0), "{errors}");
@@ -156,7 +156,7 @@ fn variables_and_flags_are_checked_like_files() {
 }
 
 #[test]
-fn a_named_file_that_is_missing_is_told_and_the_default_one_may_be() {
+fn a_missing_named_file_is_an_error_and_a_missing_default_file_is_not() {
     let (code, _, errors) = run_file(Path::new("/nonexistent/config.toml"), &[], &[]);
     assert!(code == Some(78) && errors.contains("/nonexistent/config.toml"), "{errors}");
     let keys = command().args(["config", "--keys"]).output().unwrap();
@@ -171,7 +171,7 @@ fn the_shipped_example_is_valid_and_names_every_key() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.example.toml");
     let (code, _, errors) = run_file(&example, &[], &[]);
     assert_eq!(code, Some(0), "{errors}");
-    // With every commented-out setting switched on, each key is still known, and none is missing.
+    // With the comment signs removed, every key is known, and none is missing.
     let text = fs::read_to_string(&example).unwrap();
     let all: String = text
         .lines()

@@ -1,4 +1,4 @@
-//! Further key services that only unwrap: from one key to another behind one socket.
+//! Further key services that only unwrap, for a move from one key to another behind one socket.
 
 use serde_json::json;
 use tonic::Code;
@@ -11,19 +11,14 @@ use crate::support::kms::SEED;
 #[tokio::test]
 async fn data_of_another_cluster_is_read_where_it_is_named() {
     let old = Bao::start().await;
-    // Creation times count seconds, and are in the key_id.
+    // The key_id holds the time of the key's creation, in seconds: the two must differ.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let new = Bao::start().await;
     let written = Agent::ready(&(old.vault_config() + QUIET)).await.kms().await.round_trip().await;
     let alone = Agent::ready(&(new.vault_config() + QUIET)).await;
     let refused = alone.kms().await.decrypt(&written).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let both = format!(
-        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUIET}",
-        new.vault_config(),
-        old.address,
-        old.key_and_auth("decrypt_only.vault"),
-    );
+    let both = new.vault_config() + &old.decrypt_only("old cluster") + QUIET;
     let agent = Agent::ready(&both).await;
     let mut kms = agent.kms().await;
     assert_eq!(kms.decrypt(&written).await.unwrap(), SEED);
@@ -32,13 +27,13 @@ async fn data_of_another_cluster_is_read_where_it_is_named() {
     assert_eq!(
         old.count(&format!("transit/encrypt/{KEY}")),
         2,
-        "the old one only unwraps: a probe and the first write"
+        "the old service only unwraps: its two Encrypts are the probe and the first write"
     );
     let status = agent.status().unwrap();
     assert_eq!(status["decrypt_only"][0]["name"], "old cluster");
 }
 
-/// Two clusters whose keys have the same name and were made in the same second: one key_id, two keys.
+/// The keys of two clusters have the same name and were made in the same second: they share a key_id.
 #[tokio::test]
 async fn keys_that_share_an_id_are_tried_one_after_the_other() {
     let (old, new) = (Bao::start().await, Bao::start().await);
@@ -52,18 +47,12 @@ async fn keys_that_share_an_id_are_tried_one_after_the_other() {
             break;
         }
     }
-    let config =
-        |bao: &Bao| bao.vault_config().replace(&format!("key = {KEY:?}"), &format!("key = {twin:?}"));
+    let of_twin = |config: String| config.replace(&format!("key = {KEY:?}"), &format!("key = {twin:?}"));
     for bao in [&old, &new] {
         bao.put_policy("kms", &policy("transit", &twin)).await;
     }
-    let written = Agent::ready(&(config(&old) + QUIET)).await.kms().await.round_trip().await;
-    let both = format!(
-        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUIET}",
-        config(&new),
-        old.address,
-        old.key_and_auth("decrypt_only.vault").replace(&format!("key = {KEY:?}"), &format!("key = {twin:?}")),
-    );
+    let written = Agent::ready(&(of_twin(old.vault_config()) + QUIET)).await.kms().await.round_trip().await;
+    let both = of_twin(new.vault_config() + &old.decrypt_only("old cluster")) + QUIET;
     let agent = Agent::ready(&both).await;
     let mut kms = agent.kms().await;
     let fresh = kms.round_trip().await;
@@ -98,18 +87,15 @@ async fn another_key_of_the_same_cluster_inherits_the_connection() {
 }
 
 #[tokio::test]
-async fn a_dead_one_does_not_disturb_the_primary() {
+async fn an_unreachable_decrypt_only_service_does_not_disturb_the_primary() {
     let bao = Bao::start().await;
-    let config = format!(
-        "{}[[decrypt_only]]\nname = \"gone\"\n[decrypt_only.vault]\naddresses = [\"http://127.0.0.1:9\"]\n{}{QUICK}",
-        bao.vault_config(),
-        bao.key_and_auth("decrypt_only.vault"),
-    );
+    let unreachable = bao.decrypt_only("gone").replace(&bao.address, "http://127.0.0.1:9");
+    let config = bao.vault_config() + &unreachable + QUICK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     kms.round_trip().await;
     assert_eq!(kms.status().await.unwrap().healthz, "ok");
-    // Unknown here may be known there: nothing is declared lost.
+    // The unreachable service may know this key_id: the data is not called lost.
     let unknown = kms
         .decrypt_raw(b"vault:v1:AAAA", "v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
         .await

@@ -1,4 +1,4 @@
-//! `dev`: what a newcomer runs first.
+//! `dev`, the first command of a new user.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +15,7 @@ use crate::support::kms::Kms;
 struct Dev(Child);
 
 impl Dev {
-    /// Starts it and reads what it prints first.
+    /// Starts it and reads its first line.
     fn start(directory: &Path) -> (Self, Value) {
         let mut command = command();
         command.args(["dev", "--output", "json", "--directory"]).arg(directory).stdout(Stdio::piped());
@@ -39,7 +39,7 @@ impl Drop for Dev {
 }
 
 #[tokio::test]
-async fn it_serves_tests_itself_rotates_and_keeps_its_keys() {
+async fn dev_serves_tests_itself_rotates_and_keeps_its_keys() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path().join("state");
     let (dev, told) = Dev::start(&home);
@@ -75,7 +75,7 @@ async fn it_serves_tests_itself_rotates_and_keeps_its_keys() {
 }
 
 #[tokio::test]
-async fn a_damaged_keyring_is_told_and_left_alone() {
+async fn a_damaged_keyring_is_reported_and_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let (dev, told) = Dev::start(directory.path());
     dev.interrupt();
@@ -89,7 +89,7 @@ async fn a_damaged_keyring_is_told_and_left_alone() {
 }
 
 #[test]
-fn people_are_shown_what_to_paste() {
+fn dev_shows_what_to_paste() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = command();
     command.args(["dev", "--directory"]).arg(directory.path()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -1,4 +1,4 @@
-//! Several addresses of one cluster, and what stands in the way of one.
+//! Several addresses of one cluster, and what can be wrong with one of them.
 
 use serde_json::json;
 
@@ -47,7 +47,7 @@ async fn a_hanging_preferred_address_leaves_time_for_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_comes_back_is_told_while_another_serves() {
+async fn an_address_that_recovers_is_reported_while_another_serves() {
     let bao = Bao::start().await;
     let proxy = Proxy::before(&bao.address).await;
     let agent = Agent::ready(&(config(&bao, &[&proxy.address, &bao.address]) + QUICK)).await;
@@ -73,13 +73,13 @@ async fn redirects_lead_only_to_configured_addresses() {
     let standby = fake::redirect(bao.address.clone()).await;
     let agent = Agent::ready(&(config(&bao, &[&standby, &bao.address]) + QUIET)).await;
     agent.kms().await.round_trip().await;
-    let astray = Agent::start(&(config(&bao, &[&standby]) + QUIET));
-    let status = astray.wait_for_reason("starting", "unreachable").await;
+    let elsewhere = Agent::start(&(config(&bao, &[&standby]) + QUIET));
+    let status = elsewhere.wait_for_reason("starting", "unreachable").await;
     assert!(status["reason"]["text"].as_str().unwrap().contains("not configured"), "{status}");
 }
 
 #[tokio::test]
-async fn a_proxys_html_is_an_outage_and_no_denial() {
+async fn a_proxys_html_page_is_an_outage_and_not_a_refusal() {
     let bao = Bao::start().await;
     let proxy = fake::always(403, "text/html", "<html>Forbidden</html>").await;
     let agent = Agent::start(&(config(&bao, &[&proxy]) + QUICK));
@@ -90,7 +90,7 @@ async fn a_proxys_html_is_an_outage_and_no_denial() {
 }
 
 #[tokio::test]
-async fn a_page_that_says_200_is_no_vault() {
+async fn a_web_page_with_status_200_is_not_taken_for_vault() {
     let bao = Bao::start().await;
     let page = fake::always(200, "text/html", "<html>We are moving</html>").await;
     let agent = Agent::ready(&(config(&bao, &[&page, &bao.address]) + QUICK)).await;
@@ -98,7 +98,7 @@ async fn a_page_that_says_200_is_no_vault() {
 }
 
 #[tokio::test]
-async fn answers_that_would_break_a_careless_reader() {
+async fn malformed_answers_do_not_end_the_agent() {
     let bao = Bao::start().await;
     for (status, body) in [
         (429, "{\"errors\": [\"slow down\"]}"),
@@ -121,9 +121,9 @@ async fn answers_that_would_break_a_careless_reader() {
 }
 
 #[tokio::test]
-async fn a_hanging_preferred_address_does_not_block_the_way_back() {
+async fn a_hanging_preferred_address_does_not_prevent_recovery() {
     let (first, mut second) = (Bao::start().await, Bao::persistent().await);
-    // Two servers of one cluster cannot be had here: the first only ever hangs.
+    // The two are not of one cluster, which does not matter here: the first one never answers.
     first.freeze();
     let agent = Agent::ready(&(config(&second, &[&first.address, &second.address]) + QUICK)).await;
     agent.kms().await.round_trip().await;
@@ -134,7 +134,7 @@ async fn a_hanging_preferred_address_does_not_block_the_way_back() {
 }
 
 #[tokio::test]
-async fn an_address_of_another_cluster_is_left_out_and_does_not_deny() {
+async fn an_address_of_another_cluster_is_left_out_and_is_not_a_refusal() {
     let mut bao = Bao::persistent().await;
     let other = Bao::start().await;
     let both = config(&bao, &[&bao.address, &other.address]);
@@ -161,7 +161,7 @@ async fn namespaces_for_the_key_and_for_the_login() {
     bao.post("sys/namespaces/team", json!({})).await;
     bao.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
     bao.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;
-    // The login lives in the root namespace, and its policy reaches into the other one.
+    // The login is in the root namespace, and its policy covers the other one.
     let text = policy("keys", KEY).replace("\"keys/", "\"team/keys/")
         + "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }";
     bao.put_policy("kms", &text).await;

@@ -1,4 +1,4 @@
-//! The key's identity: replaced, rolled back, remembered across restarts, accepted deliberately.
+//! The identity of the key: a replaced or rolled-back key is refused, also after a restart, until it is accepted.
 
 use serde_json::json;
 use tonic::Code;
@@ -21,10 +21,7 @@ async fn a_replaced_key_is_refused_until_it_is_accepted() {
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
     let early = accept(&agent);
-    assert!(
-        !early.status.success()
-            && String::from_utf8_lossy(&early.stderr).contains("nothing is to be accepted")
-    );
+    assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("nothing to accept"));
     bao.replace_key().await;
     let status = agent.wait_for_reason("failed", "key_replaced").await;
     assert!(status["line"].as_str().unwrap().contains("accept-key"), "{status}");
@@ -40,14 +37,14 @@ async fn a_replaced_key_is_refused_until_it_is_accepted() {
     assert!(accepted.status.success(), "{accepted:?}");
     agent.wait_for_phase("ready").await;
     let after = kms.round_trip().await;
-    assert_ne!(after.key_id, before.key_id, "an id is never used for two keys");
+    assert_ne!(after.key_id, before.key_id, "a key_id is never used for two keys");
     assert!(bao.count(&format!("transit/encrypt/{KEY}")) > writes);
     let lost = kms.decrypt(&before).await.unwrap_err();
     assert_eq!(lost.code(), Code::FailedPrecondition, "{lost}");
 }
 
 #[tokio::test]
-async fn a_soft_deleted_key_is_told_and_heals_when_it_is_brought_back() {
+async fn a_soft_deleted_key_is_reported_and_used_again_once_restored() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
@@ -72,12 +69,12 @@ async fn a_key_replaced_while_the_agent_was_down_is_noticed() {
     bao.replace_key().await;
     let agent = Agent::start_in(directory, &config, &[]);
     agent.wait_for_reason("failed", "key_replaced").await;
-    // Saying so in the configuration accepts it, too.
+    // A setting accepts it, too.
     let created = bao.get(&format!("transit/keys/{KEY}")).await["data"]["keys"]["1"].to_string();
     let accepted = [("KMS_PLUGIN_VAULT_TRANSIT_EXPECT_CREATED", created.as_str())];
     let agent = Agent::start_in(agent.kill(), &config, &accepted);
     agent.wait_for_phase("ready").await;
-    // And it is remembered without the setting.
+    // The agent remembers that without the setting.
     let agent = Agent::start_in(agent.kill(), &config, &[]);
     agent.wait_for_phase("ready").await;
     agent.kms().await.round_trip().await;
@@ -92,7 +89,7 @@ async fn nothing_is_written_under_a_replaced_key_before_the_first_read_of_a_new_
     bao.freeze();
     let agent = Agent::start_in(directory, &config, &[]);
     let mut kms = agent.kms().await;
-    assert_eq!(kms.status().await.unwrap().healthz, "ok", "the outage is ridden out");
+    assert_eq!(kms.status().await.unwrap().healthz, "ok", "Status stays ok during the outage");
     let (writing, ()) = tokio::join!(kms.encrypt(&SEED), async {
         agent.wait_for_call().await;
         bao.thaw();
@@ -131,7 +128,7 @@ async fn a_server_restored_from_before_a_rotation_is_refused_until_it_is_accepte
 }
 
 #[tokio::test]
-async fn a_deleted_key_is_told_nothing_is_written_and_a_restored_one_heals() {
+async fn a_deleted_key_is_reported_and_used_again_once_restored() {
     let bao = Bao::start().await;
     let config = format!("transit/keys/{KEY}/config");
     bao.post(
@@ -140,9 +137,11 @@ async fn a_deleted_key_is_told_nothing_is_written_and_a_restored_one_heals() {
     )
     .await;
     let backup = bao.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
-    // With the worst policy, under which a wrap would make the key anew.
+    // With the worst policy: an encrypt request would make the key again.
     bao.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    // No probe: one between the deletion and the next read of the key would make it again.
+    let no_probe = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"1h\"\n";
+    let agent = Agent::ready(&(bao.vault_config() + no_probe)).await;
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
     bao.delete(&format!("transit/keys/{KEY}")).await;
@@ -152,7 +151,7 @@ async fn a_deleted_key_is_told_nothing_is_written_and_a_restored_one_heals() {
     assert!(kms.status().await.is_err());
     let key =
         bao.request(reqwest::Method::GET, &format!("transit/keys/{KEY}"), serde_json::Value::Null, "").await;
-    assert_eq!(key.0, 404, "the deleted key was not made anew");
+    assert_eq!(key.0, 404, "the deleted key was not made again");
     bao.post(&format!("transit/restore/{KEY}"), json!({ "backup": backup })).await;
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
@@ -196,7 +195,7 @@ async fn an_epoch_gives_new_ids_and_reads_the_old_ones() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_serve_are_refused_and_risky_ones_are_told() {
+async fn unusable_keys_are_refused_and_risky_settings_are_reported() {
     let bao = Bao::start().await;
     for (name, body, words) in [
         ("signing", json!({ "type": "ed25519" }), "cannot encrypt"),
@@ -222,7 +221,7 @@ async fn keys_that_cannot_serve_are_refused_and_risky_ones_are_told() {
     agent.kms().await.round_trip().await;
 }
 
-/// With intervals of an hour: accepting looks at the key first.
+/// With intervals of an hour: `accept-key` reads the key first.
 #[tokio::test]
 async fn a_change_is_accepted_before_the_agent_has_seen_it() {
     let bao = Bao::start().await;

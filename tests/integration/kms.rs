@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
 
 #[tokio::test]
-async fn a_seed_goes_round_and_is_plain_transit_ciphertext() {
+async fn a_wrapped_seed_is_plain_transit_ciphertext() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
@@ -22,7 +22,7 @@ async fn a_seed_goes_round_and_is_plain_transit_ciphertext() {
     let wrapped = kms.round_trip().await;
     assert_eq!(wrapped.key_id, status.key_id);
     assert!(wrapped.ciphertext.starts_with(b"vault:v1:") && wrapped.annotations.is_empty());
-    // We hold nobody: the key service alone decrypts what we wrote.
+    // No lock-in: the key service alone decrypts what we wrote.
     let ciphertext = String::from_utf8(wrapped.ciphertext).unwrap();
     let answer = bao.post(&format!("transit/decrypt/{KEY}"), json!({ "ciphertext": ciphertext })).await;
     assert_eq!(answer["data"]["plaintext"], STANDARD.encode(SEED));
@@ -88,7 +88,7 @@ async fn an_agent_that_has_not_seen_a_rotation_yet_reads_new_data_at_once() {
     let mut lagging = second.kms().await;
     assert_ne!(lagging.status().await.unwrap().key_id, written.key_id);
     assert_eq!(lagging.decrypt(&written).await.unwrap(), SEED);
-    assert_eq!(lagging.status().await.unwrap().key_id, written.key_id, "the read was a full one");
+    assert_eq!(lagging.status().await.unwrap().key_id, written.key_id, "the agent has read the key");
     assert!(!second.log().contains("no configured key"), "a rotation elsewhere is normal");
 }
 
@@ -111,7 +111,7 @@ async fn data_of_another_transit_plugin_is_read_unless_that_is_switched_off() {
 }
 
 #[tokio::test]
-async fn a_version_that_min_decryption_version_switched_off_is_refused_in_plain_words() {
+async fn data_below_min_decryption_version_is_refused_with_the_remedy() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
@@ -124,7 +124,7 @@ async fn a_version_that_min_decryption_version_switched_off_is_refused_in_plain_
     };
     eventually("the refusal", async || kms.decrypt(&old).await.err().map(told).ok_or("not yet".to_owned()))
         .await;
-    // An agent that never saw version 1 says as much.
+    // An agent that never saw version 1 gives the same reason.
     let fresh = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let refused = fresh.kms().await.decrypt(&old).await.unwrap_err();
     assert!(refused.message().contains("lower it to 1"), "{refused}");
@@ -135,7 +135,7 @@ async fn a_version_that_min_decryption_version_switched_off_is_refused_in_plain_
 }
 
 #[tokio::test]
-async fn a_hanging_server_costs_the_callers_deadline_and_status_nothing() {
+async fn a_hanging_server_delays_encrypt_to_its_deadline_and_not_status() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
@@ -175,13 +175,13 @@ async fn calls_over_the_limit_are_refused_and_not_queued() {
     let count = |code| codes.iter().filter(|found| **found == code).count();
     assert_eq!((count(Code::ResourceExhausted), count(Code::DeadlineExceeded)), (4, 2), "{codes:?}");
     let mut status = kms.clone();
-    assert_eq!(status.status().await.unwrap().healthz, "ok", "Status has no part in the limit");
+    assert_eq!(status.status().await.unwrap().healthz, "ok", "Status does not count towards the limit");
     bao.thaw();
     kms.clone().round_trip().await;
 }
 
 #[tokio::test]
-async fn without_a_key_service_the_socket_serves_and_says_why() {
+async fn without_a_key_service_every_call_is_refused_with_the_reason() {
     let config = "[vault]\naddresses = [\"http://127.0.0.1:9\"]\n[vault.transit]\nkey = \"k\"\n[vault.auth]\nmethod = \"approle\"\nrole_id = \"r\"\nsecret_id_file = \"/nonexistent\"\n";
     let agent = Agent::start(config);
     let mut kms = agent.kms().await;

@@ -1,5 +1,5 @@
-//! Local KEKs against a real server: what works while it is away, and what is no longer read of mixed or
-//! damaged parts. What ends their use is in `wiped`.
+//! Local KEKs with a real server: what works while it is away, and that damaged or mixed parts are refused. What ends
+//! their use is in `wiped`.
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
@@ -8,14 +8,12 @@ use kms_plugin::proto::EncryptResponse;
 use tempfile::TempDir;
 use tonic::Code;
 
-use crate::support::agent::{Agent, QUICK};
+use crate::support::agent::{Agent, LOCAL_KEK, QUICK, QUIET};
 use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
 use crate::support::store::Store;
 
-/// Turns local KEKs on.
-pub const ON: &str = "[local_kek]\nenabled = true\n";
 const ANNOTATION: &str = "local-kek.kms-plugin.internal";
 
 type Annotations = HashMap<String, Vec<u8>>;
@@ -29,7 +27,7 @@ pub async fn written(kms: &mut Kms) -> EncryptResponse {
     wrapped
 }
 
-/// The key service's wrapped form in an annotation.
+/// The local KEK as the key service wrapped it, from the annotation.
 fn wrapped_kek(wrapped: &EncryptResponse) -> &[u8] {
     wrapped.annotations[ANNOTATION].strip_prefix(b"v1:").unwrap()
 }
@@ -45,7 +43,7 @@ async fn wait_for_line(agent: &Agent, words: &str) {
 #[tokio::test]
 async fn seeds_are_wrapped_and_unwrapped_while_the_server_is_away() {
     let mut bao = Bao::persistent().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let before = written(&mut kms).await;
     wait_for_line(&agent, "; ready for an outage of 8h").await;
@@ -62,10 +60,9 @@ async fn seeds_are_wrapped_and_unwrapped_while_the_server_is_away() {
 }
 
 #[tokio::test]
-async fn calls_do_not_reach_the_server() {
+async fn calls_under_a_local_kek_cost_no_request() {
     let bao = Bao::start().await;
-    let quiet = "[health]\nkey_check_interval = \"1h\"\nprobe_interval = \"1h\"\n";
-    let agent = Agent::ready(&(bao.vault_config() + quiet + ON)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     written(&mut kms).await;
     let before = bao.audited().len();
@@ -80,7 +77,7 @@ async fn parts_of_two_objects_are_not_read_together() {
     let bao = Bao::start().await;
     let direct_agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let direct = direct_agent.kms().await.round_trip().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let one = written(&mut kms).await;
     let annotated = |value: Vec<u8>| HashMap::from([(ANNOTATION.to_owned(), value)]);
@@ -123,9 +120,9 @@ async fn parts_of_two_objects_are_not_read_together() {
 }
 
 #[tokio::test]
-async fn both_forms_are_read_whether_it_is_on_or_off() {
+async fn both_forms_are_read_with_local_keks_on_or_off() {
     let bao = Bao::start().await;
-    let (off, on) = (bao.vault_config() + QUICK, bao.vault_config() + QUICK + ON);
+    let (off, on) = (bao.vault_config() + QUICK, bao.vault_config() + QUICK + LOCAL_KEK);
     let agent = Agent::ready(&off).await;
     let direct = agent.kms().await.round_trip().await;
     let status = agent.status().unwrap();
@@ -154,23 +151,23 @@ async fn both_forms_are_read_whether_it_is_on_or_off() {
 async fn a_seed_of_direct_mode_that_was_read_once_is_read_in_an_outage() {
     let bao = Bao::start().await;
     let direct = Agent::ready(&(bao.vault_config() + QUICK)).await.kms().await.round_trip().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     written(&mut kms).await;
     assert_eq!(kms.decrypt(&direct).await.unwrap(), SEED);
-    // Another plugin's id on a ciphertext of the same key.
+    // A ciphertext of the same key with another plugin's key_id.
     assert_eq!(kms.decrypt_raw(&direct.ciphertext, "1").await.unwrap(), SEED);
     bao.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(kms.decrypt(&direct).await.unwrap(), SEED);
     assert_eq!(kms.decrypt_raw(&direct.ciphertext, "1").await.unwrap(), SEED);
-    assert!(kms.decrypt_raw(&direct.ciphertext, "2").await.is_err(), "the id is part of what was read");
+    assert!(kms.decrypt_raw(&direct.ciphertext, "2").await.is_err(), "the key_id belongs to what is kept");
 }
 
 #[tokio::test]
-async fn a_fresh_agent_unwraps_ahead_what_an_earlier_one_saw() {
+async fn a_new_agent_unwraps_listed_keys_before_they_are_needed() {
     let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK + ON;
+    let config = bao.vault_config() + QUICK + LOCAL_KEK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let local = written(&mut kms).await;
@@ -190,7 +187,7 @@ async fn a_fresh_agent_unwraps_ahead_what_an_earlier_one_saw() {
         if text.matches("\"wrapped\"").count() == 3 { Ok(()) } else { Err(text) }
     })
     .await;
-    // No systemd keeps the descriptors here: the next one begins with the list alone.
+    // No systemd keeps the descriptors here: the next agent has only the list.
     let agent = Agent::start_in(agent.kill(), &config, &[]);
     agent.wait_for_phase("ready").await;
     wait_for_line(&agent, "; ready for an outage").await;
@@ -207,8 +204,9 @@ async fn a_fresh_agent_unwraps_ahead_what_an_earlier_one_saw() {
 #[tokio::test]
 async fn a_new_local_kek_is_there_before_a_new_key_id_is_announced() {
     let bao = Bao::start().await;
-    let config =
-        bao.vault_config() + "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"1h\"\n" + ON;
+    let config = bao.vault_config()
+        + "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"1h\"\n"
+        + LOCAL_KEK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let before = written(&mut kms).await;
@@ -228,7 +226,7 @@ async fn a_new_local_kek_is_there_before_a_new_key_id_is_announced() {
 #[tokio::test]
 async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
     let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON + "max_uses = 4\n")).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK + "max_uses = 4\n")).await;
     let mut kms = agent.kms().await;
     let mut uses: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut all = Vec::new();
@@ -241,7 +239,7 @@ async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
     for wrapped in &all {
         assert_eq!(kms.decrypt(wrapped).await.unwrap(), SEED);
     }
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON + "max_age = \"1s\"\n")).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK + "max_age = \"1s\"\n")).await;
     let mut kms = agent.kms().await;
     let first = written(&mut kms).await;
     eventually("another local KEK", async || {
@@ -249,7 +247,7 @@ async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
         if wrapped_kek(&next) == wrapped_kek(&first) { Err("the same".into()) } else { Ok(()) }
     })
     .await;
-    // In an outage the one in use stays, whatever its age.
+    // In an outage the local KEK in use stays, whatever its age.
     bao.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     let last = written(&mut kms).await;
@@ -257,13 +255,12 @@ async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
     assert_eq!(wrapped_kek(&written(&mut kms).await), wrapped_kek(&last));
 }
 
-/// A hundred callers that want the same key at once cost the server one request.
+/// A hundred callers need the same key at once: the server gets one request.
 #[tokio::test]
-async fn one_unwrap_serves_all_who_want_the_same_key() {
+async fn concurrent_decrypts_under_one_key_share_one_unwrap() {
     let bao = Bao::start().await;
-    let quiet = "[health]\nkey_check_interval = \"1h\"\nprobe_interval = \"1h\"\n";
-    let local = written(&mut Agent::ready(&(bao.vault_config() + quiet + ON)).await.kms().await).await;
-    let agent = Agent::ready(&(bao.vault_config() + quiet + ON)).await;
+    let local = written(&mut Agent::ready(&(bao.vault_config() + QUIET + LOCAL_KEK)).await.kms().await).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUIET + LOCAL_KEK)).await;
     let kms = agent.kms().await;
     let path = format!("transit/decrypt/{KEY}");
     let before = bao.count(&path);
@@ -277,7 +274,7 @@ async fn one_unwrap_serves_all_who_want_the_same_key() {
     assert_eq!(bao.count(&path), before + 1);
 }
 
-/// Agents one after the other behind one socket, with what systemd would keep between them.
+/// One agent after another behind one socket, with the descriptors that systemd would keep.
 struct Restarts {
     store: Store,
     config: String,
@@ -294,10 +291,11 @@ impl Restarts {
 }
 
 #[tokio::test]
-async fn what_systemd_keeps_outlives_the_agent_and_is_not_counted_anew() {
+async fn keys_that_systemd_keeps_survive_restarts_with_their_outage_limit() {
     let bao = Bao::start().await;
     let directory = tempfile::tempdir().unwrap();
-    let limit = |limit: &str| bao.vault_config() + QUICK + ON + &format!("max_offline = \"{limit}\"\n");
+    let limit =
+        |limit: &str| bao.vault_config() + QUICK + LOCAL_KEK + &format!("max_offline = \"{limit}\"\n");
     let mut node = Restarts::new(&directory, limit("10m"));
     let agent = node.start(directory);
     agent.wait_for_phase("ready").await;
@@ -312,7 +310,7 @@ async fn what_systemd_keeps_outlives_the_agent_and_is_not_counted_anew() {
     written(&mut kms).await;
     let status = agent.wait_for_phase("degraded").await;
     assert!(status["offline"]["left_seconds"].as_u64().unwrap() <= left, "{status}");
-    // A longer allowance is counted from the last contact, too.
+    // A longer limit also counts from the last contact.
     node.config = limit("1h");
     let agent = node.start(agent.kill());
     let mut kms = agent.kms().await;
@@ -320,7 +318,7 @@ async fn what_systemd_keeps_outlives_the_agent_and_is_not_counted_anew() {
     let status = agent.wait_for_phase("degraded").await;
     let left = status["offline"]["left_seconds"].as_u64().unwrap();
     assert!((3000..3600).contains(&left), "{status}");
-    // A shorter one is over at once, and nothing is left with systemd.
+    // A shorter limit is over at once, and systemd keeps nothing.
     node.config = limit("1s");
     let agent = node.start(agent.kill());
     agent.wait_for_phase("failed").await;

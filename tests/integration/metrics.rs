@@ -1,4 +1,4 @@
-//! /metrics: what is counted, and that nothing secret is in it.
+//! /metrics: what is counted, and that no secret is shown.
 
 use std::collections::HashMap;
 
@@ -105,7 +105,7 @@ async fn settings_of_the_key_that_should_be_changed_are_counted() {
 }
 
 #[tokio::test]
-async fn credentials_that_are_refused_show_while_the_old_token_lives() {
+async fn refused_credentials_show_while_the_old_token_is_valid() {
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
     write_secret(&bao.file("secret-id"), "not-a-secret-id");
@@ -142,7 +142,7 @@ async fn an_outage_shows_its_grace_and_a_rebind_is_counted() {
 }
 
 #[tokio::test]
-async fn no_face_shows_a_secret() {
+async fn no_output_shows_a_secret() {
     let bao = Bao::start().await;
     let secret_id = std::fs::read_to_string(bao.file("secret-id")).unwrap();
     let verbose = [("KMS_PLUGIN_LOG_LEVEL", "trace")];
@@ -159,7 +159,7 @@ async fn no_face_shows_a_secret() {
     use base64::Engine as _;
     let encoded = base64::engine::general_purpose::STANDARD.encode(SEED);
     let seed = String::from_utf8(SEED.to_vec()).unwrap();
-    // A token of OpenBao begins with "s."; none may be seen.
+    // A token of OpenBao begins with "s." or "hvs.".
     for secret in [secret_id.as_str(), encoded.as_str(), seed.as_str(), "hvs.", "\"s.", " s."] {
         assert!(!shown.contains(secret), "{secret} is shown");
     }

@@ -1,4 +1,4 @@
-//! SIGHUP: other settings without a dropped connection, and bad ones without harm.
+//! SIGHUP: new settings keep the connections, and bad settings change nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
 use crate::support::proxy::{Mode, Proxy};
 
-/// Round trips on one connection until it is told to stop; the number of good ones. None may fail.
+/// Round trips on one connection until `stop` is set; the number of good ones. None may fail.
 fn load(mut kms: Kms) -> (Arc<AtomicBool>, Arc<AtomicU64>, tokio::task::JoinHandle<()>) {
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (stopped, counted) = (stop.clone(), count.clone());
@@ -29,7 +29,7 @@ fn load(mut kms: Kms) -> (Arc<AtomicBool>, Arc<AtomicU64>, tokio::task::JoinHand
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_key_is_taken_up_under_load_and_the_old_data_stays_readable() {
+async fn a_reload_changes_the_key_under_load_and_old_data_stays_readable() {
     let bao = Bao::start().await;
     bao.post("transit/keys/newer", json!({})).await;
     bao.put_policy("kms", &(policy("transit", KEY) + &policy("transit", "newer"))).await;
@@ -55,7 +55,7 @@ async fn another_key_is_taken_up_under_load_and_the_old_data_stays_readable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_waits_for_the_outcome() {
+async fn the_reload_command_waits_for_the_outcome() {
     let bao = Bao::start().await;
     let config = bao.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
@@ -73,7 +73,7 @@ async fn the_command_waits_for_the_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_work_is_told_and_the_old_configuration_stays() {
+async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
     let bao = Bao::start().await;
     let config = bao.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
@@ -104,7 +104,7 @@ async fn what_does_not_work_is_told_and_the_old_configuration_stays() {
         let status = agent.kms().await.status().await.unwrap();
         assert_eq!((status.healthz.as_str(), &status.key_id), ("ok", &key_id), "{words}");
     }
-    // The agent itself was not touched, and a good file is still taken.
+    // The agent still works, and a good file is still taken.
     agent.reload(&config);
     agent.wait_for_log("the configuration was reloaded").await;
     stop.store(true, Ordering::Relaxed);
@@ -115,19 +115,15 @@ async fn what_does_not_work_is_told_and_the_old_configuration_stays() {
     assert!(agent.ended().await.success(), "{}", agent.log());
 }
 
-/// A move to another key looks at `/healthz` after each reload: what is not known yet must not be met there.
+/// Administrators look at `/healthz` after each reload: by then every key service must have been read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_waits_for_a_look_at_the_keys_that_only_unwrap() {
+async fn a_reload_waits_for_the_first_read_of_decrypt_only_keys() {
     let (bao, other) = tokio::join!(Bao::start(), Bao::start());
     let proxy = Proxy::before(&other.address).await;
     proxy.set(Mode::Slow(Duration::from_millis(300)));
     let config = bao.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
-    let entry = format!(
-        "[[decrypt_only]]\nname = \"other\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}",
-        proxy.address,
-        other.key_and_auth("decrypt_only.vault")
-    );
+    let entry = other.decrypt_only("other").replace(&other.address, &proxy.address);
     let reload = |config: &str| {
         agent.write_config(config);
         let (code, said) = agent.command("reload");
@@ -137,7 +133,7 @@ async fn a_reload_waits_for_a_look_at_the_keys_that_only_unwrap() {
     let (code, text) = reload(&(config.clone() + &entry));
     assert_eq!(code, 200, "{text}");
     assert_eq!(reload(&config).0, 200);
-    // One that is away holds nothing up, and shows.
+    // An unreachable service does not delay the reload, and is shown.
     proxy.set(Mode::Refuse);
     let (code, text) = reload(&(config + &entry));
     assert!(code == 503 && text.contains("[-]other"), "{text}");

@@ -1,4 +1,4 @@
-//! `render`: golden files, and each product judged by what reads it.
+//! `render`: golden files, and each output is read by the program that it is for.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,9 +29,9 @@ fn rendered(config: &Path, arguments: &[&str]) -> String {
     text
 }
 
-/// UPDATE_GOLDEN=1 writes the files anew; read the difference before you commit it.
+/// UPDATE_GOLDEN=1 writes the files again; read the difference before you commit it.
 #[test]
-fn what_is_rendered_is_what_was_reviewed() {
+fn rendered_files_equal_the_golden_files() {
     let image = format!("registry.example/kms-plugin@sha256:{DIGEST}");
     let package = "https://mirror.example/kms-plugin-0.1.0-1.x86_64.rpm";
     let products: [(&str, Vec<&str>); 8] = [
@@ -54,7 +54,7 @@ fn what_is_rendered_is_what_was_reviewed() {
 }
 
 #[test]
-fn the_static_pod_is_a_pod_to_kubernetes_itself() {
+fn kubernetes_accepts_the_static_pod() {
     let Some(client) = tools::go_client() else { return };
     let output = Command::new(&client)
         .args(["-mode", "pod", "-file"])
@@ -65,7 +65,7 @@ fn the_static_pod_is_a_pod_to_kubernetes_itself() {
 }
 
 #[tokio::test]
-async fn the_encryption_configuration_is_loaded_by_the_api_servers_loader() {
+async fn the_api_server_loads_the_encryption_configuration() {
     let Some(client) = tools::go_client() else { return };
     let bao = Bao::start().await;
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
@@ -97,14 +97,14 @@ async fn the_encryption_configuration_is_loaded_by_the_api_servers_loader() {
                 serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{errors}"));
             assert!(stored["stored_bytes"].as_u64().unwrap() > 1024, "{stored}");
         }
-        // With identity first nothing is wrapped, and the client says just that.
+        // With identity first nothing is wrapped, and the client says so.
         assert_eq!(output.status.success(), identity != "first", "{errors}");
         assert!(identity != "first" || errors.contains("not wrapped"), "{errors}");
     }
 }
 
 #[tokio::test]
-async fn the_policy_is_all_that_is_needed() {
+async fn the_rendered_policy_is_sufficient_and_necessary() {
     let bao = Bao::start().await;
     bao.post("transit/keys/older", json!({})).await;
     let config = bao.vault_config()
@@ -126,7 +126,7 @@ async fn the_policy_is_all_that_is_needed() {
     let ciphertext = older["data"]["ciphertext"].as_str().unwrap();
     let plain = agent.kms().await.decrypt_raw(ciphertext.as_bytes(), &key_id).await.unwrap();
     assert_eq!(plain, b"secret");
-    // Without its lines about the first key, the same policy is too little.
+    // Without its lines about the first key, the policy is not sufficient.
     let text = rendered(&file, &["policy"]).replace(&format!("transit/encrypt/{KEY}"), "nowhere");
     bao.put_policy("kms", &text).await;
     let refused = agent.kms().await.encrypt(&SEED).await.unwrap_err();
@@ -134,7 +134,7 @@ async fn the_policy_is_all_that_is_needed() {
 }
 
 #[test]
-fn secrets_stay_out_unless_they_are_asked_for_by_name() {
+fn secrets_are_included_only_by_name() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
     std::fs::write(at("secret-id"), "s3cr3t-of-the-node").unwrap();
@@ -155,7 +155,7 @@ fn secrets_stay_out_unless_they_are_asked_for_by_name() {
     let encoded = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
     let plain = rendered(&config, &base);
     assert!(!plain.contains(&encoded("s3cr3t-of-the-node")));
-    assert!(plain.contains(&encoded("a certificate")), "what is public is carried");
+    assert!(plain.contains(&encoded("a certificate")), "public files are included");
     let (code, text, warned) = render(&config, &[&base[..], &["--include-secret", "secret-id"]].concat());
     assert_eq!(code, 0, "{warned}");
     assert!(text.contains(&encoded("s3cr3t-of-the-node")) && warned.contains("in clear"), "{warned}");
@@ -166,7 +166,7 @@ fn secrets_stay_out_unless_they_are_asked_for_by_name() {
 }
 
 #[test]
-fn images_go_by_their_digest_and_ways_need_what_they_need() {
+fn missing_and_wrong_arguments_are_refused() {
     for (arguments, part) in [
         (
             vec!["machineconfig", "--way", "fetch", "--image", "registry.example/kms-plugin:latest"],
@@ -183,9 +183,9 @@ fn images_go_by_their_digest_and_ways_need_what_they_need() {
     }
 }
 
-/// The login in one namespace, the key in another below it: one policy, written where the login is.
+/// The login is in one namespace, the key in another below it: one policy, to be written where the login is.
 #[tokio::test]
-async fn the_policy_reaches_into_the_namespace_of_the_key() {
+async fn the_policy_covers_the_namespace_of_the_key() {
     let bao = Bao::start().await;
     bao.post("sys/namespaces/team", json!({})).await;
     bao.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
@@ -203,7 +203,7 @@ async fn the_policy_reaches_into_the_namespace_of_the_key() {
     Agent::ready(&(config + QUICK)).await.kms().await.round_trip().await;
 }
 
-/// The renewal is allowed where it is asked for; and an entry with a login of its own has a policy of its own.
+/// `--renew` allows renewals. An entry with a login of its own gets a policy of its own.
 #[tokio::test]
 async fn each_login_has_a_policy_of_its_own() {
     let bao = Bao::start().await;
@@ -216,12 +216,12 @@ async fn each_login_has_a_policy_of_its_own() {
     assert!(!text.contains("renew-self"));
     let text = rendered(&file, &["policy", "--renew"]);
     assert_eq!(text.matches("auth/token/renew-self").count(), 2, "{text}");
-    // Both together, as somebody may write them, are still a policy to the server.
+    // The server accepts both as one policy, too.
     bao.put_policy("both", &text).await;
 }
 
 #[test]
-fn a_rollout_fits_the_configuration() {
+fn a_machineconfig_fits_the_configuration() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let token = directory.path().join("old-token");
     std::fs::write(&token, "s3cr3t-of-the-node").unwrap();
@@ -233,7 +233,7 @@ fn a_rollout_fits_the_configuration() {
     std::fs::write(&file, &config).unwrap();
     let image = format!("i@sha256:{DIGEST}");
     let base = ["machineconfig", "--way", "fetch", "--image", &image];
-    // A secret has the same name wherever it is named, and a change of it restarts: it is handed over at a start.
+    // A secret has one name everywhere. A change of it restarts the service, since systemd passes it at the start.
     let text = rendered(&file, &[&base[..], &["--include-secret", "token-the-old-one"]].concat());
     assert!(text.contains("LoadCredential=token-the-old-one:/var/tmp/"), "{text}");
     let policy: serde_json::Value = yaml_serde::from_str(text.rsplit("\n---\n").next().unwrap()).unwrap();
@@ -244,7 +244,7 @@ fn a_rollout_fits_the_configuration() {
     };
     assert_eq!(action(&token.display().to_string()), "Restart");
     assert_eq!(action("/etc/kms-plugin/config.toml"), "Reload");
-    // The units know one socket.
+    // The units have one fixed socket.
     for (socket, expected) in
         [("/var/run/kmsplugin/kms.sock", 0), ("/run/kmsplugin/kms.sock", 0), ("/run/other/kms.sock", 78)]
     {

@@ -1,15 +1,18 @@
-//! What systemd is told and passes on, with a receiver of notifications that a test reads. The real
-//! systemd has its turn where units are installed.
+//! Notifications to systemd, and what systemd passes to the agent. A test stands in for systemd here; `tests/system`
+//! runs a real one.
 
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kms_plugin::proto::EncryptResponse;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tonic::Status;
 
-use crate::local_kek::{ON, written};
-use crate::support::agent::{Agent, QUICK, passing};
+use crate::local_kek::written;
+use crate::support::agent::{Agent, LOCAL_KEK, QUICK, passing};
 use crate::support::bao::Bao;
 use crate::support::kms::SEED;
 use crate::support::load::Load;
@@ -17,7 +20,7 @@ use crate::support::store::Store;
 use crate::support::tools;
 use crate::support::{eventually, freeze};
 
-/// A place for notifications.
+/// The receiver of notifications.
 struct Notified {
     socket: UnixDatagram,
     directory: tempfile::TempDir,
@@ -35,7 +38,7 @@ impl Notified {
         self.directory.path().join("notify").display().to_string()
     }
 
-    /// The next message that holds `words`; others are passed over.
+    /// The next message that holds `words`; others are skipped.
     async fn next(&self, words: &str) -> String {
         eventually(&format!("a notification with {words:?}"), async || {
             let mut buffer = [0; 4096];
@@ -50,7 +53,7 @@ impl Notified {
         .await
     }
 
-    /// All messages until each of these words was in one, in whichever order.
+    /// All messages until each of these words was in one, in any order.
     async fn all(&self, words: &[&str]) -> String {
         let mut all = String::new();
         for word in words {
@@ -69,7 +72,7 @@ impl Notified {
 }
 
 #[tokio::test]
-async fn readiness_status_watchdog_and_stop_are_told() {
+async fn systemd_is_notified_of_readiness_status_watchdog_and_stop() {
     let mut bao = Bao::persistent().await;
     let notified = Notified::new();
     let path = notified.path();
@@ -80,12 +83,12 @@ async fn readiness_status_watchdog_and_stop_are_told() {
     bao.kill();
     let status = notified.next("STATUS=degraded").await;
     assert!(status.contains("Status stays ok until") && status.contains("remedy"), "{status}");
-    // The watchdog is fed whatever Vault does.
+    // The watchdog notifications do not depend on Vault.
     notified.drain();
     notified.next("WATCHDOG=1").await;
     bao.restart().await;
     notified.next("STATUS=ready").await;
-    // A process that does not run does not feed it.
+    // A stopped process sends none.
     freeze(agent.pid());
     notified.drain();
     tokio::time::sleep(Duration::from_millis(1200)).await;
@@ -100,7 +103,7 @@ async fn readiness_status_watchdog_and_stop_are_told() {
 }
 
 #[tokio::test]
-async fn readiness_does_not_wait_for_vault_for_ever() {
+async fn readiness_waits_for_vault_for_a_bounded_time() {
     let config = "[vault]\naddresses = [\"http://127.0.0.1:9\"]\n[vault.transit]\nkey = \"k\"\n[vault.auth]\nmethod = \"token\"\ntoken_file = \"/nonexistent\"\n[health]\nready_timeout = \"300ms\"\n";
     let notified = Notified::new();
     let path = notified.path();
@@ -111,7 +114,7 @@ async fn readiness_does_not_wait_for_vault_for_ever() {
     assert!(!said.contains("STATUS=ready"), "{said}");
 }
 
-/// A socket that outlives the agents behind it, as systemd's does, and the key service for them.
+/// A socket that stays while agents come and go, as systemd's does, and the key service of those agents.
 struct Passed {
     bao: Bao,
     socket: PathBuf,
@@ -144,18 +147,19 @@ async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
     let (passed, agent) = Passed::with_agent().await;
     agent.wait_for_log("systemd passed the socket").await;
     agent.kms().await.round_trip().await;
-    // While nobody serves, connections wait in the listener that systemd holds: none is refused.
+    // Without an agent, connections wait in the listener that systemd holds: none is refused.
     let directory = agent.kill();
     let waiting = UnixStream::connect(&passed.socket).unwrap();
     assert!(passed.socket.exists(), "the socket is systemd's to remove");
     drop((waiting, directory));
 }
 
-/// What systemd keeps of an agent with local KEKs: enough to go on without Vault after a kill, nothing after a stop.
+/// With the descriptors that systemd keeps, an agent with local KEKs works without Vault after a kill. After a stop
+/// nothing is kept.
 #[tokio::test]
-async fn keys_outlive_a_kill_in_systemds_store_and_not_a_stop() {
+async fn systemds_store_keeps_keys_over_a_kill_and_not_over_a_stop() {
     let mut bao = Bao::persistent().await;
-    let config = bao.vault_config() + QUICK + ON;
+    let config = bao.vault_config() + QUICK + LOCAL_KEK;
     let directory = tempfile::tempdir().unwrap();
     let store = Store::new(UnixListener::bind(directory.path().join("kms.sock")).unwrap());
     let mut agent = store.start(directory, &config);
@@ -180,8 +184,7 @@ async fn keys_outlive_a_kill_in_systemds_store_and_not_a_stop() {
     assert_eq!(agent.kms().await.decrypt(&wrapped).await.unwrap(), SEED);
 }
 
-/// kill -9 under load, while systemd holds the socket: no connection is refused, and only calls that were
-/// under way may fail.
+/// kill -9 under load, while systemd holds the socket: no connection is refused, and only calls under way may fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_under_a_passed_socket_refuses_no_connection() {
     let (passed, mut agent) = Passed::with_agent().await;
@@ -196,13 +199,13 @@ async fn a_kill_under_a_passed_socket_refuses_no_connection() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         drop(waiting);
         let calls = load.stop().await;
-        // Each of the four callers may lose the call that it had under way, and its connection.
+        // Each of the four callers may lose one call under way, and one by its broken connection.
         assert!(calls.failed().len() <= 8, "{:?}", calls.failed());
     }
 }
 
-/// Graceful restarts, as the API server's own client meets them: no call fails, none is retried by us. Not
-/// with a tonic client: it does not repeat a call that the end of a connection left unprocessed.
+/// Graceful restarts fail no call of the API server's own client. A tonic client would not do: it does not repeat a call
+/// that was not processed when the connection ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     let Some(client) = tools::go_client() else { return };
@@ -230,10 +233,10 @@ async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
     }
 }
 
-#[tokio::test]
-async fn a_second_signal_cuts_the_drain_short() {
+/// An agent that was told to stop while a call waits for the frozen server.
+async fn stopping() -> (Bao, Agent, JoinHandle<Result<EncryptResponse, Status>>) {
     let bao = Bao::start().await;
-    let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     kms.round_trip().await;
     bao.freeze();
@@ -241,6 +244,21 @@ async fn a_second_signal_cuts_the_drain_short() {
     agent.wait_for_call().await;
     agent.signal(Signal::SIGTERM);
     agent.wait_for_log("waiting up to").await;
+    (bao, agent, call)
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_calls_under_way() {
+    let (bao, mut agent, call) = stopping().await;
+    bao.thaw();
+    assert!(call.await.unwrap().is_ok());
+    assert!(agent.ended().await.success(), "{}", agent.log());
+    assert!(!agent.socket().exists());
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_drain_short() {
+    let (_bao, mut agent, call) = stopping().await;
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.ended().await.code(), Some(70), "{}", agent.log());
     assert!(agent.log().contains("a second signal"));
@@ -248,7 +266,7 @@ async fn a_second_signal_cuts_the_drain_short() {
 }
 
 #[tokio::test]
-async fn a_deleted_socket_or_a_replaced_directory_is_mended_within_a_second() {
+async fn a_deleted_socket_or_a_replaced_directory_is_bound_again_within_a_second() {
     let bao = Bao::start().await;
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path().join("kmsplugin");
@@ -278,7 +296,7 @@ async fn a_deleted_socket_or_a_replaced_directory_is_mended_within_a_second() {
         assert!(took < Duration::from_secs(3), "{took:?}");
     }
     agent.wait_for_log("it is bound again").await;
-    // A directory that is missing is waited for, and told once.
+    // The agent waits for a missing directory, and logs that once.
     std::fs::remove_dir_all(&home).unwrap();
     agent.wait_for_log("cannot be bound again").await;
     std::fs::create_dir(&home).unwrap();

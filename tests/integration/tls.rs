@@ -1,4 +1,4 @@
-//! TLS to a real server: authorities, names, and the wrong protocol on a port.
+//! TLS to a real server: CA files, server names, and the wrong protocol on a port.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ async fn unreachable(config: &str, words: &str) {
 }
 
 #[tokio::test]
-async fn an_authority_from_a_file_and_a_name_that_is_not_the_addresss() {
+async fn a_ca_file_and_a_server_name_other_than_the_address() {
     let pki = Pki::new(&["vault.internal"]);
     let bao = Bao::with_tls(&pki).await;
     let ca = format!("ca_file = {:?}", pki.ca);
@@ -39,7 +39,7 @@ async fn an_authority_from_a_file_and_a_name_that_is_not_the_addresss() {
 }
 
 #[tokio::test]
-async fn the_wrong_protocol_on_a_port() {
+async fn http_and_https_on_the_wrong_port_are_reported() {
     let pki = Pki::new(&["127.0.0.1"]);
     let bao = Bao::with_tls(&pki).await;
     let plain = config(&bao, "").replace("https://", "http://");
@@ -50,7 +50,7 @@ async fn the_wrong_protocol_on_a_port() {
 }
 
 #[tokio::test]
-async fn tls_files_that_cannot_be_used_end_the_start_with_their_name() {
+async fn unusable_tls_files_end_the_start_with_their_name() {
     let bao = Bao::start().await;
     let directory = tempfile::tempdir().unwrap();
     let garbage = directory.path().join("garbage.pem");
@@ -72,7 +72,7 @@ async fn tls_files_that_cannot_be_used_end_the_start_with_their_name() {
 }
 
 #[tokio::test]
-async fn an_authority_that_changes_is_taken_up_without_a_restart() {
+async fn a_changed_ca_file_is_used_without_a_restart() {
     let (old, pki) = (Pki::new(&["127.0.0.1"]), Pki::new(&["127.0.0.1"]));
     let bao = Bao::with_tls(&pki).await;
     let file = bao.file("ca.pem");

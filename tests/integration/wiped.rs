@@ -1,18 +1,18 @@
-//! What ends the use of the keys in memory: a refusal, within one probe interval, and an outage that lasts
-//! longer than is allowed.
+//! What ends the use of the keys in memory: a refusal by the key service, within one probe interval, and an outage
+//! longer than `max_offline`.
 
 use serde_json::json;
 use tonic::Code;
 
-use crate::local_kek::{ON, written};
-use crate::support::agent::{Agent, QUICK};
+use crate::local_kek::written;
+use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
 use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::SEED;
 
 /// After a refusal, neither what was in memory nor what is new may be used.
 async fn refused_in_the_end(bao: &Bao, kind: &str, refuse: impl AsyncFnOnce(&Bao)) -> Agent {
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
     refuse(bao).await;
@@ -20,12 +20,12 @@ async fn refused_in_the_end(bao: &Bao, kind: &str, refuse: impl AsyncFnOnce(&Bao
     agent.wait_for_log("are wiped: the key service refuses us").await;
     assert!(kms.decrypt(&wrapped).await.is_err(), "{}", agent.log());
     assert!(kms.encrypt(&SEED).await.is_err());
-    assert!(kms.status().await.is_err(), "a refusal is not ridden out");
+    assert!(kms.status().await.is_err(), "the grace is for outages, not for refusals");
     agent
 }
 
 #[tokio::test]
-async fn a_policy_that_is_gone_wipes_and_one_that_is_back_heals() {
+async fn a_lost_policy_wipes_the_keys_and_a_restored_one_allows_new_ones() {
     let bao = Bao::start().await;
     let agent = refused_in_the_end(&bao, "denied", async |bao| {
         bao.put_policy("kms", &policy("transit", "another-key")).await;
@@ -42,7 +42,7 @@ async fn a_policy_that_is_gone_wipes_and_one_that_is_back_heals() {
 }
 
 #[tokio::test]
-async fn a_policy_that_grants_nothing_at_all_wipes() {
+async fn a_policy_that_grants_nothing_wipes_the_keys() {
     let bao = Bao::start().await;
     refused_in_the_end(&bao, "denied", async |bao| {
         bao.put_policy("kms", "path \"nowhere\" { capabilities = [\"read\"] }").await;
@@ -51,7 +51,7 @@ async fn a_policy_that_grants_nothing_at_all_wipes() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_with_a_refused_login_wipes() {
+async fn a_revoked_token_with_a_refused_login_wipes_the_keys() {
     let bao = Bao::start().await;
     refused_in_the_end(&bao, "credentials_refused", async |bao| {
         bao.delete("auth/approle/role/kms").await;
@@ -61,7 +61,7 @@ async fn a_revoked_token_with_a_refused_login_wipes() {
 }
 
 #[tokio::test]
-async fn a_deleted_key_wipes() {
+async fn a_deleted_transit_key_wipes_the_keys() {
     let bao = Bao::start().await;
     refused_in_the_end(&bao, "key_missing", async |bao| {
         bao.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
@@ -71,9 +71,9 @@ async fn a_deleted_key_wipes() {
 }
 
 #[tokio::test]
-async fn a_sealed_server_wipes_where_that_is_a_refusal() {
+async fn a_sealed_server_wipes_the_keys_where_sealed_is_a_refusal() {
     let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK + "sealed = \"denied\"\n" + ON;
+    let config = bao.vault_config() + QUICK + "sealed = \"denied\"\n" + LOCAL_KEK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
@@ -86,9 +86,9 @@ async fn a_sealed_server_wipes_where_that_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_raised_min_decryption_version_wipes_what_is_below_it() {
+async fn a_raised_min_decryption_version_wipes_the_keys_below_it() {
     let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let old = written(&mut kms).await;
     bao.rotate().await;
@@ -108,9 +108,9 @@ async fn a_raised_min_decryption_version_wipes_what_is_below_it() {
 }
 
 #[tokio::test]
-async fn an_outage_longer_than_allowed_wipes_with_the_reason() {
+async fn an_outage_longer_than_max_offline_wipes_the_keys() {
     let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK + ON + "max_offline = \"8s\"\n";
+    let config = bao.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"8s\"\n";
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
@@ -133,22 +133,18 @@ async fn an_outage_longer_than_allowed_wipes_with_the_reason() {
 
 /// Writes to `new`, and still reads what was written to `old` under `key`.
 fn moved(old: &Bao, key: &str, new: &Bao) -> String {
-    format!(
-        "{}[[decrypt_only]]\nname = \"old cluster\"\n[decrypt_only.vault]\naddresses = [{:?}]\n{}{QUICK}{ON}",
-        new.vault_config(),
-        old.address,
-        old.key_and_auth("decrypt_only.vault").replace(&format!("{KEY:?}"), &format!("{key:?}")),
-    )
+    let old = old.decrypt_only("old cluster").replace(&format!("{KEY:?}"), &format!("{key:?}"));
+    new.vault_config() + &old + QUICK + LOCAL_KEK
 }
 
-/// A key service that only unwraps has a say over its own keys, and over no others.
+/// A refusal by a decrypt-only service concerns its own keys alone.
 #[tokio::test]
-async fn a_refusal_of_one_key_service_wipes_its_keys_alone() {
+async fn a_refusal_of_one_key_service_wipes_only_its_keys() {
     let (old, new) = (Bao::start().await, Bao::start().await);
     old.post("transit/keys/older", json!({})).await;
     old.put_policy("kms", &policy("transit", "older")).await;
     let older = old.vault_config().replace(&format!("{KEY:?}"), "\"older\"");
-    let written_there = written(&mut Agent::ready(&(older + QUICK + ON)).await.kms().await).await;
+    let written_there = written(&mut Agent::ready(&(older + QUICK + LOCAL_KEK)).await.kms().await).await;
     let agent = Agent::ready(&moved(&old, "older", &new)).await;
     let mut kms = agent.kms().await;
     let written_here = written(&mut kms).await;
@@ -157,7 +153,7 @@ async fn a_refusal_of_one_key_service_wipes_its_keys_alone() {
     })
     .await;
     old.freeze();
-    assert_eq!(kms.decrypt(&written_there).await.unwrap(), SEED, "an outage there is ridden out");
+    assert_eq!(kms.decrypt(&written_there).await.unwrap(), SEED, "an outage of that service wipes nothing");
     old.thaw();
     old.put_policy("kms", &policy("transit", KEY)).await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
@@ -167,7 +163,7 @@ async fn a_refusal_of_one_key_service_wipes_its_keys_alone() {
 }
 
 #[tokio::test]
-async fn a_soft_deleted_key_wipes_and_one_that_is_brought_back_heals() {
+async fn a_soft_deleted_key_wipes_the_keys_and_a_restored_one_is_used_again() {
     let bao = Bao::start().await;
     let agent = refused_in_the_end(&bao, "key_missing", async |bao| {
         bao.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
@@ -177,11 +173,11 @@ async fn a_soft_deleted_key_wipes_and_one_that_is_brought_back_heals() {
     agent.wait_for_phase("ready").await;
 }
 
-/// A replaced key alone wipes nothing: what is in memory may be the only copy. A refusal on top of it does.
+/// A replaced key alone wipes nothing: the keys in memory may be the only copies. A later refusal wipes them.
 #[tokio::test]
-async fn a_replaced_key_wipes_nothing_and_does_not_hide_a_refusal() {
+async fn a_replaced_key_wipes_nothing_until_a_refusal_follows() {
     let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + ON)).await;
+    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
     bao.replace_key().await;
@@ -193,14 +189,14 @@ async fn a_replaced_key_wipes_nothing_and_does_not_hide_a_refusal() {
     assert!(kms.decrypt(&wrapped).await.is_err());
 }
 
-/// Reading the old key is still allowed, unwrapping with it is not.
+/// The old service still allows to read the key, and no longer to unwrap.
 #[tokio::test]
-async fn a_key_service_that_only_unwraps_and_may_no_longer_is_noticed() {
+async fn a_decrypt_only_service_that_loses_its_right_is_noticed() {
     let (old, new) = (Bao::start().await, Bao::start().await);
-    // Of one name, and not of one second: then they would share a key_id.
+    // Keys of one name from the same second would share a key_id.
     new.replace_key().await;
     let written_there =
-        written(&mut Agent::ready(&(old.vault_config() + QUICK + ON)).await.kms().await).await;
+        written(&mut Agent::ready(&(old.vault_config() + QUICK + LOCAL_KEK)).await.kms().await).await;
     let agent = Agent::ready(&moved(&old, KEY, &new)).await;
     let mut kms = agent.kms().await;
     let written_here = written(&mut kms).await;

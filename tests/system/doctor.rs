@@ -21,7 +21,7 @@ async fn green(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_units_and_the_service_user() {
+async fn check_finds_faults_of_the_units_and_the_service_user() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.install("1");
@@ -79,7 +79,7 @@ async fn the_units_and_the_service_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_systemd_passes_and_a_bundle_of_the_real_journal() {
+async fn check_and_bundle_work_with_systemd_credentials() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.install("1");
@@ -88,7 +88,7 @@ async fn credentials_that_systemd_passes_and_a_bundle_of_the_real_journal() {
     let line = config.lines().find(|line| line.starts_with("secret_id_file")).unwrap();
     node.write("/etc/kms-plugin/config.toml", &config.replace(line, "credential = \"secret-id\""));
     node.ok("mv /etc/kms-plugin/secret-id /root/secret-id && chown root:root /root/secret-id && chmod 0600 /root/secret-id");
-    // What people leave in units, and what programs print.
+    // Secrets in units and in the output of programs.
     let stray = "hvs.CAESIStrayTokenStrayTokenStray";
     let secret = fs::read_to_string(bao.file("secret-id")).unwrap();
     let unit = format!(
@@ -99,7 +99,7 @@ async fn credentials_that_systemd_passes_and_a_bundle_of_the_real_journal() {
     node.ok("systemctl daemon-reload && systemctl enable --now kms-plugin");
     node.wait_for_phase("ready").await;
     green(&node).await;
-    // Not running: the file that the unit names is read instead.
+    // Not running: `check` reads the file that the unit names.
     node.ok("systemctl stop kms-plugin.socket");
     check(&node).fails(&["socket", "service"], &["although it is enabled"]);
     assert_eq!(check(&node).outcomes("login"), ["ok"]);

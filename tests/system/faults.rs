@@ -8,7 +8,7 @@ use crate::support::load::Load;
 use crate::support::proxy::{Mode, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_moves_is_followed() {
+async fn a_name_that_moves_to_another_address_is_followed() {
     let bao = Bao::start().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let old = Proxy::at(&format!("127.0.0.2:{port}"), &bao.address).await;
@@ -24,7 +24,7 @@ async fn a_name_that_moves_is_followed() {
     node.ok("systemctl enable --now kms-plugin");
     node.wait_for_phase("ready").await;
     let first = node.kms().await.round_trip().await;
-    // The name moves while the old address still answers, and then it does not: nothing fails.
+    // The name moves, and later the old address stops: no call fails.
     let _new = Proxy::at(&format!("127.0.0.3:{port}"), &bao.address).await;
     let load = Load::start(&node.socket(), &first);
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,11 +1,11 @@
-//! The image as a kubelet runs it: user 0, no capabilities, a read-only root, seccomp; by each command line.
+//! The image as a kubelet runs it: user 0, no capabilities, a read-only root, seccomp; with each command line.
 
 use crate::node::{Node, QUICK};
 use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::Kms;
 
-/// What the container runtime takes away and gives, in systemd's words. The root is the unpacked image.
+/// The container runtime's restrictions as settings of systemd. The root is the unpacked image.
 const CONFINED: &str = "-p RootDirectory=/mnt/image/root -p MountAPIVFS=yes -p CapabilityBoundingSet= \
     -p NoNewPrivileges=yes -p ReadOnlyPaths=/ -p PrivateDevices=yes -p RestrictNamespaces=yes \
     -p SystemCallFilter=@system-service -p SystemCallErrorNumber=EPERM";
@@ -42,7 +42,7 @@ async fn the_static_pods_of_the_guide_and_of_ours_serve() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.ok("mkdir -p /run/kmsplugin /run/kms-plugin /etc/kms-plugin");
-    // The guide's arguments, with the secrets where it has them.
+    // The guide's arguments, with the secrets among them.
     let guide = format!(
         "-vault-address={} -auth-method=approle -approle-role-id={} -approle-secret-id={} -transit-mount=transit \
          -transit-key={KEY} -socket=unix:///var/run/kmsplugin/kms.sock",
@@ -76,7 +76,7 @@ async fn the_operators_sidecar_serves_with_one_volume_to_write_to() {
         bao.address,
         text(&bao, "role-id"),
     );
-    // Nothing but the socket's directory can be written: the runtime directory finds its place beside it.
+    // Only the socket's directory is writable: the runtime directory is made beside the socket.
     node.ok(&format!("systemd-run --unit=sidecar {CONFINED} -p TemporaryFileSystem=/run:ro -p BindPaths=/run/pod:/var/run/kmsplugin -p BindReadOnlyPaths=/run/secret:/etc/kms-plugin /kms-plugin {sidecar}"));
     serves(&node, "/run/pod", "sidecar").await;
     node.ok("test -S /run/pod/.kms.sock.run/admin.sock");

@@ -1,11 +1,11 @@
-//! The package: installed, upgraded, removed; what it says about itself.
+//! The package: installed, upgraded, removed; and how its units are rated.
 
 use crate::node::{Node, QUICK, is_newer};
 use crate::support::bao::Bao;
 use crate::support::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_installs_disabled_and_then_tells_the_truth() {
+async fn the_package_installs_disabled_and_shows_its_state() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.install(if is_newer() { "254" } else { "1" });
@@ -29,7 +29,7 @@ async fn it_installs_disabled_and_then_tells_the_truth() {
         "root:root 600\nroot:root 755"
     );
     node.ok("systemd-analyze verify kms-plugin.service kms-plugin.socket kms-plugin-rebind.path kms-plugin-rebind.service --man=no");
-    // What the unit says of itself, loaded: the same command as an auditor's.
+    // The loaded unit, rated by the command that an auditor uses.
     let score = node.ok("systemd-analyze security --no-pager kms-plugin.service | tail -1");
     let level: f64 = score.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
     assert!(level <= 1.5, "{score}");
@@ -52,7 +52,7 @@ async fn it_installs_disabled_and_then_tells_the_truth() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_refuses_no_connection_and_a_removal_leaves_what_is_yours() {
+async fn an_upgrade_refuses_no_connection_and_a_removal_keeps_changed_files() {
     let bao = Bao::start().await;
     let node = Node::serving(&bao, QUICK).await;
     node.write("/etc/kms-plugin/config.d/50-mine.toml", "[log]\nlevel = \"debug\"\n");
@@ -60,10 +60,7 @@ async fn an_upgrade_refuses_no_connection_and_a_removal_leaves_what_is_yours() {
     let (old, socket) = (node.pid(), node.ok("stat -c %i /run/kmsplugin/kms.sock"));
     let load = Load::start(&node.socket(), &first);
     node.ok("rpm -U /mnt/rpm/2/kms-plugin-*.x86_64.rpm");
-    node.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
-        said.text != old && said.text != "0"
-    })
-    .await;
+    node.wait_for_new_process(&old).await;
     node.wait_for_phase("ready").await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let calls = load.stop().await;

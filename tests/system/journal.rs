@@ -16,7 +16,7 @@ fn message(entry: &Value) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_have_fields_and_priorities_and_none_is_per_request() {
+async fn journal_lines_have_fields_and_none_is_per_request() {
     let bao = Bao::start().await;
     let node = Node::serving(&bao, QUICK).await;
     let mut kms = node.kms().await;
@@ -56,7 +56,7 @@ async fn lines_have_fields_and_priorities_and_none_is_per_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_debug_each_request_names_what_the_audit_log_names() {
+async fn at_debug_each_request_has_the_audit_logs_request_id() {
     let bao = Bao::start().await;
     let node = Node::serving(&bao, &format!("{QUICK}[log]\nlevel = \"debug\"\n")).await;
     node.kms().await.round_trip().await;

@@ -12,7 +12,7 @@ use crate::support::bao::Bao;
 use crate::support::eventually;
 use crate::support::kms::Kms;
 
-/// What a test adds to the configuration so that it is quick.
+/// Short intervals, for quick tests.
 pub const QUICK: &str =
     "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\nready_timeout = \"5s\"\n";
 
@@ -142,6 +142,14 @@ impl Node {
     /// The agent's process, as numbered inside.
     pub fn pid(&self) -> String {
         self.show("kms-plugin", "MainPID")
+    }
+
+    /// Waits until systemd has started a process other than this one.
+    pub async fn wait_for_new_process(&self, old: &str) {
+        self.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
+            said.text != old && said.text != "0"
+        })
+        .await;
     }
 
     pub fn socket(&self) -> PathBuf {

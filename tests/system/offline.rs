@@ -1,21 +1,21 @@
-//! Local KEKs under the real systemd, which keeps them: what they survive, what they do not, and where they are not.
+//! Local KEKs under the real systemd, which keeps their memory: what they survive, and where they must not be.
 
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use kms_plugin::format::{ANNOTATION, kek_data};
+use kms_plugin::format::{ANNOTATION, kek_aad};
 use kms_plugin::proto::EncryptResponse;
 use serde_json::json;
 use tonic::Status;
 
 use crate::node::{Node, QUICK, is_newer};
+use crate::support::agent::LOCAL_KEK;
 use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::SEED;
 
-const ON: &str = "[local_kek]\nenabled = true\n";
-/// A watchdog that a test has the patience for.
+/// A shorter watchdog, so that the test does not wait a minute for it.
 const WATCHDOG: &str = "mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Service]\\nWatchdogSec=5s\\n' > /etc/systemd/system/kms-plugin.service.d/quick.conf && systemctl daemon-reload";
 const STATUS: &str = "systemctl show --value -p StatusText kms-plugin";
 
@@ -36,13 +36,6 @@ impl Node {
         self.wait_until(STATUS, |said| said.text.contains("; ready for an outage of 8h")).await;
     }
 
-    async fn wait_for_another(&self, pid: &str) {
-        self.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
-            said.text != pid && said.text != "0"
-        })
-        .await;
-    }
-
     async fn read(&self, wrapped: &EncryptResponse) -> Result<Vec<u8>, Status> {
         self.kms().await.decrypt(wrapped).await
     }
@@ -60,11 +53,11 @@ impl Node {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_an_outage_the_keys_survive_whatever_ends_the_agent_but_a_stop() {
+async fn in_an_outage_the_keys_survive_every_end_of_the_agent_except_a_stop() {
     let mut bao = Bao::persistent().await;
     let node = Node::boot();
     node.install("1");
-    node.configure(&bao, &(QUICK.to_owned() + ON));
+    node.configure(&bao, &(QUICK.to_owned() + LOCAL_KEK));
     node.ok(WATCHDOG);
     node.ok("systemctl enable --now kms-plugin");
     node.wait_for_offline_ready().await;
@@ -75,7 +68,7 @@ async fn in_an_outage_the_keys_survive_whatever_ends_the_agent_but_a_stop() {
     bao.kill();
     node.wait_for_phase("degraded").await;
 
-    // What ends it, and whether systemd counts that as a restart of its own.
+    // What ends the agent, and whether systemd counts that in NRestarts.
     for (what, ends, counted) in [
         ("kill -9", "kill -9 $(systemctl show --value -p MainPID kms-plugin)", true),
         ("the watchdog", "kill -STOP $(systemctl show --value -p MainPID kms-plugin)", true),
@@ -84,7 +77,7 @@ async fn in_an_outage_the_keys_survive_whatever_ends_the_agent_but_a_stop() {
     ] {
         let (pid, restarts) = (node.pid(), node.show("kms-plugin", "NRestarts").parse::<u64>().unwrap());
         node.ok(ends);
-        node.wait_for_another(&pid).await;
+        node.wait_for_new_process(&pid).await;
         all.push(node.written().await);
         for wrapped in &all {
             assert_eq!(node.read(wrapped).await.unwrap(), SEED, "{what}");
@@ -97,14 +90,14 @@ async fn in_an_outage_the_keys_survive_whatever_ends_the_agent_but_a_stop() {
     }
     assert!(node.journal().contains("cannot be reached"), "{}", node.journal());
 
-    // A stop is another matter: the store goes with it.
+    // A stop empties the store.
     node.ok("systemctl stop kms-plugin.socket kms-plugin");
     assert_eq!(node.kept(), "0");
     node.ok("systemctl start kms-plugin");
     let refused = node.read(&all[0]).await.unwrap_err();
     assert!(refused.message().contains("cannot be reached"), "{refused}");
     assert!(refused.message().contains("remedy"), "{refused}");
-    // Vault is back, and nobody asks for anything: what is on the list is unwrapped ahead.
+    // Vault is back: the agent unwraps the listed keys before anybody needs them.
     bao.restart().await;
     node.wait_for_offline_ready().await;
     bao.kill();
@@ -115,14 +108,14 @@ async fn in_an_outage_the_keys_survive_whatever_ends_the_agent_but_a_stop() {
     node.written().await;
 }
 
-/// Nobody could wipe them while the agent is stopped: a stop gives them up, also with the drop-in for systemd 254,
-/// where a store could outlive it.
+/// While the agent is stopped nobody could wipe the keys, so that a stop drops them. Also with the drop-in for systemd
+/// 254, which could keep the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_and_a_removal_leave_no_key_with_systemd() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.install(if is_newer() { "254" } else { "1" });
-    node.configure(&bao, &(QUICK.to_owned() + ON));
+    node.configure(&bao, &(QUICK.to_owned() + LOCAL_KEK));
     let of_init = || node.run("ls -l /proc/1/fd | grep -c memfd:kms-plugin-keys").text;
     for ends in ["systemctl stop kms-plugin.socket kms-plugin", "rpm -e kms-plugin"] {
         node.ok("systemctl enable --now kms-plugin");
@@ -133,17 +126,17 @@ async fn a_stop_and_a_removal_leave_no_key_with_systemd() {
     }
 }
 
-/// A denial is no outage: nothing is kept, neither in the agent nor by systemd.
+/// A refusal is not an outage: no key is kept, neither in the agent nor by systemd.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_denial_empties_the_store() {
+async fn a_refusal_empties_the_store() {
     let bao = Bao::start().await;
-    let node = Node::serving(&bao, &(QUICK.to_owned() + ON)).await;
+    let node = Node::serving(&bao, &(QUICK.to_owned() + LOCAL_KEK)).await;
     let wrapped = node.written().await;
     assert_eq!(node.kept(), "1");
     bao.put_policy("kms", &policy("transit", "another-key")).await;
     node.wait_for_kept("0").await;
     assert!(node.read(&wrapped).await.is_err() && node.kms().await.encrypt(&SEED).await.is_err());
-    // Nor is there anything for the next one.
+    // The next agent gets no key either.
     node.ok("systemctl restart kms-plugin");
     assert!(node.read(&wrapped).await.is_err());
     assert!(
@@ -156,7 +149,7 @@ async fn a_denial_empties_the_store() {
     node.wait_for_kept("1").await;
 }
 
-/// The ways in which a key could stand in a file or a log.
+/// The encodings in which a key could be in a file or a log.
 fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let list = secret.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
@@ -178,18 +171,18 @@ fn files(below: &Path) -> Vec<(String, Vec<u8>)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_is_on_a_disk_or_in_the_journal() {
     let bao = Bao::start().await;
-    let node = Node::serving(&bao, &(QUICK.to_owned() + ON + "[log]\nlevel = \"trace\"\n")).await;
+    let node = Node::serving(&bao, &(QUICK.to_owned() + LOCAL_KEK + "[log]\nlevel = \"trace\"\n")).await;
     node.wait_for_offline_ready().await;
     let wrapped = node.written().await;
-    // What fails is told in more words than what works.
+    // A failed call writes more to the log than a good one.
     let mut damaged = wrapped.clone();
     *damaged.ciphertext.last_mut().unwrap() ^= 1;
     assert!(node.read(&damaged).await.is_err());
     node.ok("systemctl restart kms-plugin && systemctl reload kms-plugin");
     node.written().await;
-    // The local KEK itself, as Transit alone can tell.
+    // The local KEK itself, unwrapped by Transit.
     let form = String::from_utf8(wrapped.annotations[ANNOTATION].clone()).unwrap();
-    let data = STANDARD.encode(kek_data(&wrapped.key_id));
+    let data = STANDARD.encode(kek_aad(&wrapped.key_id));
     let unwrapped = json!({ "ciphertext": form.strip_prefix("v1:").unwrap(), "associated_data": data });
     let answer = bao.post(&format!("transit/decrypt/{KEY}"), unwrapped).await;
     let kek = STANDARD.decode(answer["data"]["plaintext"].as_str().unwrap()).unwrap();
@@ -212,7 +205,7 @@ async fn no_key_is_on_a_disk_or_in_the_journal() {
     let list = String::from_utf8(listed("/wrapped-keys.json").1.clone()).unwrap();
     assert!(
         list.contains(&STANDARD.encode(form.strip_prefix("v1:").unwrap())),
-        "what is looked at is the list: {list}"
+        "the search covers the list: {list}"
     );
     for secret in [&SEED[..], &kek] {
         for spelling in spellings(secret) {

@@ -1,4 +1,4 @@
-//! A rendered MachineConfig, judged by Ignition and laid into a fresh node.
+//! A rendered MachineConfig is checked by Ignition and applied to a fresh node.
 
 use std::process::Command;
 
@@ -24,7 +24,7 @@ fn ignition(config: &std::path::Path, arguments: &[&str]) -> Value {
     document["spec"]["config"].clone()
 }
 
-/// Ignition's own check: an unknown key is only a warning there, so that any word is a failure here.
+/// Ignition's own check. An unknown key is only a warning there, so that any output counts as a failure.
 fn validate(config: &Value) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.ign");
@@ -66,7 +66,7 @@ fn apply(node: &Node, config: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_of_files_alone_boots_and_serves() {
+async fn a_node_configured_by_machineconfig_alone_serves() {
     let bao = Bao::start().await;
     let mut node = Node::boot();
     let directory = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ fn the_quadlet_file_becomes_a_unit() {
 }
 
 #[test]
-fn every_way_is_valid_to_ignition() {
+fn every_machineconfig_is_valid_to_ignition() {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config.toml");
     let image = format!("registry.example/kms-plugin@sha256:{}", "0123456789abcdef".repeat(4));
     let ways: [&[&str]; 3] = [

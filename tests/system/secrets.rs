@@ -24,7 +24,7 @@ async fn a_credential_is_read_at_each_start_and_a_new_one_by_a_restart() {
     node.install("1");
     node.configure(&bao, "");
     node.write("/etc/kms-plugin/config.toml", &with_credential(&bao));
-    // Root alone may read it: systemd hands it over.
+    // Only root may read it: systemd passes it.
     node.ok("mv /etc/kms-plugin/secret-id /root/secret-id && chmod 600 /root/secret-id && chown root:root /root/secret-id");
     drop_in(&node, "LoadCredential=secret-id:/root/secret-id");
     node.ok("systemctl enable --now kms-plugin");
@@ -53,13 +53,13 @@ async fn an_encrypted_credential_works_with_the_hosts_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_runs_as_a_user_that_systemd_makes() {
+async fn the_service_runs_as_a_dynamic_user() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.install("1");
     node.configure(&bao, "");
     node.write("/etc/kms-plugin/config.toml", &with_credential(&bao));
-    // As file-only delivery leaves it: no such user, files of root that everybody may list.
+    // As a MachineConfig leaves it: the user does not exist, and root owns the files.
     node.ok("userdel kms-plugin; mv /etc/kms-plugin/secret-id /root/; chown -R root:root /etc/kms-plugin && chmod 755 /etc/kms-plugin /etc/kms-plugin/config.d && chmod 644 /etc/kms-plugin/config.toml /etc/kms-plugin/role-id");
     drop_in(&node, "LoadCredential=secret-id:/root/secret-id");
     node.ok("cp /usr/share/kms-plugin/dropins/dynamic-user.conf /etc/systemd/system/kms-plugin.service.d/60-dynamic-user.conf && systemctl daemon-reload");

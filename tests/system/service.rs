@@ -7,7 +7,7 @@ use crate::support::bao::Bao;
 use crate::support::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_means_a_round_trip_or_a_bounded_wait() {
+async fn the_service_is_active_after_a_round_trip_or_a_bounded_wait() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.install("1");
@@ -48,10 +48,7 @@ async fn a_hung_process_is_killed_by_the_watchdog_and_an_outage_is_not() {
     node.wait_for_phase("ready").await;
     let pid = node.pid();
     node.ok(&format!("kill -STOP {pid}"));
-    node.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
-        said.text != pid && said.text != "0"
-    })
-    .await;
+    node.wait_for_new_process(&pid).await;
     node.wait_for_phase("ready").await;
     assert_eq!(node.show("kms-plugin", "NRestarts"), "1");
     assert!(node.journal().contains("Watchdog timeout"), "{}", node.journal());
@@ -68,17 +65,14 @@ async fn crashes_under_load_refuse_no_connection_and_fifty_restarts_leave_it_ali
         tokio::time::sleep(Duration::from_millis(500)).await;
         let pid = node.pid();
         node.ok(&format!("kill -9 {pid}"));
-        // While nobody serves, connections wait.
+        // Without an agent, connections wait.
         let waiting = std::os::unix::net::UnixStream::connect(node.socket()).unwrap();
-        node.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
-            said.text != pid && said.text != "0"
-        })
-        .await;
+        node.wait_for_new_process(&pid).await;
         node.wait_for_phase("ready").await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         drop(waiting);
         let calls = load.stop().await;
-        // Each of the four callers may lose the call that it had under way, and its connection.
+        // Each of the four callers may lose one call under way, and one by its broken connection.
         assert!(calls.failed().len() <= 8, "{:?}", calls.failed());
     }
     node.ok("for i in $(seq 50); do systemctl restart kms-plugin || exit 1; done");
@@ -87,10 +81,7 @@ async fn crashes_under_load_refuse_no_connection_and_fifty_restarts_leave_it_ali
     for _ in 0..8 {
         let pid = node.pid();
         node.run(&format!("kill -9 {pid}"));
-        node.wait_until("systemctl show --value -p MainPID kms-plugin", |said| {
-            said.text != pid && said.text != "0"
-        })
-        .await;
+        node.wait_for_new_process(&pid).await;
     }
     node.wait_for_phase("ready").await;
     assert_eq!(node.ok("systemctl is-active kms-plugin.socket kms-plugin.service"), "active\nactive");
@@ -98,10 +89,10 @@ async fn crashes_under_load_refuse_no_connection_and_fifty_restarts_leave_it_ali
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_vault_the_boot_goes_on_and_the_agent_heals() {
+async fn without_a_vault_the_boot_continues_and_the_agent_recovers() {
     let mut bao = Bao::persistent().await;
     let mut node = Node::serving(&bao, QUICK).await;
-    // What the kubelet is to the boot: ordered after us, wanted by the same target.
+    // A stand-in for the kubelet: ordered after us, wanted by the same target.
     node.ok("printf '[Unit]\\nDescription=kubelet\\n[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/kubelet.service && systemctl enable kubelet");
     bao.kill();
     node.reboot();
@@ -121,7 +112,7 @@ async fn without_a_vault_the_boot_goes_on_and_the_agent_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_is_waited_for_and_a_bad_one_fails_without_harm() {
+async fn a_reload_waits_for_the_outcome_and_a_bad_one_changes_nothing() {
     let bao = Bao::start().await;
     let node = Node::boot();
     node.install(if is_newer() { "254" } else { "1" });
@@ -130,13 +121,13 @@ async fn a_reload_is_waited_for_and_a_bad_one_fails_without_harm() {
     node.wait_for_phase("ready").await;
     let (pid, mut kms) = (node.pid(), node.kms().await);
     let first = kms.round_trip().await;
-    // Another secret-id, and the old one is gone: a reload is enough.
+    // A new secret-id replaces the old one: a reload is enough.
     bao.new_secret_id("kms").await;
     node.configure(&bao, QUICK);
     node.ok("systemctl reload kms-plugin");
     let reloads =
         node.ok("journalctl -u kms-plugin -o cat --no-pager | grep -c 'configuration was reloaded'");
-    assert_eq!(reloads, "1", "one wish, one reload");
+    assert_eq!(reloads, "1", "one request, one reload");
     assert_eq!(
         kms.decrypt(&first).await.unwrap(),
         crate::support::kms::SEED,
@@ -155,8 +146,8 @@ async fn a_reload_is_waited_for_and_a_bad_one_fails_without_harm() {
     assert!(node.show("kms-plugin", "StatusText").starts_with("ready"));
 }
 
-/// Installed, enabled and not configured: the service fails with the reason, systemd tries again at its pace,
-/// and a client that connects does not set PID 1 spinning.
+/// Installed, enabled and not configured: the service fails with the reason, systemd retries slowly, and a client that
+/// connects does not make PID 1 busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_configuration_one_client_leaves_pid_1_idle() {
     let node = Node::boot();
@@ -183,7 +174,7 @@ async fn without_a_configuration_one_client_leaves_pid_1_idle() {
     assert!(node.journal().contains("vault.addresses"), "the reason is told: {}", node.journal());
     assert_eq!(node.ok("systemctl is-active kms-plugin.socket"), "active", "the socket outlives it");
     drop(client);
-    // A configuration is all that it takes: nobody has to restart anything.
+    // A configuration is enough: nobody has to restart anything.
     let bao = Bao::start().await;
     node.configure(&bao, QUICK);
     node.wait_for_phase("ready").await;

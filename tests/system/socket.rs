@@ -1,4 +1,4 @@
-//! The socket as PID 1 owns it: put back when it is deleted, left in peace when it is stopped.
+//! The socket that PID 1 owns: made again when it is deleted, and not when it is stopped.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ async fn serves_again(node: &Node, what: &str, old: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_socket_or_directory_is_put_back() {
+async fn a_deleted_socket_or_directory_is_made_again() {
     let bao = Bao::start().await;
     let node = Node::serving(&bao, QUICK).await;
     let inode = || node.ok("stat -c %i /run/kmsplugin/kms.sock");
@@ -40,7 +40,7 @@ async fn a_deleted_socket_or_directory_is_put_back() {
     let old = inode();
     node.ok("rm /run/kmsplugin/kms.sock; mkdir /run/kmsplugin/kms.sock");
     serves_again(&node, "a directory in the socket's place", &old).await;
-    // And once more, so that the watch itself is known to be renewed.
+    // Once more: the watch itself must have been renewed.
     let old = inode();
     node.ok("rm /run/kmsplugin/kms.sock");
     serves_again(&node, "socket deleted again", &old).await;
@@ -49,7 +49,7 @@ async fn a_deleted_socket_or_directory_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopping_the_socket_stops_everything_and_nothing_comes_back() {
+async fn a_stopped_socket_stays_stopped_with_all_its_units() {
     let bao = Bao::start().await;
     let node = Node::serving(&bao, QUICK).await;
     let directory = node.ok("stat -c %i /run/kmsplugin");

@@ -1,4 +1,4 @@
-//! The archive: one tar.gz, for its owner alone, written whole or not at all.
+//! The archive: one tar.gz that only its owner can read, written as a whole or not at all.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -9,14 +9,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// An archive under construction: in memory, so that nothing half-made is left behind.
+/// An archive in memory: after an error, no incomplete file is left.
 pub(crate) struct Archive {
     directory: String,
     builder: tar::Builder<GzEncoder<Vec<u8>>>,
 }
 
 impl Archive {
-    /// Everything in it is below `directory`.
+    /// All its files are below `directory`.
     pub(crate) fn new(directory: &str) -> Self {
         let encoder = GzEncoder::new(Vec::new(), Compression::default());
         Self { directory: directory.to_owned(), builder: tar::Builder::new(encoder) }
@@ -31,19 +31,22 @@ impl Archive {
         self.builder.append_data(&mut header, path, text.as_bytes())
     }
 
-    /// Writes it to `path`, mode 0600; a file that is there already is not touched.
+    /// Writes it to a new file with mode 0600. Returns the size in bytes.
+    ///
+    /// # Errors
+    /// Those of the system, and `AlreadyExists`: an existing file is not changed.
     pub(crate) fn write(self, path: &Path) -> io::Result<u64> {
         let bytes = self.builder.into_inner()?.finish()?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let written = file.write_all(&bytes).and_then(|()| file.sync_all());
         if written.is_err() {
-            let _partly = fs::remove_file(path);
+            let _incomplete = fs::remove_file(path);
         }
         written.map(|()| bytes.len() as u64)
     }
 }
 
-/// A name for a bundle of this node and moment, and of the directory in it.
+/// The name of the directory in a bundle of this node and moment, and the name of its file.
 pub(crate) fn name() -> (String, PathBuf) {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();

@@ -1,41 +1,42 @@
-//! Takes secrets out of text: those that are known, in every form that they travel in, and whatever looks like one.
+//! Removes secrets from text: the known ones in every usual encoding, and everything that looks like a secret.
 //!
-//! Must not know where a text comes from: every file of a bundle goes through here.
+//! Must not know where a text comes from: every text of a bundle is redacted here.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use data_encoding::HEXLOWER;
 use regex::{Captures, Regex, RegexBuilder};
 use zeroize::Zeroizing;
 
-/// What stands in the place of a secret.
+/// Replaces a secret.
 const REDACTED: &str = "[redacted]";
-/// A known secret shorter than this is too likely to be a part of something else.
+/// A shorter secret is not searched for: it would match parts of other words.
 const MIN_KNOWN: usize = 6;
-/// The least part of an encoded secret that is looked for.
+/// The shortest part of an encoded secret that is searched for.
 const MIN_CORE: usize = 6;
 /// Largest size of the compiled patterns, in bytes.
 const MAX_PATTERN: usize = 1024 * 1024;
 
-/// What looks like a secret. Each keeps its first group, which says what it was. Where it is not clear how far a
-/// secret goes, rather too much is taken than too little.
+/// What looks like a secret. The first group of a match is kept: it says what the secret was. Where the end of a secret
+/// is not clear, a pattern matches too much rather than too little.
 const PATTERNS: [&str; 11] = [
-    // A private key, whole or cut off.
+    // A private key, complete or cut off.
     r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)",
     // Tokens of Vault and OpenBao.
     r"()\b(?:hv[sbr]|[sbr])\.[A-Za-z0-9_-]{20,}",
     // JSON Web Tokens.
     r"()\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",
-    // Credentials that stand in a unit file.
+    // Credentials in a unit file.
     r"(SetCredential(?:Encrypted)?=[^:\s]+:)[^\n]*(?:\\\n[^\n]*)*",
     // A user and a password in an address.
     r"(://)[^\s@]+@",
     // Headers.
     r#"(?i)((?:x-vault-token|authorization|cookie)["']?\s*[:=]\s*(?:bearer\s+|basic\s+)?)(?:"[^"\n]*"|'[^'\n]*'|[^\s'",;]+)"#,
-    // Flags: --token X, -approle-secret-id=X; not those that name a file. systemd shows the words of a command
-    // without their quotes: whatever is not the next flag may belong to the secret.
+    // Flags: --token X, -approle-secret-id=X; not those that name a file. systemd prints the words of a command without
+    // quotes: everything up to the next flag may belong to the secret.
     r#"(?i)(--?[a-z-]*(?:token|secret-id|password|passwd|private-key)(?: +|=))(?:"[^"\n]*"|'[^'\n]*'|[^\s;]+(?:[ \t]+[^\s;-][^\s;]*)*)"#,
     // Environment="VAULT_TOKEN=X Y": the quotes are around the whole assignment.
     r#"(?i)("[A-Z0-9_]*(?:secret|token|password|passwd|passphrase|private_?key|api_?key|credential)[A-Z0-9_]*=)[^"\n]*"#,
@@ -43,22 +44,22 @@ const PATTERNS: [&str; 11] = [
     r#"(?i)((?:secret_?id|secret|token|password|passwd|passphrase|private_?key|api_?key|\bcredentials?)["']?\s*=\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s'"{\[]\S*)"#,
     // The same in YAML and JSON: secret_id: X, "password": "X".
     r#"(?i)((?:secret_?id|secret|token|password|passwd|passphrase|private_?key|api_?key|\bcredentials?)["']?\s*:\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s'"{\[,}\]]+)"#,
-    // Wrapped data: of no use without the key, and nobody's business.
+    // Ciphertext of Transit.
     r"(vault:v\d+:)[A-Za-z0-9+/=]+",
 ];
 
-/// Takes secrets out of text.
+/// Removes secrets from text.
 pub(crate) struct Redaction {
     known: Vec<Zeroizing<String>>,
     patterns: Vec<Regex>,
 }
 
 impl Redaction {
-    /// `secrets` are those that are known.
+    /// Removes these secrets, and everything that looks like one.
     ///
     /// # Errors
-    /// When a pattern does not compile: a bug, told in words.
-    pub(crate) fn new(secrets: &[Zeroizing<String>]) -> Result<Self, String> {
+    /// When a pattern does not compile: a bug.
+    pub(crate) fn new(secrets: &[Zeroizing<String>]) -> Result<Self, regex::Error> {
         let compile = |pattern: &&str| RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build();
         let patterns: Result<Vec<_>, _> = PATTERNS.iter().map(compile).collect();
         let mut known: Vec<Zeroizing<String>> = secrets
@@ -66,10 +67,10 @@ impl Redaction {
             .filter(|secret| secret.len() >= MIN_KNOWN)
             .flat_map(|secret| forms(secret))
             .collect();
-        // The longest first: a form that holds another one goes as a whole.
+        // The longest first: a form may contain a shorter one.
         known.sort_by_key(|form| std::cmp::Reverse(form.len()));
         known.dedup();
-        Ok(Self { known, patterns: patterns.map_err(|error| error.to_string())? })
+        Ok(Self { known, patterns: patterns? })
     }
 
     /// The text without secrets.
@@ -94,22 +95,22 @@ impl Redaction {
         text.into_owned()
     }
 
-    /// Whether a known secret is left in the text, in any form.
+    /// Whether no known secret is in the text, in any form.
     pub(crate) fn is_clean(&self, text: &str) -> bool {
         !self.known.iter().any(|form| text.contains(form.as_str()))
     }
 }
 
-/// Values that say nothing: what was redacted already, a word or a bracket of JSON.
+/// Values that are no secret: a redacted one, a word or a bracket of JSON.
 fn is_harmless(value: &str) -> bool {
     matches!(value.trim_end_matches(','), "null" | "true" | "false" | "none" | "{" | "[")
         || value.starts_with(REDACTED)
 }
 
-/// A secret as it is, and as it looks in JSON, in an address, in hexadecimal, and in base64, whatever stands
-/// in front of it there.
+/// A secret as it is, in JSON, in an address, in hexadecimal, and in base64 after any other bytes.
 fn forms(secret: &str) -> Vec<Zeroizing<String>> {
-    let mut forms = vec![secret.to_owned(), percent(secret, false), percent(secret, true), hex(secret)];
+    let mut forms = vec![secret.to_owned(), percent(secret, false), percent(secret, true)];
+    forms.push(HEXLOWER.encode(secret.as_bytes()));
     forms.push(percent(secret, false).replace("%20", "+"));
     let quoted = serde_json::to_string(secret).unwrap_or_default();
     forms.push(quoted.trim_matches('"').to_owned());
@@ -120,11 +121,10 @@ fn forms(secret: &str) -> Vec<Zeroizing<String>> {
     forms.into_iter().map(Zeroizing::new).collect()
 }
 
-/// The characters of base64 that depend on the secret alone, when `before` bytes stand in front of it in its
-/// first group of three.
+/// The characters of base64 that depend only on the secret, when `before` other bytes are in its first group of three.
 fn cores(secret: &str, before: usize) -> [String; 2] {
     let padded = [&vec![0; before], secret.as_bytes()].concat();
-    // A character of base64 holds six bits: those that only the secret's own bytes fill.
+    // A character of base64 holds six bits. These characters hold only bits of the secret.
     let (first, last) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
     [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)]
         .map(|text| text.get(first..last).unwrap_or_default().to_owned())
@@ -145,10 +145,6 @@ fn percent(text: &str, lower: bool) -> String {
     encoded
 }
 
-fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -162,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_secret_goes_and_what_says_what_it_was_stays() {
+    fn a_text_that_looks_like_a_secret_is_removed_and_its_name_stays() {
         let redaction = redaction(&[]);
         for (text, gone, kept) in [
             ("Environment=VAULT_TOKEN=hunter2hunter2", "hunter2", "VAULT_TOKEN="),
@@ -191,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_helps_is_left() {
+    fn other_texts_stay() {
         let redaction = redaction(&[]);
         for text in [
             "secret_id_file = \"/etc/kms-plugin/secret-id\"",
@@ -211,13 +207,13 @@ mod tests {
         // Each case compiles every pattern.
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_known_secret_goes_in_every_form(secret in "[ -~]{9,40}", before in "[a-z]{0,5}", after in "[a-z]{0,5}") {
+        fn a_known_secret_is_removed_in_every_form(secret in "[ -~]{9,40}", before in "[a-z]{0,5}", after in "[a-z]{0,5}") {
             let secret = secret.trim().to_owned();
             prop_assume!(secret.len() >= 9);
             let redaction = redaction(&[&secret]);
             let inside = format!("{before}{secret}{after}");
             for text in [
-                secret.clone(), inside.clone(), percent(&secret, true), percent(&secret, false), hex(&secret),
+                secret.clone(), inside.clone(), percent(&secret, true), percent(&secret, false), HEXLOWER.encode(secret.as_bytes()),
                 serde_json::to_string(&inside).unwrap(), STANDARD.encode(&inside), URL_SAFE.encode(&inside),
             ] {
                 let shown = redaction.apply(&text);

@@ -13,7 +13,7 @@ pub(crate) async fn check(
     agent: &AgentView,
     web: &Web,
     time: Duration,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) {
     let Some(address) = address else {
         report.add(Finding::skipped(Check::Admin, "", "server.admin is turned off"));
@@ -28,9 +28,9 @@ pub(crate) async fn check(
             Check::Admin,
             address.to_string(),
             seen,
-            "the agent does not start when its admin address is taken",
+            "the agent does not start when another process uses its admin address",
             format!(
-                "ss -ltnp 'sport = :{}' names who listens there; stop it, or choose another server.admin",
+                "ss -ltnp 'sport = :{}' names the process; stop it, or choose another server.admin",
                 address.port()
             ),
         )
@@ -42,25 +42,25 @@ pub(crate) async fn check(
             Check::Admin,
             address.to_string(),
             "nothing listens there, while the agent runs",
-            "probes and Prometheus reach nothing",
-            "the agent was started with another server.admin, which takes effect at a restart: systemctl restart kms-plugin",
+            "probes and Prometheus get no answer",
+            "the agent was started with another server.admin. A change takes effect at a restart: systemctl restart kms-plugin",
         ),
         (Err(cause), _) if cause.kind() != std::io::ErrorKind::AddrInUse => {
             taken(format!("cannot be bound: {cause}"))
         }
         (Err(_), _) => match web.status(&format!("http://{address}"), time).await {
             Ok(status) if agent.runs() && agent.key_id() == status.key_id() => {
-                Finding::ok(Check::Admin, address.to_string(), "served by the agent")
+                Finding::ok(Check::Admin, address.to_string(), "the agent serves it")
             }
             Ok(_) if !agent.runs() => Finding::warn(
                 Check::Admin,
                 address.to_string(),
-                "served by an agent whose private socket cannot be reached from here",
-                "this check cannot ask the running agent, and so tests less",
-                "run it as root, and with the agent's own server.runtime_dir",
+                "an agent serves it, but this check cannot reach the agent's private socket",
+                "without the agent's own status, this check tests less",
+                "run the check as root, and with the agent's server.runtime_dir",
             ),
             Ok(_) => taken("another agent serves it".into()),
-            Err(_) => taken("something else listens there".into()),
+            Err(_) => taken("another program listens there".into()),
         },
     });
 }

@@ -1,5 +1,6 @@
-//! TLS: whether the handshake succeeds, why not, and how long the certificates will last.
+//! TLS: whether the handshake succeeds, why it fails, and when the certificates expire.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,56 +12,56 @@ use crate::display::ago;
 use crate::display::date;
 use crate::vault::{CertificateFacts, Handshake, Target, TlsError};
 
-/// A certificate that ends within this time should be renewed now, in seconds.
+/// A certificate that expires within this time should be renewed now, in seconds.
 const SOON: i64 = 30 * 86_400;
-const WHY: &str = "the agent trusts no server that it cannot verify: it would hand its token and the DEK seeds to whoever is there";
+const WHY: &str = "the agent does not connect to a server that it cannot verify: an attacker would get its token and the DEK seeds";
 
-/// Tells what the handshake showed; whether it was completed.
-pub(crate) fn judge(
+/// Reports the result of a handshake. Returns whether it succeeded.
+pub(crate) fn check(
     vault: &Vault,
     target: &Target,
-    shaken: Result<Handshake, TlsError>,
-    report: &mut Report,
+    handshake: Result<Handshake, TlsError>,
+    report: &mut Report<'_>,
 ) -> bool {
     let fail = |seen: String, remedy: String| Finding::fail(Check::Tls, &target.name, seen, WHY, remedy);
-    let shaken = match shaken {
-        Ok(shaken) => shaken,
+    let handshake = match handshake {
+        Ok(handshake) => handshake,
         Err(error) => {
             let remedy = "check vault.ca_file, vault.client_cert_file and vault.client_key_file";
             report.add(fail(error.to_string(), remedy.to_owned()));
             return false;
         }
     };
-    if let Err(cause) = &shaken.outcome {
-        let (seen, remedy) = refused(vault, target, &shaken.chain, cause);
+    if let Err(error) = &handshake.outcome {
+        let (seen, remedy) = failed(vault, target, &handshake.chain, error);
         report.add(fail(seen, remedy));
         return false;
     }
-    let own = shaken.chain.first();
-    let issuers = issuers(vault, &shaken.chain);
-    // What ended already was not needed: the handshake succeeded.
-    let lives = |certificate: &&CertificateFacts| certificate.not_after > unix_seconds();
-    let ending = shaken.chain.iter().filter(lives).chain(&issuers).find_map(ending);
-    report.add(match (ending, own) {
+    let own = handshake.chain.first();
+    let issuers = issuers(vault, &handshake.chain);
+    // An expired certificate was not needed: the handshake succeeded.
+    let is_valid = |certificate: &&CertificateFacts| certificate.not_after > unix_seconds();
+    let expiring = handshake.chain.iter().filter(is_valid).chain(&issuers).find_map(expires_soon);
+    report.add(match (expiring, own) {
         (Some((whose, left)), _) => Finding::warn(
             Check::Tls,
             &target.name,
-            format!("the certificate of {whose} ends in {left}"),
-            "after that the agent cannot reach this address any more",
-            "renew it: a server's is taken up by itself, an authority's goes into vault.ca_file before the servers change over",
+            format!("the certificate of {whose} expires in {left}"),
+            "after that the agent cannot use this address",
+            "renew it. The agent accepts a new server certificate by itself. Add a new CA to vault.ca_file before the servers use it",
         ),
         (None, Some(own)) => {
             let left = Duration::from_secs(u64::try_from(own.not_after - unix_seconds()).unwrap_or_default());
             let verified = if vault.tls.skip_verify { "NOT verified" } else { "verified" };
             Finding::ok(Check::Tls, &target.name, format!("{verified}, valid for {}", ago(left)))
         }
-        (None, None) => Finding::ok(Check::Tls, &target.name, "a handshake without a certificate"),
+        (None, None) => Finding::ok(Check::Tls, &target.name, "the handshake succeeded without a certificate"),
     });
     true
 }
 
-/// The authorities of our own file that signed something in this chain; of several with one name, as while an
-/// authority is being replaced, the one that lives longest.
+/// The CA certificates of our file that signed something in this chain. While a CA is being replaced, two have the same
+/// name: then the one that expires last.
 fn issuers(vault: &Vault, chain: &[CertificateFacts]) -> Vec<CertificateFacts> {
     let file = vault.tls.ca_file.as_deref();
     let mut known = file.and_then(|path| CertificateFacts::of_file(path).ok()).unwrap_or_default();
@@ -69,22 +70,30 @@ fn issuers(vault: &Vault, chain: &[CertificateFacts]) -> Vec<CertificateFacts> {
     known.into_iter().filter(|ca| chain.iter().any(|certificate| certificate.issuer == ca.subject)).collect()
 }
 
-/// Our own certificate, when it ended or will soon.
-pub(crate) fn of_client(shown: &str, path: &Path) -> Option<Finding> {
+/// A finding when our own certificate has expired or expires soon.
+pub(crate) fn expiry_of_client(shown: &str, path: &Path) -> Option<Finding> {
     let own = CertificateFacts::of_file(path).ok()?.into_iter().next()?;
-    let (whose, left) = ending(&own)?;
-    let remedy = format!("have a new one signed and write it to {shown}; it is taken up without a restart");
+    let (whose, left) = expires_soon(&own)?;
+    let remedy =
+        format!("have a new one signed and write it to {shown}; the agent loads it without a restart");
     Some(if own.not_after <= unix_seconds() {
-        let why = "the server refuses it, and with it every call or login";
-        Finding::fail(Check::Credentials, shown, format!("the certificate of {whose} ended"), why, remedy)
+        let why = "the server refuses it, and so every call or login fails";
+        Finding::fail(
+            Check::Credentials,
+            shown,
+            format!("the certificate of {whose} has expired"),
+            why,
+            remedy,
+        )
     } else {
         let (seen, why) =
-            (format!("the certificate of {whose} ends in {left}"), "after that the server refuses it");
+            (format!("the certificate of {whose} expires in {left}"), "after that the server refuses it");
         Finding::warn(Check::Credentials, shown, seen, why, remedy)
     })
 }
 
-fn ending(certificate: &CertificateFacts) -> Option<(&str, String)> {
+/// The subject and the time left.
+fn expires_soon(certificate: &CertificateFacts) -> Option<(&str, String)> {
     let left = certificate.not_after - unix_seconds();
     (left < SOON).then(|| {
         let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
@@ -92,53 +101,80 @@ fn ending(certificate: &CertificateFacts) -> Option<(&str, String)> {
     })
 }
 
-/// Why a handshake failed, with what the server presented.
-fn refused(vault: &Vault, target: &Target, chain: &[CertificateFacts], cause: &str) -> (String, String) {
+/// The causes of a failed handshake that the chain does not show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The answer is not TLS.
+    NotTls,
+    WrongName,
+    UnknownIssuer,
+    Other,
+}
+
+impl Cause {
+    fn of(error: &io::Error) -> Self {
+        use rustls::{CertificateError as Certificate, Error};
+        match error.get_ref().and_then(|cause| cause.downcast_ref::<Error>()) {
+            Some(Error::InvalidMessage(_)) => Self::NotTls,
+            Some(Error::InvalidCertificate(
+                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+            )) => Self::WrongName,
+            Some(Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature)) => {
+                Self::UnknownIssuer
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Why a handshake failed, by the chain that the server presented; and the remedy.
+fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io::Error) -> (String, String) {
     let now = unix_seconds();
     let wanted = target.tls_name.as_deref().unwrap_or_default();
+    let cause = Cause::of(error);
 
     let Some(own) = chain.first() else {
-        let (seen, remedy) = match cause.contains("InvalidContentType") || cause.contains("corrupt message") {
+        let (seen, remedy) = match cause == Cause::NotTls {
             true => (
                 "the server does not speak TLS on this port".to_owned(),
-                "correct the port in vault.addresses; plain http:// is for loopback alone".to_owned(),
+                "correct the port in vault.addresses; plain http:// is for loopback only".to_owned(),
             ),
             false => (
-                format!("no handshake: {cause}"),
+                format!("the handshake failed: {error}"),
                 format!(
-                    "correct the port in vault.addresses; openssl s_client -connect {}:{} shows the same with more words",
+                    "correct the port in vault.addresses; openssl s_client -connect {}:{} shows more of the same handshake",
                     target.host, target.port
                 ),
             ),
         };
         return (seen, remedy);
     };
-    if cause.contains("not valid for name") {
+    if cause == Cause::WrongName {
         return (
-            format!("the certificate is not for {wanted}, but for {}", own.names.join(", ")),
+            format!("the certificate is not for {wanted} but for {}", own.names.join(", ")),
             format!(
                 "set vault.server_name to one of those names, use it in vault.addresses, or add {wanted} to the server's certificate"
             ),
         );
     }
-    if cause.contains("UnknownIssuer") || cause.contains("BadSignature") {
+    if cause == Cause::UnknownIssuer {
         let trusted = vault
             .tls
             .ca_file
             .as_ref()
-            .map_or("the system's roots".to_owned(), |path| path.display().to_string());
+            .map_or("the CA certificates of the system".to_owned(), |path| path.display().to_string());
         let issuer = chain.last().map_or("", |last| last.issuer.as_str());
         return (
             format!("the certificate is signed by {issuer}, which is not in {trusted}"),
-            "put the authority that signs the servers' certificates into a file and name it with vault.ca_file".to_owned(),
+            "write the certificate of the CA that signs the servers' certificates into a file, and name the file with vault.ca_file".to_owned(),
         );
     }
-    if let Some(ended) = chain.iter().find(|certificate| certificate.not_after < now) {
+    if let Some(expired) = chain.iter().find(|certificate| certificate.not_after < now) {
         return (
             format!(
-                "the certificate of {} ended at {}; this node's clock says {}",
-                ended.subject,
-                date(ended.not_after),
+                "the certificate of {} expired at {}; this node's clock shows {}",
+                expired.subject,
+                date(expired.not_after),
                 date(now)
             ),
             "renew the server's certificate; if this node's clock is wrong, set it: timedatectl".to_owned(),
@@ -147,19 +183,37 @@ fn refused(vault: &Vault, target: &Target, chain: &[CertificateFacts], cause: &s
     if let Some(early) = chain.iter().find(|certificate| certificate.not_before > now) {
         return (
             format!(
-                "the certificate of {} is valid from {} only; this node's clock says {}",
+                "the certificate of {} is valid from {}; this node's clock shows {}",
                 early.subject,
                 date(early.not_before),
                 date(now)
             ),
-            "this node's clock is probably behind: timedatectl, chronyc tracking".to_owned(),
+            "this node's clock is probably slow: timedatectl, chronyc tracking".to_owned(),
         );
     }
     (
-        format!("no handshake: {cause}"),
+        format!("the handshake failed: {error}"),
         format!(
-            "openssl s_client -connect {}:{} -CAfile FILE shows the same handshake with more words",
+            "openssl s_client -connect {}:{} -CAfile FILE shows more of the same handshake",
             target.host, target.port
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error};
+
+    use super::*;
+
+    #[test]
+    fn the_cause_is_known_by_its_type() {
+        let cause = |error: Error| Cause::of(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let invalid = |error| cause(Error::InvalidCertificate(error));
+        assert!(cause(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) == Cause::NotTls);
+        assert!(invalid(CertificateError::NotValidForName) == Cause::WrongName);
+        assert!(invalid(CertificateError::UnknownIssuer) == Cause::UnknownIssuer);
+        assert!(invalid(CertificateError::Expired) == Cause::Other);
+        assert!(Cause::of(&io::Error::other("UnknownIssuer")) == Cause::Other);
+    }
 }

@@ -1,5 +1,5 @@
-//! The files that hold credentials and certificates: there, of the right mode, readable by the service's user,
-//! not too old, and something in them.
+//! The files with credentials and certificates: they exist, have a safe mode and a content, are not too old, and the
+//! user of the service may read them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,92 +13,128 @@ use serde::Deserialize;
 use super::certificate;
 use super::finding::{Check, Finding, Outcome};
 use super::report::Report;
-use super::service_user::ServiceUser;
-use super::unit::{PASSED, Units};
+use super::service_user::{ServiceUser, UnknownUser};
 use crate::clock::unix_seconds;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::vault::{Method, Vault};
 use crate::display::ago;
+use crate::files;
 use crate::systemd::credentials as systemd_credentials;
+use crate::systemd::units::{self as systemd_units, Units};
 
-/// Age from which a secret should be replaced by a new one.
+/// A secret older than this should be replaced.
 const OLD: Duration = Duration::from_secs(365 * 86_400);
-/// Below it systemd puts the credentials of every service that runs.
+/// The directory where systemd puts the credentials of every running service.
 const CREDENTIALS: &str = "/run/credentials";
 const WHY: &str = "without it the agent cannot log in";
 
-/// A file that the agent reads.
-struct Place {
-    what: &'static str,
+/// What the agent reads.
+enum Place {
+    File(PlacedFile),
+    /// The systemd credential of this name. Only the running service can read it.
+    Hidden(String),
+}
+
+struct PlacedFile {
+    kind: FileKind,
     path: PathBuf,
-    /// Secret, with the source to read it by; a certificate is none.
+    /// How to read it, where it holds a secret.
     secret: Option<SecretSource>,
 }
 
-/// Where systemd's credentials can be read from outside of the service: as passed to the running one, else the
-/// files that its unit names. What is in neither place stays as it is. Whether such a place was found: then it
-/// is systemd that reads it, not the service.
-pub(crate) fn from_outside(vault: &mut Vault, units: &Units) -> bool {
+/// What a file holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileKind {
+    RoleId,
+    CaCertificates,
+    ClientCertificate,
+    ClientKey,
+    Jwt,
+    /// Another secret that the login method sends, by its name: a token, a secret-id, a password.
+    Credential(&'static str),
+}
+
+impl FileKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RoleId => "role-id",
+            Self::CaCertificates => "CA certificates",
+            Self::ClientCertificate => "client certificate",
+            Self::ClientKey => "client key",
+            Self::Jwt => "JWT",
+            Self::Credential(name) => name,
+        }
+    }
+}
+
+/// Replaces a systemd credential by a file that can be read from outside the service: the file of the running service,
+/// or the file that the unit names. Returns whether there is one. Then systemd reads the file, not the service.
+pub(crate) fn read_from_outside(vault: &mut Vault, units: &Units) -> bool {
     let place = |source: &mut SecretSource| {
         let SecretSource::Credential(name) = source else { return false };
         if systemd_credentials::path(name).is_some() {
             return false;
         }
-        let passed = Path::new(PASSED).join(&*name);
-        let named = units.credential_source(name).map(PathBuf::from);
-        let Some(path) = Some(passed).filter(|path| path.exists()).or(named) else { return false };
-        // A credential's file is root's alone, wherever it comes from.
+        let running = Path::new(systemd_units::CREDENTIALS).join(&*name);
+        let named = units.credential_source(name).map(Path::to_path_buf);
+        let Some(path) = Some(running).filter(|path| path.exists()).or(named) else { return false };
+        // Wherever it comes from, the file of a credential must belong to root only.
         *source = SecretSource::file(&path, true);
         true
     };
     vault.auth.method.secret_mut().is_some_and(place)
 }
 
-fn places(vault: &Vault) -> Vec<Result<Place, String>> {
-    let secret = |what, source: &SecretSource| match (source, source.path()) {
-        (SecretSource::Credential(name), None) => Err(name.clone()),
-        (_, path) => Ok(Place { what, path: path.unwrap_or_default(), secret: Some(source.clone()) }),
+fn places(vault: &Vault) -> Vec<Place> {
+    let secret = |kind, source: &SecretSource| match (source, source.path()) {
+        (SecretSource::Credential(name), None) => Place::Hidden(name.clone()),
+        (_, path) => {
+            Place::File(PlacedFile { kind, path: path.unwrap_or_default(), secret: Some(source.clone()) })
+        }
     };
-    let file = |what, path: &Path| Ok(Place { what, path: path.to_path_buf(), secret: None });
+    let file = |kind, path: &Path| Place::File(PlacedFile { kind, path: path.to_path_buf(), secret: None });
     let mut places = Vec::new();
     if let Method::AppRole { role_id: RoleId::File(path), .. } = &vault.auth.method {
-        places.push(file("role-id", path));
+        places.push(file(FileKind::RoleId, path));
     }
-    places.extend(vault.auth.method.secret().map(|(what, source)| secret(what, source)));
-    places.extend(vault.tls.ca_file.iter().map(|path| file("authorities", path)));
+    places.extend(vault.auth.method.secret().map(|(name, source)| match vault.auth.method {
+        Method::Jwt { .. } | Method::Kubernetes { .. } => secret(FileKind::Jwt, source),
+        _ => secret(FileKind::Credential(name), source),
+    }));
+    places.extend(vault.tls.ca_file.iter().map(|path| file(FileKind::CaCertificates, path)));
     if let Some((certificate, key)) = &vault.tls.client {
-        places.push(file("client certificate", certificate));
+        places.push(file(FileKind::ClientCertificate, certificate));
         let key = SecretSource::file(key, false);
-        places.push(secret("client key", &key));
+        places.push(secret(FileKind::ClientKey, &key));
     }
     places
 }
 
-/// Whether the files of a login can be used from here.
+/// Whether this check can read the files of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Readable {
     Yes,
-    /// A credential that only the running service sees.
+    /// Only the running service can read a credential.
     Hidden,
     No,
 }
 
-/// Looks at every file of one key service. `passed` is whether systemd reads the secret for the service.
+/// Checks every file of one key service. `by_systemd` is whether systemd reads the secret for the service.
 pub(crate) fn check(
     vault: &Vault,
-    user: &Result<ServiceUser, String>,
-    passed: bool,
-    report: &mut Report,
+    user: &Result<ServiceUser, UnknownUser>,
+    by_systemd: bool,
+    report: &mut Report<'_>,
 ) -> Readable {
     let mut readable = Readable::Yes;
     for place in places(vault) {
         let finding = match place {
-            Ok(place) if passed && place.is_credential() => place.check(None),
-            Ok(place) => place.check(user.as_ref().ok()),
-            Err(name) => Finding::skipped(
+            Place::File(file) if by_systemd && file.is_credential() => file.check(None),
+            Place::File(file) => file.check(user.as_ref().ok()),
+            Place::Hidden(name) => Finding::skipped(
                 Check::Credentials,
                 name,
-                "a systemd credential that only the running service sees: it is looked at when the service runs",
+                "only the running service can read this systemd credential: start the service and check again",
             ),
         };
         readable = readable.max(match finding.outcome {
@@ -111,97 +147,116 @@ pub(crate) fn check(
     readable
 }
 
-impl Place {
-    /// What the method logs in with.
+impl PlacedFile {
+    /// Whether the login method sends its content.
     fn is_credential(&self) -> bool {
-        self.secret.is_some() && self.what != "client key"
+        matches!(self.kind, FileKind::Jwt | FileKind::Credential(_))
     }
 
     fn check(&self, user: Option<&ServiceUser>) -> Finding {
-        let shown = self.path.display().to_string();
-        let fail =
-            |seen: String, remedy: String| Finding::fail(Check::Credentials, &shown, seen, WHY, remedy);
-        if self.path.starts_with(CREDENTIALS) && !self.path.exists() {
-            let because = "systemd puts it there when the service runs: it is looked at then";
-            return Finding::skipped(Check::Credentials, &shown, because);
-        }
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) => metadata,
-            Err(cause) if hidden_from_us(&cause) => {
-                return Finding::skipped(
-                    Check::Credentials,
-                    &shown,
-                    format!("cannot be looked at by this user: {cause}"),
-                );
-            }
-            Err(cause) => {
-                let remedy =
-                    format!("write the {} there, or correct its place in the configuration", self.what);
-                return fail(format!("{}: {cause}", self.what), remedy);
-            }
+            Err(cause) => return self.missing(&cause),
         };
-        if let Some(user) = user
-            && let Err(obstacle) = user.may_read(&self.path)
-        {
-            let name = &user.name;
-            // Only a file that is root's own is given to the service: anything else belongs to somebody.
+        self.denied(user, &metadata)
+            .or_else(|| self.bad_content())
+            .or_else(|| self.exposed(&metadata))
+            .unwrap_or_else(|| self.by_age(&metadata))
+    }
+
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn fail(&self, seen: String, remedy: String) -> Finding {
+        Finding::fail(Check::Credentials, self.shown(), seen, WHY, remedy)
+    }
+
+    fn skipped(&self, because: String) -> Finding {
+        Finding::skipped(Check::Credentials, self.shown(), because)
+    }
+
+    fn missing(&self, cause: &std::io::Error) -> Finding {
+        if self.path.starts_with(CREDENTIALS) && !self.path.exists() {
+            return self.skipped(
+                "systemd creates it when the service starts: start the service and check again".into(),
+            );
+        }
+        if hidden_from_us(cause) {
+            return self.skipped(format!("this user cannot see it: {cause}"));
+        }
+        let name = self.kind.name();
+        self.fail(
+            format!("{name}: {cause}"),
+            format!("write the {name} there, or correct the path in the configuration"),
+        )
+    }
+
+    /// A finding when the user of the service, or this process, may not read it.
+    fn denied(&self, user: Option<&ServiceUser>, metadata: &fs::Metadata) -> Option<Finding> {
+        let obstacle = user.and_then(|user| Some((&user.name, user.may_read(&self.path).err()?)));
+        if let Some((name, obstacle)) = obstacle {
+            let shown = self.shown();
+            // Only a file of root may get another group: any other file is used by somebody else.
             let remedy = if obstacle == self.path && metadata.uid() == 0 {
                 format!("chown root:{name} {shown} && chmod 0640 {shown}")
             } else {
                 format!(
-                    "put a copy where the service may read it, and name that: install -m 0640 -o root -g {name} {shown} /etc/kms-plugin/"
+                    "put a copy where the service may read it, and name the copy in the configuration: install -m 0640 -o root -g {name} {shown} /etc/kms-plugin/"
                 )
             };
-            return fail(
-                format!("user {name} may not read it: {} is in the way", obstacle.display()),
-                remedy,
-            );
+            let seen = format!("user {name} may not read it: {} does not allow it", obstacle.display());
+            return Some(self.fail(seen, remedy));
         }
-        if let Err(cause) = fs::File::open(&self.path)
-            && hidden_from_us(&cause)
-        {
-            return Finding::skipped(
-                Check::Credentials,
-                &shown,
-                format!("cannot be read by this user: {cause}"),
-            );
+        let cause = files::open(&self.path).err().filter(hidden_from_us)?;
+        Some(self.skipped(format!("this user cannot read it: {cause}")))
+    }
+
+    /// A finding when the agent would refuse its content, or the content has expired.
+    fn bad_content(&self) -> Option<Finding> {
+        if self.kind == FileKind::ClientCertificate {
+            return certificate::expiry_of_client(&self.shown(), &self.path);
         }
-        if let Some(source) = self.secret.as_ref().filter(|_| self.is_credential()) {
-            match source.read() {
-                Err(error) => return fail(error.to_string(), error.remedy),
-                Ok(secret) if self.what == "JWT" => {
-                    if let Some(finding) = jwt(&shown, secret.expose()) {
-                        return finding;
-                    }
-                }
-                Ok(_) => {}
+        match self.secret.as_ref().filter(|_| self.is_credential())?.read() {
+            Err(error) => Some(self.fail(error.to_string(), error.remedy)),
+            Ok(secret) if self.kind == FileKind::Jwt => {
+                let expired = expired_since(secret.expose())?;
+                Some(self.fail(
+                    format!("the JWT expired {} ago", ago(expired)),
+                    "find out why it is not renewed; the kubelet renews a projected service account token"
+                        .into(),
+                ))
             }
+            Ok(_) => None,
         }
-        if self.what == "client key" && metadata.mode() & 0o007 != 0 {
-            return fail(
+    }
+
+    /// A finding when other users can read the client key. Of a credential, the agent itself refuses that.
+    fn exposed(&self, metadata: &fs::Metadata) -> Option<Finding> {
+        let is_exposed = self.kind == FileKind::ClientKey && metadata.mode() & 0o007 != 0;
+        is_exposed.then(|| {
+            self.fail(
                 format!("every user of this machine can read it (mode {:04o})", metadata.mode() & 0o7777),
-                format!("chmod 0640 {shown}, and treat the key as known to others"),
-            );
-        }
-        if self.what == "client certificate"
-            && let Some(finding) = certificate::of_client(&shown, &self.path)
-        {
-            return finding;
-        }
-        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
-        let age = age.unwrap_or_default();
-        let seen = format!("{}, mode {:04o}, {} old", self.what, metadata.mode() & 0o7777, ago(age));
+                format!("chmod 0640 {}, and rotate the key: others may know it", self.shown()),
+            )
+        })
+    }
+
+    fn by_age(&self, metadata: &fs::Metadata) -> Finding {
+        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+        let shown = self.shown();
+        let seen = format!("{}, mode {:04o}, {} old", self.kind.name(), metadata.mode() & 0o7777, ago(age));
         if self.secret.is_some() && age > OLD {
-            let why = "the longer a secret lives, the more places it has been in";
+            let why = "the older a secret is, the more likely somebody else knows it";
             let remedy =
-                format!("make a new one and write it into {shown}; it is taken up without a restart");
+                format!("make a new one and write it into {shown}; the agent reads it without a restart");
             return Finding::warn(Check::Credentials, &shown, seen, why, remedy);
         }
         Finding::ok(Check::Credentials, &shown, seen)
     }
 }
 
-/// Root would see it.
+/// Whether root could see it.
 fn hidden_from_us(cause: &std::io::Error) -> bool {
     cause.kind() == std::io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root()
 }
@@ -211,16 +266,9 @@ struct Claims {
     exp: Option<i64>,
 }
 
-/// A JWT says itself when it ends.
-fn jwt(shown: &str, token: &str) -> Option<Finding> {
+/// How long ago a JWT expired by its own `exp` (RFC 7519, section 4.1.4); `None` when it has not.
+fn expired_since(token: &str) -> Option<Duration> {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
-    let ended = unix_seconds() - serde_json::from_slice::<Claims>(&payload).ok()?.exp?;
-    let ended = u64::try_from(ended).ok().map(Duration::from_secs)?;
-    Some(Finding::fail(
-        Check::Credentials,
-        shown,
-        format!("the JWT ended {} ago", ago(ended)),
-        WHY,
-        "see why nobody writes a new one: the kubelet does for a projected service account token",
-    ))
+    let expired = unix_seconds() - serde_json::from_slice::<Claims>(&payload).ok()?.exp?;
+    u64::try_from(expired).ok().map(Duration::from_secs)
 }

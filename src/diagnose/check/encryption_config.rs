@@ -1,21 +1,20 @@
-//! The API server's EncryptionConfiguration: does it call this agent, and does it write through it?
+//! The API server's EncryptionConfiguration: does the API server call this agent, and does it write with it?
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
 use crate::kubernetes::encryption_configuration::{Kms, Provider, read};
+use crate::kubernetes::{duration, endpoint};
 
 /// kube-apiserver's own default for `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Timeouts outside of these are probably meant otherwise.
+/// A timeout outside these limits is probably a mistake.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// `slowest` is the slowest call to the key service that was seen.
-pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report) {
+/// `slowest` is the slowest call to the key service in this check.
+pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report<'_>) {
     let shown = file.display().to_string();
     let fail = |seen: String, why: &str, remedy: String| {
         Finding::fail(Check::EncryptionConfig, &shown, seen, why, remedy)
@@ -23,8 +22,8 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     let rules = match read(file) {
         Ok(rules) => rules,
         Err(why) => {
-            let remedy = "correct the file, and keep its other providers: it may be the only copy of their keys. kms-plugin render encryption-config shows how the kms provider looks".to_owned();
-            report.add(fail(why, "the API server does not start with it", remedy));
+            let remedy = "correct the file, and keep its other providers: the file may be the only copy of their keys. kms-plugin render encryption-config writes a good kms provider".to_owned();
+            report.add(fail(why.to_string(), "the API server does not start with it", remedy));
             return;
         }
     };
@@ -36,8 +35,8 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
         let kms =
             rule.providers.iter().enumerate().filter_map(|(at, provider)| Some((at, provider.kms.as_ref()?)));
         endpoints.extend(kms.clone().map(|(_, kms)| kms.endpoint.as_str()));
-        let wanted = normal(&socket.display().to_string());
-        if let Some((at, kms)) = kms.clone().find(|(_, kms)| normal(&kms.endpoint) == wanted) {
+        let wanted = endpoint::normalise(&socket.display().to_string());
+        if let Some((at, kms)) = kms.clone().find(|(_, kms)| endpoint::normalise(&kms.endpoint) == wanted) {
             provider(&shown, &resources, kms, slowest, report);
             if at > 0 {
                 report.add(second(&shown, &resources, rule.providers.first().map_or("", Provider::name)));
@@ -48,7 +47,10 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
     if found.is_empty() {
         let named = if endpoints.is_empty() { "none".to_owned() } else { endpoints.join(", ") };
         report.add(fail(
-            format!("no KMS provider has the endpoint unix://{}; endpoints named: {named}", socket.display()),
+            format!(
+                "no KMS provider has the endpoint unix://{}; endpoints in the file: {named}",
+                socket.display()
+            ),
             "the API server does not call this agent",
             format!("set endpoint: unix://{} (/var/run is /run), or correct server.socket", socket.display()),
         ));
@@ -56,49 +58,12 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
         report.add(Finding::ok(
             Check::EncryptionConfig,
             &shown,
-            format!("writes {} through unix://{}", found.join(", "), socket.display()),
+            format!("writes {} with unix://{}", found.join(", "), socket.display()),
         ));
     }
 }
 
-/// A time as Go writes it: numbers with units, without spaces.
-fn go_time(value: &Value) -> Option<Duration> {
-    let text = value.as_str()?;
-    let plain =
-        text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'h' | 'm' | 's' | 'u' | 'n' | 'µ'));
-    if !plain || !text.ends_with(['h', 'm', 's']) {
-        return None;
-    }
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * seconds;
-        rest = tail;
-    }
-    Duration::try_from_secs_f64(total).ok().filter(|time| !time.is_zero())
-}
-
-/// A socket's path, however it is written: /var/run is /run.
-fn normal(endpoint: &str) -> PathBuf {
-    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-    let path = path.strip_prefix("/var/run/").map_or_else(|| path.to_owned(), |rest| format!("/run/{rest}"));
-    path.split('/').filter(|part| !part.is_empty()).collect()
-}
-
-fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, report: &mut Report) {
+fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, report: &mut Report<'_>) {
     let endpoint = &kms.endpoint;
     if !endpoint.starts_with("unix://") {
         report.add(Finding::fail(
@@ -115,18 +80,18 @@ fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, 
             Check::EncryptionConfig,
             shown,
             format!("{resources}: apiVersion is {}", version.unwrap_or("not set, which means v1")),
-            "this agent serves KMS v2, and Kubernetes has v1 turned off",
+            "this agent serves KMS v2; Kubernetes turns v1 off by default",
             "set apiVersion: v2 at the kms provider",
         ));
     }
-    let timeout = match kms.timeout.as_ref().map(|value| (value, go_time(value))) {
+    let timeout = match kms.timeout.as_ref().map(|value| (value, duration::parse(value))) {
         None => DEFAULT_TIMEOUT,
         Some((_, Some(timeout))) => timeout,
         Some((value, None)) => {
             report.add(Finding::fail(
                 Check::EncryptionConfig,
                 shown,
-                format!("{resources}: timeout {value} is no time as Kubernetes reads it"),
+                format!("{resources}: timeout {value} is not a duration of Kubernetes"),
                 "the API server does not start with it",
                 "write it as 3s or 500ms",
             ));
@@ -138,45 +103,29 @@ fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, 
             Check::EncryptionConfig,
             shown,
             format!("{resources}: timeout is {timeout:?}, and a call took {slowest:.1?}"),
-            "such a call fails, although the key service answers",
-            "raise timeout (10s is OpenShift's), and look why Vault is slow",
+            "a call that takes this long fails, although the key service answers",
+            "raise timeout (OpenShift sets 10s), and find out why Vault is slow",
         ));
     } else if timeout < TIMEOUTS.0 || timeout > TIMEOUTS.1 {
         report.add(Finding::warn(
             Check::EncryptionConfig,
             shown,
             format!("{resources}: timeout is {timeout:?}"),
-            "too short fails on every hiccup, too long makes every request wait while the agent is away",
-            "3s is the default, 10s what OpenShift sets",
+            "with a short timeout, calls fail at the smallest delay; with a long one, every request waits long while the agent is down",
+            "3s is the default; OpenShift sets 10s",
         ));
     }
 }
 
-/// The first provider writes; all of them read.
+/// The API server writes with the first provider, and reads with all.
 fn second(shown: &str, resources: &str, first: &str) -> Finding {
     let why = match first {
-        "identity" => "new data is stored without encryption",
-        _ => "new data is not under this key",
+        "identity" => "the API server stores new data without encryption",
+        _ => "new data is not encrypted with this key",
     };
-    let remedy = "put kms first, unless encryption is being turned off or moved away (docs/operations.md)";
-    let seen = format!("{resources}: {first} is first, so it writes; this agent only reads");
+    let remedy = "put kms first, unless you are turning encryption off or moving to another provider (docs/operations.md)";
+    let seen = format!(
+        "{resources}: the first provider is {first}, so the API server writes with it; this agent only reads"
+    );
     Finding::warn(Check::EncryptionConfig, shown, seen, why, remedy)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_as_go_reads_them() {
-        let time = |text: &str| go_time(&Value::from(text)).map(|time| time.as_millis());
-        assert_eq!(time("3s"), Some(3000));
-        assert_eq!(time("1m30s"), Some(90_000));
-        assert_eq!(time("1.5s"), Some(1500));
-        assert_eq!(time("500ms"), Some(500));
-        for bad in ["3", "3 s", "3sec", "", "s", "0s", "-3s", "3x", "1s2"] {
-            assert_eq!(time(bad), None, "{bad}");
-        }
-        assert_eq!(go_time(&Value::from(3)), None);
-    }
 }

@@ -1,18 +1,18 @@
-//! What a check found: how bad it is, what was seen, why it matters, and what to do about it.
+//! One finding: how bad it is, what was seen, why it matters, and what to do.
 
 use serde::Serialize;
 
 use crate::health::ReasonKind;
 
-/// How bad it is; the order is that of severity.
+/// How bad it is; ordered by severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// As it should be.
     Ok,
-    /// Not tested; `seen` says why.
+    /// Not tested; `seen` has the reason.
     Skipped,
-    /// Works, and should be changed.
+    /// Works, but should be changed.
     Warn,
     /// Does not work.
     Fail,
@@ -29,7 +29,7 @@ impl Outcome {
     }
 }
 
-/// What is looked at, in the order of the report. The names are stable: programs read them.
+/// What is checked, in the order of the report. The names are stable: programs read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Check {
@@ -81,7 +81,7 @@ impl Check {
         }
     }
 
-    /// The section of docs/troubleshooting.md that says more.
+    /// The section of docs/troubleshooting.md about this check.
     pub(crate) fn section(self) -> &'static str {
         match self {
             Self::Configuration => "the-configuration-is-invalid",
@@ -102,7 +102,7 @@ impl Check {
     }
 }
 
-/// The section of docs/troubleshooting.md on each kind of reason that an agent gives.
+/// The section of docs/troubleshooting.md about each reason of an agent.
 pub(crate) fn section_of(kind: ReasonKind) -> &'static str {
     match kind {
         ReasonKind::Unreachable | ReasonKind::Sealed | ReasonKind::NoContact => "vault-is-away",
@@ -118,18 +118,17 @@ pub(crate) fn section_of(kind: ReasonKind) -> &'static str {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
     pub check: Check,
-    /// What it is about: an address, a path, a unit; empty when there is only one.
+    /// What was checked: an address, a path, a unit; empty when there is only one.
     pub subject: String,
     pub outcome: Outcome,
-    /// What was seen.
     pub seen: String,
     /// Why it matters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// What to do, with the command where there is one.
+    /// What to do, with the command if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// Where the documentation says more.
+    /// The section of the documentation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub see: Option<String>,
 }
@@ -150,7 +149,7 @@ impl Finding {
         why: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::new(check, subject, Outcome::Warn, seen).told(why, remedy)
+        Self::new(check, subject, Outcome::Warn, seen).explained(why, remedy)
     }
 
     pub(crate) fn fail(
@@ -160,10 +159,10 @@ impl Finding {
         why: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::new(check, subject, Outcome::Fail, seen).told(why, remedy)
+        Self::new(check, subject, Outcome::Fail, seen).explained(why, remedy)
     }
 
-    /// The same with another section of docs/troubleshooting.md.
+    /// Names another section of docs/troubleshooting.md.
     pub(crate) fn at(self, section: &str) -> Self {
         Self { see: self.see.map(|_| format!("docs/troubleshooting.md#{section}")), ..self }
     }
@@ -173,7 +172,7 @@ impl Finding {
         Self { check, subject, outcome, seen, why: None, remedy: None, see: None }
     }
 
-    fn told(self, why: impl Into<String>, remedy: impl Into<String>) -> Self {
+    fn explained(self, why: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             why: Some(why.into()),
             remedy: Some(remedy.into()),

@@ -1,51 +1,51 @@
-//! The key services, one after the other: the way to each, the login, the key. The one that wraps is the first.
+//! The key services, one after the other: the network, the login, the key. The first is the one that wraps.
 
 use super::agent::AgentView;
 use super::credentials::{self, Readable};
 use super::finding::{Check, Finding};
-use super::key::{KeyCheck, Learnt};
+use super::key::{KeyCheck, KeyFacts};
 use super::refusals::Refusals;
 use super::report::Report;
 use super::service_user::ServiceUser;
-use super::unit::Units;
-use super::{login, network};
-use crate::cli::check::{CheckArgs, PRIMARY};
+use super::{CheckOptions, login, network};
 use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::config::settings::KeyServiceSettings;
 use crate::config::vault::Vault;
+use crate::diagnose::PRIMARY;
 use crate::key_service::KeyService as _;
+use crate::systemd::units::Units;
 use crate::vault::Inspector;
 
-/// The checks of every key service, the one that wraps first.
-pub(crate) struct KeyServices<'a> {
-    pub args: &'a CheckArgs,
+/// What the checks of the key services need.
+pub(crate) struct KeyServices<'a, 'r> {
+    pub options: &'a CheckOptions,
     pub units: &'a Units,
     pub agent: &'a AgentView,
-    pub report: &'a mut Report,
+    pub report: &'a mut Report<'r>,
 }
 
-impl KeyServices<'_> {
-    /// What was learnt of the key that wraps.
-    pub(crate) async fn check(&mut self, settings: &Settings, mut refusals: Refusals) -> Learnt {
+impl KeyServices<'_, '_> {
+    /// Checks every key service. Returns what is known about the key that wraps.
+    pub(crate) async fn check(&mut self, settings: &Settings, mut refusals: Refusals) -> KeyFacts {
         let user = ServiceUser::of(self.units);
-        let mut learnt = Learnt::default();
+        let mut facts = KeyFacts::default();
         let mut first: Option<(Inspector, bool)> = None;
         let all = std::iter::once((PRIMARY, &settings.primary))
             .chain(settings.decrypt_only.iter().map(|(name, service)| (name.as_str(), service)));
         for (name, service) in all {
             let KeyServiceSettings::Vault(vault) = service else { continue };
             let mut vault = vault.as_ref().clone();
-            let passed = credentials::from_outside(&mut vault, self.units);
-            // A key beside the first one is reached by the same way and the same token.
+            let by_systemd = credentials::read_from_outside(&mut vault, self.units);
+            // A key that shares the login of the first uses the same connection and token.
             let shared = first.as_ref().filter(|_| vault.shares_login);
             let shared = shared.map(|(inspector, usable)| (inspector.beside(&vault), *usable));
             let (inspector, usable) = match shared {
                 Some(shared) => shared,
                 None => {
-                    let readable = credentials::check(&vault, &user, passed, self.report);
+                    let readable = credentials::check(&vault, &user, by_systemd, self.report);
                     let Some(inspector) = self.inspector(name, &vault) else { continue };
-                    let reached = network::check(&vault, &inspector, self.args.timeout, self.report).await;
+                    let reached = network::check(&vault, &inspector, self.options.timeout, self.report).await;
                     let usable =
                         self.log_in(name, &vault, &inspector, (readable, reached), &mut refusals).await;
                     (inspector, usable)
@@ -53,16 +53,16 @@ impl KeyServices<'_> {
             };
             let found = self.key(name, &vault, &inspector, usable).await;
             if name == PRIMARY {
-                learnt = found;
+                facts = found;
                 first = Some((inspector, usable));
             } else if !vault.shares_login {
-                inspector.give_back(Deadline::after(self.args.timeout)).await;
+                inspector.revoke_login(Deadline::after(self.options.timeout)).await;
             }
         }
         if let Some((inspector, _)) = first {
-            inspector.give_back(Deadline::after(self.args.timeout)).await;
+            inspector.revoke_login(Deadline::after(self.options.timeout)).await;
         }
-        learnt
+        facts
     }
 
     fn inspector(&mut self, name: &str, vault: &Vault) -> Option<Inspector> {
@@ -72,14 +72,14 @@ impl KeyServices<'_> {
                     Check::Tls,
                     name,
                     error.to_string(),
-                    "without TLS no server is reached",
+                    "without TLS the agent can connect to no server",
                     "check vault.ca_file, vault.client_cert_file and vault.client_key_file",
                 ));
             })
             .ok()
     }
 
-    /// Whether there is a token to go on with.
+    /// Logs in. Returns whether there is a token.
     async fn log_in(
         &mut self,
         name: &str,
@@ -89,12 +89,12 @@ impl KeyServices<'_> {
         refusals: &mut Refusals,
     ) -> bool {
         let because = match () {
-            () if self.args.no_login => "--no-login",
-            () if readable == Readable::No => "a file that it needs cannot be used",
-            () if readable == Readable::Hidden => "only the running service sees its credential",
+            () if self.options.no_login => "--no-login",
+            () if readable == Readable::No => "a file for it cannot be used",
+            () if readable == Readable::Hidden => "only the running service can read its credential",
             () if !reached => "no address can be used",
             () => {
-                let time = self.args.timeout;
+                let time = self.options.timeout;
                 return login::check(name, vault, inspector, self.agent, refusals, time, self.report).await;
             }
         };
@@ -102,12 +102,12 @@ impl KeyServices<'_> {
         false
     }
 
-    async fn key(&mut self, name: &str, vault: &Vault, inspector: &Inspector, usable: bool) -> Learnt {
-        let time = self.args.timeout;
+    async fn key(&mut self, name: &str, vault: &Vault, inspector: &Inspector, usable: bool) -> KeyFacts {
+        let time = self.options.timeout;
         if !usable {
             let path = format!("{}/keys/{}", vault.transit.mount, vault.transit.key);
-            self.report.add(Finding::skipped(Check::Key, path, "without a login nothing can be asked"));
-            return Learnt::default();
+            self.report.add(Finding::skipped(Check::Key, path, "needs a login"));
+            return KeyFacts::default();
         }
         let often = login::token(name, vault, inspector, time, self.report).await;
         let other =

@@ -1,5 +1,5 @@
-//! One login, and what the token is like. Credentials that were refused are not sent again: a server locks a
-//! role after a few failures, for every node.
+//! One login, and the token's properties. Refused credentials are not sent again: after a few failed logins a server
+//! locks the role, for every node.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::key_service::ErrorKind;
 use crate::vault::{Inspector, Lookup};
 
 const WHY: &str = "without a login the agent can neither wrap nor unwrap";
-/// A token that ends sooner should be looked after by somebody, in seconds.
+/// A shorter lifetime makes the agent log in all the time, in seconds.
 const SHORT: u64 = 60;
 const DAY: u64 = 86_400;
 
-/// Logs in at one key service; whether there is a token to go on with.
+/// Logs in at one key service. Returns whether there is a token.
 pub(crate) async fn check(
     name: &str,
     vault: &Vault,
@@ -26,28 +26,33 @@ pub(crate) async fn check(
     agent: &AgentView,
     refusals: &mut Refusals,
     time: Duration,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) -> bool {
     let subject = subject(name, vault);
     if let Method::AppRole { wrapped: true, .. } = vault.auth.method {
         report.add(Finding::skipped(
             Check::Login,
             subject,
-            "the file holds a wrapping token, which opens once: it is left for the agent",
+            "the file holds a wrapping token, which can be used only once: the agent needs it",
         ));
         return false;
     }
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Login, &subject, seen, WHY, remedy);
-    let login_id = inspector.login_id();
+    let login_id = inspector.login_id().await;
     if let Ok(id) = login_id.as_deref() {
         if let Some(seen) = agent.refused_login(name, id) {
-            let seen = format!("the running agent was refused, and the same is not sent again: {seen}");
+            let seen = format!(
+                "Vault refused these credentials of the running agent; they are not sent again: {seen}"
+            );
             report.add(fail(seen, &inspector.login_remedy()));
             return false;
         }
         if let Some(refused) = refusals.find(id) {
-            let seen =
-                format!("refused {} ago, and not sent again so soon: {}", ago(refused.age()), refused.seen);
+            let seen = format!(
+                "Vault refused these credentials {} ago; they are not sent again for 15 minutes: {}",
+                ago(refused.age()),
+                refused.seen
+            );
             report.add(fail(seen, &refused.remedy));
             return false;
         }
@@ -63,7 +68,9 @@ pub(crate) async fn check(
                 && let Ok(id) = login_id
                 && let Err(cause) = refusals.remember(id, &error)
             {
-                seen.push_str(&format!(" (not noted: {cause}; every further run is one more failed login)"));
+                seen.push_str(&format!(
+                    " (the refusal cannot be saved: {cause}; each further run is one more failed login)"
+                ));
             }
             report.add(fail(seen, error.remedy()));
             false
@@ -71,27 +78,27 @@ pub(crate) async fn check(
     }
 }
 
-/// The token of a login that succeeded; whether it may be used many times.
+/// Checks the token after a login. Returns whether it allows an unlimited number of calls.
 pub(crate) async fn token(
     name: &str,
     vault: &Vault,
     inspector: &Inspector,
     time: Duration,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) -> bool {
     let subject = subject(name, vault);
     match inspector.token(Deadline::after(time)).await {
         Ok(Some(token)) => {
-            report.add(judge(&subject, vault, &token));
+            report.add(token_finding(&subject, vault, &token));
             token.num_uses == 0
         }
         Ok(None) => {
             report.add(Finding::warn(
                 Check::Token,
                 subject,
-                "auth/token/lookup-self is refused",
-                "after a 403 the agent could not tell a dead token from a missing permission, and would log in again",
-                "grant read on auth/token/lookup-self: kms-plugin render policy shows the whole policy",
+                "Vault refuses auth/token/lookup-self",
+                "after a 403 the agent cannot distinguish an expired token from a missing permission, and logs in again",
+                "grant read on auth/token/lookup-self: kms-plugin render policy prints the whole policy",
             ));
             true
         }
@@ -108,42 +115,48 @@ pub(crate) async fn token(
     }
 }
 
-fn judge(subject: &str, vault: &Vault, token: &Lookup) -> Finding {
+fn token_finding(subject: &str, vault: &Vault, token: &Lookup) -> Finding {
     let by_login = !matches!(vault.auth.method, Method::Token(_));
-    let lives = |seconds: u64| if seconds == 0 { "no end".into() } else { ago(Duration::from_secs(seconds)) };
+    let expires = match token.ttl {
+        0 => "does not expire".to_owned(),
+        ttl => format!("expires in {}", ago(Duration::from_secs(ttl))),
+    };
     let renewable = if token.renewable { "renewable" } else { "not renewable" };
-    let seen = format!("ends in {}, {renewable}, policies {}", lives(token.ttl), token.policies.join(", "));
+    let seen = format!("{expires}, {renewable}, policies {}", token.policies.join(", "));
     let warn = |why: &str, remedy: String| Finding::warn(Check::Token, subject, seen.clone(), why, remedy);
     if token.policies.iter().any(|policy| policy == "root") {
-        let why = "a root token may do anything in Vault: whoever reads it on this node owns the key service";
-        return warn(why, "log in by AppRole with a policy of its own: kms-plugin render policy".into());
+        let why = "a root token may do anything in Vault: whoever reads it on this node controls Vault";
+        return warn(why, "log in by AppRole with its own policy: kms-plugin render policy".into());
     }
     let age = u64::try_from(unix_seconds() - token.creation_time).unwrap_or_default();
     let left = token.explicit_max_ttl.saturating_sub(age);
     if !by_login && token.explicit_max_ttl > 0 && left < DAY {
-        let why = format!("its maximum lifetime is over in {}; no renewal helps then", lives(left.max(1)));
+        let why = format!(
+            "its maximum lifetime ends in {}; it cannot be renewed after that",
+            ago(Duration::from_secs(left))
+        );
         return warn(&why, "write a new token into the token file, or use a method that logs in".into());
     }
     if !by_login && token.ttl > 0 && token.period == 0 && token.ttl < 7 * DAY {
-        let why = "renewals end at a maximum, and nobody makes a new one: when it ends, so does all access to the key";
-        let remedy = "write a new token into the token file, a periodic one (vault token create -period=24h -policy=…), or use a method that logs in";
+        let why = "renewals have a maximum, and nobody makes a new token: when it expires, the agent loses access to the key";
+        let remedy = "write a periodic token into the token file (vault token create -period=24h -policy=…), or use a method that logs in";
         return warn(why, remedy.into());
     }
     if token.num_uses > 0 {
-        let why = format!("it serves {} requests only", token.num_uses);
-        return warn(&why, "make tokens without a limit of uses (token_num_uses=0)".into());
+        let why = format!("it allows only {} requests", token.num_uses);
+        return warn(&why, "make tokens without a limit of requests (token_num_uses=0)".into());
     }
     if token.ttl > 0 && token.ttl < SHORT {
-        let why = "a token this short is made anew all the time: logins, leases and audit lines";
-        return warn(why, "set token_ttl of the role to an hour or so".into());
+        let why = "with this short lifetime the agent logs in all the time: each login is a lease and an audit line";
+        return warn(why, "set token_ttl of the role to about one hour".into());
     }
     Finding::ok(Check::Token, subject, seen)
 }
 
-/// How this login is called in the report.
+/// The name of this login in the report.
 pub(crate) fn subject(name: &str, vault: &Vault) -> String {
     let mount = format!("auth/{}", vault.auth.mount);
     let place =
         if vault.auth_namespace.is_empty() { mount } else { format!("{}/{mount}", vault.auth_namespace) };
-    if name == crate::cli::check::PRIMARY { place } else { format!("{name}: {place}") }
+    if name == crate::diagnose::PRIMARY { place } else { format!("{name}: {place}") }
 }

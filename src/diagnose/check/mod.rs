@@ -1,23 +1,112 @@
-//! `check`: looks at everything that must be right on this node, in order, and suggests a fix for each problem.
+//! `check`: checks everything that must be right on this node, in order, and suggests a fix for each problem.
+//!
+//! Each file checks one subject and adds its findings to the [`Report`]. Must not know the command line, nor print.
 
-pub(crate) mod admin;
-pub(crate) mod agent;
-pub(crate) mod certificate;
-pub(crate) mod configuration;
-pub(crate) mod credentials;
-pub(crate) mod encryption_config;
-pub(crate) mod finding;
-pub(crate) mod identity;
-pub(crate) mod key;
-pub(crate) mod key_services;
-pub(crate) mod login;
-pub(crate) mod network;
-pub(crate) mod offline;
-pub(crate) mod peer;
-pub(crate) mod policy;
-pub(crate) mod refusals;
-pub(crate) mod report;
-pub(crate) mod service_user;
-pub(crate) mod socket;
-pub(crate) mod unit;
-pub(crate) mod web;
+mod admin;
+mod agent;
+mod certificate;
+mod configuration;
+mod credentials;
+mod encryption_config;
+mod finding;
+mod identity;
+mod key;
+mod key_services;
+mod login;
+mod network;
+mod offline;
+mod peer;
+mod policy;
+mod refusals;
+mod report;
+mod round_trips;
+mod service_user;
+mod socket;
+mod text;
+mod unit;
+mod web;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::DEFAULT_RUNTIME_DIR;
+use crate::config::Settings;
+use crate::health::identity::saved_versions;
+use crate::key_service::key_id;
+use crate::systemd::units::Units;
+
+use agent::AgentView;
+use key::KeyFacts;
+use key_services::KeyServices;
+use refusals::Refusals;
+use web::Web;
+
+pub(crate) use configuration::Configuration;
+pub(crate) use finding::Outcome;
+pub(crate) use report::Report;
+pub(crate) use text::{finding_text, report_text};
+
+/// What to check.
+pub(crate) struct CheckOptions {
+    pub(crate) configuration: Configuration,
+    /// Other nodes: the address of an admin API, or a file with the output of `kms-plugin status --output json`.
+    pub(crate) peers: Vec<String>,
+    /// The EncryptionConfiguration of kube-apiserver.
+    pub(crate) encryption_config: Option<PathBuf>,
+    /// Skip everything that needs a token.
+    pub(crate) no_login: bool,
+    /// Longest time for each step.
+    pub(crate) timeout: Duration,
+}
+
+/// Runs every check, in order. `report` gets each finding at once.
+pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
+    let timeout = options.timeout;
+    let (units, unknown) = match Units::read().await {
+        Ok(units) => (units, None),
+        Err(error) => (Units::default(), Some(error)),
+    };
+    service_user::check(report);
+    let settings = configuration::check(&options.configuration, &units, report);
+    let runtime_dir = settings.as_ref().map(|settings| settings.server.runtime_dir.clone());
+    let runtime_dir = runtime_dir
+        .or_else(|| options.configuration.runtime_dir.clone())
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR));
+    let agent = AgentView::read(&runtime_dir, timeout).await;
+    let Some(settings) = settings else {
+        unit::check(&units, unknown.as_ref(), agent.runs(), report);
+        agent.check(report);
+        return;
+    };
+    let mut key_services = KeyServices { options, units: &units, agent: &agent, report };
+    let facts = key_services.check(&settings, Refusals::load(&runtime_dir)).await;
+    let own = own_key(&settings, &facts);
+    let (version, expected) = own.as_ref().map(|(version, id)| (*version, id.as_str())).unzip();
+    if let Some((scope, key)) = &facts.key {
+        // The saved identity counts only when no agent runs: a running one knows more.
+        let known = agent.versions(scope).or_else(|| saved_versions(&runtime_dir, scope));
+        identity::compare(scope, &key.versions, &known.unwrap_or_default(), report);
+    }
+    let web = Web::new();
+    socket::check(&settings.server.socket, &agent, units.is_wanted(), expected, timeout, report).await;
+    unit::check(&units, unknown.as_ref(), agent.runs(), report);
+    admin::check(settings.server.admin, &agent, &web, timeout, report).await;
+    agent.check(report);
+    agent.check_data(facts.key.as_ref().map(|(_, key)| key), report);
+    if settings.local_kek.is_some() {
+        offline::check(&settings.server.state_dir, &units, &agent, report);
+    }
+    // Both values from one source: a rotation may lie between the two sources.
+    let announced = agent.key_id().zip(agent.version()).or(expected.zip(version));
+    peer::check(&options.peers, announced, &web, timeout, report).await;
+    if let Some(file) = &options.encryption_config {
+        encryption_config::check(file, &settings.server.socket, facts.slowest, report);
+    }
+}
+
+/// The key version and the key_id that this configuration leads to.
+fn own_key(settings: &Settings, facts: &KeyFacts) -> Option<(u32, String)> {
+    let (scope, key) = facts.key.as_ref()?;
+    let known = key_id::known_key(scope, key, &key.versions, settings.primary.key_id_epoch())?;
+    Some((known.version, known.key_id.to_string()))
+}

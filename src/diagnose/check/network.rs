@@ -1,5 +1,6 @@
-//! The way to each address: its name, a connection, TLS, and what the server says of itself.
+//! The network to each address: DNS, TCP, TLS, and the state of the server.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,31 +14,36 @@ use crate::config::vault::Vault;
 use crate::vault::{Inspector, SysHealth, Target};
 
 const WHY: &str = "the agent cannot use this address";
-/// Difference of the clocks from which certificates and tokens are judged wrongly.
+/// A larger difference of the clocks makes certificates and tokens look invalid, in seconds.
 const SKEW: i64 = 60;
 
-/// Looks at every address. Whether one of them is a server that can be used.
-pub(crate) async fn check(vault: &Vault, inspector: &Inspector, time: Duration, report: &mut Report) -> bool {
+/// Checks every address. Returns whether the agent can use one of them.
+pub(crate) async fn check(
+    vault: &Vault,
+    inspector: &Inspector,
+    time: Duration,
+    report: &mut Report<'_>,
+) -> bool {
     let mut clusters: Vec<(String, String)> = Vec::new();
-    let (mut usable, mut several) = (false, 0);
+    let (mut usable, mut count) = (false, 0);
     for (index, target) in inspector.targets().into_iter().enumerate() {
-        several += 1;
+        count += 1;
         let Some(address) = reach(&target, time, report).await else { continue };
         if let Some(name) = &target.tls_name {
-            let shaken = inspector.handshake(address, name, Deadline::after(time)).await;
-            if !certificate::judge(vault, &target, shaken, report) {
+            let handshake = inspector.handshake(address, name, Deadline::after(time)).await;
+            if !certificate::check(vault, &target, handshake, report) {
                 continue;
             }
         } else {
             report.add(Finding::skipped(Check::Tls, &target.name, "plain HTTP, as configured"));
         }
-        let (health, asked) = (inspector.health(index, Deadline::after(time)).await, unix_seconds());
+        let (health, now) = (inspector.health(index, Deadline::after(time)).await, unix_seconds());
         match health {
             Ok(health) => {
                 if let Some(id) = health.cluster_id.clone() {
                     clusters.push((target.name.clone(), id));
                 }
-                usable |= server(&target.name, &health, asked, report);
+                usable |= server(&target.name, &health, now, report);
             }
             Err(error) => report.add(Finding::fail(
                 Check::Server,
@@ -48,14 +54,14 @@ pub(crate) async fn check(vault: &Vault, inspector: &Inspector, time: Duration, 
             )),
         }
     }
-    if several > 1 {
+    if count > 1 {
         same_cluster(&clusters, report);
     }
     usable
 }
 
-/// DNS and TCP: an address that takes connections.
-async fn reach(target: &Target, time: Duration, report: &mut Report) -> Option<SocketAddr> {
+/// DNS and TCP. Returns an address that accepts connections.
+async fn reach(target: &Target, time: Duration, report: &mut Report<'_>) -> Option<SocketAddr> {
     let deadline = Deadline::after(time);
     let host = target.host.trim_matches(['[', ']']).to_owned();
     let is_name = host.parse::<std::net::IpAddr>().is_err();
@@ -68,7 +74,7 @@ async fn reach(target: &Target, time: Duration, report: &mut Report) -> Option<S
                 &target.name,
                 format!("the name {host} cannot be resolved: {cause}"),
                 WHY,
-                format!("getent ahosts {host} must show an address: look at /etc/resolv.conf and at the name in vault.addresses"),
+                format!("getent ahosts {host} must print an address: check /etc/resolv.conf and the name in vault.addresses"),
             ));
             return None;
         }
@@ -78,7 +84,7 @@ async fn reach(target: &Target, time: Duration, report: &mut Report) -> Option<S
                 &target.name,
                 format!("the name {host} was not resolved within {time:?}"),
                 WHY,
-                "look at the name servers in /etc/resolv.conf: one of them does not answer",
+                "check the name servers in /etc/resolv.conf: one of them does not answer",
             ));
             return None;
         }
@@ -94,9 +100,9 @@ async fn connect(
     target: &Target,
     found: &[SocketAddr],
     time: Duration,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) -> Option<SocketAddr> {
-    let mut last = "the name has no address".to_owned();
+    let mut last = ("the name has no address".to_owned(), false);
     for address in found {
         let started = Instant::now();
         match tokio::time::timeout(time, TcpStream::connect(address)).await {
@@ -109,24 +115,27 @@ async fn connect(
                 ));
                 return Some(*address);
             }
-            Ok(Err(cause)) => last = format!("{address}: {cause}"),
-            Err(_) => last = format!("{address} did not answer within {time:?}"),
+            Ok(Err(cause)) => {
+                last = (format!("{address}: {cause}"), cause.kind() == ErrorKind::ConnectionRefused);
+            }
+            Err(_) => last = (format!("{address} did not answer within {time:?}"), false),
         }
     }
-    let remedy = match last.contains("refused") {
+    let (seen, refused) = last;
+    let remedy = match refused {
         true => "nothing listens there: start Vault, or correct the port in vault.addresses",
-        false => "look for a firewall between this node and Vault, and for a route: ip route get ADDRESS",
+        false => "check the firewall between this node and Vault, and the route: ip route get ADDRESS",
     };
-    report.add(Finding::fail(Check::Tcp, &target.name, last, WHY, remedy));
+    report.add(Finding::fail(Check::Tcp, &target.name, seen, WHY, remedy));
     None
 }
 
-/// What the server says of itself; whether it can be used.
-fn server(name: &str, health: &SysHealth, asked: i64, report: &mut Report) -> bool {
+/// The state of the server. Returns whether the agent can use it.
+fn server(name: &str, health: &SysHealth, now: i64, report: &mut Report<'_>) -> bool {
     let version = format!("version {}", health.version);
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Server, name, seen, WHY, remedy);
     if !health.initialized {
-        let remedy = "it has no data: join it to its cluster (vault operator raft join) or restore a snapshot, or correct vault.addresses; initialise it only when it is a new Vault, without any key";
+        let remedy = "it has no data: join it to its cluster (vault operator raft join), restore a snapshot, or correct vault.addresses. Initialise it only if it is a new Vault without keys";
         report.add(fail(format!("{version}, not initialised"), remedy));
         return false;
     }
@@ -134,23 +143,23 @@ fn server(name: &str, health: &SysHealth, asked: i64, report: &mut Report) -> bo
         report.add(fail(format!("{version}, sealed"), "unseal it: vault operator unseal"));
         return false;
     }
-    let skew = health.server_time_utc.map_or(0, |server| server - asked);
+    let skew = health.server_time_utc.map_or(0, |server| server - now);
     let role = if health.standby { "standby" } else { "active" };
     report.add(match skew.abs() {
         0..=SKEW => Finding::ok(Check::Server, name, format!("{version}, {role}, not sealed")),
         _ => Finding::warn(
             Check::Server,
             name,
-            format!("{version}, {role}; its clock is {skew:+} s from this node's"),
-            "certificates and tokens are judged by the clock",
-            "set both clocks by NTP: chronyc tracking, timedatectl",
+            format!("{version}, {role}; its clock differs by {skew:+} s from this node's"),
+            "a wrong clock makes certificates and tokens invalid",
+            "synchronise both clocks with NTP: chronyc tracking, timedatectl",
         ),
     });
     true
 }
 
-/// All addresses must be of one cluster: the others have other keys.
-fn same_cluster(clusters: &[(String, String)], report: &mut Report) {
+/// All addresses must belong to one cluster: another cluster has other keys.
+fn same_cluster(clusters: &[(String, String)], report: &mut Report<'_>) {
     let Some((_, first)) = clusters.first() else { return };
     for (name, id) in clusters {
         if id != first {
@@ -158,8 +167,8 @@ fn same_cluster(clusters: &[(String, String)], report: &mut Report) {
                 Check::Cluster,
                 name,
                 format!("belongs to cluster {id}, the first address to {first}"),
-                "another cluster has other keys: data wrapped there cannot be read here",
-                "leave only the addresses of one cluster in vault.addresses",
+                "another cluster has other keys: it cannot unwrap what this one wrapped",
+                "keep only the addresses of one cluster in vault.addresses",
             ));
         }
     }

@@ -1,5 +1,6 @@
-//! Agreement with other nodes: all must announce the same key_id.
+//! Other nodes: all must announce the same key_id.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
-use super::web::Web;
+use super::web::{Web, WebError};
 use crate::admin::types::Status;
 use crate::files;
 
@@ -16,25 +17,40 @@ use crate::files;
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 const WHY: &str = "data that one node writes must be readable on every other";
 
-/// `peers` are base addresses of admin APIs, or files with what `kms-plugin status --output json` wrote there.
+/// Why the status of a peer is not known.
+#[derive(Debug, thiserror::Error)]
+enum PeerError {
+    #[error(transparent)]
+    Web(WebError),
+    #[error(transparent)]
+    File(io::Error),
+    #[error("it is not the output of `kms-plugin status --output json`")]
+    NotStatus,
+}
+
+/// `peers` are addresses of admin APIs, or files with the output of `kms-plugin status --output json`.
 pub(crate) async fn check(
     peers: &[String],
     own: Option<(&str, u32)>,
     web: &Web,
     time: Duration,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) {
     for peer in peers {
-        let status = if peer.contains("://") { web.status(peer, time).await } else { file(peer) };
+        let is_address = peer.contains("://");
+        let status = match is_address {
+            true => web.status(peer, time).await.map_err(PeerError::Web),
+            false => file(peer),
+        };
         report.add(match (status, own) {
             (Err(why), _) => {
-                let remedy = match peer.contains("://") {
-                    true => "the admin address is on loopback by default: run `kms-plugin status --output json` there, and name the file with --peer",
+                let remedy = match is_address {
+                    true => "by default the admin address is on loopback: run `kms-plugin status --output json > FILE` on that node, and name the file with --peer",
                     false => "run `kms-plugin status --output json > FILE` on that node, and name the file; an address begins with http://",
                 };
-                Finding::fail(Check::Peer, peer, why, "whether that node agrees is not known", remedy)
+                Finding::fail(Check::Peer, peer, why.to_string(), "the two nodes cannot be compared", remedy)
             }
-            (Ok(_), None) => Finding::skipped(Check::Peer, peer, "this node's own key_id is not known"),
+            (Ok(_), None) => Finding::skipped(Check::Peer, peer, "the key_id of this node is not known"),
             (Ok(status), Some((own, version))) => compare(peer, &status, own, version),
         });
     }
@@ -42,8 +58,8 @@ pub(crate) async fn check(
 
 fn compare(peer: &str, status: &Status, own: &str, version: u32) -> Finding {
     let Some(key) = &status.primary.key else {
-        let remedy = "look at that node: kms-plugin check";
-        return Finding::fail(Check::Peer, peer, "it knows no key yet", WHY, remedy);
+        let remedy = "run on that node: kms-plugin check";
+        return Finding::fail(Check::Peer, peer, "the agent there does not know its key yet", WHY, remedy);
     };
     if key.key_id == own {
         return Finding::ok(Check::Peer, peer, format!("the same key_id, version {}", key.version));
@@ -54,8 +70,8 @@ fn compare(peer: &str, status: &Status, own: &str, version: u32) -> Finding {
             Check::Peer,
             peer,
             seen,
-            "a rotation is seen by each node within health.key_check_interval (60 s); longer than that is wrong",
-            "wait two minutes and look again; then look at the node with the lower version: kms-plugin check",
+            "each node sees a rotation within health.key_check_interval (60 s); a longer difference is a fault",
+            "wait two minutes and run this check again; if the difference stays, run on the node with the lower version: kms-plugin check",
         );
     }
     let scope = &key.scope;
@@ -64,16 +80,16 @@ fn compare(peer: &str, status: &Status, own: &str, version: u32) -> Finding {
         peer,
         format!("{seen}; its key is {}/keys/{} in namespace {:?}", scope.mount, scope.key, scope.namespace),
         WHY,
-        "compare namespace, mount, key, key_id_epoch and addresses of both: kms-plugin config",
+        "compare namespace, mount, key, key_id_epoch and addresses of both nodes: kms-plugin config",
     )
 }
 
-fn file(path: &str) -> Result<Status, String> {
-    let text = files::read(Path::new(path), MAX_FILE).map_err(|error| error.to_string())?;
-    parse(&text).ok_or_else(|| "not what `kms-plugin status --output json` writes".into())
+fn file(path: &str) -> Result<Status, PeerError> {
+    let text = files::read(Path::new(path), MAX_FILE).map_err(PeerError::File)?;
+    parse(&text).ok_or(PeerError::NotStatus)
 }
 
-/// A status of an agent; `None` when it is something else. Every agent says its version and its phase.
+/// The status of an agent; `None` when it is something else. Every version of the agent writes the phase.
 pub(crate) fn parse(text: &[u8]) -> Option<Status> {
     #[derive(Deserialize)]
     struct Always {

@@ -1,75 +1,75 @@
-//! What the token may do, by its capabilities where it may ask for them, else by the use that was made of it.
+//! The permissions of the token: its capabilities where it may read them, otherwise the result of using it.
 
 use std::collections::BTreeMap;
 
 use super::finding::{Check, Finding};
 use crate::key_service::{ErrorKind, KeyScope, KeyServiceError};
 
-const DENIED: &str = "the token's policy does not allow it";
+const NOT_ALLOWED: &str = "the token's policy does not allow it";
 
-/// The rights to one key.
+/// The permissions for one key.
 pub(crate) struct Policy {
-    /// The path of Encrypt, on which `create` is a danger.
+    /// The path of Encrypt, on which `create` is dangerous.
     encrypt: String,
-    /// The key that the running agent uses, where that is another one.
+    /// The key of the running agent, where it is another key.
     other: Option<KeyScope>,
-    /// What the token may do at each path, where it may ask.
-    allowed: Option<BTreeMap<String, Vec<String>>>,
+    /// The capabilities for each path, where the token may read them.
+    capabilities: Option<BTreeMap<String, Vec<String>>>,
 }
 
 impl Policy {
     pub(crate) fn new(encrypt: String, other: Option<KeyScope>) -> Self {
-        Self { encrypt, other, allowed: None }
+        Self { encrypt, other, capabilities: None }
     }
 
-    /// What `sys/capabilities-self` answered, if it may be asked.
-    pub(crate) fn allow(&mut self, allowed: Option<BTreeMap<String, Vec<String>>>) {
-        self.allowed = allowed;
+    /// Takes the answer of `sys/capabilities-self`; `None` when the token may not read it.
+    pub(crate) fn set_capabilities(&mut self, capabilities: Option<BTreeMap<String, Vec<String>>>) {
+        self.capabilities = capabilities;
     }
 
-    /// Whether the token may ask for its rights.
+    /// Whether the token may read its capabilities.
     pub(crate) fn is_known(&self) -> bool {
-        self.allowed.is_some()
+        self.capabilities.is_some()
     }
 
-    /// What the token may do at `path`, by its capabilities, or by the use that was made of it.
-    pub(crate) fn judge(&self, path: &str, needed: &[&str], used: Option<&KeyServiceError>) -> Finding {
-        let granted = self.allowed.as_ref().and_then(|allowed| allowed.get(path));
+    /// Compares the capabilities for `path` with the `needed` ones. `used` is the error of a call to the path.
+    pub(crate) fn check(&self, path: &str, needed: &[&str], used: Option<&KeyServiceError>) -> Finding {
+        let granted = self.capabilities.as_ref().and_then(|capabilities| capabilities.get(path));
         let needs = needed.first().copied().unwrap_or_default();
         let fail = |seen: String| {
             let remedy = self.remedy(&format!(
-                "grant {needs} on {path} in the policy that the role's token_policies name; kms-plugin render policy prints the whole of it (vault policy write replaces what was there)"
+                "grant {needs} on {path} in a policy that the role's token_policies name; kms-plugin render policy prints the whole policy (vault policy write replaces the old one)"
             ));
             let why =
-                "every such call of the agent is refused; is this the key that is meant (vault.transit.key)?";
+                "Vault refuses every such call of the agent; is this the right key (vault.transit.key)?";
             Finding::fail(Check::Policy, path, seen, why, remedy)
         };
         let refused = used.is_some_and(|error| error.kind() == ErrorKind::Denied);
-        // Any other answer came after the policy had let the call through.
+        // Vault checks the policy first: any other answer means that the policy allows the call.
         let unanswered = used.filter(|error| error.kind().is_outage());
         match granted {
-            _ if refused => fail(format!("{DENIED} ({needs})")),
+            _ if refused => fail(format!("{NOT_ALLOWED} ({needs})")),
             Some(words) if words.iter().any(|word| word == "root") => {
                 Finding::ok(Check::Policy, path, "everything (a root token)")
             }
             Some(words) if !words.iter().any(|word| word == needs) => {
-                fail(format!("{DENIED} ({needs}): it has {}", words.join(", ")))
+                fail(format!("{NOT_ALLOWED} ({needs}): it has {}", words.join(", ")))
             }
             Some(words) if words.iter().any(|word| word == "create") && path == self.encrypt => {
                 Finding::warn(
                     Check::Policy,
                     path,
                     words.join(", "),
-                    "with `create`, the first Encrypt after the key was deleted makes a new one in silence: the old data is lost, and nobody is told",
-                    format!("grant update alone on {path}"),
+                    "with `create`, the first Encrypt after a deletion of the key silently creates a new key: the old data is lost",
+                    format!("grant only update on {path}"),
                 )
             }
             Some(words) if words.iter().any(|word| !needed.contains(&word.as_str())) => Finding::warn(
                 Check::Policy,
                 path,
                 words.join(", "),
-                "whoever takes this node's token may do that, too",
-                format!("grant {needs} alone on {path}: kms-plugin render policy"),
+                "an attacker who steals this node's token may do that, too",
+                format!("grant only {needs} on {path}: kms-plugin render policy"),
             ),
             Some(words) => Finding::ok(Check::Policy, path, words.join(", ")),
             None => match unanswered {
@@ -77,17 +77,17 @@ impl Policy {
                 None => Finding::ok(
                     Check::Policy,
                     path,
-                    format!("{needs}, found by use: the token may not ask sys/capabilities-self"),
+                    format!("{needs} works; the token may not read sys/capabilities-self"),
                 ),
             },
         }
     }
 
-    /// A running agent with another key makes a mistake in this configuration likelier than one in Vault.
+    /// When the running agent uses another key, the mistake is probably in this configuration, not in Vault.
     pub(crate) fn remedy(&self, remedy: &str) -> String {
         match &self.other {
             Some(other) => format!(
-                "the running agent uses {other}: if that is the key that is meant, correct vault.transit (and vault.namespace) in this configuration; if not, {remedy}"
+                "the running agent uses {other}: if that is the right key, correct vault.transit (and vault.namespace) in this configuration; if not, {remedy}"
             ),
             None => remedy.to_owned(),
         }

@@ -1,11 +1,11 @@
-//! Credentials that a server refused, remembered from run to run: a server locks a role after a few failures, for
-//! every node.
+//! Refused credentials, remembered from run to run. After a few failed logins a server locks the role, for every node.
 //!
-//! In a directory of our own: in the agent's, its user could put a link in the file's place, and have root follow it.
+//! The file is in a directory of our own. In the runtime directory, the user of the agent could replace the file by a
+//! link, and root would follow it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,80 +13,85 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::is_ours_alone;
 use crate::clock::unix_seconds;
+use crate::files;
 use crate::key_service::KeyServiceError;
 
-/// How long refused credentials are not sent again: as long as the agent lets them rest, in seconds.
+/// How long refused credentials are not sent again, in seconds: as long as in the agent.
 const REST: i64 = 15 * 60;
-/// Refused credentials that are remembered.
+/// Most refused credentials in the file; the oldest are dropped.
 const MAX_REMEMBERED: usize = 16;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 const FILE: &str = "refused.json";
 
-/// Refused logins of the last minutes.
+/// A refusal cannot be saved.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {cause}", .directory.display())]
+pub(super) struct SaveError {
+    directory: PathBuf,
+    cause: io::Error,
+}
+
+/// The refused logins of the last 15 minutes.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub(super) struct Refusals {
     directory: PathBuf,
     list: Vec<Refused>,
 }
 
-/// One login that was refused.
+/// One refused login.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Refused {
-    /// A hash of the credentials and of where they were sent.
+pub(super) struct Refused {
+    /// A hash of the credentials and of the place they were sent to.
     login_id: String,
+    /// In seconds since 1970.
     at: i64,
-    pub seen: String,
-    pub remedy: String,
+    pub(super) seen: String,
+    pub(super) remedy: String,
 }
 
 impl Refused {
-    pub(crate) fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         Duration::from_secs(u64::try_from(unix_seconds() - self.at).unwrap_or_default())
     }
 }
 
 impl Refusals {
-    /// Those of earlier runs, for the agent with this runtime directory.
-    pub(crate) fn load(runtime_dir: &Path) -> Self {
+    /// The refusals of earlier runs, for the agent with this runtime directory. A file that cannot be read counts as
+    /// empty.
+    pub(super) fn load(runtime_dir: &Path) -> Self {
         let mut name = runtime_dir.as_os_str().to_owned();
         name.push("-check");
         let directory = PathBuf::from(name);
         let list: Vec<Refused> = read(&directory).unwrap_or_default();
         let now = unix_seconds();
-        // A time in the future is of another clock: it must not keep a check from working for ever.
+        // A time in the future comes from a wrong clock: it must not stop the check for ever.
         let fresh = |refused: &Refused| (now - REST..=now).contains(&refused.at);
         Self { directory, list: list.into_iter().filter(fresh).collect() }
     }
 
-    pub(crate) fn find(&self, login_id: &str) -> Option<&Refused> {
+    pub(super) fn find(&self, login_id: &str) -> Option<&Refused> {
         self.list.iter().find(|refused| refused.login_id == login_id)
     }
 
-    pub(crate) fn remember(&mut self, login_id: String, error: &KeyServiceError) -> Result<(), String> {
+    pub(super) fn remember(&mut self, login_id: String, error: &KeyServiceError) -> Result<(), SaveError> {
         let (seen, remedy) = (error.to_string(), error.remedy().to_owned());
         self.list.push(Refused { login_id, at: unix_seconds(), seen, remedy });
         let surplus = self.list.len().saturating_sub(MAX_REMEMBERED);
         self.list.drain(..surplus);
-        self.save().map_err(|cause| format!("{}: {cause}", self.directory.display()))
+        self.save().map_err(|cause| SaveError { directory: self.directory.clone(), cause })
     }
 
     fn save(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         is_ours_alone(&self.directory)?;
-        let (file, temporary) = (self.directory.join(FILE), self.directory.join(format!("{FILE}.new")));
-        let mut options = OpenOptions::new();
-        let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        written.write_all(&serde_json::to_vec(&self.list)?)?;
-        fs::rename(temporary, file)
+        files::replace(&self.directory.join(FILE), &serde_json::to_vec(&self.list)?)
     }
 }
 
 fn read(directory: &Path) -> Option<Vec<Refused>> {
     is_ours_alone(directory).ok()?;
-    let mut text = Vec::new();
-    File::open(directory.join(FILE)).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    serde_json::from_slice(&files::read(&directory.join(FILE), MAX_FILE).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -95,7 +100,7 @@ mod tests {
     use crate::key_service::ErrorKind;
 
     #[test]
-    fn what_was_refused_is_found_again_and_only_in_a_directory_of_ours() {
+    fn a_refusal_is_found_again_and_only_in_a_directory_of_ours() {
         let parent = tempfile::tempdir().unwrap();
         let runtime_dir = parent.path().join("run");
         let error = KeyServiceError::new(ErrorKind::CredentialsRefused, "400", "write a new one");

@@ -1,6 +1,6 @@
 //! The user that the service runs as, and whether it may read a file.
 //!
-//! By mode bits alone: access lists and SELinux may still refuse or allow.
+//! Only by mode bits: access lists and SELinux may decide otherwise.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,59 +10,74 @@ use nix::unistd::{User, getgrouplist};
 
 use super::finding::{Check, Finding};
 use super::report::Report;
-use super::unit::Units;
 use crate::config::DEFAULT_RUNTIME_DIR;
+use crate::systemd::units::Units;
 
-/// Anybody but root, and the agent itself, sees too little.
-pub(crate) fn check(report: &mut Report) {
+/// Warns any user but root and the user of the agent: other users cannot see everything.
+pub(crate) fn check(report: &mut Report<'_>) {
     let user = nix::unistd::geteuid();
     if !user.is_root() && !is_agents(user.as_raw()) {
         report.add(Finding::warn(
             Check::Configuration,
             format!("user {user}"),
             "this check does not run as root",
-            "files and sockets that only root may use are judged wrongly below",
+            "the results below are wrong for files and sockets that only root may use",
             "run it as root: sudo kms-plugin check",
         ));
     }
 }
 
-/// Whether an agent of this user has made the runtime directory.
+/// Whether an agent of this user has created the runtime directory.
 fn is_agents(uid: u32) -> bool {
     fs::metadata(DEFAULT_RUNTIME_DIR).is_ok_and(|found| found.uid() == uid)
 }
 
-/// Who reads the files in the end.
+/// Why the user of the service is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnknownUser {
+    #[error("the service has a dynamic user, which exists only while it runs")]
+    Dynamic,
+    #[error("the user of the agent is not known")]
+    NotRoot,
+    #[error("user {0} does not exist: systemd-sysusers creates it")]
+    Missing(String),
+    #[error("the users cannot be read: {0}")]
+    Lookup(nix::errno::Errno),
+}
+
+/// The user that reads the files when the service runs.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceUser {
     pub name: String,
     uid: u32,
     gids: Vec<u32>,
-    /// Whether the unit hides home and temporary directories from it.
+    /// Whether the unit hides home and temporary directories from the service.
     sandboxed: bool,
 }
 
-/// What the unit hides (`ProtectHome=`, `PrivateTmp=`; systemd.exec(5)).
+/// The directories that the unit hides (`ProtectHome=`, `PrivateTmp=`; systemd.exec(5)).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 impl ServiceUser {
-    /// The unit's user; without a unit, whoever runs this. `Err` when the unit's user cannot be known.
-    pub(crate) fn of(units: &Units) -> Result<Self, String> {
-        let named = units.user().filter(|_| !units.has_dynamic_user());
+    /// The unit's user; without a unit, the user of this process.
+    ///
+    /// # Errors
+    /// When the user is not known.
+    pub(crate) fn of(units: &Units) -> Result<Self, UnknownUser> {
+        let unit = &units.service;
+        let named = unit.user().filter(|_| !unit.has_dynamic_user());
         let found = match named {
             Some(name) => User::from_name(name),
-            None if units.has_dynamic_user() => {
-                return Err("the service has a dynamic user, which exists only while it runs".into());
-            }
+            None if unit.has_dynamic_user() => return Err(UnknownUser::Dynamic),
             None if !nix::unistd::geteuid().is_root() && !is_agents(nix::unistd::geteuid().as_raw()) => {
-                return Err("which user the agent has is not known".into());
+                return Err(UnknownUser::NotRoot);
             }
             None => User::from_uid(nix::unistd::geteuid()),
         };
         match found {
             Ok(Some(user)) => Ok(Self { sandboxed: units.is_installed(), ..Self::known(user) }),
             Ok(None) => match named {
-                Some(name) => Err(format!("there is no user {name}: systemd-sysusers makes it")),
+                Some(name) => Err(UnknownUser::Missing(name.to_owned())),
                 // A container's user often has no name.
                 None => Ok(Self {
                     name: nix::unistd::geteuid().to_string(),
@@ -71,7 +86,7 @@ impl ServiceUser {
                     sandboxed: false,
                 }),
             },
-            Err(error) => Err(format!("the users cannot be looked up: {error}")),
+            Err(error) => Err(UnknownUser::Lookup(error)),
         }
     }
 
@@ -86,7 +101,7 @@ impl ServiceUser {
         }
     }
 
-    /// `Err` names what stands in the way: the file, or a directory above it.
+    /// `Err` names what does not allow it: the file, or a directory above it.
     pub(crate) fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
         if let Some(hidden) = HIDDEN.iter().find(|hidden| self.sandboxed && path.starts_with(hidden)) {
             return Err(PathBuf::from(hidden));
@@ -100,18 +115,18 @@ impl ServiceUser {
         if self.has(path, 0o4) { Ok(()) } else { Err(path.to_path_buf()) }
     }
 
-    /// The same of a directory that files are made in.
+    /// Whether it may create files in this directory; `Err` as above.
     pub(crate) fn may_write_in(&self, directory: &Path) -> Result<(), PathBuf> {
         let above: Vec<&Path> = directory.ancestors().skip(1).collect();
-        let in_the_way = above.into_iter().rev().find(|above| !self.has(above, 0o1));
-        match in_the_way {
+        let denies = above.into_iter().rev().find(|above| !self.has(above, 0o1));
+        match denies {
             Some(above) => Err(above.to_path_buf()),
             None if self.has(directory, 0o3) => Ok(()),
             None => Err(directory.to_path_buf()),
         }
     }
 
-    /// Whether the bits of one triple apply; what cannot be looked at is not in the way.
+    /// Whether the mode allows these bits. A file that this process cannot see counts as allowed.
     fn has(&self, path: &Path, bits: u32) -> bool {
         let Ok(metadata) = fs::metadata(path) else { return true };
         let shift = match () {
@@ -131,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_or_a_directory_can_be_in_the_way() {
+    fn a_file_or_a_directory_can_deny_it() {
         let directory = tempfile::tempdir().unwrap();
         let inner = directory.path().join("inner");
         let file = inner.join("secret");

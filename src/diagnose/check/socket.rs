@@ -1,4 +1,4 @@
-//! The socket that kube-apiserver connects to: there, private, the one that its directory shows, and answering.
+//! The socket that kube-apiserver connects to: it exists, is private, has a listener, and answers.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,23 +11,27 @@ use tonic::Code;
 use super::agent::AgentView;
 use super::finding::{Check, Finding};
 use super::report::Report;
-use crate::cli::external;
+use crate::files;
 use crate::kms::client::{self, ConnectError};
+use crate::process;
 use crate::proto::{StatusRequest, StatusResponse};
+use crate::systemd::units::systemd_runs;
 
-const WHY: &str = "the API server waits for it until its timeout, with every call";
+const WHY: &str = "every call of the API server waits until its timeout";
 /// Flag of a listening socket in /proc/net/unix (`__SO_ACCEPTCON`, proc(5)).
 const LISTENING: u32 = 0x1_0000;
+/// Largest /proc/net/unix that is read, in bytes.
+const MAX_TABLE: u64 = 16 * 1024 * 1024;
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
-/// `wanted` is whether an agent should be there; `expected` the key_id that this configuration leads to.
+/// `wanted` is whether an agent should run; `expected` is the key_id that this configuration leads to.
 pub(crate) async fn check(
     path: &Path,
     agent: &AgentView,
     wanted: bool,
     expected: Option<&str>,
     time: Duration,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) {
     let shown = path.display().to_string();
     let fail = |seen: &str, remedy: &str| Finding::fail(Check::Socket, &shown, seen, WHY, remedy);
@@ -37,20 +41,20 @@ pub(crate) async fn check(
             let kind = if metadata.is_dir() { "directory" } else { "file" };
             let remedy =
                 format!("move it away ({}), then: systemctl restart kms-plugin.socket", mv(&shown, kind));
-            report.add(fail(&format!("a {kind} is in its place"), &remedy));
+            report.add(fail(&format!("a {kind} is at this path"), &remedy));
             return;
         }
         Err(cause) => {
-            let deaf = "the file is gone, while a process still listens under this name: it was deleted, or its directory was replaced";
+            let deaf = "the file is gone, but a process still listens under this name: the file was deleted, or its directory was replaced";
             let directory = path.parent().unwrap_or(path);
-            let start = match external::systemd_runs() {
-                true => "start the agent: systemctl enable --now kms-plugin; in a pod, look whether the directory is mounted".to_owned(),
-                false if directory.is_dir() => "start the agent; in a pod, look whether the directory is mounted".to_owned(),
+            let start = match systemd_runs() {
+                true => "start the agent: systemctl enable --now kms-plugin; in a pod, check that the directory is mounted".to_owned(),
+                false if directory.is_dir() => "start the agent; in a pod, check that the directory is mounted".to_owned(),
                 false => format!("mkdir -m 0700 {}, then start the agent", directory.display()),
             };
             report.add(match (listeners(path), agent.runs()) {
-                _ if cause.kind() == ErrorKind::PermissionDenied => Finding::skipped(Check::Socket, &shown, format!("cannot be looked at by this user: {cause}")),
-                (1.., _) => fail(deaf, "systemctl restart kms-plugin.socket (without the unit: restart the agent; it binds it again by itself within seconds)"),
+                _ if cause.kind() == ErrorKind::PermissionDenied => Finding::skipped(Check::Socket, &shown, format!("this user cannot see it: {cause}")),
+                (1.., _) => fail(deaf, "systemctl restart kms-plugin.socket (without the unit, the agent binds it again within seconds; if it does not, restart the agent)"),
                 (0, true) => fail(&format!("{cause}"), "the agent runs with another server.socket, or cannot bind this one: journalctl -u kms-plugin -n 50"),
                 (0, false) if wanted => fail(&format!("{cause}"), &start),
                 (0, false) => Finding::warn(Check::Socket, &shown, format!("{cause}; no agent runs"), WHY, start),
@@ -64,7 +68,7 @@ pub(crate) async fn check(
             Check::Socket,
             &shown,
             format!("owner {}, mode {:04o}", metadata.uid(), metadata.mode() & 0o7777),
-            "whoever may connect may have every DEK seed unwrapped",
+            "whoever may connect can have every DEK seed unwrapped",
             format!("chown root:root {shown} && chmod 0600 {shown}; with the unit: systemctl restart kms-plugin.socket"),
         ));
     }
@@ -76,49 +80,62 @@ fn mv(shown: &str, kind: &str) -> String {
     if kind == "directory" { format!("rmdir {shown}") } else { format!("mv {shown} {shown}.old") }
 }
 
-/// Whether it answers, as what, and for the key that is meant.
-async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Duration, report: &mut Report) {
+/// Whether it answers, which program answers, and with which key.
+async fn answer(
+    path: &Path,
+    agent: &AgentView,
+    expected: Option<&str>,
+    time: Duration,
+    report: &mut Report<'_>,
+) {
     let shown = path.display().to_string();
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Socket, &shown, seen, WHY, remedy);
-    let status = match ask(path, time).await {
+    let status = match status(path, time).await {
         Ok(status) => status,
-        Err(Silence::Hangs) => {
+        Err(NoStatus::Hangs) => {
             let seen = format!("no answer to Status within {time:?}");
             report.add(fail(seen, "the process behind it hangs: systemctl restart kms-plugin"));
             return;
         }
-        // The socket is as it should be: what it tells is the agent's trouble, which has a line of its own.
-        Err(Silence::Says(_)) if agent.complains() => {
-            report.add(Finding::ok(Check::Socket, &shown, "answers, with what the agent says below"));
+        // The socket works. The problem of the agent has its own finding.
+        Err(NoStatus::Failed(_)) if agent.reports_problem() => {
+            report.add(Finding::ok(
+                Check::Socket,
+                &shown,
+                "answers with the problem that the line `agent` shows",
+            ));
             return;
         }
-        Err(Silence::Says(why)) => {
-            report.add(fail(why, "do what its own words say; journalctl -u kms-plugin -n 50 says more"));
+        Err(NoStatus::Failed(why)) => {
+            report.add(fail(
+                why,
+                "follow the remedy in the message; journalctl -u kms-plugin -n 50 shows more",
+            ));
             return;
         }
-        Err(Silence::Refuses(why)) => {
+        Err(NoStatus::NotConnected(why)) => {
             let remedy = match () {
                 () if why.is_permission_denied() => "run this check as root",
                 () if agent.runs() => {
-                    "the agent serves another path, or cannot bind this one: journalctl -u kms-plugin -n 50"
+                    "the agent uses another path, or cannot bind this one: journalctl -u kms-plugin -n 50"
                 }
-                () => "nobody serves it: systemctl restart kms-plugin.socket kms-plugin.service",
+                () => "no process listens: systemctl restart kms-plugin.socket kms-plugin.service",
             };
             report.add(fail(format!("{why}: {}", why.cause), remedy));
             return;
         }
     };
     let ours = !agent.runs() || status.healthz != "ok" || agent.announces(&status.key_id).await;
-    report.add(if status.healthz != "ok" && agent.complains() {
-        Finding::ok(Check::Socket, &shown, "answers, with what the agent says below")
+    report.add(if status.healthz != "ok" && agent.reports_problem() {
+        Finding::ok(Check::Socket, &shown, "answers with the problem that the line `agent` shows")
     } else if status.healthz != "ok" {
         fail(
-            format!("it answers, and is not well: {}", status.healthz),
-            "do what its own words say; the lines above say more",
+            format!("Status is not ok: {}", status.healthz),
+            "follow the remedy in the message; the lines above show more",
         )
     } else if !ours {
         fail(
-            format!("another plugin serves it: its key_id is {}", status.key_id),
+            format!("another plugin uses this socket: its key_id is {}", status.key_id),
             "stop the other plugin (fuser PATH names it), then: systemctl restart kms-plugin.socket",
         )
     } else if expected.is_some_and(|expected| expected != status.key_id) {
@@ -126,11 +143,11 @@ async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Du
             Check::Socket,
             &shown,
             format!(
-                "it announces key_id {}, this configuration leads to {}",
+                "Status has key_id {}, but this configuration leads to {}",
                 status.key_id,
                 expected.unwrap_or_default()
             ),
-            "the agent works with other settings than these, or has not seen a rotation yet",
+            "the agent has other settings, or has not seen a rotation yet",
             "wait for health.key_check_interval (60 s); then: systemctl reload kms-plugin",
         )
     } else {
@@ -139,32 +156,33 @@ async fn answer(path: &Path, agent: &AgentView, expected: Option<&str>, time: Du
 }
 
 /// Why there is no status.
-enum Silence {
+enum NoStatus {
+    /// No answer in time.
     Hangs,
-    /// Nobody takes the connection.
-    Refuses(ConnectError),
+    NotConnected(ConnectError),
     /// It answers, with an error.
-    Says(String),
+    Failed(String),
 }
 
-async fn ask(path: &Path, time: Duration) -> Result<StatusResponse, Silence> {
-    let asked = async {
-        let mut kms = client::connect(path, time).await.map_err(Silence::Refuses)?;
+async fn status(path: &Path, time: Duration) -> Result<StatusResponse, NoStatus> {
+    let call = async {
+        let mut kms = client::connect(path, time).await.map_err(NoStatus::NotConnected)?;
         kms.status(StatusRequest {}).await.map(tonic::Response::into_inner).map_err(|status| {
             match status.code() {
-                // What the client says itself when the time is over.
-                Code::DeadlineExceeded | Code::Cancelled => Silence::Hangs,
-                _ => Silence::Says(format!("Status failed: {}", status.message())),
+                // The client's own codes for a timeout.
+                Code::DeadlineExceeded | Code::Cancelled => NoStatus::Hangs,
+                _ => NoStatus::Failed(format!("Status failed: {}", status.message())),
             }
         })
     };
-    tokio::time::timeout(time, asked).await.unwrap_or(Err(Silence::Hangs))
+    tokio::time::timeout(time, call).await.unwrap_or(Err(NoStatus::Hangs))
 }
 
-/// How many listeners have this name, whether or not the file is there. One that was bound under a temporary
-/// name and then renamed keeps the former, which begins with the latter.
+/// The number of listeners with this name, whether or not the file exists. The kernel shows the name at the bind, which
+/// is the temporary one of our own agent: the path, a dot and six characters.
 fn listeners(path: &Path) -> usize {
-    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let table = files::read(Path::new("/proc/net/unix"), MAX_TABLE).unwrap_or_default();
+    let table = String::from_utf8_lossy(&table);
     let wanted = path.display().to_string();
     let is_temporary = |rest: &str| rest.is_empty() || (rest.len() == 7 && rest.starts_with('.'));
     let listens = |line: &&str| {
@@ -176,19 +194,19 @@ fn listeners(path: &Path) -> usize {
     table.lines().filter(listens).count()
 }
 
-/// The SELinux label, where the policy is enforced.
-async fn label(path: &Path, report: &mut Report) {
-    if fs::read_to_string(SELINUX).is_ok_and(|enforce| enforce.trim() == "1") {
+/// The SELinux label, where SELinux is enforcing.
+async fn label(path: &Path, report: &mut Report<'_>) {
+    if files::read(Path::new(SELINUX), 16).is_ok_and(|enforce| enforce.trim_ascii() == b"1") {
         let shown = path.display().to_string();
-        let Ok(verified) = external::run("matchpathcon", &["-V", &shown]).await else { return };
-        report.add(match verified.success {
-            true => Finding::ok(Check::Socket, &shown, verified.text.trim()),
+        let Ok(verified) = process::run("matchpathcon", &["-V", &shown]).await else { return };
+        report.add(match verified.status.success() {
+            true => Finding::ok(Check::Socket, &shown, verified.stdout.trim()),
             false => Finding::warn(
                 Check::Socket,
                 &shown,
-                verified.text.trim(),
-                "SELinux may keep the API server from connecting",
-                "restorecon -Rv /run/kmsplugin; is kms-plugin-selinux installed? (docs/selinux.md)",
+                verified.stdout.trim(),
+                "SELinux may deny the API server the connection",
+                "restorecon -Rv /run/kmsplugin; if that does not help, install kms-plugin-selinux (docs/selinux.md)",
             ),
         });
     }

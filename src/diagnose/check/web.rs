@@ -1,7 +1,9 @@
-//! HTTP to agents: this one's admin address, and other nodes'.
+//! HTTP requests to agents: to the admin address of this node, and to other nodes.
 
+use std::error::Error;
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use rustls::ClientConfig;
 
 use crate::admin::types::Status;
@@ -9,17 +11,34 @@ use crate::admin::types::Status;
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
-/// A client without a proxy from the environment.
-pub(crate) struct Web {
-    http: Result<reqwest::Client, String>,
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WebError {
+    #[error("no HTTP client can be made: {0}")]
+    NoClient(String),
+    /// With the last cause: the first one is too general.
+    #[error("{}", last_cause(.0))]
+    Request(reqwest::Error),
+    #[error("it answers {0}")]
+    Refused(StatusCode),
+    #[error("its answer is longer than {MAX_ANSWER} bytes")]
+    TooLong,
+    #[error("its answer is not the status of an agent")]
+    NotAgent,
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// An HTTP client that ignores the proxy of the environment.
+pub(super) struct Web {
+    client: Result<reqwest::Client, String>,
 }
 
 impl Web {
-    pub(crate) fn new() -> Self {
-        let told = |error: &dyn std::error::Error| format!("no HTTP client can be made: {error}");
+    pub(super) fn new() -> Self {
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let http = tls.map_err(|error| told(&error)).and_then(|builder| {
+        let client = tls.map_err(|error| error.to_string()).and_then(|builder| {
             let mut roots = rustls::RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             reqwest::Client::builder()
@@ -27,38 +46,37 @@ impl Web {
                 .redirect(reqwest::redirect::Policy::none())
                 .tls_backend_preconfigured(builder.with_root_certificates(roots).with_no_client_auth())
                 .build()
-                .map_err(|error| told(&error))
+                .map_err(|error| error.to_string())
         });
-        Self { http }
+        Self { client }
     }
 
-    /// `/status` below `base`, of an agent.
-    pub(crate) async fn status(&self, base: &str, time: Duration) -> Result<Status, String> {
-        let http = self.http.as_ref().map_err(Clone::clone)?;
-        let asked = async {
+    /// The status of the agent whose admin API is at `base`.
+    ///
+    /// # Errors
+    /// When no agent answers there in `time`.
+    pub(super) async fn status(&self, base: &str, time: Duration) -> Result<Status, WebError> {
+        let client = self.client.as_ref().map_err(|why| WebError::NoClient(why.clone()))?;
+        let request = async {
             let url = format!("{}/status", base.trim_end_matches('/'));
-            let mut response = http.get(url).send().await.map_err(|error| chain(&error))?;
+            let mut response = client.get(url).send().await.map_err(WebError::Request)?;
             if !response.status().is_success() {
-                return Err(format!("it answers {}", response.status()));
+                return Err(WebError::Refused(response.status()));
             }
             let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error))? {
+            while let Some(chunk) = response.chunk().await.map_err(WebError::Request)? {
                 if body.len() + chunk.len() > MAX_ANSWER {
-                    return Err("its answer has no end".to_owned());
+                    return Err(WebError::TooLong);
                 }
                 body.extend_from_slice(&chunk);
             }
-            super::peer::parse(&body).ok_or_else(|| "its answer is not that of an agent".to_owned())
+            super::peer::parse(&body).ok_or(WebError::NotAgent)
         };
-        match tokio::time::timeout(time, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {time:?}")),
-        }
+        tokio::time::timeout(time, request).await.unwrap_or(Err(WebError::TimedOut(time)))
     }
 }
 
-/// The last cause says what happened; the first only that something did.
-fn chain(error: &dyn std::error::Error) -> String {
+fn last_cause(error: &dyn Error) -> String {
     let mut last = error;
     while let Some(cause) = last.source() {
         last = cause;

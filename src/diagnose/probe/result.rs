@@ -1,25 +1,26 @@
-//! What a probe found: times, errors, and both as text and JSON.
+//! The result of a probe: times and errors, as text and as JSON.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ProbeOptions;
 use super::measure::RoundTrip;
-use crate::cli::report::millis;
+use crate::diagnose::millis;
 
-/// Different errors that are kept; the rest are counted together.
+/// Most different errors; all others are counted together.
 const MAX_ERRORS: usize = 20;
 
 /// Times and errors of one worker.
 #[derive(Default)]
-pub(crate) struct Samples {
+pub(super) struct Samples {
     encrypt: Vec<Duration>,
     decrypt: Vec<Duration>,
     errors: BTreeMap<String, u64>,
 }
 
 impl Samples {
-    pub(crate) fn add(&mut self, trip: &RoundTrip) {
+    pub(super) fn add(&mut self, trip: &RoundTrip) {
         self.encrypt.push(trip.encrypt);
         self.decrypt.push(trip.decrypt);
     }
@@ -29,7 +30,6 @@ impl Samples {
     }
 }
 
-/// The whole run.
 pub(crate) struct Report {
     socket: PathBuf,
     requested: u64,
@@ -43,11 +43,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(socket: &Path, requested: u64, concurrency: u64) -> Self {
+    /// A report without results.
+    pub(crate) fn new(options: &ProbeOptions) -> Self {
         Self {
-            socket: socket.to_path_buf(),
-            requested,
-            concurrency,
+            socket: options.socket.clone(),
+            requested: options.count,
+            concurrency: options.concurrency,
             version: String::new(),
             healthz: String::new(),
             key_id: String::new(),
@@ -57,13 +58,13 @@ impl Report {
         }
     }
 
-    /// Notes something wrong.
+    /// Counts an error.
     pub(crate) fn wrong(&mut self, error: String) {
         self.samples.wrong(error);
     }
 
-    /// Takes a worker's samples over.
-    pub(crate) fn take(&mut self, other: Samples) {
+    /// Adds the samples of a worker.
+    pub(super) fn take(&mut self, other: Samples) {
         self.samples.encrypt.extend(other.encrypt);
         self.samples.decrypt.extend(other.decrypt);
         for (error, times) in other.errors {
@@ -75,7 +76,7 @@ impl Report {
         self.samples.errors.values().sum()
     }
 
-    /// What makes the exit code non-zero.
+    /// Why the probe as a whole failed; `None` when it did not.
     pub(crate) fn problem(&self) -> Option<String> {
         let failures = self.failures();
         (failures > 0).then(|| format!("{failures} checks of {} failed", self.socket.display()))

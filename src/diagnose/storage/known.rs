@@ -1,17 +1,13 @@
-//! Which key_ids are ours: the current one and those before it, as a running agent knows them.
+//! The key_ids of the agent's keys: the current one and earlier ones, as a running agent knows them.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::admin::types::{Key, Status};
-use crate::etcd::tally::Known;
+use crate::etcd::tally::KnownKeys;
 use crate::key_service::key_id;
 
-/// Time for the agent's answer.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What the status of an agent says of them; `None` before the agent knows its key.
-pub(crate) fn from_status(status: &Status) -> Option<Known> {
+/// The key_ids in the status of an agent; `None` before the agent knows its key.
+pub(super) fn from_status(status: &Status) -> Option<KnownKeys> {
     let key = status.primary.key.as_ref()?;
     let mut older = earlier(key, "");
     for service in &status.decrypt_only {
@@ -21,12 +17,12 @@ pub(crate) fn from_status(status: &Status) -> Option<Known> {
         older.extend(earlier(key, &of));
     }
     older.remove(&key.key_id);
-    Some(Known { current: Some(key.key_id.clone()), older, ..Known::default() })
+    Some(KnownKeys { current: Some(key.key_id.clone()), older, ..KnownKeys::default() })
 }
 
-/// Every other id that this key has had, with its name for people.
+/// Every earlier id of this key, with its name for people.
 fn earlier(key: &Key, of: &str) -> HashMap<String, String> {
-    // The epoch is in the id alone: the one that gives the present id.
+    // The status has no epoch. It is the one that results in the current id.
     let created = key.versions.get(&key.version).copied().unwrap_or_default();
     let present = |epoch: &u32| key_id::derive(&key.scope, key.version, created, *epoch) == key.key_id;
     let last = (0..=u32::from(u8::MAX)).find(present).unwrap_or_default();

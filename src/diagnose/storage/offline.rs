@@ -1,26 +1,26 @@
-//! What an API server of this node could read if it were restarted while the key service is away: only what is
-//! under keys that the agent has in memory.
+//! What an API server of this node could read if it were restarted while the key service is unreachable: only objects
+//! under keys in the agent's memory.
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::result::{grouped, most_first, printable, rewrite};
+use super::text::{grouped, highest_first, printable, rewrite};
 use crate::admin::types::Status;
 use crate::admin::{Client, ClientError};
 use crate::etcd::tally::Tally;
 
-/// Which keys the agent of this node has in memory.
+/// The keys in the memory of the agent of this node.
 pub(crate) enum Offline {
-    /// Local KEKs are off: none.
+    /// Local KEKs are off: no key.
     Off,
-    /// The fingerprints of so many, which the tally has.
+    /// The number of keys. The tally has their fingerprints.
     On(usize),
-    /// Why it is not known.
+    /// The reason why they are not known.
     Unknown(String),
 }
 
 impl Offline {
-    /// Asks the agent whose status this is. Also the fingerprints, where local KEKs are on.
-    pub(crate) async fn ask(
+    /// Asks the agent with this status. Where local KEKs are on, also returns the fingerprints.
+    pub(super) async fn of_agent(
         status: &Result<Status, ClientError>,
         agent: &Client,
     ) -> (Self, Option<HashSet<String>>) {
@@ -34,26 +34,30 @@ impl Offline {
         }
     }
 
-    /// Where the answer comes from; `None` when there is nothing to say unless somebody asks.
-    pub(crate) fn told(&self, asked: bool) -> Option<String> {
+    /// One line for the report. `None` where local KEKs are off or not known, unless `--offline` requested it.
+    pub(super) fn summary(&self, requested: bool) -> Option<String> {
         match self {
             Self::On(keys) => {
                 let noun = if *keys == 1 { "key" } else { "keys" };
                 Some(format!("{} {noun} in the memory of the running agent", grouped(*keys as u64)))
             }
-            Self::Off if asked => Some("local KEKs are off on this node: no key is kept".into()),
-            Self::Unknown(why) if asked => Some(printable(&format!("unknown: {why}"))),
+            Self::Off if requested => {
+                Some("local KEKs are off on this node: the agent has no key in memory".into())
+            }
+            Self::Unknown(why) if requested => Some(printable(&format!("unknown: {why}"))),
             Self::Off | Self::Unknown(_) => None,
         }
     }
 
-    /// The verdict; `None` where no agent with local KEKs is known, unless somebody asks.
-    pub(crate) fn verdict(&self, tally: &Tally, asked: bool) -> Option<String> {
+    /// The verdict. `None` where no agent with local KEKs is known, unless `--offline` requested it.
+    pub(super) fn verdict(&self, tally: &Tally, requested: bool) -> Option<String> {
         const WHO: &str = "offline: an API server of this node that is restarted while Vault is away";
         match (tally.unreadable_offline(), self) {
-            (None, _) if !asked => None,
-            (None, _) => Some("offline: not judged: run it as root beside the agent (--runtime-dir)".into()),
-            (Some(0), _) => Some(format!("{WHO} can read all that is under this plugin's keys")),
+            (None, _) if !requested => None,
+            (None, _) => Some(
+                "offline: not judged: run the command as root on the agent's node (--runtime-dir)".into(),
+            ),
+            (Some(0), _) => Some(format!("{WHO} can read every object under this plugin's keys")),
             (Some(_), _) => {
                 let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
                 let unreadable =
@@ -64,11 +68,11 @@ impl Offline {
                 }
                 let off = "; turn local KEKs on first (docs/operations.md#local-keks)";
                 let first = if matches!(self, Self::Off) { off } else { "" };
-                // Under the same key_id, the API server takes an object that is written as it was for unchanged.
-                let rotate = "; rotate the key first (vault write -f transit/keys/NAME/rotate), or nothing is written anew";
+                // Under the same key_id, the API server skips the write of an unchanged object.
+                let rotate = "; rotate the key first (vault write -f transit/keys/NAME/rotate), or the API server skips unchanged objects";
                 let same = unreadable().any(|(group, _)| group.state.is_good());
                 let rotate = if same { rotate } else { "" };
-                let parts = most_first(counts).join(", ");
+                let parts = highest_first(counts).join(", ");
                 let command = rewrite(unreadable().map(|(group, _)| group));
                 Some(format!("{WHO} could not read {parts}{first}{rotate}{command}"))
             }

@@ -1,33 +1,30 @@
-//! The counts as text and as JSON, and the verdict.
+//! The report: the counts as text and as JSON, and the verdict.
 
 use std::collections::BTreeMap;
 
 use super::offline::Offline;
+use super::text::{grouped, highest_first, objects, printable, rewrite};
 use crate::etcd::group::{Group, State};
-use crate::etcd::tally::{Tally, UNKNOWN};
+use crate::etcd::tally::Tally;
 
-/// Most parts that the verdict names, of what is left and of what to rewrite.
-const MAX_PARTS: usize = 5;
-
-/// Everything that there is to say.
 pub(crate) struct Report {
     pub tally: Tally,
     /// Where the objects came from.
     pub source: String,
-    /// Whether every object was told apart for certain.
+    /// Whether the objects were separated exactly.
     pub exact: bool,
-    /// Whence the current key_id is known, or why it is not.
+    /// The current key_id and where it comes from, or why it is not known.
     pub current: String,
-    /// Prefixes below which there is nothing.
+    /// Prefixes without objects.
     pub empty: Vec<String>,
-    /// Which keys the agent of this node has in memory.
-    pub offline: Offline,
-    /// Whether what cannot be read in an outage counts.
+    /// The keys in the memory of the agent of this node.
+    pub(super) offline: Offline,
+    /// Whether objects that cannot be read in an outage affect the result.
     pub offline_counts: bool,
 }
 
 impl Report {
-    /// Whether all is done; `None` when nothing is wrong and nobody said which key_id is the current one.
+    /// Whether no object needs a rewrite. `None` when all objects have one key_id, and the current one is not known.
     pub(crate) fn finished(&self) -> Option<bool> {
         match (self.tally.left(), self.tally.current()) {
             (0, Some(_)) => Some(true),
@@ -44,7 +41,7 @@ impl Report {
                 printable(current.unwrap_or_default())
             ),
             (None, _) => format!(
-                "not judged: {objects}, all under one key_id, and it is not known whether it is the current one; see --current-key-id"
+                "not judged: {objects}, all under one key_id, and it is not known whether this is the current one; see --current-key-id"
             ),
             (Some(false), _) => {
                 let mut left = self.parts();
@@ -56,11 +53,11 @@ impl Report {
         }
     }
 
-    /// `40 secrets under version 3`, `12 secrets plain`: the most first.
+    /// `40 secrets under version 3`, `12 secrets plain`: the highest count first.
     fn parts(&self) -> Vec<String> {
         let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
         for (group, count) in self.left() {
-            let what = match &group.state {
+            let description = match &group.state {
                 State::Older(name) => format!("under {name}"),
                 State::OtherKeyId => "under another key_id".into(),
                 State::OtherProvider => "under another KMS provider".into(),
@@ -68,14 +65,14 @@ impl Report {
                 State::Unrecognised(_) => "unrecognised".into(),
                 state => state.text(),
             };
-            *counts.entry((group.resource.clone(), what)).or_default() += count;
+            *counts.entry((group.resource.clone(), description)).or_default() += count;
         }
-        most_first(counts)
+        highest_first(counts)
     }
 
-    /// How to have the API server write them anew.
+    /// The command that rewrites the objects that are left.
     fn rewrite(&self) -> String {
-        // Without a current key_id, what is under the older of two key_ids is not told apart.
+        // Without a current key_id, it is not known which of two key_ids is the older one.
         let several = self.tally.current().is_none() && self.tally.key_ids() > 1;
         rewrite(self.tally.groups().keys().filter(|group| several || !group.state.is_good()))
     }
@@ -90,19 +87,21 @@ impl Report {
 
     pub(crate) fn text(&self) -> String {
         let mut text = format!("source   {}\ncurrent  {}\n", self.source, self.current);
-        if let Some(told) = self.offline.told(self.offline_counts) {
-            text.push_str(&format!("offline  {told}\n"));
+        if let Some(summary) = self.offline.summary(self.offline_counts) {
+            text.push_str(&format!("offline  {summary}\n"));
         }
         for prefix in &self.empty {
             text.push_str(&format!("empty    nothing is below {}\n", printable(prefix)));
         }
         if !self.exact {
             text.push_str(
-                "note     split at newlines, which values may hold, too: only etcdctl's -w json is exact\n",
+                "note     split at newlines, which values may also contain: only etcdctl's -w json is exact\n",
             );
         }
         if self.tally.is_folded() {
-            text.push_str("note     too many different keys or resources: the rest stands under (further)\n");
+            text.push_str(
+                "note     too many different keys or resources: the rest is counted under (further)\n",
+            );
         }
         let states = self.tally.groups().keys().map(|group| group.state.text().chars().count());
         let width = states.max().unwrap_or_default();
@@ -168,79 +167,18 @@ impl Report {
     }
 }
 
-/// `40 secrets plain`, of counts by resource and by what is said of it: the most first.
-pub(crate) fn most_first(counts: BTreeMap<(String, String), u64>) -> Vec<String> {
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let further: u64 = counts.iter().skip(MAX_PARTS).map(|(_, count)| count).sum();
-    let mut parts: Vec<String> = counts
-        .iter()
-        .take(MAX_PARTS)
-        .map(|((resource, what), count)| {
-            let of = if resource == UNKNOWN { "values" } else { resource };
-            printable(&format!("{} {of} {what}", grouped(*count)))
-        })
-        .collect();
-    if further > 0 {
-        parts.push(format!("{} others", grouped(further)));
-    }
-    parts
-}
-
-/// How to have the API server write the objects of these groups anew; nothing where no resource is known.
-pub(crate) fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
-    let mut resources: Vec<&str> = groups
-        .filter(|group| !matches!(group.state, State::Unrecognised(_)) && !group.resource.starts_with('('))
-        .map(|group| group.resource.as_str())
-        .collect();
-    resources.dedup();
-    if resources.is_empty() {
-        return String::new();
-    }
-    resources.truncate(MAX_PARTS);
-    let resources = printable(&resources.join(","));
-    format!("; rewrite them: kubectl get {resources} -A -o json | kubectl replace -f -")
-}
-
-/// Names from etcd as they may be shown on a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
-}
-
-fn objects(number: u64) -> String {
-    format!("{} object{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
-/// A number with commas.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcd::tally::Known;
+    use crate::etcd::tally::KnownKeys;
 
     fn report(current: Option<&str>, objects: &[(&str, &[u8])]) -> Report {
-        let known = Known { current: current.map(str::to_owned), ..Known::default() };
+        let known = KnownKeys { current: current.map(str::to_owned), ..KnownKeys::default() };
         let mut tally = Tally::new(known, "/registry", 10);
         objects.iter().for_each(|(key, value)| tally.add(Some(key.as_bytes()), value));
         let (source, current) = ("here".into(), "so".into());
         let (offline, offline_counts) = (Offline::Off, false);
         Report { tally, source, exact: true, current, empty: Vec::new(), offline, offline_counts }
-    }
-
-    #[test]
-    fn numbers_have_commas() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

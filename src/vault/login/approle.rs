@@ -1,4 +1,4 @@
-//! `approle`: a role-id and a secret-id; the secret-id may come wrapped, to be unwrapped once.
+//! `approle`: a role-id and a secret-id. The secret-id may be wrapped: then it is unwrapped once.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Credentials, LoginMethod, body};
+use super::{Credentials, LoginMethod, body, read};
 use crate::clock::Deadline;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::key_service::{ErrorKind, KeyServiceError};
@@ -22,7 +22,7 @@ pub(super) struct AppRole {
     role_id: RoleId,
     secret_id: SecretSource,
     wrapped: bool,
-    /// The secret-id behind a wrapping token, which opens only once, with that token's fingerprint.
+    /// The unwrapped secret-id, and the fingerprint of its wrapping token. A wrapping token can be used only once.
     unwrapped: Mutex<Option<(Fingerprint, Secret)>>,
 }
 
@@ -50,8 +50,14 @@ impl AppRole {
         Self { mount, namespace, role_id, secret_id, wrapped, unwrapped: Mutex::default() }
     }
 
-    /// Looks up what the wrapping token was made for, and opens it only if that is a secret-id of
-    /// this mount: anything else may have been put there by somebody who already opened the real one.
+    /// Reads the role-id and the secret-id.
+    async fn read(&self, client: &Client) -> Result<(String, Secret), KeyServiceError> {
+        let (role_id, secret_id) = (self.role_id.clone(), self.secret_id.clone());
+        read(client, &self.files(), move || Ok((role_id.read()?, secret_id.read()?))).await
+    }
+
+    /// Looks up what the wrapping token wraps, and unwraps it only if that is a secret-id of this mount. An attacker who
+    /// has unwrapped the real secret-id may have left another token in its place.
     async fn unwrap(
         &self,
         wrapping: Secret,
@@ -59,8 +65,8 @@ impl AppRole {
         deadline: Deadline,
     ) -> Result<Secret, KeyServiceError> {
         let fingerprint = wrapping.fingerprint();
-        let kept = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, secret)) = kept.filter(|(of, _)| *of == fingerprint) {
+        let unwrapped = self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, secret)) = unwrapped.filter(|(of, _)| *of == fingerprint) {
             return Ok(secret);
         }
         let lookup = body(&[("token", wrapping.expose())])?;
@@ -83,7 +89,7 @@ impl AppRole {
                 "treat this as an attack until proven otherwise: revoke the secret-id, then deliver a new wrapped one",
             ));
         }
-        // Sent once, to the address that has just answered: an answer that is lost on its way opened it.
+        // Sent once, to the address that has just answered: when the answer is lost, the token is used up.
         let answer = client.once(answer.address, &request(UNWRAP, Some(&wrapping), None), deadline).await;
         let answer = answer.map_err(|error| Self::refused(error, UNWRAP))?;
         let secret = Secret::new(answer.data::<Unwrapped>()?.secret_id.as_str().to_owned());
@@ -92,13 +98,13 @@ impl AppRole {
         Ok(secret)
     }
 
-    /// What a refused wrapping call means. A wrapping token opens once.
+    /// The error of a refused wrapping call. A wrapping token can be used only once.
     fn refused(error: CallError, path: &str) -> KeyServiceError {
         match error {
             CallError::Failed(error) => error,
             CallError::Refused(refusal) => refusal.of_login(
                 &format!("unwrapping the secret-id ({path})"),
-                "a wrapping token opens once and expires soon: deliver a new one (vault write -wrap-ttl=… -f auth/approle/role/…/secret-id). If nobody here opened it, somebody else did: revoke the secret-id",
+                "a wrapping token can be used once and expires soon: deliver a new one (vault write -wrap-ttl=… -f auth/approle/role/…/secret-id). If none of your nodes used it, somebody else did: revoke the secret-id",
             ),
         }
     }
@@ -110,15 +116,14 @@ impl LoginMethod for AppRole {
         "approle"
     }
 
-    /// Of both as they are in their files: a corrected role-id is a reason to try again, too.
-    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
-        let (role_id, secret_id) = (self.role_id.read()?, self.secret_id.read()?);
+    /// The fingerprint of both: a corrected role-id is also a reason to log in again.
+    async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
+        let (role_id, secret_id) = self.read(client).await?;
         Ok(Secret::new(format!("{role_id}\n{}", secret_id.expose())).fingerprint())
     }
 
     async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, KeyServiceError> {
-        let role_id = self.role_id.read()?;
-        let mut secret_id = self.secret_id.read()?;
+        let (role_id, mut secret_id) = self.read(client).await?;
         if self.wrapped {
             secret_id = self.unwrap(secret_id, client, deadline).await?;
         }
@@ -136,7 +141,7 @@ impl LoginMethod for AppRole {
         let file = self.secret_id.path().map_or("FILE".to_owned(), |path| path.display().to_string());
         let wrap = if self.wrapped { " -wrap-ttl=1h -field=wrapping_token" } else { " -field=secret_id" };
         format!(
-            "check vault.auth.mount and the role-id; write a new secret-id (vault write -f{wrap} auth/{}/role/ROLE/secret-id > {file}): it is taken up within seconds. After several wrong ones the role is locked for some minutes, for every node",
+            "check vault.auth.mount and the role-id; write a new secret-id (vault write -f{wrap} auth/{}/role/ROLE/secret-id > {file}): the agent uses it within seconds. After several wrong ones the server locks the role for some minutes, for every node",
             self.mount
         )
     }

@@ -1,14 +1,16 @@
-//! `cert`: the TLS client certificate is the credential; the body names a role at most.
+//! `cert`: the TLS client certificate is the credential. The body holds at most the name of a role.
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::{Credentials, LoginMethod, body};
+use super::{Credentials, LoginMethod, body, read};
 use crate::clock::Deadline;
+use crate::files;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 use crate::vault::client::Client;
+use crate::vault::pem::MAX_PEM;
 
 pub(super) struct Cert {
     pub(super) mount: String,
@@ -22,17 +24,20 @@ impl LoginMethod for Cert {
         "cert"
     }
 
-    /// Of the certificate, which is public: the key is not read here.
-    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
-        let Some(certificate) = self.files.first() else { return Ok(Fingerprint::default()) };
-        let text = std::fs::read_to_string(certificate).map_err(|cause| {
-            KeyServiceError::new(
-                ErrorKind::CredentialsUnreadable,
-                format!("the client certificate {} cannot be read: {cause}", certificate.display()),
-                "check that it exists and that the agent's user may read it",
-            )
-        })?;
-        Ok(Secret::new(text).fingerprint())
+    /// The fingerprint of the certificate, which is public. The key is not read here.
+    async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
+        let Some(certificate) = self.files.first().cloned() else { return Ok(Fingerprint::default()) };
+        let files = [certificate.clone()];
+        let text = read(client, &files, move || {
+            files::read_text(&certificate, MAX_PEM).map_err(|cause| {
+                KeyServiceError::new(
+                    ErrorKind::CredentialsUnreadable,
+                    format!("the client certificate {} cannot be read: {cause}", certificate.display()),
+                    "check that it exists and that the agent's user may read it",
+                )
+            })
+        });
+        Ok(Secret::new(text.await?.to_string()).fingerprint())
     }
 
     async fn credentials(

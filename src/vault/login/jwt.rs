@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::{Credentials, LoginMethod, body};
+use super::{Credentials, LoginMethod, body, read_secret};
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
 use crate::key_service::KeyServiceError;
@@ -24,16 +24,16 @@ impl LoginMethod for Jwt {
         self.name
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
-        Ok(self.source.read()?.fingerprint())
+    async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
+        Ok(read_secret(client, &self.source).await?.fingerprint())
     }
 
     async fn credentials(
         &self,
-        _client: &Client,
+        client: &Client,
         _deadline: Deadline,
     ) -> Result<Credentials, KeyServiceError> {
-        let jwt = self.source.read()?;
+        let jwt = read_secret(client, &self.source).await?;
         let body = match &self.role {
             Some(role) => body(&[("jwt", jwt.expose()), ("role", role)])?,
             None => body(&[("jwt", jwt.expose())])?,

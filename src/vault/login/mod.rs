@@ -1,6 +1,6 @@
-//! How each method logs in: a path and a body made of credentials that are read anew each time.
+//! The login methods: each builds a path and a body from credentials, which it reads again for each login.
 //!
-//! Must not send anything by itself but what unwrapping a secret-id needs, nor know a token's life.
+//! Must not send anything, except to unwrap a secret-id. Must not know the lifetime of tokens.
 
 mod approle;
 mod cert;
@@ -15,14 +15,14 @@ use zeroize::Zeroizing;
 
 use super::client::Client;
 use crate::clock::Deadline;
-use crate::config::secret::SecretError;
+use crate::config::secret::{SecretError, SecretSource};
 use crate::config::vault::{Method, Vault};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 
-/// What a method contributes to a login.
+/// The credentials for one login.
 pub(super) enum Credentials {
-    /// A token that somebody else made.
+    /// A token that was created elsewhere: no login is needed.
     Token(Secret),
     /// A request to the login endpoint.
     Login {
@@ -39,10 +39,10 @@ pub(super) trait LoginMethod: Send + Sync {
     /// The method's name in the configuration.
     fn name(&self) -> &'static str;
 
-    /// Tells the same credentials from new ones, after a refusal. Sends nothing.
-    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError>;
+    /// Shows after a refusal whether the credentials have changed. Sends nothing.
+    async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError>;
 
-    /// Whether it can make a new token; a token that somebody else made only changes with its file.
+    /// Whether it can get a new token. A token that was created elsewhere changes only with its file.
     fn logs_in(&self) -> bool {
         true
     }
@@ -50,10 +50,10 @@ pub(super) trait LoginMethod: Send + Sync {
     /// Reads the credentials.
     async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, KeyServiceError>;
 
-    /// The files that hold credentials: a change of one of them is worth a login at once.
+    /// The files that hold credentials. A change of one of them causes a login.
     fn files(&self) -> Vec<PathBuf>;
 
-    /// What an operator does when the login is refused.
+    /// What an administrator does when the login is refused.
     fn remedy(&self) -> String;
 }
 
@@ -78,9 +78,32 @@ pub(super) fn method(vault: &Vault) -> Box<dyn LoginMethod> {
     }
 }
 
+/// Reads credentials outside the runtime's threads. `files` names them in the error of a file system that hangs.
+async fn read<T: Send + 'static>(
+    client: &Client,
+    files: &[PathBuf],
+    work: impl FnOnce() -> Result<T, KeyServiceError> + Send + 'static,
+) -> Result<T, KeyServiceError> {
+    client.files.run(work).await.unwrap_or_else(|cause| {
+        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        Err(KeyServiceError::new(
+            ErrorKind::CredentialsUnreadable,
+            format!("{} cannot be read: {cause}", names.join(" and ")),
+            "check the file system of the credential files: ls -l FILE",
+        ))
+    })
+}
+
+/// Reads one secret, as [`read`].
+async fn read_secret(client: &Client, source: &SecretSource) -> Result<Secret, KeyServiceError> {
+    let files: Vec<_> = source.path().into_iter().collect();
+    let source = source.clone();
+    read(client, &files, move || Ok(source.read()?)).await
+}
+
 /// A JSON object of texts, in one allocation that is zeroized.
 fn body(fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
-    // Escapes take at most six bytes a character.
+    // An escaped character has at most six bytes.
     let size: usize = fields.iter().map(|(name, value)| 8 + 6 * (name.len() + value.len())).sum();
     let mut body = Zeroizing::new(Vec::with_capacity(size));
     let object: std::collections::BTreeMap<_, _> = fields.iter().copied().collect();

@@ -1,10 +1,10 @@
-//! `token`: a token made by somebody else, in a file.
+//! `token`: a token from a file. The agent does not log in; something else creates the token.
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::{Credentials, LoginMethod};
+use super::{Credentials, LoginMethod, read_secret};
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
 use crate::key_service::KeyServiceError;
@@ -21,8 +21,8 @@ impl LoginMethod for TokenFile {
         "token"
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
-        Ok(self.source.read()?.fingerprint())
+    async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
+        Ok(read_secret(client, &self.source).await?.fingerprint())
     }
 
     fn logs_in(&self) -> bool {
@@ -31,10 +31,10 @@ impl LoginMethod for TokenFile {
 
     async fn credentials(
         &self,
-        _client: &Client,
+        client: &Client,
         _deadline: Deadline,
     ) -> Result<Credentials, KeyServiceError> {
-        Ok(Credentials::Token(self.source.read()?))
+        Ok(Credentials::Token(read_secret(client, &self.source).await?))
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -42,6 +42,6 @@ impl LoginMethod for TokenFile {
     }
 
     fn remedy(&self) -> String {
-        "make a new token (vault token create -policy=… -period=24h) and write it into the token file; it is taken up within seconds. A method that logs in by itself, such as approle, does not need this".into()
+        "create a new token (vault token create -policy=… -period=24h) and write it into the token file; the agent uses it within seconds. A method that logs in, such as approle, does not need this".into()
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::{Credentials, LoginMethod, body};
+use super::{Credentials, LoginMethod, body, read_secret};
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
 use crate::key_service::KeyServiceError;
@@ -23,16 +23,16 @@ impl LoginMethod for Userpass {
         "userpass"
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint, KeyServiceError> {
-        Ok(self.password.read()?.fingerprint())
+    async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
+        Ok(read_secret(client, &self.password).await?.fingerprint())
     }
 
     async fn credentials(
         &self,
-        _client: &Client,
+        client: &Client,
         _deadline: Deadline,
     ) -> Result<Credentials, KeyServiceError> {
-        let password = self.password.read()?;
+        let password = read_secret(client, &self.password).await?;
         Ok(Credentials::Login {
             path: format!("auth/{}/login/{}", self.mount, self.username),
             body: body(&[("password", password.expose())])?,
@@ -45,7 +45,7 @@ impl LoginMethod for Userpass {
 
     fn remedy(&self) -> String {
         format!(
-            "check the user name {:?}, its password file and vault.auth.mount; after several wrong passwords the user is locked for some minutes",
+            "check the user name {:?}, its password file and vault.auth.mount; after several wrong passwords the server locks the user for some minutes",
             self.username
         )
     }

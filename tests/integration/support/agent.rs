@@ -16,9 +16,11 @@ use tempfile::TempDir;
 use super::kms::Kms;
 use super::{PATIENCE, eventually, tools};
 
-/// Intervals that make a test quick.
+/// Turns local KEKs on.
+pub const LOCAL_KEK: &str = "[local_kek]\nenabled = true\n";
+/// Short intervals, for quick tests.
 pub const QUICK: &str = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\n";
-/// Intervals so long that only what is asked for happens.
+/// Intervals so long that the agent does nothing by itself.
 pub const QUIET: &str = "[health]\nkey_check_interval = \"1h\"\nprobe_interval = \"1h\"\n";
 
 /// A running agent.
@@ -133,7 +135,7 @@ impl Agent {
         .await;
     }
 
-    /// Writes another configuration, for the agent to read when it is told to.
+    /// Writes another configuration, which the agent reads at a reload.
     pub fn write_config(&self, config: &str) {
         write_config(self.directory.path(), config);
     }
@@ -151,7 +153,7 @@ impl Agent {
         (command.status.code().unwrap(), text(&command.stdout) + &text(&command.stderr))
     }
 
-    /// Writes another configuration and has it read.
+    /// Writes another configuration and sends SIGHUP.
     pub fn reload(&self, config: &str) {
         self.write_config(config);
         self.signal(Signal::SIGHUP);
@@ -236,15 +238,15 @@ pub fn passing(listener: &UnixListener, command: &Command) -> Command {
     passing_all(&[("kms", listener.as_fd())], command)
 }
 
-/// What systemd does between fork and exec: the descriptors get the numbers from 3 on, and the variables tell their
-/// names and the process's own id.
+/// What systemd does between fork and exec: the descriptors get the numbers from 3 on, and variables hold their names
+/// and the process's own id.
 pub fn passing_all(passed: &[(&str, BorrowedFd<'_>)], command: &Command) -> Command {
     for (_, fd) in passed {
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     }
     let numbers: Vec<_> = passed.iter().map(|(_, fd)| fd.as_raw_fd().to_string()).collect();
     let names: Vec<_> = passed.iter().map(|(name, _)| *name).collect();
-    // Out of the way first: a number from 3 on may be one of those that are passed.
+    // First to high numbers: a number from 3 on may be in use by one of those that are passed.
     let script = format!(
         "import fcntl, os, sys\n\
          given = [{}]\n\

@@ -28,8 +28,8 @@ pub fn policy(mount: &str, key: &str) -> String {
     )
 }
 
-/// A server's directory. What must outlive its process, not the machine, is kept in memory where it can be:
-/// raft syncs each entry, and a busy disk then takes longer than any test has patience.
+/// A server's directory. Data that must outlive the process is kept in memory where there is /dev/shm: raft syncs each
+/// entry, and a busy disk would take too long.
 fn directory(persistent: bool) -> TempDir {
     let memory = Path::new("/dev/shm");
     if persistent && memory.is_dir() {
@@ -256,6 +256,15 @@ impl Bao {
         )
     }
 
+    /// A `[[decrypt_only]]` entry for the usual key of this server.
+    pub fn decrypt_only(&self, name: &str) -> String {
+        format!(
+            "[[decrypt_only]]\nname = {name:?}\n[decrypt_only.vault]\naddresses = [{:?}]\n{}",
+            self.address,
+            self.key_and_auth("decrypt_only.vault")
+        )
+    }
+
     pub async fn rotate(&self) {
         self.post(&format!("transit/keys/{KEY}/rotate"), json!({})).await;
     }
@@ -300,7 +309,7 @@ impl Bao {
         .await;
     }
 
-    /// Stops the server's process in its tracks: a hang, as seen from outside.
+    /// Stops the server's process with SIGSTOP: seen from outside, it hangs.
     pub fn freeze(&self) {
         freeze(self.child.id());
     }

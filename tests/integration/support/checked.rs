@@ -27,7 +27,11 @@ pub fn check(directory: &Path, more: &[&str]) -> Checked {
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    Checked::read(output.status.code().unwrap(), &text)
+    let mut found = Checked::read(output.status.code().unwrap(), &text);
+    if !nix::unistd::geteuid().is_root() {
+        found.forget_that_it_is_not_root();
+    }
+    found
 }
 
 impl Checked {
@@ -36,6 +40,16 @@ impl Checked {
     pub fn read(code: i32, text: &str) -> Self {
         let report: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         Self { code, findings: report["findings"].as_array().unwrap().clone() }
+    }
+
+    /// Removes the warning that the check does not run as root: the tests need no root.
+    fn forget_that_it_is_not_root(&mut self) {
+        self.findings.retain(|finding| {
+            finding["outcome"] != "warn" || !finding.to_string().contains("does not run as root")
+        });
+        if self.with("warn").is_empty() && self.code == 1 {
+            self.code = 0;
+        }
     }
 
     /// The findings with this outcome.

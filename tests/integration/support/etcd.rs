@@ -96,14 +96,8 @@ impl Etcd {
                 tls.extend([flag.to_owned(), path(file)]);
             }
         }
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(PATIENCE)
-            .tls_backend_preconfigured(Pki::no_tls())
-            .build()
-            .unwrap();
         let child = spawn(directory.path(), &arguments);
-        Self { child, directory, arguments, endpoint, tls, http }
+        Self { child, directory, arguments, endpoint, tls, http: http() }
     }
 
     /// The directory of its data, and of what a test puts beside it.
@@ -118,6 +112,8 @@ impl Etcd {
         self.stop();
         between(self.directory.path());
         self.child = spawn(self.directory.path(), &self.arguments);
+        // The old client holds connections to the process that has ended.
+        self.http = http();
         assert!(self.is_up().await, "etcd does not start again");
     }
 
@@ -188,6 +184,16 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A client for plain HTTP.
+fn http() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(PATIENCE)
+        .tls_backend_preconfigured(Pki::no_tls())
+        .build()
+        .unwrap()
 }
 
 fn spawn(directory: &Path, arguments: &[String]) -> Child {

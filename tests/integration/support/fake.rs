@@ -1,4 +1,4 @@
-//! Fakes, only for what a real part cannot be made to do here.
+//! Fakes, only for what the real server cannot be made to do here.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ async fn serve(router: Router) -> String {
     address
 }
 
-/// The API server's TokenReview, which says yes to everybody as this service account.
+/// The API server's TokenReview, which accepts every token as one of this service account.
 pub async fn token_review(namespace: &'static str, name: &'static str) -> String {
     let review = move || async move {
         let user = json!({ "username": format!("system:serviceaccount:{namespace}:{name}"), "uid": "1" });
@@ -45,7 +45,7 @@ pub async fn always(status: u16, content_type: &'static str, body: &'static str)
     serve(Router::new().fallback(any(answer))).await
 }
 
-/// A server that only shakes hands, with this certificate, whether or not it is valid.
+/// A server that only does the TLS handshake, with this certificate, valid or not.
 pub async fn tls(pki: &Pki) -> String {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(pki.server_config()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

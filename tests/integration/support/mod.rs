@@ -1,4 +1,4 @@
-//! The parts that tests are made of.
+//! What the tests share: servers, the agent, clients, faults.
 
 pub mod agent;
 pub mod bao;
@@ -19,11 +19,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-/// How long a test waits for what must come: far longer than it takes, since a machine can be slow and still right.
+/// How long a test waits for what must happen: far longer than it takes, since a busy machine may be slow. A test that
+/// measures a promised deadline uses that deadline instead, and says so.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Asks until the answer is there; fails with the last answer when it takes too long. Never a bare sleep:
-/// a slow machine only waits longer.
+/// Calls `ask` until it succeeds; fails with its last error after [`PATIENCE`]. Better than a fixed sleep: a slow machine
+/// only waits longer.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
@@ -35,7 +36,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, S
     }
 }
 
-/// Stops a child of ours in its tracks, and waits until the last of its threads stands still.
+/// Stops a child process with SIGSTOP, and waits until all of its threads stand still.
 pub fn freeze(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const DAY: i64 = 86_400;
 const YEAR: i64 = 365 * DAY;
 
-/// A moment this many seconds from now. A macro, since the crate that owns its type is not ours to name.
+/// The time this many seconds from now. A macro, since its type is of a crate that is not a dependency.
 macro_rules! from_now {
     ($seconds:expr) => {{
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
@@ -68,7 +68,7 @@ impl Pki {
             (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
         };
         let (server, client) = (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
-        // etcd's gateway is a client of etcd itself, with the server's certificate: kubeadm makes it for both.
+        // etcd's gateway connects to etcd itself with the server's certificate, so that this one is for clients, too.
         let (server_cert, server_key) = issue(server_names, &[server, client.clone()], "server");
         let (client_cert, client_key) = issue(&["node-1"], &[client], "node-1");
         Self {

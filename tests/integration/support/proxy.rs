@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server, that can be made to fail as a network does.
+//! A TCP proxy in front of a server, which can fail as a network does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How the proxy treats its connections; a change cuts those that are open, but for `Slow` and `Pass`.
+/// How the proxy treats its connections. `Refuse` also ends the open ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// As if it were not there.
+    /// Passes everything on.
     Pass,
     /// Each answer comes this much later.
     Slow(Duration),
-    /// Connections are accepted, also the open ones stay, and nothing is ever answered.
+    /// Connections stay open, and nothing is answered.
     BlackHole,
     /// The connection is reset after so many bytes of the first answer.
     ResetAfter(usize),

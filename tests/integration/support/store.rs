@@ -1,8 +1,8 @@
-//! Stands in for systemd's file descriptor store: keeps what an agent gives away, and passes it to the next one.
+//! Stands in for systemd's file descriptor store: keeps the descriptors that an agent sends, and passes them to the next.
 //!
-//! A stand-in, since these tests run without root and without a systemd of their own. The real one is asked in
-//! `tests/system`, in both generations. It does what sd_pid_notify_with_fds(3) says and the agent relies on: a
-//! descriptor is kept under its name until it is given up by name, and what was sent before the sender's end counts.
+//! These tests run without root and without a systemd of their own; `tests/system` uses the real one. The stand-in does
+//! what sd_pid_notify_with_fds(3) says and the agent relies on: a descriptor is kept under its name until it is removed
+//! by name, and messages that were sent before the end of the sender count.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -17,11 +17,12 @@ use tempfile::TempDir;
 use super::PATIENCE;
 use super::agent::{Agent, passing_all};
 
-/// Descriptors in one message at most, of ours.
+/// The most descriptors that the agent sends in one message.
 const AT_ONCE: usize = 4;
 /// A message that ends the receiver.
 const END: &str = "X_TEST_END=1";
-/// A message whose arrival shows that all before it have been taken in; the name of a socket to tell follows.
+/// A message that is answered when all messages before it have been handled. The path of the socket for the answer
+/// follows.
 const BARRIER: &str = "X_TEST_BARRIER=";
 
 /// The store, and the listening socket of a socket unit, for one agent after another.
@@ -39,12 +40,12 @@ impl Store {
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         let kept = Arc::<Mutex<Vec<_>>>::default();
         let taken = kept.clone();
-        // A thread, since an agent whose messages nobody takes stands still, as does a test that waits for it.
+        // A thread: an agent waits until its messages are received, while the test waits for the agent.
         let receiver = std::thread::spawn(move || while take(&socket, &taken) {});
         Self { directory, listener, kept, receiver: Some(receiver) }
     }
 
-    /// Starts an agent with the socket, and with what the agents before it left.
+    /// Starts an agent with the socket and with the kept descriptors.
     pub fn start(&self, directory: TempDir, config: &str) -> Agent {
         self.settle();
         let kept = self.kept.lock().unwrap();
@@ -65,13 +66,13 @@ impl Store {
         names
     }
 
-    /// Gives everything up, as `systemctl stop` does.
+    /// Drops everything, as `systemctl stop` does.
     pub fn clear(&self) {
         self.settle();
         self.kept.lock().unwrap().clear();
     }
 
-    /// Waits until all that was sent up to now has been taken in.
+    /// Waits until all messages so far have been handled.
     fn settle(&self) {
         let path = self.directory.path().join("barrier");
         let answer = UnixDatagram::bind(&path).unwrap();
@@ -94,7 +95,7 @@ impl Drop for Store {
     }
 }
 
-/// Takes one message in. False after the last one.
+/// Handles one message. False after the last one.
 fn take(socket: &UnixDatagram, kept: &Mutex<Vec<(String, OwnedFd)>>) -> bool {
     let mut buffer = [0; 8192];
     let mut space = cmsg_space!([i32; AT_ONCE]);

@@ -1,4 +1,4 @@
-//! Endpoints: TLS, client certificates, those that do not serve, and a revision that goes away.
+//! Endpoints: TLS, client certificates, unusable endpoints, and a revision that is compacted.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::pki::Pki;
 
 #[tokio::test]
-async fn etcd_with_client_certificates() {
+async fn etcd_with_client_certificates_is_read() {
     let pki = Pki::new(&["127.0.0.1"]);
     let etcd = Etcd::with(Some(&pki), &[]).await;
     etcd.put("/registry/secrets/a/b", b"k8s:enc:secretbox:v1:key1:x");
@@ -21,7 +21,7 @@ async fn etcd_with_client_certificates() {
     };
     let good = asked(&etcd, &[]);
     assert!(good.code == 1 && good.out.contains("1 secrets under secretbox"), "{}{}", good.out, good.error);
-    // As etcdctl's own variables have it, several endpoints in one, and without a scheme.
+    // etcdctl's own variables: several endpoints in one, without a scheme.
     let mut by_variables = verify_etcd();
     by_variables
         .env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:1,{}", etcd.endpoint.trim_start_matches("https://")))
@@ -50,7 +50,7 @@ async fn etcd_with_client_certificates() {
 }
 
 #[tokio::test]
-async fn endpoints_that_do_not_serve() {
+async fn unusable_endpoints_are_reported() {
     let asked_at = |endpoint: &str| {
         let mut command = verify_etcd();
         command.args(["--endpoint", endpoint]);
@@ -67,7 +67,7 @@ async fn endpoints_that_do_not_serve() {
     asked(&no_gateway, &[])
         .fails(69, "etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -");
 
-    // A server that takes connections and says nothing.
+    // A server that accepts connections and never answers; the short time is what this is about.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = verify_etcd();
     command.args(["--timeout", "200ms", "--endpoint", &format!("http://{}", silent.local_addr().unwrap())]);
@@ -84,14 +84,14 @@ async fn endpoints_that_do_not_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revision_that_is_compacted_meanwhile() {
+async fn a_compaction_while_reading_is_reported() {
     let etcd = Etcd::start().await;
     let objects = |from: u64| {
         (from..from + 5000)
             .map(|number| (format!("/registry/secrets/a/{number}"), b"k8s\0 a plain one".to_vec()))
     };
     etcd.put_all(objects(0)).await;
-    // Whether a compaction falls between two pages is chance: until one did.
+    // A compaction falls between two pages by chance: repeat until one did.
     eventually("a compaction in the middle", async || {
         let mut command = verify_etcd();
         command.args(etcd.flags("--endpoint"));

@@ -1,4 +1,4 @@
-//! What comes in: large values, resources by configuration, what is not etcdctl's; and terminals.
+//! Input: large values, resources of a configuration, input other than etcdctl's. And output on terminals.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -29,7 +29,7 @@ async fn large_values_come_in_small_pages() {
 }
 
 #[tokio::test]
-async fn resources_of_an_encryption_configuration() {
+async fn resources_are_taken_from_an_encryption_configuration() {
     let etcd = Etcd::start().await;
     for key in [
         "/registry/secrets/a/b",
@@ -64,15 +64,15 @@ async fn resources_of_an_encryption_configuration() {
     secret.fails(64, "see line");
     assert!(!secret.error.contains("aHVudGVyMg"), "{}", secret.error);
     asked(&etcd, &["--encryption-config", "/nonexistent"]).fails(64, "/nonexistent cannot be read");
-    // Prefixes below each other count nothing twice.
+    // With one prefix below another, no object counts twice.
     let twice =
         asked(&etcd, &["--prefix", "/registry/", "--prefix", "/registry/secrets/", "--output", "json"]);
     assert_eq!(twice.json()["objects"], 3, "{}", twice.out);
 }
 
 #[test]
-fn input_that_is_not_etcdctls() {
-    piped(b"", &[]).fails(69, "nothing came");
+fn input_other_than_etcdctls_is_refused() {
+    piped(b"", &[]).fails(69, "the input is empty");
     piped(b"hello", &[]).fails(64, "not what etcdctl get writes");
     piped(b"{\n  \"apiVersion\": \"v1\",\n  \"items\": []\n}", &[]).fails(64, "kubectl's output");
     piped(b"{\"header\":{\"revision\":3}}\n", &[]).fails(69, "no object was found");
@@ -100,7 +100,7 @@ fn on_a_narrow_terminal(line: &str) -> (i32, String) {
 }
 
 #[tokio::test]
-async fn terminals_and_closed_pipes() {
+async fn output_fits_terminals_and_survives_closed_pipes() {
     let etcd = Etcd::start().await;
     let objects = (0..3000).map(|number| {
         (format!("/registry/secrets/a/{number}"), format!("k8s:enc:aescbc:v1:key-{number}:x").into_bytes())
@@ -118,7 +118,7 @@ async fn terminals_and_closed_pipes() {
     let part = etcd.get(&["get", "--prefix", "/registry/", "--limit", "7", "-w", "json"]);
     piped(&part, &[]).fails(69, "7 of 3000 objects");
 
-    // A reader that went away: the answer is still the exit code, and nothing complains.
+    // The reader closes the pipe: the exit code is still right, and there is no error message.
     let line = format!(
         "set -o pipefail; {binary} verify-etcd --endpoint {} --list 3000 | head -1; echo ${{PIPESTATUS[0]}}",
         etcd.endpoint

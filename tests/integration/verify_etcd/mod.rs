@@ -1,4 +1,4 @@
-//! `verify-etcd` against a real etcd, with what a real agent and a real OpenBao wrapped.
+//! `verify-etcd` on a real etcd, with data that a real agent and a real OpenBao wrapped.
 
 mod endpoints;
 mod input;
@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use kms_plugin::proto::EncryptResponse;
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, QUICK, command};
+use crate::support::agent::{Agent, LOCAL_KEK, QUICK, command};
 use crate::support::bao::Bao;
 use crate::support::etcd::{EncryptedObject, Etcd};
 use crate::support::eventually;
@@ -128,7 +128,7 @@ fn count(report: &Value, resource: &str, state: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_rotation_is_finished_when_all_was_written_anew() {
+async fn a_rotation_is_finished_when_every_object_was_rewritten() {
     let (bao, etcd) = (Bao::start().await, Etcd::start().await);
     let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let runtime = agent.directory.path().join("run").display().to_string();
@@ -161,7 +161,7 @@ async fn a_rotation_is_finished_when_all_was_written_anew() {
     ] {
         assert!(left.out.contains(words), "{words:?}: {}", left.out);
     }
-    // The same from each form that etcdctl writes, although the values are full of newlines.
+    // The same from each output format of etcdctl, although the values are full of newlines.
     let all = ["get", "--prefix", "/registry/"];
     for (more, exact) in [(&["-w", "json"][..], true), (&[], false), (&["--print-value-only"], false)] {
         let report =
@@ -175,7 +175,7 @@ async fn a_rotation_is_finished_when_all_was_written_anew() {
         assert_eq!(count(&report, &resource("configmaps"), "plain"), 1, "{report}");
         assert_eq!((&report["exact"], &report["finished"]), (&json!(exact), &json!(false)));
     }
-    // Without anybody who knows the current key: two key_ids cannot both be.
+    // Nobody tells the current key_id, but two cannot both be current.
     let unknown = asked(&etcd, &["--prefix", "/registry/secrets/"]);
     assert!(
         unknown.code == 1 && unknown.out.contains("2 key_ids in use"),
@@ -201,11 +201,11 @@ async fn a_rotation_is_finished_when_all_was_written_anew() {
     assert_eq!(asked(&etcd, &named).code, 0);
     let other = asked(&etcd, &[&named[..], &["--provider", "another"]].concat());
     assert!(other.code == 1 && other.out.contains("under another KMS provider"), "{}", other.out);
-    // No form shows what is stored.
+    // The report shows no stored value.
     assert!(!left.out.contains("vault:v1:") && !left.out.contains("ConfigMap"), "{}", left.out);
 }
 
-/// Runs it, and watches the most memory that it ever had, in KiB.
+/// Runs it; its result, and the most memory that it used, in KiB.
 async fn watched(mut command: Command, input: Stdio) -> (Run, u64) {
     let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
@@ -265,11 +265,11 @@ async fn twenty_thousand_objects_need_little_memory() {
     }
 }
 
-/// What the API server's own code stores, with its own encoding of the object.
+/// Values that the API server's own code stored.
 #[tokio::test]
-async fn what_the_api_server_stores_is_recognised() {
+async fn values_of_the_api_server_are_recognised() {
     let Some(client) = tools::go_client() else { return };
-    for (local_kek, mode) in [("", "direct"), ("[local_kek]\nenabled = true\n", "local_kek")] {
+    for (local_kek, mode) in [("", "direct"), (LOCAL_KEK, "local_kek")] {
         recognised(&client, local_kek, mode).await;
     }
 }

@@ -3,16 +3,14 @@
 use std::collections::HashMap;
 
 use super::{asked, count, stored, value};
-use crate::support::agent::{Agent, QUICK};
+use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
 use crate::support::bao::Bao;
 use crate::support::etcd::Etcd;
 use crate::support::eventually;
 use crate::support::kms::SEED;
 
-const ON: &str = "[local_kek]\nenabled = true\n";
-
 #[tokio::test]
-async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_read() {
+async fn objects_unreadable_in_an_outage_are_listed_until_rewritten_or_read() {
     let (bao, etcd) = (Bao::start().await, Etcd::start().await);
     let secret = |name: &str| format!("/registry/secrets/default/{name}");
     let config = bao.vault_config() + QUICK;
@@ -25,7 +23,7 @@ async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_r
     for (name, wrapped) in ["one", "two"].iter().zip(&direct) {
         etcd.put(&secret(name), &stored(wrapped.clone(), 300));
     }
-    // Local KEKs are off: nobody asked, and then all of it.
+    // Local KEKs are off: nothing is said of outages until `--offline` asks for it.
     let off = asked(&etcd, &judged);
     assert!(
         off.code == 0 && !off.out.contains("offline") && off.out.contains("current  direct"),
@@ -36,7 +34,7 @@ async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_r
     let words = "could not read 2 secrets (direct); turn local KEKs on first (docs/operations.md#local-keks)";
     assert!(off.code == 1 && off.out.contains(words), "{}{}", off.out, off.error);
 
-    let agent = Agent::start_in(agent.kill(), &(config + ON), &[]);
+    let agent = Agent::start_in(agent.kill(), &(config + LOCAL_KEK), &[]);
     agent.wait_for_phase("ready").await;
     let mut kms = agent.kms().await;
     etcd.put(&secret("three"), &value(&mut kms, 300).await);
@@ -62,13 +60,13 @@ async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_r
     assert_eq!((&of("direct")["readable_offline"], &of("direct")["objects"]), (&false.into(), &2.into()));
     assert_eq!(of("local_kek")["readable_offline"], true);
 
-    // One is rewritten, and the other passes through Decrypt.
+    // One is rewritten, and the agent decrypts the other.
     etcd.put(&secret("one"), &value(&mut kms, 300).await);
     kms.decrypt(&direct[1]).await.unwrap();
     let done = asked(&etcd, &offline);
     assert!(done.code == 0 && done.out.contains("can read all that is under"), "{}{}", done.out, done.error);
 
-    // A mix of the two forms is none.
+    // A mix of the two forms is not recognised.
     let local = kms.encrypt(&SEED).await.unwrap();
     let mut stripped = local.clone();
     stripped.annotations = HashMap::new();
@@ -89,9 +87,9 @@ async fn what_cannot_be_read_in_an_outage_is_told_until_it_is_rewritten_or_was_r
 }
 
 #[tokio::test]
-async fn without_an_agent_nothing_is_promised_and_what_was_wiped_counts() {
+async fn wiped_keys_count_as_unreadable_and_nothing_is_judged_without_an_agent() {
     let (mut bao, etcd) = (Bao::persistent().await, Etcd::start().await);
-    let config = bao.vault_config() + QUICK + ON + "max_offline = \"8s\"\n";
+    let config = bao.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"8s\"\n";
     let agent = Agent::ready(&config).await;
     let runtime = agent.directory.path().join("run").display().to_string();
     let mut kms = agent.kms().await;

@@ -1,4 +1,4 @@
-//! How `check` and `status` are shown: on terminals, in pipes, to programs.
+//! The output of `check` and `status` on terminals, in pipes, and for programs.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::check::node;
 use crate::support::agent::{Agent, QUICK, command};
 use crate::support::bao::Bao;
 
-/// Runs it as a shell would, on a terminal of this many columns.
+/// Runs `check` in a shell on a terminal of this many columns.
 fn on_a_terminal(directory: &Path, columns: u16, environment: &str) -> String {
     let line = format!(
         "stty rows 24 cols {columns}; {environment} {} check --config {}",
@@ -28,7 +28,7 @@ fn command_of(program: &str) -> std::process::Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_narrow_terminal_in_a_pipe_and_without_colours() {
+async fn check_fits_a_narrow_terminal_a_pipe_and_no_colours() {
     let bao = Bao::start().await;
     let node = node(&bao.vault_config().replace(&bao.address, "http://127.0.0.1:9"));
     let narrow = on_a_terminal(node.path(), 40, "");
@@ -45,7 +45,7 @@ async fn on_a_narrow_terminal_in_a_pipe_and_without_colours() {
     let text = String::from_utf8(piped.stdout).unwrap();
     assert!(!text.contains('\x1b') && text.contains("fail  tcp "), "{text}");
     assert_eq!(piped.status.code(), Some(2));
-    // A reader that goes away after a line.
+    // The reader closes the pipe after some bytes.
     let mut child = command()
         .args(["check", "--config"])
         .arg(node.path().join("config.toml"))
@@ -62,7 +62,7 @@ async fn on_a_narrow_terminal_in_a_pipe_and_without_colours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_for_people_and_programs() {
+async fn status_is_shown_to_people_and_programs() {
     let bao = Bao::start().await;
     let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
     let (code, text) = agent.command_with(&["status"]);
@@ -81,7 +81,7 @@ async fn status_for_people_and_programs() {
     assert!(code == 1 && text.contains("grace left") && text.contains("remedy"), "{code} {text}");
     bao.thaw();
     agent.wait_for_phase("ready").await;
-    // Watching goes on while the agent restarts, and ends with its reader.
+    // `--watch` continues while the agent restarts, and ends when its reader does.
     let mut watching = command()
         .args(["status", "--watch=100ms", "--output", "json", "--runtime-dir"])
         .arg(agent.directory.path().join("run"))

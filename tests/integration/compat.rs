@@ -1,4 +1,4 @@
-//! The command lines of OpenShift's guide and of its operator, as they are, each with a real client.
+//! The command lines of OpenShift's guide and of its operator work unchanged, each with a real client.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -41,7 +41,7 @@ async fn serves(agent: &Agent) {
 }
 
 #[tokio::test]
-async fn the_guides_static_pod_with_each_of_its_methods() {
+async fn the_guides_static_pod_serves_with_each_login_method() {
     let bao = Bao::start().await;
     bao.post("sys/auth/userpass", json!({ "type": "userpass" })).await;
     bao.post("auth/userpass/users/kms", json!({ "password": "pa55-w0rd", "token_policies": "kms" })).await;
@@ -79,7 +79,7 @@ async fn the_guides_static_pod_with_each_of_its_methods() {
         assert!(log.contains("-force-socket-overwrite has no effect"), "{log}");
         assert!(!log.contains(secret), "a secret is in the log");
         assert!(!agent.status().unwrap().to_string().contains(secret));
-        // A reload reads the same command line again: the secret is still there.
+        // A reload reads the same command line again, which still holds the secret.
         agent.signal(Signal::SIGHUP);
         agent.wait_for_log("the configuration was reloaded").await;
         serves(&agent).await;
@@ -87,11 +87,11 @@ async fn the_guides_static_pod_with_each_of_its_methods() {
 }
 
 #[tokio::test]
-async fn the_operators_sidecar_by_flags_and_by_variables() {
+async fn the_operators_sidecar_serves_by_flags_and_by_variables() {
     let bao = Bao::start().await;
     let path = bao.file("pod-secret");
     write_secret(&path, &secret(&bao, "secret-id"));
-    // As a pod's volume has it.
+    // The mode that files in a pod's volume have.
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let named = [
         ("vault-address", bao.address.clone()),
@@ -118,7 +118,7 @@ async fn the_operators_sidecar_by_flags_and_by_variables() {
 }
 
 #[tokio::test]
-async fn the_health_port_is_open_to_the_kubelet_and_says_so() {
+async fn the_health_port_is_open_to_the_kubelet_and_this_is_logged() {
     let bao = Bao::start().await;
     let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     let flags = [
@@ -142,7 +142,7 @@ async fn the_health_port_is_open_to_the_kubelet_and_says_so() {
     agent.wait_for_log("without TLS, for the kubelet's probes").await;
 }
 
-/// The operator's flags for one sidecar, those without a value included.
+/// The operator's flags for one sidecar, with those that have no value.
 fn sidecar(bao: &Bao, socket: &Path) -> Vec<String> {
     vec![
         format!("-listen-address=unix://{}", socket.display()),
@@ -159,7 +159,7 @@ fn sidecar(bao: &Bao, socket: &Path) -> Vec<String> {
 }
 
 /// As the operator runs them: user 0 without capabilities on a read-only root, in an emptyDir (mode 0777), and
-/// two at once while a key is being exchanged.
+/// two at once while a key is replaced.
 #[tokio::test]
 async fn two_sidecars_share_a_volume_and_nothing_else() {
     if !nix::unistd::geteuid().is_root() {
@@ -172,7 +172,7 @@ async fn two_sidecars_share_a_volume_and_nothing_else() {
     let mut agents = Vec::new();
     for number in [1, 2] {
         let socket = volume.path().join(format!("kms-{number}.sock"));
-        // /run stands for the root: nothing else is written to.
+        // A read-only /run stands for the read-only root: the agent writes nowhere else.
         let script = "mount --make-rprivate / && mount -t tmpfs -o ro none /run \
                       && exec setpriv --inh-caps=-all --bounding-set=-all --no-new-privs \"$@\"";
         let arguments = sidecar(&bao, &socket);
@@ -195,14 +195,14 @@ async fn two_sidecars_share_a_volume_and_nothing_else() {
         agents.push(agent);
     }
     assert_eq!(std::fs::metadata(&volume).unwrap().mode() & 0o7777, 0o1777, "nobody replaces the sockets");
-    // The second one finds the directory as the first one left it.
+    // The first one sets the sticky bit, the second one finds it set.
     let told: Vec<bool> = agents.iter().map(|agent| agent.log().contains("has the sticky bit now")).collect();
     assert_eq!(told, [true, false]);
 }
 
-/// What their documentation names: two variables that do not follow the rule, and the paths that its probes ask.
+/// Two variables that do not follow the naming rule, and the paths of the probes, as their documentation has them.
 #[tokio::test]
-async fn their_documented_variables_and_probes() {
+async fn the_documented_variables_and_probes_of_other_plugins_work() {
     let bao = Bao::start().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let variables = [
@@ -230,14 +230,14 @@ async fn their_documented_variables_and_probes() {
 }
 
 #[test]
-fn a_wrong_flag_is_told_with_the_one_that_was_meant() {
+fn a_wrong_flag_is_reported_with_a_suggestion() {
     use std::os::unix::ffi::OsStrExt as _;
     for (argument, words) in [
         ("-vault-addres=x", &["unexpected argument '--vault-addres", "-vault-address", "docs/flags.md"][..]),
         ("--no-such-thing", &["unexpected argument '--no-such-thing'"]),
         ("-vault-key-path=k", &["transit/keys/kms-key"]),
     ] {
-        // A variable that is no text, of whatever else runs on the machine, disturbs nobody.
+        // A variable of another program that is not UTF-8 does no harm.
         let output = crate::support::agent::command()
             .arg(argument)
             .env("SOMEBODY_ELSES", std::ffi::OsStr::from_bytes(b"\xff"))

@@ -1,0 +1,41 @@
+//! Why the objects in etcd cannot be checked.
+
+use std::path::PathBuf;
+
+use crate::etcd::client::EtcdError;
+use crate::etcd::form::ReadError;
+use crate::kubernetes::encryption_configuration::EncryptionConfigError;
+use crate::vault::TlsError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StorageError {
+    /// The EncryptionConfiguration cannot be used.
+    #[error("{} {why}", path.display())]
+    Configuration { path: PathBuf, why: EncryptionConfigError },
+    /// A wildcard that needs several prefixes.
+    #[error("{}: no single prefix in etcd holds {resource:?}", path.display())]
+    NoPrefix { path: PathBuf, resource: String },
+    #[error("{} names no resources", .0.display())]
+    NoResources(PathBuf),
+    #[error("TLS to etcd cannot be set up")]
+    Tls(#[source] TlsError),
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Input(#[from] ReadError),
+    /// There is no object: that proves nothing. With the prefixes.
+    #[error("no object was found")]
+    NoObjects(Vec<String>),
+}
+
+impl StorageError {
+    /// Whether the caller named something wrong. Otherwise something is not available.
+    pub(crate) fn is_usage(&self) -> bool {
+        match self {
+            Self::Configuration { .. } | Self::NoPrefix { .. } | Self::NoResources(_) => true,
+            Self::Input(error) => matches!(error, ReadError::NoForm),
+            Self::Tls(_) | Self::Etcd(_) | Self::NoObjects(_) => false,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! When `KeyService::changed` completes: once for a change of what is shown, never for an answer like the one before.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use url::Url;
+
+use super::TransitService;
+use super::token::{Lease, Token};
+use crate::config::secret::SecretSource;
+use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
+use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
+use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
+
+fn vault() -> Vault {
+    Vault {
+        addresses: ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(|url| Url::parse(url).unwrap()).into(),
+        namespace: String::new(),
+        auth_namespace: String::new(),
+        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true },
+        transit: Transit {
+            mount: "transit".into(),
+            key: "key".into(),
+            key_id_epoch: 0,
+            expect_created: None,
+            accept_foreign_ciphertext: false,
+        },
+        auth: Auth {
+            mount: "approle".into(),
+            method: Method::Token(SecretSource::file("/nonexistent".as_ref(), false)),
+        },
+        shares_login: false,
+    }
+}
+
+fn token(generation: u64) -> Token {
+    let now = Instant::now();
+    Token {
+        secret: Secret::new("s.token".into()),
+        generation,
+        born: now,
+        lease: Lease::new(now, Some(Duration::from_secs(60)), true),
+        num_uses: 0,
+        index: None,
+    }
+}
+
+/// Whether something changed since the last call. A second call must find nothing.
+#[track_caller]
+fn changed(service: &TransitService) -> bool {
+    let changed = service.changed().now_or_never().is_some();
+    assert!(service.changed().now_or_never().is_none(), "a change is reported once");
+    changed
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_an_address_is_reported_once() {
+    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
+    let error = |text: &str| KeyServiceError::new(ErrorKind::Unreachable, text, "");
+    let [first, _second] = service.client.addresses.as_slice() else { panic!("two addresses") };
+    assert!(!changed(&service));
+    first.answered();
+    assert!(changed(&service) && service.addresses()[0].reachable == Some(true));
+    first.answered();
+    assert!(!changed(&service), "the same answer again");
+    first.failed(&error("refused"));
+    assert!(changed(&service));
+    first.failed(&error("refused"));
+    assert!(!changed(&service), "the same failure again");
+    first.failed(&error("no answer"));
+    assert!(changed(&service), "another reason");
+    first.answered();
+    first.failed(&error("refused"));
+    assert!(changed(&service), "two changes together");
+    service.client.set_preferred(0);
+    assert!(!changed(&service));
+    service.client.set_preferred(1);
+    assert!(changed(&service) && service.addresses()[1].preferred);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_token_is_reported_once_to_each_service() {
+    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
+    let beside = service.beside(&vault());
+    let session = &service.session;
+    session.end_login(Err(KeyServiceError::deadline("logging in")));
+    session.set_problem(None);
+    assert!(!changed(&service), "nothing of it is shown");
+    session.end_login(Ok(token(1)));
+    assert!(changed(&service) && changed(&beside) && service.token().unwrap().held);
+    let renewed = token(1);
+    session.replace(&token(1), Some(renewed.into()));
+    assert!(changed(&service));
+    session.replace(&token(7), None);
+    assert!(!changed(&service), "another token is held");
+    for (problem, expected) in [("late", true), ("late", false), ("other", true)] {
+        session.set_problem(Some(problem.into()));
+        assert_eq!(changed(&service), expected, "{problem}");
+    }
+    let refused = Secret::new("s.token".into()).fingerprint();
+    session.set_refused(Some(refused));
+    assert!(changed(&service));
+    session.set_refused(Some(refused));
+    assert!(!changed(&service));
+    session.replace(&token(1), None);
+    assert!(changed(&service) && !service.token().unwrap().held);
+}
