@@ -4,6 +4,7 @@
 //! only: needs no server.
 
 #![allow(clippy::restriction)] // a test that fails panics
+#![allow(unreachable_pub)] // nobody uses a test program as a library
 
 #[path = "floors/tokens.rs"]
 mod tokens;

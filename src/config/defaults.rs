@@ -33,9 +33,10 @@ mod tests {
     use super::*;
     use crate::config::schema::{KEYS, Kind};
     use crate::config::secret::SecretSource;
-    use crate::config::settings::{Grace, KeyServiceSettings, LogTarget};
+    use crate::config::settings::{Grace, KeyServiceSettings};
     use crate::config::vault::Method;
     use crate::config::{Merged, Settings, Sources};
+    use crate::telemetry::LogTarget;
 
     /// The settings of a configuration with these flags beside what it must have.
     fn settings(flags: &[(&str, &str)]) -> Result<Settings, super::super::raw::ConfigError> {

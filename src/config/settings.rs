@@ -13,6 +13,7 @@ use super::section::RawVault;
 use super::server::{RawServer, Server, own_uids, server};
 use super::validate::Validator;
 use super::vault::Vault;
+use crate::telemetry::{Log, LogTarget};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -81,21 +82,6 @@ pub(crate) struct Health {
     pub probe_interval: Duration,
     /// Whether a sealed key service counts as a refusal, and not as an outage.
     pub sealed_is_denied: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogTarget {
-    /// The journal when stderr is connected to it, else stderr.
-    Auto,
-    Journal,
-    Stderr,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Log {
-    /// The most detailed level that is logged.
-    pub level: tracing::Level,
-    pub target: LogTarget,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,7 +1,7 @@
-//! Memory that outlives the process where somebody keeps its descriptor: a sealed, mapped memfd.
+//! Protected memory: a sealed, mapped memfd. It survives the process if systemd holds its descriptor.
 //!
-//! Must not know what lies in it. Nothing of it reaches a disk: it is locked where the limit allows
-//! (mlock(2)), left out of core dumps (madvise(2), MADV_DONTDUMP), and zeroized when it is given up.
+//! Must not know its content. The content never reaches a disk: the memory is locked if the limit allows it
+//! (mlock(2)), excluded from core dumps (madvise(2), MADV_DONTDUMP), and zeroized when it is wiped.
 
 use std::ffi::CStr;
 use std::io;
@@ -14,13 +14,12 @@ use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 use zeroize::Zeroize as _;
 
-/// MFD_NOEXEC_SEAL of memfd_create(2), Linux 6.3: what lies in the memory can never be run.
+/// MFD_NOEXEC_SEAL of memfd_create(2), Linux 6.3: the memory can never be executed.
 const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
-/// Its length is fixed for good: under another one, an access could fault. It is not sealed against
-/// writes, since what cannot be written cannot be wiped.
+/// The length can never change: an access behind the end would be a fault (SIGBUS). Writes are not sealed, because
+/// the memory must be wiped.
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
 
-/// The memory.
 pub(super) struct SealedMemory {
     fd: OwnedFd,
     map: MmapMut,
@@ -28,10 +27,10 @@ pub(super) struct SealedMemory {
 }
 
 impl SealedMemory {
-    /// `length` bytes of zeroes. `name` is for people (proc(5), /proc/PID/maps).
+    /// Allocates `length` bytes of zeroes. `name` is shown in /proc/PID/maps (proc(5)).
     ///
     /// # Errors
-    /// When the kernel gives no memory.
+    /// When the kernel has no memory.
     pub(super) fn create(name: &CStr, length: usize) -> io::Result<Self> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let fd = memfd_create(name, flags | NOEXEC_SEAL).or_else(|_| memfd_create(name, flags))?;
@@ -40,24 +39,24 @@ impl SealedMemory {
         Self::map(fd, length)
     }
 
-    /// Takes over what an earlier process made.
+    /// Maps the memory of an earlier process.
     ///
     /// # Errors
-    /// When it is not such memory, or not of this `length`.
+    /// When the descriptor is not such memory, or does not have this `length`.
     pub(super) fn adopt(fd: OwnedFd, length: usize) -> io::Result<Self> {
         let seals = SealFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GET_SEALS)?);
         if !seals.contains(SEALS) || seals.contains(SealFlag::F_SEAL_WRITE) {
-            return Err(io::Error::other("it is not sealed as ours is"));
+            return Err(io::Error::other("it does not have the seals that we set"));
         }
         if usize::try_from(fstat(&fd)?.st_size) != Ok(length) {
-            return Err(io::Error::other("it has another length than ours"));
+            return Err(io::Error::other("it has the wrong length"));
         }
         Self::map(fd, length)
     }
 
     fn map(fd: OwnedFd, length: usize) -> io::Result<Self> {
-        // SAFETY: the memory cannot be truncated under the mapping (SEALS). Only this process maps it: the
-        // one that made it has ended, and whoever keeps the descriptor for us does not look into it.
+        // SAFETY: the memory cannot be truncated while it is mapped (SEALS). Only this process maps it: the process
+        // that created it has ended, and systemd holds the descriptor without mapping it.
         #[allow(unsafe_code)] // there is no safe way to map memory that another process could write to
         let map = unsafe { memmap2::MmapOptions::new().len(length).map_mut(&fd) }?;
         map.advise(Advice::DontDump)?;
@@ -66,22 +65,20 @@ impl SealedMemory {
         Ok(Self { fd, map, locked })
     }
 
-    /// Whether it is kept out of the swap.
+    /// Whether it is locked, so that it is never swapped out.
     pub(super) fn is_locked(&self) -> bool {
         self.locked
     }
 
-    /// What lies in it.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.map
     }
 
-    /// The same, to write.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.map
     }
 
-    /// Overwrites all of it, also for whoever else has the descriptor.
+    /// Overwrites all of it, also for every other holder of the descriptor.
     pub(super) fn wipe(&mut self) {
         self.map.zeroize();
     }
@@ -99,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_one_wrote_the_next_reads_until_it_is_wiped() {
+    fn the_next_process_reads_the_content_until_it_is_wiped() {
         let mut first = SealedMemory::create(c"test", 8192).unwrap();
         first.bytes_mut()[5000] = 7;
         let copy = first.as_fd().try_clone_to_owned().unwrap();
@@ -112,10 +109,9 @@ mod tests {
         assert!(fcntl(&first.fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).is_err());
     }
 
-    /// As the kernel shows it (proc(5), VmFlags): dd is left out of a core dump, dc is not copied by a fork, lo is
-    /// locked.
+    /// VmFlags in proc(5): `dd` is excluded from a core dump, `dc` is not copied by a fork, `lo` is locked.
     #[test]
-    fn it_is_left_out_of_core_dumps_and_locked_where_the_limit_allows() {
+    fn it_is_excluded_from_core_dumps_and_locked_if_the_limit_allows() {
         let memory = SealedMemory::create(c"flags", 4096).unwrap();
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let (_, ours) = maps.split_once("/memfd:flags").unwrap();
@@ -126,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_such_memory_is_refused() {
+    fn other_descriptors_are_refused() {
         let file: OwnedFd = tempfile::tempfile().unwrap().into();
         assert!(SealedMemory::adopt(file, 4096).is_err());
         let unsealed = memfd_create(c"test", MFdFlags::MFD_ALLOW_SEALING).unwrap();

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_every_damaged_byte_is_noticed() {
+    fn a_record_can_be_read_again_and_each_damaged_byte_is_noticed() {
         let mut slot = [0; RECORD];
         assert!(record().write(&mut slot));
         Record::set_uses(&mut slot, 6);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_not_written() {
+    fn a_record_that_is_too_long_is_not_written() {
         let mut slot = [0; RECORD];
         assert!(!Record { secret: Zeroizing::new(vec![1; MAX_SECRET + 1]), ..record() }.write(&mut slot));
         assert!(!Record { wrapped: vec![1; MAX_WRAPPED + 1], ..record() }.write(&mut slot));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_and_a_local_kek_have_other_fingerprints() {
+    fn a_seed_and_a_local_kek_have_different_fingerprints() {
         let of = |kind, key_id, wrapped: &[u8]| Fingerprint::of(kind, key_id, wrapped);
         assert_eq!(of(KeyKind::Current, "a", b"w"), of(KeyKind::Kek, "a", b"w"));
         assert_ne!(of(KeyKind::Seed, "a", b"w"), of(KeyKind::Kek, "a", b"w"));

@@ -8,7 +8,20 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::settings::{Log, LogTarget};
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogTarget {
+    /// The journal when stderr is connected to it, else stderr.
+    Auto,
+    Journal,
+    Stderr,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Log {
+    /// The most detailed level that is logged.
+    pub level: tracing::Level,
+    pub target: LogTarget,
+}
 
 /// Sets up the log of the process. A second call has no effect.
 pub(crate) fn init(log: &Log) {

@@ -4,6 +4,7 @@
 //! `tests/e2e/run` gets kube-apiserver and etcd, builds the binary, and runs these tests. `cargo test` does not.
 
 #![allow(clippy::restriction)] // a test that fails panics
+#![allow(unreachable_pub)] // nobody uses a test program as a library
 
 mod apiserver;
 mod enable;

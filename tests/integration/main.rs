@@ -3,6 +3,7 @@
 //! Each test has its own server on a free loopback port, with a policy of least privilege.
 
 #![allow(clippy::restriction)] // a test that fails panics
+#![allow(unreachable_pub)] // nobody uses a test program as a library
 #![allow(missing_docs)] // a test's name says what it shows
 
 mod support;

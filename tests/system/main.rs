@@ -4,6 +4,7 @@
 //! each generation of systemd. `cargo test` does not.
 
 #![allow(clippy::restriction)] // a test that fails panics
+#![allow(unreachable_pub)] // nobody uses a test program as a library
 
 mod doctor;
 mod faults;
