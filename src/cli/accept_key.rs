@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::agent_args::{AgentArgs, failure};
 use super::exit::{Exit, Failure};
 use super::{report, runtime};
+use crate::admin::timing::ACCEPT_TIMEOUT;
 
 /// Time for the agent's answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+// The agent must answer first, because its answer has the reason of a failure.
+const _: () = assert!(TIMEOUT.as_millis() > ACCEPT_TIMEOUT.as_millis());
 
 /// Accept that the key was replaced or rolled back
 #[derive(Debug, clap::Args)]

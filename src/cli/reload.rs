@@ -5,10 +5,13 @@ use std::time::Duration;
 use super::agent_args::{AgentArgs, failure};
 use super::exit::{Exit, Failure};
 use super::{report, runtime};
+use crate::admin::timing::RELOAD_TIMEOUT;
 use crate::admin::types::{CommandDone, Phase};
 
 /// Time for the agent's answer. The agent tests a new configuration for at most 15 s.
 const TIMEOUT: Duration = Duration::from_secs(30);
+// The agent must answer first, because its answer has the reason of a failure.
+const _: () = assert!(TIMEOUT.as_millis() > RELOAD_TIMEOUT.as_millis());
 
 /// Reload the configuration, credentials and TLS files of a running agent
 #[derive(Debug, clap::Args)]
