@@ -10,31 +10,31 @@ use tokio::time::Instant;
 
 /// The time at which a caller stops waiting for the result. Every call to another process or server takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(Instant);
+pub(crate) struct Deadline(Instant);
 
 impl Deadline {
     /// A deadline `timeout` from now.
-    pub fn after(timeout: Duration) -> Self {
+    pub(crate) fn after(timeout: Duration) -> Self {
         Self(Instant::now() + timeout)
     }
 
     /// The time left; zero when the deadline has passed.
-    pub fn remaining(self) -> Duration {
+    pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
     /// Whether the deadline has passed.
-    pub fn expired(self) -> bool {
+    pub(crate) fn expired(self) -> bool {
         self.remaining().is_zero()
     }
 
     /// The earlier of this deadline and `timeout` from now: for one attempt of a call.
-    pub fn at_most(self, timeout: Duration) -> Self {
+    pub(crate) fn at_most(self, timeout: Duration) -> Self {
         self.min(Self::after(timeout))
     }
 
     /// The instant, for `tokio::time::timeout_at`.
-    pub fn instant(self) -> Instant {
+    pub(crate) fn instant(self) -> Instant {
         self.0
     }
 }
@@ -44,28 +44,28 @@ impl Deadline {
 /// Nobody can set this clock, and a restart of the process does not reset it, so grace periods are counted on it. In
 /// a file it needs [`boot_id`] beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct BootTime(pub Duration);
+pub(crate) struct BootTime(pub Duration);
 
 impl BootTime {
     /// Reads the clock.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         // CLOCK_BOOTTIME exists since Linux 2.6.39. Reading it fails for no other reason.
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
         Self(time)
     }
 
     /// The time from `earlier` to `self`; zero when `earlier` is later.
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
     /// This time plus `duration`, limited to the largest value.
-    pub fn plus(self, duration: Duration) -> Self {
+    pub(crate) fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
 
     /// The same moment on the wall clock, for people.
-    pub fn wall(self) -> SystemTime {
+    pub(crate) fn wall(self) -> SystemTime {
         let (wall, now) = (SystemTime::now(), Self::now());
         let moment = match self > now {
             true => wall.checked_add(self.since(now)),

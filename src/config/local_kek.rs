@@ -8,7 +8,7 @@ use super::validate::Validator;
 
 /// The limits of local KEKs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// How long the agent uses local KEKs without contact to the key service.
     pub max_offline: Duration,
     /// The age at which the agent makes a new local KEK.

@@ -33,7 +33,7 @@ pub(crate) enum RoleId {
 /// Why a secret cannot be read. Never holds a part of the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct SecretError {
+pub(crate) struct SecretError {
     message: String,
     pub remedy: String,
 }

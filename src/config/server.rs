@@ -10,7 +10,7 @@ use super::defaults;
 use super::validate::Validator;
 
 #[derive(Clone, Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// Path of the KMS socket: absolute, at most 100 bytes.
     pub socket: PathBuf,
     /// Address of the admin API; `None` turns it off.

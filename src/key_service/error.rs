@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The kind of an error: it decides about retries, failover and the health of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// No connection, a timeout, a status 5xx, or a body that the service does not send (a proxy's page).
     Unreachable,
     /// The service answers that it is sealed.
@@ -38,7 +38,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// The stable name: a log field and a label.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
             Self::Sealed => "sealed",
@@ -58,12 +58,12 @@ impl ErrorKind {
     }
 
     /// Whether the service did not answer the request itself, so that nothing is refused.
-    pub fn is_outage(self) -> bool {
+    pub(crate) fn is_outage(self) -> bool {
         matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal)
     }
 
     /// Whether the request is retried at another address.
-    pub fn may_fail_over(self) -> bool {
+    pub(crate) fn may_fail_over(self) -> bool {
         matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled)
     }
 }
@@ -71,7 +71,7 @@ impl ErrorKind {
 /// An error of a key service, with a text and a remedy for an operator. Contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct KeyServiceError {
+pub(crate) struct KeyServiceError {
     kind: ErrorKind,
     message: String,
     remedy: Cow<'static, str>,
@@ -80,12 +80,16 @@ pub struct KeyServiceError {
 
 impl KeyServiceError {
     /// `message` says what happened and to what. `remedy` says what to do.
-    pub fn new(kind: ErrorKind, message: impl Into<String>, remedy: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        remedy: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self { kind, message: message.into(), remedy: remedy.into(), retry_after: None }
     }
 
     /// The caller's deadline passed while `what` was under way.
-    pub fn deadline(what: &str) -> Self {
+    pub(crate) fn deadline(what: &str) -> Self {
         Self::new(
             ErrorKind::Deadline,
             format!("the caller's deadline passed while {what}"),
@@ -94,28 +98,28 @@ impl KeyServiceError {
     }
 
     /// Adds the time until the next request, if the service sent one (Retry-After).
-    pub fn with_retry_after(mut self, after: Option<Duration>) -> Self {
+    pub(crate) fn with_retry_after(mut self, after: Option<Duration>) -> Self {
         self.retry_after = after;
         self
     }
 
     /// Whether the service did not answer the request itself, or the agent cannot read its credentials. Nothing is
     /// refused.
-    pub fn is_outage(&self) -> bool {
+    pub(crate) fn is_outage(&self) -> bool {
         self.kind.is_outage() || self.kind == ErrorKind::CredentialsUnreadable
     }
 
-    pub fn kind(&self) -> ErrorKind {
+    pub(crate) fn kind(&self) -> ErrorKind {
         self.kind
     }
 
     /// What an operator should do.
-    pub fn remedy(&self) -> &str {
+    pub(crate) fn remedy(&self) -> &str {
         &self.remedy
     }
 
     /// The time until the next request, if the service sent one.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 }

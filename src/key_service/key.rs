@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The path of a key, without an address: all addresses of a cluster have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyScope {
+pub(crate) struct KeyScope {
     /// Namespace without slashes at its ends; empty for the root namespace.
     pub namespace: String,
     /// Mount path without slashes at its ends.
@@ -30,7 +30,7 @@ pub(crate) type KeyVersions = BTreeMap<u32, i64>;
 
 /// A setting of a key that an administrator should change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyWarning {
+pub(crate) struct KeyWarning {
     /// What is wrong, and why it matters.
     pub text: String,
     /// What to do.
@@ -39,7 +39,7 @@ pub struct KeyWarning {
 
 /// The key service's description of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyDescription {
+pub(crate) struct KeyDescription {
     /// The newest version. It wraps.
     pub latest: u32,
     /// The lowest version that may wrap; 0 means that only the latest one may.
@@ -56,7 +56,7 @@ pub struct KeyDescription {
 
 /// A key, as the agent knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownKey {
+pub(crate) struct KnownKey {
     pub scope: KeyScope,
     /// The id that Status announces.
     pub key_id: Arc<str>,
@@ -80,7 +80,7 @@ pub struct KnownKey {
 
 /// A version of a key, with the key_id that a ciphertext was stored with.
 #[derive(Clone, Copy, Debug)]
-pub struct KeyVersion<'a> {
+pub(crate) struct KeyVersion<'a> {
     pub scope: &'a KeyScope,
     pub version: u32,
     /// When that version was created, in seconds since 1970. `None` when it is not known: nothing is cached then.
@@ -90,7 +90,7 @@ pub struct KeyVersion<'a> {
 
 impl<'a> KeyVersion<'a> {
     /// The version of `key` that wraps, with its key_id.
-    pub fn of_key(key: &'a KnownKey) -> Self {
+    pub(crate) fn of_key(key: &'a KnownKey) -> Self {
         Self { scope: &key.scope, version: key.version, created: Some(key.created), key_id: &key.key_id }
     }
 }

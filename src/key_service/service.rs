@@ -8,7 +8,7 @@ use crate::clock::Deadline;
 
 /// A key service with one key. Every call ends before its deadline.
 #[async_trait]
-pub trait KeyService: Send + Sync + 'static {
+pub(crate) trait KeyService: Send + Sync + 'static {
     /// Where the key is.
     fn scope(&self) -> &KeyScope;
 

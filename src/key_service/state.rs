@@ -2,7 +2,7 @@
 
 /// The last result of one address of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressState {
+pub(crate) struct AddressState {
     /// The address as configured, without userinfo.
     pub address: String,
     /// `None` before the first attempt.
@@ -15,7 +15,7 @@ pub struct AddressState {
 
 /// The state of our token, without the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenState {
+pub(crate) struct TokenState {
     /// Name of the login method.
     pub method: &'static str,
     /// Whether there is a token.

@@ -31,7 +31,7 @@ use crate::systemd::store;
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The cache. There is one for the whole life of the agent: a reload must not lose a key.
-pub struct Cache {
+pub(crate) struct Cache {
     inner: Mutex<Inner>,
     /// The calls of `single_flight`.
     pub(super) calls: Calls,
@@ -52,7 +52,11 @@ struct Inner {
 impl Cache {
     /// Opens the cache when the agent starts, with the descriptors that systemd held during the restart, and the path
     /// of the list of wrapped keys.
-    pub fn open(descriptors: Vec<(String, OwnedFd)>, list: Option<PathBuf>, policy: Option<Policy>) -> Self {
+    pub(crate) fn open(
+        descriptors: Vec<(String, OwnedFd)>,
+        list: Option<PathBuf>,
+        policy: Option<Policy>,
+    ) -> Self {
         let mut groups = Vec::new();
         for (name, fd) in descriptors {
             match KeyGroup::adopt(name.clone(), fd) {
@@ -81,7 +85,7 @@ impl Cache {
     }
 
     /// Prefix of the names of our descriptors in systemd's descriptor store.
-    pub fn store_prefix() -> &'static str {
+    pub(crate) fn store_prefix() -> &'static str {
         group::NAME_PREFIX
     }
 
@@ -90,7 +94,7 @@ impl Cache {
     }
 
     /// Reports each change of the keys, of their uses, and of the list.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
@@ -104,7 +108,7 @@ impl Cache {
     }
 
     /// Changes the limits. `None` turns local KEKs off: it wipes all keys, and removes the list of wrapped keys.
-    pub fn set_policy(&self, policy: Option<Policy>) {
+    pub(crate) fn set_policy(&self, policy: Option<Policy>) {
         let mut inner = self.lock();
         inner.keys.policy = policy;
         if policy.is_none() && !(inner.keys.is_empty() && inner.list.is_empty()) {
@@ -116,14 +120,14 @@ impl Cache {
     }
 
     /// Takes the current health of all key services, and wipes the keys that may not be used any more.
-    pub fn apply_health(&self, services: &[ServiceHealth]) {
+    pub(crate) fn apply_health(&self, services: &[ServiceHealth]) {
         if self.lock().keys.apply_health(services) {
             self.report_change();
         }
     }
 
     /// Wipes the keys of all other key services: they are not configured any more.
-    pub fn retain(&self, services: &[ServiceHealth]) {
+    pub(crate) fn retain(&self, services: &[ServiceHealth]) {
         let unknown =
             |group: &KeyGroup| !services.iter().any(|service| service.scope == group.wrapping_key.scope);
         if self.lock().keys.wipe("their key service is not configured any more", unknown) {
@@ -137,7 +141,7 @@ impl Cache {
     }
 
     /// Finds the unwrapped key for a wrapped key, if it may be used now.
-    pub fn find(&self, kind: KeyKind, key_id: &str, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn find(&self, kind: KeyKind, key_id: &str, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let fingerprint = Fingerprint::of(kind, key_id, wrapped);
         let mut inner = self.lock();
         let record = inner.keys.find(&fingerprint)?;
@@ -187,7 +191,7 @@ impl Cache {
 
     /// Takes the local KEK in use under `key_id`, and the same key wrapped, for one use, which is counted. `None`
     /// when there is none, or it has no uses left.
-    pub fn use_current(&self, key_id: &str) -> Option<(Key, Vec<u8>)> {
+    pub(crate) fn use_current(&self, key_id: &str) -> Option<(Key, Vec<u8>)> {
         let current = self.lock().keys.use_current(key_id);
         if current.is_some() {
             self.report_change();
@@ -196,7 +200,7 @@ impl Cache {
     }
 
     /// Whether the local KEK in use under `key_id` is missing, too old, or has less than a quarter of its uses left.
-    pub fn needs_replacement(&self, key_id: &str) -> bool {
+    pub(crate) fn needs_replacement(&self, key_id: &str) -> bool {
         let mut inner = self.lock();
         if let Some(current) = inner.keys.current(key_id) {
             inner.add_to_list(current.fingerprint, current.kind, key_id, &current.wrapped);
@@ -205,22 +209,22 @@ impl Cache {
     }
 
     /// Whether the local KEK in use under `key_id` has uses left.
-    pub fn is_usable(&self, key_id: &str) -> bool {
+    pub(crate) fn is_usable(&self, key_id: &str) -> bool {
         self.lock().keys.is_usable(key_id)
     }
 
     /// The time until the local KEK in use under `key_id` is too old, at least one second; `None` when there is none.
-    pub fn replacement_due(&self, key_id: &str) -> Option<Duration> {
+    pub(crate) fn replacement_due(&self, key_id: &str) -> Option<Duration> {
         self.lock().keys.replacement_due(key_id)
     }
 
     /// When the first cached key expires, unless its key service answers before; `None` without keys.
-    pub fn next_expiry(&self) -> Option<BootTime> {
+    pub(crate) fn next_expiry(&self) -> Option<BootTime> {
         self.lock().keys.next_expiry()
     }
 
     /// The listed wrapped keys that are not in memory.
-    pub fn missing(&self) -> Vec<WrappedKey> {
+    pub(crate) fn missing(&self) -> Vec<WrappedKey> {
         self.lock().missing().cloned().collect()
     }
 
@@ -242,13 +246,13 @@ impl Cache {
     }
 
     /// Removes a key from the list: no key service can unwrap it any more.
-    pub fn forget(&self, key: &WrappedKey) {
+    pub(crate) fn forget(&self, key: &WrappedKey) {
         self.lock().list.remove(&key.fingerprint());
         self.report_change();
     }
 
     /// Writes the list of wrapped keys, if it has changed. Returns false when it could not be written.
-    pub async fn save(&self) -> bool {
+    pub(crate) async fn save(&self) -> bool {
         let copy = self.lock().list.take_changed();
         let Some(copy) = copy else { return true };
         let result = files::in_time(SAVE_TIMEOUT, move || copy.write()).await;
@@ -258,14 +262,14 @@ impl Cache {
     }
 
     /// The fingerprints of all keys that may be used now, as hexadecimal digits.
-    pub fn fingerprints(&self) -> Vec<String> {
+    pub(crate) fn fingerprints(&self) -> Vec<String> {
         let inner = self.lock();
         let entries = inner.keys.usable().flat_map(KeyGroup::entries);
         entries.map(|(fingerprint, _)| fingerprint.hex()).collect()
     }
 
     /// The state for the snapshot, with the primary's `key_id`; `None` when local KEKs are off.
-    pub fn state(&self, key_id: Option<&str>) -> Option<LocalKekState> {
+    pub(crate) fn state(&self, key_id: Option<&str>) -> Option<LocalKekState> {
         let mut inner = self.lock();
         let policy = inner.keys.policy?;
         let current = key_id.and_then(|key_id| inner.keys.current(key_id));

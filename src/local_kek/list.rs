@@ -25,7 +25,7 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// A wrapped key, as it lies in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrappedKey {
+pub(crate) struct WrappedKey {
     /// Whether a local KEK or a DEK seed is wrapped.
     pub kind: KeyKind,
     /// The key_id that it was stored with.
@@ -36,7 +36,7 @@ pub struct WrappedKey {
 
 impl WrappedKey {
     /// The AAD that the key service needs to unwrap it.
-    pub fn aad(&self) -> Vec<u8> {
+    pub(crate) fn aad(&self) -> Vec<u8> {
         self.kind.aad(&self.key_id)
     }
 

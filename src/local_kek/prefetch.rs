@@ -11,7 +11,7 @@ use crate::key_service::{ErrorKind, KeyScope, KeyService, KeyVersion};
 
 /// A key service that may have wrapped a ciphertext, and the version of its key.
 #[derive(Clone, Copy)]
-pub struct Candidate<'a> {
+pub(crate) struct Candidate<'a> {
     pub key_service: &'a Arc<dyn KeyService>,
     pub version: u32,
     /// When that version was made, in seconds since 1970; `None` when it is not known.
@@ -20,7 +20,7 @@ pub struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     /// The key version, under the id that a ciphertext was stored with.
-    pub fn key_version<'b>(&self, key_id: &'b str) -> KeyVersion<'b>
+    pub(crate) fn key_version<'b>(&self, key_id: &'b str) -> KeyVersion<'b>
     where
         'a: 'b,
     {

@@ -30,7 +30,7 @@ const DOMAIN: &[u8] = b"kms-plugin kept key";
 
 /// What kind of key is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum KeyKind {
+pub(crate) enum KeyKind {
     /// A local KEK that this agent made and wraps with. When the agent makes a new one for the same key version, the
     /// old one becomes [`KeyKind::Kek`]. Only records in memory have this kind, wrapped keys in etcd do not.
     Current,

@@ -6,7 +6,7 @@ use crate::key_service::{KeyScope, KeyVersions};
 
 /// The health of one key service. `health` decides it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceHealth {
+pub(crate) struct ServiceHealth {
     pub scope: KeyScope,
     /// Every version of its key that was ever seen, and when it was created. Two clusters may have keys with the same
     /// name: the creation times differ.

@@ -17,7 +17,7 @@ impl Cache {
     ///
     /// # Errors
     /// The key service's. Callers that wait for the same call get the same error.
-    pub async fn unwrap(
+    pub(crate) async fn unwrap(
         &self,
         key_service: &dyn KeyService,
         kind: KeyKind,
@@ -57,7 +57,7 @@ impl Cache {
     ///
     /// # Errors
     /// The key service's, or that the local KEK cannot be unwrapped or cached.
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         key_service: &dyn KeyService,
         key_version: KeyVersion<'_>,

@@ -6,7 +6,7 @@ use crate::clock::BootTime;
 
 /// How ready the agent is for an outage, with local KEKs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalKekState {
+pub(crate) struct LocalKekState {
     /// Whether the agent can, without the key service, unwrap everything that it has seen, and wrap a seed.
     pub ready: bool,
     /// How long the agent uses cached keys without a contact to the key service.
@@ -35,12 +35,12 @@ pub struct LocalKekState {
 
 impl LocalKekState {
     /// How long the keys may still be used; zero when there are none.
-    pub fn left(&self, now: BootTime) -> Duration {
+    pub(crate) fn left(&self, now: BootTime) -> Duration {
         self.until.map(|until| until.since(now)).unwrap_or_default()
     }
 
     /// The state in one line, for an operator.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         match (self.ready, self.missing) {
             (true, _) => {
                 let longest = Duration::from_secs(self.max_offline_seconds);

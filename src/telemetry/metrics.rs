@@ -65,7 +65,7 @@ fn times<L: Clone + std::hash::Hash + Eq>() -> Times<L> {
 
 /// The metrics of one agent. Clones share the counters.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub(crate) struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
@@ -139,13 +139,13 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts an answered KMS call.
-    pub fn call(&self, method: &'static str, code: &'static str, took: Duration) {
+    pub(crate) fn call(&self, method: &'static str, code: &'static str, took: Duration) {
         self.0.calls.get_or_create(&Call { method, code }).inc();
         self.0.call_times.get_or_create(&Method { method }).observe(took.as_secs_f64());
     }
 
     /// Records whether the last unwrap of data under `key_id` succeeded.
-    pub fn readable(&self, key_id: &str, readable: bool) {
+    pub(crate) fn readable(&self, key_id: &str, readable: bool) {
         if readable && self.0.unreadable.get() == 0 {
             return;
         }
@@ -159,24 +159,24 @@ impl Metrics {
     }
 
     /// The number of key_ids whose last unwrap failed.
-    pub fn unreadable(&self) -> i64 {
+    pub(crate) fn unreadable(&self) -> i64 {
         self.0.unreadable.get()
     }
 
     /// Counts a running call until the result is dropped.
-    pub fn under_way(&self) -> UnderWay {
+    pub(crate) fn under_way(&self) -> UnderWay {
         self.0.in_flight.inc();
         UnderWay(self.0.in_flight.clone())
     }
 
     /// Counts an open connection until the result is dropped.
-    pub fn connected(&self) -> UnderWay {
+    pub(crate) fn connected(&self) -> UnderWay {
         self.0.connections.inc();
         UnderWay(self.0.connections.clone())
     }
 
     /// Counts a request to the key service that has ended.
-    pub fn vault_call(
+    pub(crate) fn vault_call(
         &self,
         operation: &'static str,
         address: &Arc<str>,
@@ -190,32 +190,32 @@ impl Metrics {
     }
 
     /// Counts a login attempt.
-    pub fn login(&self, outcome: &'static str) {
+    pub(crate) fn login(&self, outcome: &'static str) {
         self.0.logins.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Counts a renewal attempt.
-    pub fn renewal(&self, outcome: &'static str) {
+    pub(crate) fn renewal(&self, outcome: &'static str) {
         self.0.renewals.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Counts that the agent bound its socket again.
-    pub fn rebind(&self) {
+    pub(crate) fn rebind(&self) {
         self.0.rebinds.inc();
     }
 
     /// Counts a connection that the agent could not accept.
-    pub fn accept_failure(&self) {
+    pub(crate) fn accept_failure(&self) {
         self.0.accept_failures.inc();
     }
 
     /// Counts the restart of a server inside the agent.
-    pub fn server_restart(&self) {
+    pub(crate) fn server_restart(&self) {
         self.0.restarts.inc();
     }
 
     /// All metrics in the OpenMetrics text format. `state` has the metrics of the current snapshot.
-    pub fn encode(&self, state: &Registry) -> String {
+    pub(crate) fn encode(&self, state: &Registry) -> String {
         let mut text = String::new();
         // Writing into a String never fails.
         let _written = encode_registry(&mut text, &self.0.registry)
@@ -226,7 +226,7 @@ impl Metrics {
 }
 
 /// Decrements the gauge when a call or a connection ends, however it ends.
-pub struct UnderWay(Gauge);
+pub(crate) struct UnderWay(Gauge);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
