@@ -50,7 +50,7 @@ async fn probe_finds_faults_of_other_plugins() {
         (Flaw::Unhealthy, "the moon is full"),
         (Flaw::EmptyKeyId, "0 bytes"),
         (Flaw::PlaintextBack, "nothing is encrypted"),
-        (Flaw::WrongBytes, "other bytes back"),
+        (Flaw::WrongBytes, "returned other bytes"),
         (Flaw::LongCiphertext, "1025 bytes"),
         (Flaw::DecryptFails, "fell into the sea"),
     ]

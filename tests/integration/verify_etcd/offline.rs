@@ -64,7 +64,7 @@ async fn objects_unreadable_in_an_outage_are_listed_until_rewritten_or_read() {
     etcd.put(&secret("one"), &value(&mut kms, 300).await);
     kms.decrypt(&direct[1]).await.unwrap();
     let done = asked(&etcd, &offline);
-    assert!(done.code == 0 && done.out.contains("can read all that is under"), "{}{}", done.out, done.error);
+    assert!(done.code == 0 && done.out.contains("can read every object under"), "{}{}", done.out, done.error);
 
     // A mix of the two forms is not recognised.
     let local = kms.encrypt(&SEED).await.unwrap();
