@@ -1,5 +1,6 @@
 //! Exit codes (sysexits.h), and failures of commands: one line for each cause.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -60,10 +61,7 @@ impl Failure {
                 if tracing::enabled!(tracing::Level::ERROR) {
                     tracing::error!("{}{line}", if depth == 0 { "" } else { "caused by: " });
                 } else {
-                    super::report::error_line(&format!(
-                        "{}{line}",
-                        if depth == 0 { "error: " } else { "caused by: " }
-                    ));
+                    error_line(&format!("{}{line}", if depth == 0 { "error: " } else { "caused by: " }));
                 }
             }
         }
@@ -76,4 +74,9 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&format!("{:#}", self.error).replace('\n', "; "))
     }
+}
+
+/// Writes a line to stderr. A closed stderr is not an error.
+pub(crate) fn error_line(text: &str) {
+    let _closed = writeln!(io::stderr().lock(), "{text}");
 }

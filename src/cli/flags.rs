@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use super::exit::{Exit, Failure};
 use crate::clock;
 use crate::compat::{CompatError, CompatFlags};
-use crate::config::raw::{ConfigError, Problem};
 use crate::config::schema::{self, Kind, VARIABLE_PREFIX};
+use crate::config::{ConfigError, Problem};
 use crate::config::{DEFAULT_FILE, Merged, Sources};
 use crate::diagnose::check::Configuration;
 

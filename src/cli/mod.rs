@@ -130,7 +130,7 @@ fn parse(arguments: Vec<OsString>) -> Result<(Command, compat::CompatFlags), Exi
             if let (ErrorKind::UnknownArgument, Some(flag)) =
                 (error.kind(), error.get(ContextKind::InvalidArg))
             {
-                report::error_line(&format!("\n{}", compat::hint(&flag.to_string())));
+                exit::error_line(&format!("\n{}", compat::hint(&flag.to_string())));
             }
             Err(if error.use_stderr() { Exit::Usage } else { Exit::Ok })
         }

@@ -5,7 +5,7 @@
 
 use clap::ValueEnum;
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, error_line};
 use super::flags::ConfigFlags;
 use super::report;
 use crate::config::{Merged, Settings};
@@ -194,7 +194,7 @@ impl MachineConfigArgs {
         let options = MachineConfig { delivery, pool: &self.pool, include_secrets: &self.include_secret };
         let rendered = machineconfig::render(&options, &merged, &settings).map_err(failure)?;
         for warning in &rendered.warnings {
-            report::error_line(&format!("warning: {warning}"));
+            error_line(&format!("warning: {warning}"));
         }
         Ok(rendered.text)
     }

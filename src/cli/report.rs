@@ -1,6 +1,6 @@
 //! Output to stdout and stderr. When the reader is gone (`| head`), the command ends without an error.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use super::exit::{Exit, Failure};
 
@@ -30,11 +30,6 @@ fn write(stdout: &mut impl io::Write, text: &str) -> Result<bool, Failure> {
 /// The width of the terminal in columns; `None` when stdout is not a terminal: then lines are not wrapped.
 pub(crate) fn width() -> Option<usize> {
     io::stdout().is_terminal().then(textwrap::termwidth)
-}
-
-/// Writes a line to stderr. A closed stderr is not an error.
-pub(crate) fn error_line(text: &str) {
-    let _closed = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// The format of results.

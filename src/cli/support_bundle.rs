@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, error_line};
 use super::flags::ConfigFlags;
 use super::{config, report, runtime};
 use crate::diagnose::bundle::{self, BundleError, BundleOptions};
@@ -41,7 +41,7 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
     let (directory, default) = bundle::name();
     let file = args.file.clone().unwrap_or(default);
     may_write(&file)?;
-    let progress = |step: &str| report::error_line(&format!("collecting {step}…"));
+    let progress = |step: &str| error_line(&format!("collecting {step}…"));
     progress("the configuration");
     let configuration = args.flags.configuration();
     let options = BundleOptions {

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use super::schema::{self, DefaultValue};
-use super::validate::parse_duration;
 
 /// The default of a key, as text; empty when it has no fixed value.
 pub(crate) fn text(path: &str) -> &'static str {
@@ -27,6 +26,14 @@ pub(super) fn switch(path: &str) -> bool {
     text(path) == "true"
 }
 
+/// A duration as the configuration writes it, such as `90s` or `1h 30m`; `0` needs no unit.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.trim() {
+        "0" => Ok(Duration::ZERO),
+        text => humantime::parse_duration(text),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
@@ -39,7 +46,7 @@ mod tests {
     use crate::telemetry::LogTarget;
 
     /// The settings of a configuration with these flags beside what it must have.
-    fn settings(flags: &[(&str, &str)]) -> Result<Settings, super::super::raw::ConfigError> {
+    fn settings(flags: &[(&str, &str)]) -> Result<Settings, super::super::ConfigError> {
         let needed = [
             ("vault.addresses", "https://vault.example:8200"),
             ("vault.transit.key", "kms-key"),

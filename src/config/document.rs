@@ -8,7 +8,7 @@ use std::path::Path;
 use figment::value::{Dict, Value};
 use toml::de::{DeTable, DeValue};
 
-use super::raw::Problem;
+use super::problem::Problem;
 use super::schema::{self, Kind};
 use crate::files;
 

@@ -2,7 +2,8 @@
 //!
 //! The agent accepts them, because different nodes may share a file. `kms-plugin check` warns about them.
 
-use super::raw::{Merged, Problem};
+use super::problem::Problem;
+use super::raw::Merged;
 
 /// The settings that each method reads. `method` and `mount`, which every method reads, are not among them.
 const OF_METHOD: [(&str, &[&str]); 6] = [

@@ -9,7 +9,8 @@ mod document;
 pub(crate) mod ineffective;
 pub(crate) mod local_kek;
 mod name;
-pub(crate) mod raw;
+mod problem;
+mod raw;
 pub mod schema;
 pub(crate) mod secret;
 mod section;
@@ -18,6 +19,7 @@ pub(crate) mod settings;
 mod validate;
 pub(crate) mod vault;
 
+pub(crate) use problem::{ConfigError, Problem};
 pub(crate) use raw::{Merged, Sources};
 pub(crate) use schema::DEFAULT_RUNTIME_DIR;
 pub(crate) use settings::Settings;

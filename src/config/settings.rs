@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::defaults;
 use super::local_kek::{Policy, RawLocalKek, policy};
-use super::raw::{ConfigError, Merged, Problem};
+use super::problem::{ConfigError, Problem};
+use super::raw::Merged;
 use super::section::RawVault;
 use super::server::{RawServer, Server, own_uids, server};
 use super::validate::Validator;

@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::defaults;
-use super::raw::{ConfigError, Merged, Problem};
+use super::defaults::{self, parse_duration};
+use super::problem::{ConfigError, Problem};
+use super::raw::Merged;
 
 /// Longest socket path, in bytes. The kernel allows 107 (unix(7)). The agent binds a socket under a temporary name
 /// that is 7 bytes longer.
@@ -95,13 +96,5 @@ impl<'a> Validator<'a> {
             );
         }
         PathBuf::from(path)
-    }
-}
-
-/// A duration as the configuration writes it, such as `90s` or `1h 30m`; `0` needs no unit.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
-    match text.trim() {
-        "0" => Ok(Duration::ZERO),
-        text => humantime::parse_duration(text),
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::credentials::Credential;
-use super::machineconfig::{FETCH, Ignition};
+use super::ignition::{FETCH, Ignition};
 
 /// What the Machine Config Operator does when one of the files or units changes.
 pub(super) fn disruption_policy(ignition: &Ignition, credentials: &[Credential]) -> Value {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::raw::ConfigError;
+use crate::config::ConfigError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ManifestError {

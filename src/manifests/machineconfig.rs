@@ -11,6 +11,7 @@ use toml::Table;
 use super::ManifestError;
 use super::credentials::replace_files;
 use super::disruption_policy::disruption_policy;
+use super::ignition::{FETCH, Ignition};
 use super::payload::{self, NamedFile, named_files};
 use super::unit_dropin::drop_in;
 use crate::config::{Merged, Settings};
@@ -18,8 +19,6 @@ use crate::kubernetes::endpoint;
 
 /// The version of Ignition's format that every OpenShift 4 accepts.
 const IGNITION: &str = "3.2.0";
-/// The unit that copies the binary out of an image.
-pub(super) const FETCH: &str = "kms-plugin-fetch.service";
 /// The directory of fetched binaries; `/usr` is read-only.
 const BINARIES: &str = "/var/lib/kms-plugin-bin";
 
@@ -58,13 +57,6 @@ pub(crate) struct Rendered {
     pub text: String,
     /// Messages for the administrator.
     pub warnings: Vec<String>,
-}
-
-/// The files and units that Ignition writes.
-#[derive(Default)]
-pub(super) struct Ignition {
-    pub(super) files: Vec<Value>,
-    pub(super) units: Vec<Value>,
 }
 
 /// # Errors

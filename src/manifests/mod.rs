@@ -6,6 +6,7 @@ mod credentials;
 mod disruption_policy;
 pub(crate) mod encryption_config;
 pub(crate) mod error;
+mod ignition;
 pub(crate) mod machineconfig;
 mod payload;
 pub(crate) mod policy;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Check, Finding};
 use super::report::Report;
+use crate::config::ConfigError;
 use crate::config::ineffective::ineffective;
-use crate::config::raw::ConfigError;
 use crate::config::{Merged, Settings};
 use crate::systemd::units::{Unit, Units};
 

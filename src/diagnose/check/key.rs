@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::finding::{Check, Finding};
 use super::policy::Policy;
 use super::report::Report;
-use super::round_trips::{Call, RoundTrips};
+use super::round_trips::{Call, LOST, RoundTrips};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyDescription, KeyScope, KeyService as _, KeyServiceError};
@@ -13,8 +13,6 @@ use crate::vault::Inspector;
 
 /// Round trips that are timed.
 const SAMPLES: usize = 20;
-/// Why a key that cannot be used matters.
-pub(super) const LOST: &str = "without the key, the agent can neither wrap nor unwrap";
 
 /// The result of the check of one key.
 #[derive(Default)]

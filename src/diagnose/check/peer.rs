@@ -4,12 +4,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
 use super::finding::{Check, Finding};
 use super::report::Report;
-use super::web::{Web, WebError};
+use super::web::{Web, WebError, parse};
 use crate::admin::types::Status;
 use crate::files;
 
@@ -87,15 +84,4 @@ fn compare(peer: &str, status: &Status, own: &str, version: u32) -> Finding {
 fn file(path: &str) -> Result<Status, PeerError> {
     let text = files::read(Path::new(path), MAX_FILE).map_err(PeerError::File)?;
     parse(&text).ok_or(PeerError::NotStatus)
-}
-
-/// The status of an agent; `None` when it is something else. Every version of the agent writes the phase.
-pub(crate) fn parse(text: &[u8]) -> Option<Status> {
-    #[derive(Deserialize)]
-    struct Always {
-        #[serde(rename = "phase")]
-        _phase: IgnoredAny,
-    }
-    serde_json::from_slice::<Always>(text).ok()?;
-    serde_json::from_slice(text).ok()
 }

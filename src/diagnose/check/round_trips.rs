@@ -8,6 +8,9 @@ use crate::diagnose::millis;
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::vault::Inspector;
 
+/// Why a key that cannot be used matters.
+pub(super) const LOST: &str = "without the key, the agent can neither wrap nor unwrap";
+
 /// The bytes that are wrapped and unwrapped.
 const SAMPLE: [u8; 32] = [0x5a; 32];
 /// The default timeout of kube-apiserver for a call, and OpenShift's.
@@ -98,7 +101,7 @@ impl RoundTrips {
                 let why = "calls over the quota fail: writes of Secrets, and reads after a restart of the API server";
                 Finding::fail(Check::Quota, path, seen, why, remedy)
             }
-            _ => Finding::fail(Check::RoundTrip, path, seen, super::key::LOST, remedy),
+            _ => Finding::fail(Check::RoundTrip, path, seen, LOST, remedy),
         }
     }
 

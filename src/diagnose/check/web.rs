@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use rustls::ClientConfig;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::admin::types::Status;
 
@@ -70,7 +72,7 @@ impl Web {
                 }
                 body.extend_from_slice(&chunk);
             }
-            super::peer::parse(&body).ok_or(WebError::NotAgent)
+            parse(&body).ok_or(WebError::NotAgent)
         };
         tokio::time::timeout(time, request).await.unwrap_or(Err(WebError::TimedOut(time)))
     }
@@ -82,4 +84,15 @@ fn last_cause(error: &dyn Error) -> String {
         last = cause;
     }
     last.to_string()
+}
+
+/// The status of an agent; `None` when it is something else. Every version of the agent writes the phase.
+pub(crate) fn parse(text: &[u8]) -> Option<Status> {
+    #[derive(Deserialize)]
+    struct Always {
+        #[serde(rename = "phase")]
+        _phase: IgnoredAny,
+    }
+    serde_json::from_slice::<Always>(text).ok()?;
+    serde_json::from_slice(text).ok()
 }

@@ -2,7 +2,11 @@
 
 use std::error::Error;
 
-use super::measure::{MAX_ANNOTATIONS, MAX_BYTES};
+/// Longest ciphertext and key_id that kube-apiserver accepts, in bytes.
+pub(super) const MAX_BYTES: usize = 1024;
+
+/// Largest sum of annotation keys and values that kube-apiserver accepts, in bytes.
+pub(super) const MAX_ANNOTATIONS: usize = 32 * 1024;
 
 /// A round trip that failed, or an answer that breaks the contract of KMS v2.
 #[derive(Debug, thiserror::Error)]

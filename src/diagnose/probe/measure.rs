@@ -2,31 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aws_lc_rs::rand;
 use tokio::task::JoinSet;
 
 use super::ProbeOptions;
-use super::error::ProbeError;
-use super::result::{Report, Samples};
+use super::error::{MAX_ANNOTATIONS, MAX_BYTES, ProbeError};
+use super::result::{Report, RoundTrip, Samples};
 use crate::kms::client::KmsClient;
 use crate::proto::{DecryptRequest, EncryptRequest, StatusRequest};
-
-/// Longest ciphertext and key_id that kube-apiserver accepts, in bytes.
-pub(super) const MAX_BYTES: usize = 1024;
-
-/// Largest sum of annotation keys and values that kube-apiserver accepts, in bytes.
-pub(super) const MAX_ANNOTATIONS: usize = 32 * 1024;
-
-/// A good round trip.
-pub(crate) struct RoundTrip {
-    pub(crate) encrypt: Duration,
-    pub(crate) decrypt: Duration,
-    pub(crate) key_id: String,
-    /// Length of the ciphertext, in bytes.
-    pub(crate) ciphertext: usize,
-}
 
 /// Calls Status once, and reports what is wrong with the answer.
 pub(super) async fn status(client: &mut KmsClient, report: &mut Report) {

@@ -5,8 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ProbeOptions;
-use super::measure::RoundTrip;
 use crate::diagnose::millis;
+
+/// A good round trip.
+pub(crate) struct RoundTrip {
+    pub(crate) encrypt: Duration,
+    pub(crate) decrypt: Duration,
+    pub(crate) key_id: String,
+    /// Length of the ciphertext, in bytes.
+    pub(crate) ciphertext: usize,
+}
 
 /// Most different errors; all others are counted together.
 const MAX_ERRORS: usize = 20;
