@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{CommandDone, CommandFailed, Status};
+use super::api_types::{CommandDone, CommandFailed, Status};
 
 /// Name of the admin socket in the runtime directory.
 pub(crate) const SOCKET: &str = "admin.sock";

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::admin::api_types::Phase;
 use crate::admin::test_snapshot::ready;
-use crate::admin::types::Phase;
 use crate::admin::{AdminCommands, CommandRequest, router, serve_unix};
 use crate::telemetry::metrics::Metrics;
 

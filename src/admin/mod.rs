@@ -3,6 +3,7 @@
 //!
 //! Renders the snapshot, so a request makes no call to the key service. Must not know KMS.
 
+pub(crate) mod api_types;
 pub(crate) mod client;
 mod healthz;
 mod metrics;
@@ -12,7 +13,6 @@ mod status;
 #[cfg(test)]
 mod test_snapshot;
 pub(crate) mod timing;
-pub(crate) mod types;
 
 pub(crate) use client::{Client, ClientError};
 pub(crate) use routes::{

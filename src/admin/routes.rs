@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot};
 
+use super::api_types::{CommandDone, CommandFailed};
 use super::timing::{ACCEPT_TIMEOUT, RELOAD_TIMEOUT};
-use super::types::{CommandDone, CommandFailed};
 use super::{healthz as health_text, metrics, status as status_answer};
 use crate::health::Snapshot;
 use crate::socket::Stalled;

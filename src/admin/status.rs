@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::types::{Address, Key, KmsStatus, LocalKeks, Phase, Reason, Service, Status, Token, Warning};
+use super::api_types::{Address, Key, KmsStatus, LocalKeks, Phase, Reason, Service, Status, Token, Warning};
 use crate::clock::BootTime;
 use crate::health::{self, Announce, ServiceState, Snapshot};
 use crate::key_service::{AddressState, KnownKey, TokenState};

@@ -16,8 +16,8 @@ use super::error::{AgentError, ReloadError, TaskError};
 use super::listeners::Listeners;
 use super::reload::{ReloadRequest, done};
 use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
-use super::{restart, status_line, watchdog};
-use crate::admin::types::CommandFailed;
+use super::{server_restart, status_line, watchdog};
+use crate::admin::api_types::CommandFailed;
 use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
 use crate::clock::Deadline;
 use crate::config::Settings;
@@ -136,7 +136,7 @@ impl Agent {
         let incoming = Incoming::new(accepted, self.metrics.clone());
         self.spawn(
             KMS_SERVER,
-            restart::in_place(KMS_SERVER, self.metrics.clone(), move || {
+            server_restart::in_place(KMS_SERVER, self.metrics.clone(), move || {
                 let serving = crate::kms::serve(service.clone(), incoming.clone(), stopping.clone());
                 async { Ok::<(), TaskError>(serving.await?) }
             }),
@@ -163,7 +163,7 @@ impl Agent {
         let until = stopping.clone();
         self.spawn(
             "admin socket",
-            restart::in_place("admin socket's server", metrics.clone(), move || {
+            server_restart::in_place("admin socket's server", metrics.clone(), move || {
                 let serving = admin::serve_unix(socket.clone(), router.clone(), until.clone());
                 async {
                     serving.await;
@@ -175,7 +175,7 @@ impl Agent {
             let router = admin::public_router(snapshots, liveness, metrics.clone());
             self.spawn(
                 "admin address",
-                restart::in_place("admin address's server", metrics, move || {
+                server_restart::in_place("admin address's server", metrics, move || {
                     let serving = admin::serve_tcp(address.clone(), router.clone(), stopping.clone());
                     async {
                         serving.await;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{AgentError, ReloadError};
 use crate::admin::CommandRequest;
-use crate::admin::types::{CommandDone, CommandFailed};
+use crate::admin::api_types::{CommandDone, CommandFailed};
 use crate::config::Settings;
 use crate::kms::View;
 use crate::systemd::notify;

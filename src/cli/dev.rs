@@ -14,7 +14,7 @@ use crate::config::{Settings, defaults};
 use crate::diagnose::probe::first_round_trip;
 use crate::embedded::Keyring;
 use crate::kms::client;
-use crate::kubernetes::template::{self, Identity, KmsProvider};
+use crate::kubernetes::encryption_configuration_template::{self as template, Identity, KmsProvider};
 use crate::proto::StatusRequest;
 use crate::telemetry;
 

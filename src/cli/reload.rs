@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::agent_args::{AgentArgs, failure};
 use super::exit::{Exit, Failure};
 use super::{report, runtime};
+use crate::admin::api_types::{CommandDone, Phase};
 use crate::admin::timing::RELOAD_TIMEOUT;
-use crate::admin::types::{CommandDone, Phase};
 
 /// Time for the agent's answer. The agent tests a new configuration for at most 15 s.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -9,8 +9,8 @@ use super::exit::{Exit, Failure, error_line};
 use super::flags::ConfigFlags;
 use super::report;
 use crate::config::{Merged, Settings};
-use crate::kubernetes::{duration, template};
-use crate::manifests::encryption_config::{self, EncryptionConfig};
+use crate::kubernetes::{duration, encryption_configuration_template as template};
+use crate::manifests::encryption_configuration::{self, EncryptionConfig};
 use crate::manifests::error::{ErrorKind, ManifestError};
 use crate::manifests::machineconfig::{self, Delivery, MachineConfig};
 use crate::manifests::static_pod::{self, StaticPod};
@@ -222,7 +222,7 @@ impl EncryptionConfigArgs {
             timeout: &self.timeout,
             identity,
         };
-        Ok(encryption_config::render(&options, &settings))
+        Ok(encryption_configuration::render(&options, &settings))
     }
 }
 

@@ -10,7 +10,7 @@ use super::exit::{Exit, Failure};
 use super::report::{self, Output};
 use super::runtime;
 use crate::admin::ClientError;
-use crate::admin::types::{Phase, Status};
+use crate::admin::api_types::{Phase, Status};
 use crate::diagnose::status_text::status_text;
 
 /// Time for the agent's answer.

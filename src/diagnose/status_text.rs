@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::admin::types::{KmsStatus, LocalKeks, Phase, Service, Status};
+use crate::admin::api_types::{KmsStatus, LocalKeks, Phase, Service, Status};
 use crate::clock::unix_seconds;
 use crate::diagnose::PRIMARY;
 use crate::display::ago;

@@ -3,13 +3,11 @@
 //! Only reads: never decrypts, and shows no value. Knows the format of local KEKs. Must not know Vault, the agent, or the
 //! caller.
 
-pub(crate) mod client;
-pub(crate) mod form;
+pub(crate) mod etcdctl;
+pub(crate) mod gateway;
 pub(crate) mod group;
 pub(crate) mod key;
-mod range;
-pub(crate) mod reader;
-mod split;
+mod range_response;
 pub(crate) mod tally;
 pub(crate) mod value;
 

@@ -4,5 +4,5 @@
 
 pub(crate) mod duration;
 pub(crate) mod encryption_configuration;
+pub(crate) mod encryption_configuration_template;
 pub(crate) mod endpoint;
-pub(crate) mod template;

@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::calls::Calls;
 use super::format::Key;
 use super::group::{self, KeyGroup, WrappingKey};
 use super::groups::KeyGroups;
 use super::list::{WrappedKey, WrappedKeyList};
 use super::record::{Fingerprint, KeyKind, Record};
 use super::service_health::ServiceHealth;
+use super::single_flight::Calls;
 use super::state::LocalKekState;
 use crate::clock::{BootTime, unix_seconds};
 use crate::config::local_kek::Policy;

@@ -217,7 +217,7 @@ fn damaged_memory_is_not_used() {
     let (cache, scope) = (cache(), scope("k"));
     cache.insert_current(key_version(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
     let (name, fd) = cache.lock().keys.descriptors().remove(0);
-    let mut memory = crate::local_kek::memory::SealedMemory::adopt(fd, 256 * 1024).unwrap();
+    let mut memory = crate::local_kek::sealed_memory::SealedMemory::adopt(fd, 256 * 1024).unwrap();
     memory.bytes_mut()[20] ^= 1;
     assert!(restarted(&cache, Some(POLICY)).lock().keys.is_empty());
     memory.bytes_mut()[20] ^= 1;

@@ -19,8 +19,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
-use super::memory::SealedMemory;
 use super::record::{Fingerprint, KeyKind, RECORD, Record, checksum};
+use super::sealed_memory::SealedMemory;
 use crate::clock::BootTime;
 use crate::key_service::{KeyScope, KeyVersion};
 use crate::systemd::store;

@@ -10,15 +10,15 @@
 //! Knows key services. Must not know gRPC, nor decide whether a key service is unreachable or refuses.
 
 mod cache;
-mod calls;
 pub mod format;
 mod group;
 mod groups;
 mod key_check;
+mod key_service_calls;
 mod list;
-mod memory;
 mod prefetch;
 mod record;
+mod sealed_memory;
 mod service_health;
 mod single_flight;
 mod state;

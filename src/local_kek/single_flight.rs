@@ -1,140 +1,57 @@
-//! The cache's calls to the key service: unwrap a key that is not cached, and make a local KEK. Callers that need the
-//! same key at the same time share one call.
+//! The table of unwraps that are running: callers that need the same key share one call to the key service.
+//!
+//! Must not know what is called or what is done with the result.
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::rand;
-use zeroize::Zeroizing;
+use super::record::Fingerprint;
+use crate::key_service::{KeyService, KeyServiceError};
 
-use super::cache::Cache;
-use super::format::KEY_BYTES;
-use super::record::{Fingerprint, KeyKind};
-use crate::clock::Deadline;
-use crate::key_service::{ErrorKind, KeyService, KeyServiceError, KeyVersion};
+/// The running unwraps.
+#[derive(Default)]
+pub(super) struct Calls(Mutex<HashMap<CallId, Arc<Call>>>);
 
-impl Cache {
-    /// Unwraps a key: takes it from the cache, or calls `key_service` and caches the result.
-    ///
-    /// # Errors
-    /// The key service's. Callers that wait for the same call get the same error.
-    pub(crate) async fn unwrap(
-        &self,
-        key_service: &dyn KeyService,
-        kind: KeyKind,
-        key_version: KeyVersion<'_>,
-        wrapped: &[u8],
-        deadline: Deadline,
-    ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
-        let aad = kind.aad(key_version.key_id);
-        if !self.is_enabled() {
-            return key_service.unwrap(wrapped, &aad, deadline).await;
-        }
-        let waiter = self.calls.join(key_service, Fingerprint::of(kind, key_version.key_id, wrapped));
-        let mut failure = tokio::time::timeout_at(deadline.instant(), waiter.call().lock())
-            .await
-            .map_err(|_| KeyServiceError::deadline("waiting for another call that unwraps the same key"))?;
-        if let Some(found) = self.find(kind, key_version.key_id, wrapped) {
-            return Ok(found);
-        }
-        if let Some(error) = &*failure {
-            return Err(error.clone());
-        }
-        let unwrapped = key_service.unwrap(wrapped, &aad, deadline).await;
-        self.unwraps.fetch_add(1, Ordering::Relaxed);
-        match &unwrapped {
-            Ok(secret) if kind == KeyKind::Seed || secret.len() == KEY_BYTES => {
-                self.insert(kind, key_version, wrapped, secret);
-            }
-            // A waiter may have a later deadline, and then makes its own call.
-            Err(error) if error.kind() != ErrorKind::Deadline => *failure = Some(error.clone()),
-            Ok(_) | Err(_) => {}
-        }
-        unwrapped
+/// The key service, by its address in memory, and the wrapped key. Two key services may know the same key_id, and
+/// the result of one is not the result of the other.
+type CallId = (usize, Fingerprint);
+
+/// The caller that holds the lock calls the key service. If the call fails, it stores the error for the waiters.
+pub(super) type Call = tokio::sync::Mutex<Option<KeyServiceError>>;
+
+/// One of the callers that need the same key. The last one to be dropped removes the call from the table.
+pub(super) struct Waiter<'a> {
+    calls: &'a Calls,
+    id: CallId,
+    call: Arc<Call>,
+}
+
+impl Calls {
+    /// Joins the running call for this wrapped key, or starts one.
+    pub(super) fn join(&self, key_service: &dyn KeyService, fingerprint: Fingerprint) -> Waiter<'_> {
+        let id = (std::ptr::from_ref(key_service).cast::<()>().addr(), fingerprint);
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Waiter { calls: self, id, call: running.entry(id).or_default().clone() }
     }
 
-    /// Makes the local KEK for a version of the primary's key, unless there is one that needs no replacement. It is
-    /// unwrapped once before its first use: a key that cannot be unwrapped must not wrap data.
-    ///
-    /// # Errors
-    /// The key service's, or that the local KEK cannot be unwrapped or cached.
-    pub(crate) async fn prepare(
-        &self,
-        key_service: &dyn KeyService,
-        key_version: KeyVersion<'_>,
-        deadline: Deadline,
-    ) -> Result<(), KeyServiceError> {
-        let _lock = tokio::time::timeout_at(deadline.instant(), self.prepare_lock.lock())
-            .await
-            .map_err(|_| KeyServiceError::deadline("waiting for another call that makes a local KEK"))?;
-        if !self.needs_replacement(key_version.key_id) {
-            return Ok(());
-        }
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
-        rand::fill(&mut *key).map_err(|_| {
-            let text = "the system's random generator failed, so no local KEK could be made";
-            KeyServiceError::new(ErrorKind::Internal, text, "report this as a bug")
-        })?;
-        let aad = KeyKind::Current.aad(key_version.key_id);
-        let wrapped = key_service.wrap(key_version.version, &*key, &aad, deadline).await?;
-        let unwrapped = key_service.unwrap(&wrapped, &aad, deadline).await?;
-        if *unwrapped != *key {
-            return Err(KeyServiceError::new(
-                ErrorKind::KeyUnusable,
-                "the key service unwrapped a new local KEK to other bytes than it had wrapped; the local KEK is not used",
-                "stop writing Secrets, and check the key service: it returns wrong data",
-            ));
-        }
-        require_aad(key_service, &wrapped, deadline).await?;
-        if !self.insert_current(key_version, &wrapped, &key) {
-            return Err(self.not_cached(key_version));
-        }
-        tracing::info!(
-            KMS_KEY_ID = key_version.key_id,
-            "a new local KEK is in use, under {} version {}",
-            key_version.scope,
-            key_version.version
-        );
-        Ok(())
-    }
-
-    /// Why a new local KEK could not be cached.
-    fn not_cached(&self, key_version: KeyVersion<'_>) -> KeyServiceError {
-        match self.is_refused(key_version) {
-            true => KeyServiceError::new(
-                ErrorKind::Unreachable,
-                format!(
-                    "a new local KEK under {} is not used yet: the key service refused us a moment ago",
-                    key_version.scope
-                ),
-                "the agent retries; if this does not end, check /healthz",
-            ),
-            false => KeyServiceError::new(
-                ErrorKind::Internal,
-                format!("a new local KEK under {} cannot be cached in memory", key_version.scope),
-                "check the log, and the memory limits (LimitMEMLOCK=, MemoryMax=)",
-            ),
-        }
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
-/// Whether the server checks AAD: it must not unwrap without it. An old server ignores AAD, and after its upgrade
-/// could not unwrap what it had wrapped.
-async fn require_aad(
-    key_service: &dyn KeyService,
-    wrapped: &[u8],
-    deadline: Deadline,
-) -> Result<(), KeyServiceError> {
-    match key_service.unwrap(wrapped, &[], deadline).await {
-        Err(error) if error.kind() == ErrorKind::BadCiphertext => Ok(()),
-        Err(error) => Err(error),
-        Ok(_) => Err(KeyServiceError::new(
-            ErrorKind::KeyUnusable,
-            "the key service ignores associated data (AAD), which binds a local KEK to its key_id; no local KEK is used",
-            "update Vault or OpenBao, or set local_kek.enabled = false",
-        )),
+impl Waiter<'_> {
+    pub(super) fn call(&self) -> &Call {
+        &self.call
     }
 }
 
-#[cfg(test)]
-#[path = "single_flight_tests.rs"]
-mod tests;
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut running = self.calls.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two references are left: the table's and ours. So nobody else waits.
+        if Arc::strong_count(&self.call) <= 2 {
+            running.remove(&self.id);
+        }
+    }
+}

@@ -4,7 +4,7 @@
 
 mod credentials;
 mod disruption_policy;
-pub(crate) mod encryption_config;
+pub(crate) mod encryption_configuration;
 pub(crate) mod error;
 mod ignition;
 pub(crate) mod machineconfig;

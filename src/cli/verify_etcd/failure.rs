@@ -2,8 +2,8 @@
 
 use crate::cli::exit::{Exit, Failure};
 use crate::diagnose::storage::{StorageError, printable};
-use crate::etcd::client::{EtcdError, Refusal, RefusalKind};
-use crate::etcd::form::ReadError;
+use crate::etcd::etcdctl::form::ReadError;
+use crate::etcd::gateway::{EtcdError, Refusal, RefusalKind};
 
 pub(super) fn failure(error: StorageError) -> Failure {
     let exit = if error.is_usage() { Exit::Usage } else { Exit::Unavailable };

@@ -7,7 +7,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::BundleOptions;
-use crate::admin::types::Status;
+use crate::admin::api_types::Status;
 use crate::admin::{Client, ClientError};
 use crate::config::{DEFAULT_RUNTIME_DIR, Settings};
 use crate::diagnose::check::{self, Report, report_text};

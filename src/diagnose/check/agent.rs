@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::finding::{Check, Finding, section_of};
 use super::report::Report;
-use crate::admin::types::{KmsStatus, LocalKeks, Phase, Status};
+use crate::admin::api_types::{KmsStatus, LocalKeks, Phase, Status};
 use crate::admin::{Client, ClientError};
 use crate::diagnose::PRIMARY;
 use crate::health::ReasonKind;

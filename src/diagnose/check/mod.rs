@@ -7,7 +7,7 @@ mod agent;
 mod certificate;
 mod configuration;
 mod credentials;
-mod encryption_config;
+mod encryption_configuration;
 mod finding;
 mod identity;
 mod key;
@@ -100,7 +100,7 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
     let announced = agent.key_id().zip(agent.version()).or(expected.zip(version));
     peer::check(&options.peers, announced, &web, timeout, report).await;
     if let Some(file) = &options.encryption_config {
-        encryption_config::check(file, &settings.server.socket, facts.slowest, report);
+        encryption_configuration::check(file, &settings.server.socket, facts.slowest, report);
     }
 }
 

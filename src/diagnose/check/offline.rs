@@ -9,7 +9,7 @@ use super::agent::AgentView;
 use super::finding::{Check, Finding};
 use super::report::Report;
 use super::service_user::ServiceUser;
-use crate::admin::types::LocalKeks;
+use crate::admin::api_types::LocalKeks;
 use crate::local_kek::MAX_LOCKED;
 use crate::systemd::units::{SERVICE, Units};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::finding::{Check, Finding};
 use super::report::Report;
 use super::web::{Web, WebError, parse};
-use crate::admin::types::Status;
+use crate::admin::api_types::Status;
 use crate::files;
 
 /// Largest file with a node's status, in bytes.

@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::admin::types::Status;
+use crate::admin::api_types::Status;
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;

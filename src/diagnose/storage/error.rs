@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::etcd::client::EtcdError;
-use crate::etcd::form::ReadError;
+use crate::etcd::etcdctl::form::ReadError;
+use crate::etcd::gateway::EtcdError;
 use crate::kubernetes::encryption_configuration::EncryptionConfigError;
 use crate::vault::TlsError;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::admin::types::{Key, Status};
+use crate::admin::api_types::{Key, Status};
 use crate::etcd::tally::KnownKeys;
 use crate::key_service::key_id;
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::text::{grouped, highest_first, printable, rewrite};
-use crate::admin::types::Status;
+use crate::admin::api_types::Status;
 use crate::admin::{Client, ClientError};
 use crate::etcd::tally::Tally;
 

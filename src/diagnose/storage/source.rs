@@ -7,7 +7,7 @@ use url::Url;
 
 use super::error::StorageError;
 use crate::config::vault::Tls;
-use crate::etcd::client::Etcd;
+use crate::etcd::gateway::Etcd;
 use crate::etcd::key;
 use crate::kubernetes::encryption_configuration;
 use crate::vault;

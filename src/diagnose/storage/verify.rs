@@ -12,8 +12,8 @@ use super::source::Source;
 use super::text::printable;
 use crate::admin::Client;
 use crate::etcd::Sink;
-use crate::etcd::form::Form;
-use crate::etcd::reader;
+use crate::etcd::etcdctl::form::Form;
+use crate::etcd::etcdctl::reader;
 use crate::etcd::tally::{KnownKeys, Tally};
 
 /// Time for one answer of the agent.
@@ -88,7 +88,7 @@ pub(crate) async fn verify<R: Read>(
 
 /// A source that is ready to be read.
 enum Opened<R> {
-    Etcd(Box<crate::etcd::client::Etcd>, Vec<String>),
+    Etcd(Box<crate::etcd::gateway::Etcd>, Vec<String>),
     Stream(R),
 }
 

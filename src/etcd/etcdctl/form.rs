@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::MAX_VALUE;
+use crate::etcd::MAX_VALUE;
 
 /// How many bytes show the form.
 pub(super) const HEAD: usize = 64;

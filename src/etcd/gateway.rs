@@ -15,7 +15,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::Sink;
-use super::range::{self, Gauge, Range};
+use super::range_response::{self, Gauge, Range};
 use crate::clock::Deadline;
 
 /// Objects in one page.
@@ -167,7 +167,7 @@ impl Etcd {
     fn read_page(&mut self, endpoint: &Url, body: &[u8], sink: &mut dyn Sink) -> Result<Range, EtcdError> {
         let invalid = || EtcdError::Unavailable(vec![not_etcd(endpoint)]);
         let mut json = serde_json::Deserializer::from_slice(body);
-        let range = range::read(&mut json, &Gauge::default(), sink).map_err(|_| invalid())?;
+        let range = range_response::read(&mut json, &Gauge::default(), sink).map_err(|_| invalid())?;
         let (Some(revision), Some(cluster)) = (range.revision, range.cluster_id) else {
             return Err(invalid());
         };

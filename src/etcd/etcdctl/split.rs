@@ -6,8 +6,8 @@
 use std::io::Read;
 
 use super::form::{CHUNK, Form, HEAD, ReadError};
-use super::value::{ENCRYPTED, PROTOBUF};
-use super::{MAX_KEY, MAX_VALUE, Sink};
+use crate::etcd::value::{ENCRYPTED, PROTOBUF};
+use crate::etcd::{MAX_KEY, MAX_VALUE, Sink};
 
 /// How a plain JSON object of the API server begins. `{` alone occurs in too many values.
 const JSON: &[&[u8]] = &[b"{\"kind\":\"", b"{\"apiVersion\":\""];

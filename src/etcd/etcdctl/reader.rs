@@ -4,10 +4,10 @@
 
 use std::io::{BufReader, Read};
 
-use super::Sink;
 use super::form::{CHUNK, Form, HEAD, ReadError};
-use super::range::{self, Gauge, Metered};
 use super::split::{Split, begins_value};
+use crate::etcd::Sink;
+use crate::etcd::range_response::{self, Gauge, Metered};
 
 /// Reads `input` to its end, and passes each object to `sink`.
 pub(crate) fn read(mut input: impl Read, sink: &mut dyn Sink) -> Result<Form, ReadError> {
@@ -49,7 +49,7 @@ fn documents(input: impl Read, sink: &mut dyn Sink) -> Result<(), ReadError> {
             // Another document follows.
             Err(_) => {}
         }
-        let range = range::read(&mut json, &gauge, &mut counted)
+        let range = range_response::read(&mut json, &gauge, &mut counted)
             .map_err(|error| read_error(error, &gauge, counted.objects))?;
         if range.more || range.count > range.objects {
             return Err(ReadError::Partial { objects: range.objects, count: range.count });
@@ -92,8 +92,8 @@ mod tests {
 
     use std::io;
 
-    use super::super::{MAX_KEY, MAX_VALUE};
     use super::*;
+    use crate::etcd::{MAX_KEY, MAX_VALUE};
 
     #[derive(Default)]
     struct Collected(Vec<Object>);
