@@ -3,8 +3,9 @@
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
+use super::route::Route;
 use super::service::KmsService;
-use super::view::{Route, View};
+use super::view::View;
 use super::{grpc_status, limits, local_kek};
 use crate::clock::Deadline;
 use crate::health::RefreshOutcome;

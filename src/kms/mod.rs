@@ -11,11 +11,13 @@ mod grpc_status;
 mod in_flight;
 mod limits;
 mod local_kek;
+mod route;
 mod server;
 mod service;
 mod view;
 
 pub(crate) use connection::Incoming;
+pub(crate) use route::Route;
 pub(crate) use server::serve;
 pub(crate) use service::{KmsService, MAX_MESSAGE};
-pub(crate) use view::{KeyServices, Route, View};
+pub(crate) use view::{KeyServices, View};

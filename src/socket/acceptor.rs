@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::directory_watch::DirectoryWatch;
 use super::heartbeat::IDLE_BEAT;
+use super::rebind::{Place, Socket, listen};
 use super::{BoundSocket, Heartbeat, SocketError};
 use crate::retry::Backoff;
 use crate::telemetry::metrics::Metrics;
@@ -37,14 +38,6 @@ pub(crate) struct Acceptor {
     socket: Socket,
     listener: UnixListener,
     heartbeat: Heartbeat,
-}
-
-/// Who has bound the socket.
-enum Socket {
-    /// This process: it binds the socket again when it is gone.
-    Bound(BoundSocket),
-    /// systemd, at this path: only root can bind it again.
-    Passed(PathBuf),
 }
 
 impl Acceptor {
@@ -125,47 +118,19 @@ impl Acceptor {
         }
     }
 
-    /// Checks whether the socket is in its place, and binds it again if it is not. Returns whether it is still
-    /// missing. `reported` is the last result: a socket that stays missing is logged once.
+    /// Checks whether the socket is in its place, and takes a new listener when it was bound again. Returns whether the
+    /// socket is missing. `reported` is the last result: a socket that stays missing is logged once.
     fn check(&mut self, path: &Path, reported: bool, metrics: &Metrics) -> bool {
-        match &self.socket {
-            Socket::Bound(bound) if bound.in_place() => false,
-            Socket::Bound(_) => match BoundSocket::bind(path)
-                .and_then(|bound| Ok((listen(&bound, path)?, bound)))
-            {
-                Ok((listener, bound)) => {
-                    tracing::warn!(
-                        "the socket {} was deleted or replaced; it is bound again",
-                        path.display()
-                    );
-                    metrics.rebind();
-                    (self.listener, self.socket) = (listener, Socket::Bound(bound));
-                    false
-                }
-                Err(error) => {
-                    if !reported {
-                        tracing::error!("the socket is gone and cannot be bound again; retrying: {error}");
-                    }
-                    true
-                }
-            },
-            Socket::Passed(path) => {
-                let gone = !path.exists();
-                if gone && !reported {
-                    tracing::error!(
-                        "the socket {} is gone; systemd created it, and only root can create it again: systemctl restart kms-plugin.socket",
-                        path.display()
-                    );
-                }
-                gone
+        match self.socket.check(path, reported) {
+            Place::Kept => false,
+            Place::Rebound(listener) => {
+                metrics.rebind();
+                self.listener = listener;
+                false
             }
+            Place::Missing => true,
         }
     }
-}
-
-fn listen(bound: &BoundSocket, path: &Path) -> Result<UnixListener, SocketError> {
-    let listener = bound.listener().and_then(UnixListener::from_std);
-    listener.map_err(|cause| SocketError::Io { path: path.to_path_buf(), action: "listened on", cause })
 }
 
 #[cfg(test)]

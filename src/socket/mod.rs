@@ -7,6 +7,7 @@ mod bound;
 mod directory_watch;
 mod error;
 mod heartbeat;
+mod rebind;
 
 pub(crate) use acceptor::{Acceptor, AcceptorEnded};
 pub(crate) use bound::BoundSocket;

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::changes::Changes;
 use super::pem::TlsError;
-use super::{error, tls};
+use super::{classification, tls};
 use crate::config::vault::{Vault, is_loopback};
 use crate::key_service::KeyServiceError;
 
@@ -155,9 +155,9 @@ fn http(url: &Url, vault: &Vault, tls: rustls::ClientConfig) -> Result<reqwest::
         let host = url.host_str().unwrap_or_default().to_owned();
         builder = builder.dns_resolver(FixedHost { host });
     }
-    builder
-        .build()
-        .map_err(|cause| TlsError::new(format!("the HTTP client cannot be built: {}", error::chain(&cause))))
+    builder.build().map_err(|cause| {
+        TlsError::new(format!("the HTTP client cannot be built: {}", classification::chain(&cause)))
+    })
 }
 
 /// Resolves every name to the host of the address: the URL holds the name that TLS verifies.

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::address::Address;
 use super::changes::Changes;
-use super::error::{self, Refusal};
+use super::classification::{self, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
 use super::pem::TlsError;
@@ -41,7 +41,7 @@ pub(super) struct Answer {
 impl Answer {
     /// The answer as `T`, which names the part that is used: `data` or `auth`.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, KeyServiceError> {
-        serde_json::from_slice(&self.body).map_err(|_| error::not_vault("the server"))
+        serde_json::from_slice(&self.body).map_err(|_| classification::not_vault("the server"))
     }
 
     /// The answer's `data`.
@@ -181,7 +181,7 @@ impl Client {
             }
             return Err(CallError::Refused(Refusal {
                 status: response.status,
-                text: error::server_text(&response.body).unwrap_or_default(),
+                text: classification::server_text(&response.body).unwrap_or_default(),
                 path: request.path.to_owned(),
                 address: index,
                 address_name: address.name.clone(),
@@ -204,12 +204,15 @@ impl Client {
         let (counts, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
         let result = transport::send(address, request, deadline).await.and_then(|response| {
             self.record_quota(response.quota);
-            let text = (response.status >= 300).then(|| error::server_text(&response.body)).flatten();
+            let text =
+                (response.status >= 300).then(|| classification::server_text(&response.body)).flatten();
             let outage = match response.status {
                 _ if response.location.is_some() => None,
-                ..300 if !error::is_json(&response.body) => Some(error::not_vault(&address.name)),
+                ..300 if !classification::is_json(&response.body) => {
+                    Some(classification::not_vault(&address.name))
+                }
                 ..300 => None,
-                status => error::outage(&address.name, status, text.as_deref()),
+                status => classification::outage(&address.name, status, text.as_deref()),
             };
             match outage {
                 Some(error) => Err(error.with_retry_after(response.retry_after)),

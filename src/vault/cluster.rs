@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::address::Address;
+use super::classification;
 use super::client::Client;
-use super::error;
 use super::transport::Request;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
@@ -120,7 +120,7 @@ impl Client {
             body: None,
         };
         let response = self.attempt(address, &request, deadline).await?;
-        serde_json::from_slice(&response.body).map_err(|_| error::not_vault(&address.name))
+        serde_json::from_slice(&response.body).map_err(|_| classification::not_vault(&address.name))
     }
 
     /// Whether the address that refused a request belongs to another cluster than the key's. When all addresses do,

@@ -9,9 +9,9 @@ mod certificate;
 mod changes;
 #[cfg(test)]
 mod changes_tests;
+mod classification;
 mod client;
 mod cluster;
-mod error;
 mod file_access;
 mod handshake;
 mod inspector;

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::changes::ChangeReceiver;
+use super::classification::{Refusal, not_vault};
 use super::client::{Answer, CallError, Client, Data};
-use super::error::{Refusal, not_vault};
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;

@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder};
 use zeroize::Zeroizing;
 
 use super::address::Address;
-use super::error;
+use super::classification;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::Secret;
@@ -77,7 +77,8 @@ pub(super) async fn send(
 ) -> Result<Response, KeyServiceError> {
     let prepared = prepare(address, request)?;
     let attempt = async {
-        let response = prepared.send().await.map_err(|cause| error::transport(&address.name, &cause))?;
+        let response =
+            prepared.send().await.map_err(|cause| classification::transport(&address.name, &cause))?;
         let text = |name: &str| {
             let value = response.headers().get(name)?;
             value.to_str().ok().map(str::to_owned)
@@ -156,9 +157,11 @@ async fn read(
     let expected =
         response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));
-    while let Some(chunk) = response.chunk().await.map_err(|cause| error::transport(&address.name, &cause))? {
+    while let Some(chunk) =
+        response.chunk().await.map_err(|cause| classification::transport(&address.name, &cause))?
+    {
         if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(error::not_vault(&address.name));
+            return Err(classification::not_vault(&address.name));
         }
         body.extend_from_slice(&chunk);
     }
