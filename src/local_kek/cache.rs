@@ -33,11 +33,11 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The cache. There is one for the whole life of the agent: a reload must not lose a key.
 pub(crate) struct Cache {
     inner: Mutex<Inner>,
-    /// The calls of `single_flight`.
+    /// The unwraps that are running.
     pub(super) calls: Calls,
     /// Held while a local KEK is made: only one is made at a time.
     pub(super) prepare_lock: tokio::sync::Mutex<()>,
-    /// How often `single_flight` asked a key service to unwrap.
+    /// How often `key_service_calls` asked a key service to unwrap.
     pub(super) unwraps: AtomicU64,
     /// Counts changes of the keys, of their uses, and of the list.
     changes: watch::Sender<u64>,

@@ -2,8 +2,8 @@
 //!
 //! - `format`: the ciphertext and the annotation in etcd. The format never changes.
 //! - `cache`: the local KEKs and DEK seeds in memory. It finds, evicts and wipes them.
-//! - `groups`, `group`, `record`, `memory`: how the cached keys lie in protected memory.
-//! - `single_flight`, `calls`: the calls to the key service, one call for all callers that need the same key.
+//! - `groups`, `group`, `record`, `sealed_memory`: how the cached keys lie in protected memory.
+//! - `key_service_calls`, `single_flight`: the calls to the key service, one for all callers that need the same key.
 //! - `prefetch`, `key_check`: calls that are made before a key is needed.
 //! - `list`: which keys to prefetch after a restart.
 //!
