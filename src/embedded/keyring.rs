@@ -21,7 +21,7 @@ use crate::files;
 const MAX_FILE: u64 = 1024 * 1024;
 /// The format that this build writes and reads.
 const FORMAT: u32 = 1;
-/// Bytes of a key.
+/// Length of a key, in bytes.
 pub(super) const KEY_BYTES: usize = 32;
 
 /// What a keyring file holds, decoded.
@@ -57,7 +57,7 @@ struct VersionForm {
 /// Why a keyring cannot be used. The file is never changed after such an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyringError {
-    /// The system's error.
+    /// The file cannot be opened, read or written.
     #[error("the keyring {path} cannot be {action}: {cause}")]
     Io { path: String, action: &'static str, cause: io::Error },
     /// The content is not a keyring.

@@ -1,4 +1,4 @@
-//! AES-256-GCM with the keyring's versions: `embedded:vN:` + base64(nonce, ciphertext, tag).
+//! AES-256-GCM with the keys of a keyring file: `embedded:vN:` + base64(nonce, ciphertext, tag).
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,7 +67,7 @@ impl EmbeddedService {
             return Err(KeyServiceError::new(
                 kind,
                 format!("the keyring has no version {version}"),
-                "restore the keyring that held it",
+                "restore the keyring that had it",
             ));
         };
         RandomizedNonceKey::new(&AES_256_GCM, found.key.as_slice()).map_err(|_| internal())

@@ -1,6 +1,6 @@
 //! Reads objects from etcd over its HTTP/JSON gateway: page by page, all at one revision.
 //!
-//! Sends range requests only: never writes. Every page has a deadline and a size limit.
+//! Sends range requests only: never writes. Every request has a deadline and a size limit.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(crate) enum RefusalKind {
     Transport,
     /// A certificate is missing or not trusted.
     Tls,
-    /// The HTTP/JSON gateway is off.
+    /// The HTTP/JSON gateway is off, or this is not etcd.
     NoGateway,
     /// The gateway cannot connect to its own etcd.
     GatewayAlone,
@@ -89,7 +89,8 @@ pub(crate) struct Etcd {
 }
 
 impl Etcd {
-    /// The endpoints are tried in order. `timeout` is the time for one page. `tls` is needed where an endpoint is https.
+    /// The endpoints are tried in order. `timeout` is the time for one request. `tls` is needed if an endpoint is
+    /// `https`.
     pub(crate) fn new(
         endpoints: Vec<Url>,
         tls: Option<ClientConfig>,
@@ -185,7 +186,7 @@ impl Etcd {
         let failed = |text: String| refused(RefusalKind::Transport, text);
         let broken = |error: reqwest::Error| {
             let text = cause(&error);
-            // A server without the client's certificate sends an alert after the handshake, or closes the connection.
+            // A server that gets no client certificate sends an alert after the handshake, or closes the connection.
             let closed = endpoint.scheme() == "https" && !error.is_connect();
             let of_tls = closed || text.contains("certificate") || text.contains("alert");
             refused(if of_tls { RefusalKind::Tls } else { RefusalKind::Transport }, text)
@@ -272,8 +273,8 @@ fn name(endpoint: &Url) -> String {
     endpoint.origin().ascii_serialization()
 }
 
-/// The first key after all keys with `prefix`. Where there is none, a single zero byte: for etcd, that is the end of all
-/// keys.
+/// The first key after all keys with `prefix`. Where there is none, a single zero byte: for etcd, that is the end of
+/// all keys.
 fn after(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn all_answers_must_be_one_clusters() {
+    fn all_answers_must_come_from_one_cluster() {
         let mut etcd = Etcd::new(Vec::new(), None, Duration::from_secs(1)).unwrap();
         let endpoint = Url::parse("https://etcd-2:2379").unwrap();
         let mut take =

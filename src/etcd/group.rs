@@ -9,17 +9,17 @@ pub(crate) enum State {
     Current,
     /// Under KMS v2, when the current key_id is not known.
     KmsV2,
-    /// Under an earlier version of the key, or under a decrypt_only key. With its name for people.
+    /// Under an earlier version of the key, or under a decrypt_only key. Holds the name of that key for people.
     Older(String),
     /// Under KMS v2 with a key_id that is not known.
     OtherKeyId,
     /// Under KMS v2, by a provider with another name.
     OtherProvider,
-    /// Under an older transformer.
+    /// Under a transformer other than KMS v2.
     Other(Transformer),
     /// Not encrypted.
     Plain,
-    /// Neither plain nor encrypted in a known way. With the reason.
+    /// Neither plain nor encrypted in a known way. Holds the reason.
     Unrecognised(&'static str),
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Group {
     /// As kubectl names it.
     pub resource: String,
     pub state: State,
-    /// The provider in EncryptionConfiguration, or the key of an older transformer; may be empty.
+    /// The name of the provider in EncryptionConfiguration, or of the key of another transformer; may be empty.
     pub provider: String,
     /// May be empty.
     pub key_id: String,
@@ -75,13 +75,13 @@ pub(crate) struct Group {
     pub mode: Option<Mode>,
     /// The version of the Transit key, where a Transit key wrapped it.
     pub transit_version: Option<u32>,
-    /// Whether an API server can read them that is restarted while the key service is unreachable. `None` where that is
-    /// not known.
+    /// Whether an API server that is restarted while the key service is unreachable can read them. `None` where that
+    /// is not known.
     pub readable_offline: Option<bool>,
 }
 
 impl Group {
-    /// A group with a state alone.
+    /// A group with a state and nothing else.
     pub(super) fn of(state: State) -> Self {
         Self {
             resource: String::new(),

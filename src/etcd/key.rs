@@ -53,7 +53,7 @@ pub(crate) struct ObjectKey<'a> {
 }
 
 impl<'a> ObjectKey<'a> {
-    /// Reads a key below `root`, or below any first segment.
+    /// Parses a key below `root`. The root of any other key is its first segment.
     pub(crate) fn parse(key: &'a str, root: &str) -> Self {
         for (prefix, resource) in OPENSHIFT {
             if let Some(name) = key.strip_prefix(prefix) {

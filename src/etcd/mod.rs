@@ -1,7 +1,7 @@
 //! The objects in a cluster's etcd, and what each value is encrypted with.
 //!
-//! Only reads: never decrypts, and shows no value. Knows the format of local KEKs. Must not know Vault, the agent, or the
-//! caller.
+//! Only reads: never decrypts, and shows no value. Knows the format of local KEKs. Must not know Vault, the agent, or
+//! the caller.
 
 pub(crate) mod etcdctl;
 pub(crate) mod gateway;

@@ -68,7 +68,7 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// Reads one document, and passes each object to `sink` at once.
+/// Reads one document, and passes each object to `sink` as soon as it is read.
 pub(super) fn read<'de, R: serde_json::de::Read<'de>>(
     document: &mut serde_json::Deserializer<R>,
     gauge: &Gauge,
@@ -82,7 +82,7 @@ pub(super) fn read<'de, R: serde_json::de::Read<'de>>(
     }
 }
 
-/// A number, or the same as a string.
+/// A number, or a number in a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Number {

@@ -17,7 +17,7 @@ const FURTHER: &str = "(further)";
 /// The resource of a value without a key.
 pub(crate) const UNKNOWN: &str = "(unknown)";
 
-/// The keys that are known, to compare the objects with.
+/// What is known about the keys. The objects are compared with it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownKeys {
     /// The key_id that all objects should have, where it is known.
@@ -26,7 +26,8 @@ pub(crate) struct KnownKeys {
     pub older: HashMap<String, String>,
     /// The name that the KMS provider should have, where one was given.
     pub provider: Option<String>,
-    /// The fingerprints of the keys in the agent's memory, where they are known. It needs no key service for these.
+    /// The fingerprints of the keys in the agent's memory, where they are known. The agent needs no key service for
+    /// these keys.
     pub in_memory: Option<HashSet<String>>,
 }
 
@@ -156,8 +157,8 @@ impl Tally {
         self.objects - self.good
     }
 
-    /// How many objects an API server could not read that is restarted while the key service is unreachable. `None` when
-    /// the keys in the agent's memory are not known.
+    /// How many objects an API server could not read after a restart while the key service is unreachable. `None`
+    /// when the keys in the agent's memory are not known.
     pub(crate) fn unreadable_offline(&self) -> Option<u64> {
         self.known.in_memory.as_ref().map(|_| self.unreadable_offline)
     }

@@ -26,7 +26,7 @@ const MAX_NAME: usize = 253;
 /// Longest key_id, in bytes: the API server's limit.
 const MAX_KEY_ID: usize = 1024;
 
-/// The transformers before KMS v2.
+/// The transformers other than KMS v2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Transformer {
     KmsV1,
@@ -86,14 +86,14 @@ pub(crate) enum Stored {
         mode: Mode,
         /// The version of the Transit key, where the wrapped key is a Transit ciphertext.
         transit_version: Option<u32>,
-        /// Identifies the key that an agent may have in memory.
+        /// Identifies the key that unwraps it, which an agent may have in memory.
         fingerprint: Fingerprint,
     },
     /// Another transformer, with the name of its key or provider.
     Other(Transformer, String),
     /// Not encrypted.
     Plain,
-    /// None of these. With the reason.
+    /// None of these. Holds the reason.
     Unrecognised(&'static str),
 }
 

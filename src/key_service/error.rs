@@ -18,19 +18,19 @@ pub(crate) enum ErrorKind {
     Denied,
     /// The login was refused: wrong role-id, secret-id, user or password, or a locked role.
     CredentialsRefused,
-    /// Our own credentials cannot be read: a missing, empty or unsafe file.
+    /// The agent cannot read its own credentials: a missing, empty or unsafe file.
     CredentialsUnreadable,
     /// The mount or the key does not exist.
     NotFound,
     /// The key is soft-deleted: an administrator can restore it.
     SoftDeleted,
-    /// The key version is below the minimum version.
+    /// The key version may no longer be used: it is below the minimum version.
     VersionGone,
     /// The service does not have the key version: a standby lags behind, or the key was rolled back.
     VersionAhead,
     /// The ciphertext was not made by this key, or it is damaged.
     BadCiphertext,
-    /// The key has the wrong type, or the server lacks a function that the agent needs.
+    /// The key has the wrong type, or the key service does not wrap and unwrap as it must.
     KeyUnusable,
     /// A response that no rule covers, or an error of the agent itself.
     Internal,
@@ -57,7 +57,7 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the service did not answer the request itself, so that nothing is refused.
+    /// Whether the service did not process the request, so that it refused nothing.
     pub(crate) fn is_outage(self) -> bool {
         matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal)
     }
@@ -97,14 +97,14 @@ impl KeyServiceError {
         )
     }
 
-    /// Adds the time until the next request, if the service sent one (Retry-After).
+    /// Adds the time to wait before the next request, if the service sent one (Retry-After).
     pub(crate) fn with_retry_after(mut self, after: Option<Duration>) -> Self {
         self.retry_after = after;
         self
     }
 
-    /// Whether the service did not answer the request itself, or the agent cannot read its credentials. Nothing is
-    /// refused.
+    /// Whether the service did not process the request, or the agent cannot read its credentials. In both cases the
+    /// service refused nothing.
     pub(crate) fn is_outage(&self) -> bool {
         self.kind.is_outage() || self.kind == ErrorKind::CredentialsUnreadable
     }
@@ -118,7 +118,7 @@ impl KeyServiceError {
         &self.remedy
     }
 
-    /// The time until the next request, if the service sent one.
+    /// The time to wait before the next request, if the service sent one.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }

@@ -42,7 +42,7 @@ pub(crate) struct KeyWarning {
 pub(crate) struct KeyDescription {
     /// The newest version. It wraps.
     pub latest: u32,
-    /// The lowest version that may wrap; 0 means that only the latest one may.
+    /// The lowest version that may wrap; 0 means that there is no limit.
     pub min_encryption: u32,
     /// The lowest version that may unwrap.
     pub min_decryption: u32,
@@ -64,7 +64,7 @@ pub(crate) struct KnownKey {
     pub version: u32,
     /// When that version was created, in seconds since 1970.
     pub created: i64,
-    /// The lowest version that may wrap; 0 means that only the latest one may.
+    /// The lowest version that may wrap; 0 means that there is no limit.
     pub min_encryption: u32,
     /// The lowest version that may unwrap.
     pub min_decryption: u32,

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{KeyDescription, KeyScope, KeyVersions, KnownKey};
 
-/// Prefix of our ids. Ids of other plugins do not have it.
+/// Prefix of this plugin's ids. Ids of other plugins do not have it.
 pub(crate) const PREFIX: &str = "v1.";
 const DOMAIN: &[u8] = b"kms-plugin key_id";
 
@@ -34,7 +34,7 @@ pub(crate) fn derive(scope: &KeyScope, version: u32, created: i64, epoch: u32) -
 }
 
 /// Combines the service's description of a key with `versions`, every version that was ever seen. Decrypt accepts ids
-/// of every epoch up to `epoch`.
+/// of every epoch up to `epoch`. `None` when `versions` does not have the latest version.
 pub(crate) fn known_key(
     scope: &KeyScope,
     description: &KeyDescription,

@@ -18,8 +18,8 @@ pub(crate) trait KeyService: Send + Sync + 'static {
     /// Sets the cluster that the key is in, as an earlier run has saved it.
     fn expect_cluster(&self, _id: Option<String>) {}
 
-    /// Reads the key's metadata. Some addresses of a service may lag behind others: the answer comes from one that has
-    /// version `at_least`, if there is one.
+    /// Reads the key's metadata. Some addresses of a service may lag behind others: the answer comes from one that
+    /// has version `at_least`, if there is one.
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError>;
 
     /// Wraps `plaintext` with exactly `version` of the key.
@@ -40,9 +40,9 @@ pub(crate) trait KeyService: Send + Sync + 'static {
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError>;
 
-    /// Tries at every address to wrap with `version`, or to read the key when `version` is `None`. `Ok` when one
-    /// address allows it. A refusal only when every reachable address refuses. Pass a version only if the key was read
-    /// a moment ago: some servers create a missing key at the first wrap.
+    /// Tries one address after the other, until one allows it: to wrap and unwrap with `version`, or to read the key
+    /// when `version` is `None`. A refusal only when every reachable address refuses. Pass a version only if the key
+    /// was read a moment ago: some servers create a missing key at the first wrap.
     async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), KeyServiceError>;
 
     /// The key version in a ciphertext; `None` when it is not a ciphertext of this kind of service.
@@ -54,8 +54,8 @@ pub(crate) trait KeyService: Send + Sync + 'static {
     /// The state of the agent's token, where the service has tokens.
     fn token(&self) -> Option<TokenState>;
 
-    /// Completes when `addresses()` or `token()` may show something new since the last call. Changes that come together
-    /// may be reported once. One caller at a time.
+    /// Completes when `addresses()` or `token()` may show something new since the last call. Changes that come
+    /// together may be reported once. One caller at a time.
     async fn changed(&self) {
         std::future::pending::<()>().await;
     }

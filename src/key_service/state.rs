@@ -1,6 +1,6 @@
 //! What a key service reports about itself: its addresses and its token.
 
-/// The last result of one address of the service.
+/// How one address of the service last answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AddressState {
     /// The address as configured, without userinfo.
@@ -13,7 +13,7 @@ pub(crate) struct AddressState {
     pub preferred: bool,
 }
 
-/// The state of our token, without the token itself.
+/// The state of the agent's token, without the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenState {
     /// Name of the login method.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Reads a duration: numbers with units and without spaces, such as `3s`, `1m30s` or `1.5s`. `None` for anything
-/// else, for zero, and for what is not text: kube-apiserver refuses these as a provider's timeout.
+/// Reads a duration: numbers with units and without spaces, such as `3s`, `1m30s` or `1.5s`. `None` for any other
+/// text, for zero, and for a value that is not text: kube-apiserver refuses these as a provider's timeout.
 pub(crate) fn parse(value: &Value) -> Option<Duration> {
     parse_text(value.as_str()?)
 }
 
-/// As [`parse`], of a text.
+/// Like [`parse`], for a text.
 pub(crate) fn parse_text(text: &str) -> Option<Duration> {
     let plain =
         text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'h' | 'm' | 's' | 'u' | 'n' | 'µ'));

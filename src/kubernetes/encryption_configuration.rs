@@ -59,12 +59,12 @@ impl Provider {
     }
 }
 
-/// Why a file cannot be used. The text continues the file's name, and holds nothing of the file's content.
+/// Why a file cannot be used. The text is written after the file's name, and quotes nothing of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EncryptionConfigError {
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
-    #[error("is larger than 1 MiB, so it is no EncryptionConfiguration")]
+    #[error("is larger than 1 MiB, so it is not an EncryptionConfiguration")]
     TooLarge,
     #[error("is not valid YAML, or not an EncryptionConfiguration: see line {line}")]
     Invalid { line: usize },

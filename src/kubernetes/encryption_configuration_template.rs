@@ -68,7 +68,7 @@ pub(crate) fn check_provider_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// A text in YAML: as it is where every parser reads it as a text, else in double quotes.
+/// Writes a text for YAML: without quotes if every parser reads it as a text, else in double quotes.
 fn scalar(text: &str) -> String {
     let words = ["true", "false", "yes", "no", "on", "off", "y", "n", "null"];
     let is_word = words.iter().any(|word| word.eq_ignore_ascii_case(text));

@@ -7,7 +7,7 @@ pub(crate) fn of_socket(socket: &Path) -> String {
     format!("unix://{}", socket.display())
 }
 
-/// One spelling of a socket's path, to compare endpoints and paths. `unix://` in front is optional, `/var/run` is
+/// The normal form of a socket's path, to compare endpoints and paths. `unix://` in front is optional, `/var/run` is
 /// `/run`, and slashes may be repeated.
 pub(crate) fn normalise(endpoint: &str) -> PathBuf {
     let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);

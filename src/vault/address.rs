@@ -1,7 +1,7 @@
 //! One address of the cluster: its HTTP client, and how it last answered.
 //!
-//! Must not know what is requested. Each address has its own client: an unreachable address then holds no connection
-//! of another address, and the verified server name can differ from the host of the address.
+//! Must not know what is requested. Each address has its own HTTP client, for two reasons. An address that hangs uses
+//! no connection of another address. The server name that TLS verifies can differ from the host of the address.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -97,7 +97,7 @@ impl Address {
         }
     }
 
-    /// Records a failure. Logs only the first failure after an answer.
+    /// Records a failure. Logs the first one only: that after an answer, or after the start.
     pub(super) fn failed(&self, error: &KeyServiceError) {
         let reason = error.to_string();
         if self.record(false, Some(reason.clone())) != Some(false) {
@@ -118,12 +118,12 @@ impl Address {
         before
     }
 
-    /// Records whether it belongs to another cluster than the key's.
+    /// Records whether it belongs to a cluster other than the key's.
     pub(super) fn set_other_cluster(&self, other: bool) {
         self.lock().other_cluster_until = other.then(|| Instant::now() + OTHER_CLUSTER_PAUSE);
     }
 
-    /// Whether it belonged to another cluster when that was last checked, a short time ago.
+    /// Whether a check within the last [`OTHER_CLUSTER_PAUSE`] found that it belongs to another cluster.
     pub(super) fn is_other_cluster(&self) -> bool {
         self.lock().other_cluster_until.is_some_and(|until| until > Instant::now())
     }

@@ -13,12 +13,12 @@ use super::pem::{self, TlsError};
 /// What a certificate says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateFacts {
-    /// A distinguished name, as `issuer`.
+    /// Subject and issuer are distinguished names.
     pub subject: String,
     pub issuer: String,
     /// The names that it is valid for: DNS names and IP addresses.
     pub names: Vec<String>,
-    /// In seconds since 1970, as `not_after`.
+    /// The start and the end of its validity, in seconds since 1970.
     pub not_before: i64,
     pub not_after: i64,
 }

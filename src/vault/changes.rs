@@ -4,8 +4,8 @@
 
 use tokio::sync::{Mutex, watch};
 
-/// Sends the signal. Send it after a change, and only when something really changed: the agent publishes its state
-/// after each signal, so that a signal for each call would be a busy loop.
+/// Sends the signal. Send it after the change, and only if something changed: the agent publishes its whole state
+/// after each signal. It would publish all the time if each call sent a signal.
 #[derive(Debug, Default)]
 pub(super) struct Changes(watch::Sender<()>);
 

@@ -1,4 +1,5 @@
-//! When `KeyService::changed` completes: once for a change of what is shown, never for an answer like the one before.
+//! Tests of `KeyService::changed`: it completes once for each change of the shown state. It does not complete when an
+//! answer is the same as the one before.
 
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ async fn a_change_of_the_token_is_reported_once_to_each_service() {
     let session = &service.session;
     session.end_login(Err(KeyServiceError::deadline("logging in")));
     session.set_problem(None);
-    assert!(!changed(&service), "nothing of it is shown");
+    assert!(!changed(&service), "a failed first login changes nothing that is shown");
     session.end_login(Ok(token(1)));
     assert!(changed(&service) && changed(&beside) && service.token().unwrap().held);
     let renewed = token(1);

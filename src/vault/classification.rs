@@ -43,7 +43,7 @@ impl Refusal {
         let (kind, remedy) = match self.status {
             403 => (
                 ErrorKind::Denied,
-                format!("grant the capability on {path} in the token's policy, and check that the key exists: with the update capability alone, Vault also refuses a key that is missing"),
+                format!("grant the capability on {path} in the token's policy, and check that the key exists: if the policy grants update without create, Vault also answers 403 for a missing key"),
             ),
             404 => (ErrorKind::NotFound, format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}; if the key was deleted, restore it from a backup")),
             _ if self.is_locked_namespace() => {
@@ -107,7 +107,7 @@ pub(super) fn server_text(body: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Whether a body is JSON, or empty as a 204's.
+/// Whether a body begins as a JSON object, or is empty (status 204).
 pub(super) fn is_json(body: &[u8]) -> bool {
     body.is_empty() || body.trim_ascii_start().starts_with(b"{")
 }
@@ -133,7 +133,7 @@ pub(super) fn outage(address: &str, status: u16, text: Option<&str>) -> Option<K
     match (status, text) {
         (400, None) => Some(unreachable(
             format!(
-                "{address} answered 400 and not in Vault's form: it may accept only HTTPS, or not be Vault"
+                "{address} answered 400, but not in Vault's form: it may accept only HTTPS, or be another server"
             ),
             "check the scheme (https://) and the port in vault.addresses",
         )),
@@ -143,7 +143,7 @@ pub(super) fn outage(address: &str, status: u16, text: Option<&str>) -> Option<K
         )),
         (_, None) if status >= 300 => Some(unreachable(
             format!(
-                "{address} answered {status} and not in Vault's form: a proxy or another server answered"
+                "{address} answered {status}, but not in Vault's form: a proxy or another server answered"
             ),
             "check vault.addresses, and proxies between this node and Vault",
         )),
@@ -159,7 +159,7 @@ pub(super) fn outage(address: &str, status: u16, text: Option<&str>) -> Option<K
             "raise the rate limit quota of this mount, or find other clients that use it up",
         )),
         (412, Some(_)) => Some(unreachable(
-            format!("{address} has not replicated our login yet (412)"),
+            format!("{address} has not replicated this agent's login yet (412)"),
             "wait; if this stays, check the replication of the Vault cluster",
         )),
         (501.., Some(text)) => Some(unreachable(

@@ -1,4 +1,4 @@
-//! One request to the cluster: tries several addresses in order, and prefers the one that answered last.
+//! One request to the cluster: tries several addresses in order, first the one that served the last request.
 //!
 //! Must not know the lifetime of tokens, nor Transit. The time of each attempt is a part of the caller's deadline.
 //! There are no hidden retries. Redirects are followed to configured addresses only.
@@ -28,7 +28,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// Shortest time for one of several addresses before the next is tried.
 const MIN_SHARE: Duration = Duration::from_millis(250);
-/// Longest pause inside one call because of a `Retry-After`.
+/// Longest pause before a second round over the addresses. After a longer `Retry-After`, there is no second round.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// A successful answer.
@@ -39,7 +39,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer as `T`, which names the part that is used: `data` or `auth`.
+    /// Parses the answer as `T`, which has a field for the part that is used: `data` or `auth`.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, KeyServiceError> {
         serde_json::from_slice(&self.body).map_err(|_| classification::not_vault("the server"))
     }
@@ -60,7 +60,7 @@ pub(super) struct Data<T> {
 pub(super) enum CallError {
     /// The server refuses.
     Refused(Refusal),
-    /// No address answered as Vault does.
+    /// No address gave a usable answer.
     Failed(KeyServiceError),
 }
 
@@ -74,7 +74,7 @@ impl From<KeyServiceError> for CallError {
 pub(super) struct Client {
     vault: Vault,
     pub(super) addresses: Vec<Address>,
-    /// The index of the address that is tried first: the one that answered last.
+    /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
     /// The cluster that the key is in, when it is known.
     cluster_id: Mutex<Option<String>>,
@@ -200,7 +200,7 @@ impl Client {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Response, KeyServiceError> {
-        // A failure in very little time says nothing about the address.
+        // If very little time is left, a failure says nothing about the address.
         let (counts, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
         let result = transport::send(address, request, deadline).await.and_then(|response| {
             self.record_quota(response.quota);
@@ -297,7 +297,7 @@ impl Client {
     }
 }
 
-/// Says that the deadline passed, with the error of the last attempt.
+/// The error of a call whose deadline passed. `Unreachable` becomes `Deadline`, with the text of `error` in it.
 fn deadline_passed(error: KeyServiceError, request: &Request<'_>) -> KeyServiceError {
     match error.kind() {
         ErrorKind::Unreachable => KeyServiceError::new(

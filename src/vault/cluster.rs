@@ -15,7 +15,7 @@ use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::Backoff;
 
-/// Answers 200 in every state, except for a server that serves no keys at all (a disaster-recovery secondary).
+/// The server answers 200 to this in every state. A disaster-recovery secondary answers 472: it serves no keys.
 const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
 
 /// Shortest and longest time between two checks of an address that failed.
@@ -68,7 +68,7 @@ impl Client {
                 .filter(|(_, address)| failed(address))
                 .map(|(index, _)| self.health(index, Deadline::after(CHECK_TIMEOUT)))
                 .collect();
-            // When all have failed, the calls try them.
+            // When all have failed, the callers' requests try them anyway.
             if checks.is_empty() || checks.len() == self.addresses.len() {
                 backoff.reset();
                 continue;
@@ -123,8 +123,8 @@ impl Client {
         serde_json::from_slice(&response.body).map_err(|_| classification::not_vault(&address.name))
     }
 
-    /// Whether the address that refused a request belongs to another cluster than the key's. When all addresses do,
-    /// the cluster was replaced: then the known cluster id is dropped.
+    /// Whether the address that refused a request belongs to a cluster other than the key's. When all addresses do,
+    /// the cluster was replaced: then the known cluster id is dropped, and the result is `false`.
     pub(super) async fn is_other_cluster(&self, index: usize, deadline: Deadline) -> bool {
         let Some(known) = self.cluster_id() else { return false };
         let Some(address) = self.addresses.get(index) else { return false };

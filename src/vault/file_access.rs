@@ -13,8 +13,8 @@ use crate::files;
 /// Time for one access, and time to wait for the access before it.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Runs one access at a time. A file system that hangs (NFS, FUSE) then holds one thread: later accesses fail after
-/// the limit and start no further thread.
+/// Runs one access at a time. A file system that hangs (NFS, FUSE) then blocks only one thread: later accesses fail
+/// after the limit, and start no other thread.
 #[derive(Debug)]
 pub(super) struct FileAccess {
     limit: Duration,

@@ -1,4 +1,4 @@
-//! One TLS handshake that shows the certificates of a server, also when they are refused.
+//! One TLS handshake that records the certificates of the server, even if the agent does not trust them.
 //!
 //! Must not know HTTP, nor send anything inside the connection.
 

@@ -1,4 +1,4 @@
-//! The single steps of `kms-plugin check` at a cluster: one address or one call at a time, with at most one login.
+//! Single steps for `kms-plugin check`: each sends one request to the cluster, or to one address. At most one login.
 //!
 //! Must not judge the results, nor renew a token: that is the renewer's task.
 
@@ -21,7 +21,7 @@ use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::telemetry::metrics::Metrics;
 
-/// A ciphertext in Transit's form that no key made. The server reports it as invalid, after it has checked the policy.
+/// A ciphertext in Transit's form that no key made. The server checks the policy first, then reports it as invalid.
 const INVALID_CIPHERTEXT: &[u8] = b"vault:v1:bm90IGEgY2lwaGVydGV4dCBvZiBhbnkga2V5";
 
 /// Inspects one key service.

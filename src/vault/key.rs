@@ -107,7 +107,7 @@ impl KeyData {
         };
         warn(
             self.exportable,
-            "the key is exportable: everybody with that permission can copy it out of the key service".into(),
+            "the key is exportable: everybody who may export it can copy it out of the key service".into(),
             irreversible.clone(),
         );
         warn(
@@ -117,7 +117,7 @@ impl KeyData {
         );
         warn(
             self.allow_plaintext_backup,
-            "the key allows a plaintext backup: everybody with that permission can copy the key".into(),
+            "the key allows a plaintext backup: everybody who may make a backup can copy the key".into(),
             irreversible,
         );
         warn(

@@ -32,7 +32,7 @@ const LOGIN: Duration = Duration::from_secs(5);
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// Shortest and longest time until a failed renewal of a valid token is retried.
 const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Longest accepted lease, in seconds: ten years.
+/// Longest lease, in seconds: ten years. A longer one is shortened to this.
 const MAX_LEASE: u64 = 10 * 365 * 86_400;
 
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ struct Renewer {
     renewal_backoff: Backoff,
     /// The start of the current lease, and when its renewal or login is due: the jitter is drawn once for each lease.
     schedule: Option<(Instant, Option<Instant>)>,
-    /// Whether the last login failed while the old token is valid. A renewal does not end that problem.
+    /// Whether the last login failed. Then a renewal of the old token does not clear the reported problem.
     login_failed: bool,
     stamps: Stamps,
 }
@@ -98,14 +98,14 @@ impl Session {
     }
 
     async fn step(&self, renewer: &mut Renewer, requested: bool) {
-        // A file system that hangs says nothing about a change.
+        // While the file system hangs, it is not known whether a file has changed.
         let stamps = self.file_stamps().await.filter(|stamps| *stamps != renewer.stamps);
         let changed = stamps.is_some();
         if let Some(stamps) = stamps {
-            tracing::info!("a file with credentials or certificates changed; logging in with it");
+            tracing::info!("a file with credentials or certificates changed; logging in again");
             renewer.stamps = stamps;
             if let Err(error) = self.client.reload_tls().await {
-                tracing::error!("{error}; the TLS configuration from before stays in use");
+                tracing::error!("{error}; the old TLS configuration stays in use");
             }
         }
         let Some(token) = self.current() else {
@@ -296,7 +296,7 @@ impl Session {
             Ok(auth) => token.lease.renewed(granted, lease(auth.lease_duration), auth.renewable),
             // The policy may deny renewals. If the token itself is invalid, its next use shows that.
             Err(CallError::Refused(_)) => {
-                tracing::debug!("the token may not be renewed; a login will replace it");
+                tracing::debug!("the server refused to renew the token; a login will replace it");
                 token.lease.unrenewable(granted)
             }
             Err(CallError::Failed(error)) => {

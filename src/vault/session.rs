@@ -23,9 +23,10 @@ use crate::secret::{Fingerprint, Secret};
 
 /// Every token may use this path, unless its policy denies it.
 const LOOKUP: &str = "auth/token/lookup-self";
-/// A token younger than this has the current policies of its role: another login does not change a refusal.
+/// A token younger than this is assumed to have the current policies of its role: a new login does not help against a
+/// refusal.
 const FRESH: Duration = Duration::from_secs(300);
-/// A token that becomes invalid earlier than this delays the next login.
+/// A token that becomes invalid sooner than this after its login delays the next login.
 const EARLY: Duration = Duration::from_secs(60);
 
 /// The token of one cluster, shared by all key services that log in there in the same way.
@@ -38,7 +39,7 @@ pub(super) struct Session {
     pub(super) login_requested: Notify,
     /// A login is requested to replace the held token.
     pub(super) replacement_requested: AtomicBool,
-    /// Whether the renewer runs. Without it, nobody logs in again.
+    /// Whether the renewer runs. Without it, a new login never follows.
     pub(super) renewer_runs: AtomicBool,
     /// Whether the last token became invalid soon after its login.
     pub(super) ended_early: AtomicBool,
@@ -46,12 +47,12 @@ pub(super) struct Session {
     uses: AtomicU64,
     /// The generation of the newest token that the server accepted.
     accepted: AtomicU64,
-    /// The generation of a token of a recent login, and the path that the server refused to it.
+    /// A token of a recent login that the server has never accepted: its generation, and the path that was refused.
     denied_fresh_token: Mutex<Option<(u64, String)>>,
     /// The last check of a refused token, one at a time: the generation, and when the token was found valid.
     last_check: tokio::sync::Mutex<Option<(u64, Instant)>>,
     problem: Mutex<Option<String>>,
-    /// What a login depends on beside its secret.
+    /// What identifies the login, except the secret (`Vault::login_scope`). It is a part of the hash in `refused`.
     scope: String,
     /// A hash of the credentials that were refused.
     refused: Mutex<Option<String>>,
@@ -61,7 +62,7 @@ pub(super) struct Session {
 #[derive(Default)]
 pub(super) struct Held {
     pub(super) token: Option<Arc<Token>>,
-    /// Logins that ended, successful or not: callers that wait see that one has ended.
+    /// Counts the logins that ended, successful or not. A caller that waits sees by it that one has ended.
     pub(super) attempts: u64,
     pub(super) failure: Option<KeyServiceError>,
 }
@@ -156,8 +157,8 @@ impl Session {
         self.uses.store(0, Ordering::Relaxed);
     }
 
-    /// Call it when `path` was refused with `token`. Returns a new token when the server no longer accepts that one.
-    /// Returns `None` when the token is valid: then the reason of the refusal is the policy or the key.
+    /// Call it when the server refused `path` to `token`. Returns a new token when the server no longer accepts that
+    /// one. Returns `None` when the token is valid: then the reason of the refusal is the policy or the key.
     pub(super) async fn after_refusal(
         &self,
         token: &Token,
@@ -175,7 +176,7 @@ impl Session {
             }
             Some(_) => {}
         }
-        // A check that ended after this refusal has the answer already.
+        // A check that ended after this refusal has already shown that the token is valid.
         if last_check.is_some_and(|(generation, at)| generation == token.generation && at >= refused_at) {
             return Ok(None);
         }
@@ -205,7 +206,7 @@ impl Session {
     }
 
     /// Whether a new login cannot help against a refusal: the token is of a recent login, it has not expired, and the
-    /// server has never accepted it. Later, another login is tried.
+    /// server has never accepted it. Once the token is older than [`EARLY`], another login is tried.
     fn is_denied_fresh(&self, token: &Token) -> bool {
         let denied_fresh_token = self.denied_fresh_token.lock().unwrap_or_else(PoisonError::into_inner);
         denied_fresh_token.as_ref().is_some_and(|(generation, _)| *generation == token.generation)

@@ -1,4 +1,4 @@
-//! TLS to the servers, made from the configured files: roots, server name, client certificate. One provider: aws-lc-rs.
+//! TLS to the servers, from the configured files: trusted roots and client certificate. One provider: aws-lc-rs.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The lifetime of a token, as pure functions of time: when to renew, when to log in again.
 //!
-//! Must not know HTTP, files or clocks: the session passes them in. The rules are those of Vault's token
-//! documentation: a TTL of 0 means no expiry; near the maximum TTL a renewal grants less than requested.
+//! Must not know HTTP, files or clocks: times are arguments. The rules are those of Vault's token documentation: a
+//! TTL of 0 means no expiry; near the maximum TTL, a renewal grants less than requested.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ pub(crate) struct Lookup {
     pub num_uses: u64,
     #[serde(default)]
     pub policies: Vec<String>,
-    /// Longest lifetime in seconds, whatever renews it; 0 means no such limit.
+    /// Longest lifetime in seconds, which no renewal extends; 0 means no such limit.
     #[serde(default)]
     pub explicit_max_ttl: u64,
     /// Seconds that each renewal of a periodic token grants, without a maximum; 0 for other tokens.
@@ -107,7 +107,7 @@ pub(crate) struct Lookup {
 #[derive(Debug)]
 pub(super) struct Token {
     pub secret: Secret,
-    /// Counts logins, so that a refusal is matched with the token that was refused.
+    /// The number of the login that created it. It shows which token was refused.
     pub generation: u64,
     /// When the agent got it.
     pub born: Instant,

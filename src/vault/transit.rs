@@ -1,4 +1,4 @@
-//! Transit: describe the key, wrap, unwrap. Each sends one request; a 403 or a failover adds its own requests.
+//! Transit: describe the key, wrap, unwrap. Each usually sends one request. A 403 or a failover causes more.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -165,7 +165,7 @@ impl TransitService {
         Err(error)
     }
 
-    /// Wraps and unwraps, or reads the key, at one address alone.
+    /// Wraps and unwraps with `version`, at one address only. Without a `version`, reads the key there.
     async fn try_address(
         &self,
         index: usize,
@@ -303,7 +303,7 @@ impl KeyService for TransitService {
                         refused = Some(refusal.of_transit(&format!("using {}", self.scope)));
                     } else {
                         let message = format!(
-                            "{} refuses, and may not be a server of the key's cluster",
+                            "{} refuses, but it is not certain that it is a server of the key's cluster",
                             refusal.address_name
                         );
                         let remedy = "correct vault.addresses, or use verified TLS";

@@ -49,8 +49,8 @@ impl Request<'_> {
     }
 }
 
-/// What is left of a rate limit quota, where the answers of the server say it
-/// (`enable_rate_limit_response_headers` of `sys/quotas/config`).
+/// What is left of a rate limit quota. The server sends it only with `enable_rate_limit_response_headers` in
+/// `sys/quotas/config`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quota {
     /// Requests in one interval.
@@ -110,7 +110,7 @@ pub(super) async fn send(
 
 fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, KeyServiceError> {
     let url = address.base.join(&format!("/v1/{}", request.path)).map_err(|_| {
-        let message = format!("{} is not a path", request.path);
+        let message = format!("{} is not a valid request path", request.path);
         KeyServiceError::new(
             ErrorKind::Internal,
             message,

@@ -43,7 +43,7 @@ impl Verifier {
         Self { chain: None, algorithms: provider.signature_verification_algorithms, presented: None }
     }
 
-    /// The same, and records the chain that a server presents, also when it is not trusted.
+    /// The same verifier, which also records the chain that a server presents, even if it is not trusted.
     pub(super) fn recording(self) -> Self {
         Self { presented: Some(Mutex::default()), ..self }
     }

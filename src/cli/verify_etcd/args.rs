@@ -59,7 +59,7 @@ impl EndpointArgs {
             let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
             matches!(url.scheme(), "http" | "https") && url.has_host() && plain && url.path() == "/"
         });
-        // The error does not quote it: it may hold a password.
+        // The error does not quote the endpoint: it may hold a password.
         url.ok_or_else(|| {
             Failure::message(
                 Exit::Usage,

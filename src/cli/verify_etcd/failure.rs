@@ -14,7 +14,7 @@ pub(super) fn failure(error: StorageError) -> Failure {
         }
         StorageError::Input(ReadError::Io(cause)) => Failure::new(exit, cause).context(text),
         StorageError::NoPrefix { .. } => {
-            Failure::message(exit, format!("{text}: name the prefixes with --prefix"))
+            Failure::message(exit, format!("{text}: give the prefixes with --prefix"))
         }
         StorageError::NoObjects(prefixes) => Failure::message(exit, no_objects(&text, &prefixes)),
         StorageError::Etcd(error) => Failure::message(exit, etcd(&error)),

@@ -48,9 +48,10 @@ newlines themselves. They are split where a known beginning of a value follows a
 With local KEKs on, it also shows which objects an API server of this node could not read after a restart while \
 Vault is unreachable. Run it as root on the agent's node.
 
-Exit codes: 0 finished; 1 not finished: an object is plain, under another key, or unrecognised, or with --offline not \
-readable in an outage; 64 usage; 69 etcd or the input cannot be read, or has no object, or with --offline the keys in \
-the agent's memory are not known. Without a known key_id: 69 when every object is under KMS v2 and one key_id, else 1.")]
+Exit codes: 0 finished; 1 not finished: an object is plain, under another key, or unrecognised, or with --offline \
+not readable in an outage; 64 usage; 69 etcd or the input cannot be read, or has no object, or with --offline the \
+keys in the agent's memory are not known. When the current key_id is not known: 69 if every object is under KMS v2 \
+and all have the same key_id, else 1.")]
 pub(super) struct VerifyEtcdArgs {
     /// Read the output of `etcdctl get` from stdin. Needed only where ETCDCTL_ENDPOINTS is set
     #[arg(value_name = "-", value_parser = ["-"])]
@@ -65,7 +66,7 @@ pub(super) struct VerifyEtcdArgs {
     /// The name that the provider should have in EncryptionConfiguration [default: any]
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// List the first N objects that are not under the current key
+    /// List the first N objects that are not under the current key, or not readable in an outage
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_LIST))]
     list: u64,
     /// Also check that an API server of this node could read every object after a restart while Vault is unreachable
@@ -107,7 +108,7 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
     if !from_etcd && std::io::stdin().is_terminal() {
         return Err(Failure::message(
             Exit::Usage,
-            "nothing to read: name an --endpoint, or use a pipe: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -",
+            "nothing to read: give an --endpoint, or use a pipe: etcdctl get --prefix /registry/secrets/ -w json | kms-plugin verify-etcd -",
         ));
     }
     if !from_etcd && args.prefix.is_given() {

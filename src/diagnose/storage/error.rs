@@ -24,13 +24,13 @@ pub(crate) enum StorageError {
     /// The stream cannot be read.
     #[error(transparent)]
     Input(#[from] ReadError),
-    /// There is no object: that proves nothing. With the prefixes.
+    /// No object was found, so the result would prove nothing. Holds the prefixes.
     #[error("no object was found")]
     NoObjects(Vec<String>),
 }
 
 impl StorageError {
-    /// Whether the caller named something wrong. Otherwise something is not available.
+    /// Whether the arguments, or what they name, are wrong. Otherwise the objects are not available.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Configuration { .. } | Self::NoPrefix { .. } | Self::NoResources(_) => true,

@@ -22,7 +22,7 @@ pub(super) fn from_status(status: &Status) -> Option<KnownKeys> {
 
 /// Every earlier id of this key, with its name for people.
 fn earlier(key: &Key, of: &str) -> HashMap<String, String> {
-    // The status has no epoch. It is the one that results in the current id.
+    // The status does not show the epoch. Find the one that gives the current id.
     let created = key.versions.get(&key.version).copied().unwrap_or_default();
     let present = |epoch: &u32| key_id::derive(&key.scope, key.version, created, *epoch) == key.key_id;
     let last = (0..=u32::from(u8::MAX)).find(present).unwrap_or_default();

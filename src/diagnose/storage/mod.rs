@@ -1,7 +1,7 @@
 //! The engine of `verify-etcd`: reads the objects in etcd and reports what they are encrypted with.
 //!
-//! `verify` reads and counts, `source` says what is read, `known` and `offline` say what the agent of this node knows,
-//! `result` is the report.
+//! `verify` reads and counts, `source` says what is read, `known` and `offline` say what the agent of this node
+//! knows, `result` is the report.
 
 mod error;
 mod known;

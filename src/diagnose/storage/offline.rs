@@ -19,7 +19,8 @@ pub(crate) enum Offline {
 }
 
 impl Offline {
-    /// Asks the agent with this status. Where local KEKs are on, also returns the fingerprints.
+    /// Asks the agent for its keys, where its `status` shows that local KEKs are on. Then also returns their
+    /// fingerprints.
     pub(super) async fn of_agent(
         status: &Result<Status, ClientError>,
         agent: &Client,
@@ -69,7 +70,7 @@ impl Offline {
                 let off = "; turn local KEKs on first (docs/operations.md#local-keks)";
                 let first = if matches!(self, Self::Off) { off } else { "" };
                 // Under the same key_id, the API server skips the write of an unchanged object.
-                let rotate = "; rotate the key first (vault write -f transit/keys/NAME/rotate), or the API server skips unchanged objects";
+                let rotate = "; rotate the key first (vault write -f transit/keys/NAME/rotate), otherwise the API server skips unchanged objects";
                 let same = unreadable().any(|(group, _)| group.state.is_good());
                 let rotate = if same { rotate } else { "" };
                 let parts = highest_first(counts).join(", ");

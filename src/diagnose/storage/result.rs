@@ -24,7 +24,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Whether no object needs a rewrite. `None` when all objects have one key_id, and the current one is not known.
+    /// Whether no object needs a rewrite. `None` when all objects have the same key_id, and it is not known whether
+    /// that is the current one.
     pub(crate) fn finished(&self) -> Option<bool> {
         match (self.tally.left(), self.tally.current()) {
             (0, Some(_)) => Some(true),
@@ -72,7 +73,7 @@ impl Report {
 
     /// The command that rewrites the objects that are left.
     fn rewrite(&self) -> String {
-        // Without a current key_id, it is not known which of two key_ids is the older one.
+        // Without a current key_id, it is not known which of several key_ids is the current one: rewrite all.
         let several = self.tally.current().is_none() && self.tally.key_ids() > 1;
         rewrite(self.tally.groups().keys().filter(|group| several || !group.state.is_good()))
     }

@@ -50,8 +50,8 @@ pub(crate) enum Selection {
 }
 
 impl Selection {
-    /// The prefixes, below `root` where they are derived from resources. No prefix contains another: no object is
-    /// counted twice.
+    /// The prefixes, below `root` where they are derived from resources. No prefix begins with another one, so no
+    /// object is counted twice.
     pub(super) fn prefixes(self, root: &str) -> Result<Vec<String>, StorageError> {
         let mut prefixes = match self {
             Self::Default => {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_prefix_contains_another() {
+    fn no_prefix_begins_with_another() {
         let given = ["/b/c/", "/a/", "/b/", "/a/"].map(str::to_owned).to_vec();
         assert_eq!(Selection::Prefixes(given).prefixes("/registry").unwrap(), ["/a/", "/b/"]);
         let default = Selection::Default.prefixes("/kubernetes.io").unwrap();

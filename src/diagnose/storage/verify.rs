@@ -33,9 +33,9 @@ pub(crate) struct Options {
     pub offline: bool,
 }
 
-/// Is informed while objects are read.
+/// Receives the progress while objects are read.
 pub(crate) trait Progress: Send {
-    /// So many more objects will come. Not called where that is not known.
+    /// The source has `objects` more objects. Not called where the source does not know their number.
     fn expect(&mut self, objects: u64);
 
     /// One object was read.

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::etcd::MAX_VALUE;
 
-/// How many bytes show the form.
+/// How many bytes are enough to recognise the form.
 pub(super) const HEAD: usize = 64;
 /// How many bytes are read at once.
 pub(super) const CHUNK: usize = 64 * 1024;
@@ -25,7 +25,7 @@ pub(crate) enum Form {
 pub(crate) enum ReadError {
     #[error("the input is empty: did etcdctl fail, or is there no key with its prefix?")]
     Empty,
-    /// The input does not begin as the output of `etcdctl get`.
+    /// The input does not begin like the output of `etcdctl get`.
     #[error(
         "this is not what etcdctl get writes (-w json, or simple); kubectl's output does not show how an object is stored"
     )]
@@ -35,7 +35,7 @@ pub(crate) enum ReadError {
         /// The complete objects before the end.
         objects: u64,
     },
-    /// It holds a part of the objects.
+    /// The input has only some of the objects.
     #[error(
         "the input has {objects} of {count} objects, so the result would prove nothing: run etcdctl get without --limit"
     )]
@@ -44,10 +44,10 @@ pub(crate) enum ReadError {
         /// The objects in etcd.
         count: u64,
     },
-    /// It is not valid JSON of etcdctl.
+    /// The input is not JSON as etcdctl writes it.
     #[error("the input is not what etcdctl get -w json writes: line {line}, column {column}")]
     Damaged {
-        /// From 1, as `column`.
+        /// Counted from 1, like `column`.
         line: usize,
         column: usize,
     },

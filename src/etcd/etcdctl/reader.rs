@@ -1,4 +1,4 @@
-//! Reads objects from a stream: the output of `etcdctl get`, in any form that can be recognised, one object at a time.
+//! Reads objects from a stream, one at a time: the output of `etcdctl get`, in any form that can be recognised.
 //!
 //! `-w json` is exact. The other forms put a newline between values, which contain newlines themselves.
 
@@ -29,7 +29,7 @@ pub(crate) fn read(mut input: impl Read, sink: &mut dyn Sink) -> Result<Form, Re
     Ok(form)
 }
 
-/// Whether the input begins as an answer to a range request.
+/// Whether the input begins like an answer to a range request.
 fn is_range(text: &[u8]) -> bool {
     let Some(inside) = text.strip_prefix(b"{") else { return false };
     let inside = inside.trim_ascii_start();

@@ -1,7 +1,8 @@
-//! Splits the output of etcdctl without `-w json`: it puts a newline between values, which contain newlines themselves.
+//! Splits the output of etcdctl without `-w json`. etcdctl puts a newline between values, and values contain newlines
+//! themselves.
 //!
-//! An object begins after a newline that a known beginning of a value follows, or a key and such a beginning. A value of
-//! another kind cannot be distinguished from the end of the value before it.
+//! An object begins after a newline if the next bytes are a known beginning of a value, or a line with a key and such
+//! a beginning. A value with another beginning cannot be distinguished from the end of the value before it.
 
 use std::io::Read;
 
@@ -19,7 +20,7 @@ pub(super) fn begins_value(bytes: &[u8]) -> bool {
         || JSON.iter().any(|json| bytes.starts_with(json))
 }
 
-/// Splits a stream at newlines, by what follows.
+/// Splits a stream at the newlines after which an object begins.
 pub(super) struct Split<R> {
     input: R,
     buffer: Vec<u8>,
@@ -46,7 +47,7 @@ impl<R: Read> Split<R> {
             if newline.is_none() && self.ended {
                 break;
             }
-            // After a newline, all bytes that show a beginning must be in the buffer, or the end of the input.
+            // To see whether an object begins here, the buffer needs enough bytes, or the end of the input.
             let ahead = if newline.is_some() { self.ahead() } else { 1 };
             if !self.fill(next + ahead)? {
                 continue;
@@ -66,7 +67,7 @@ impl<R: Read> Split<R> {
         }
     }
 
-    /// How many bytes show whether an object begins.
+    /// How many bytes are enough to see whether an object begins.
     fn ahead(&self) -> usize {
         if self.form == Form::Simple { MAX_KEY + HEAD } else { HEAD }
     }

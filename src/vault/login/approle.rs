@@ -56,8 +56,8 @@ impl AppRole {
         read(client, &self.files(), move || Ok((role_id.read()?, secret_id.read()?))).await
     }
 
-    /// Looks up what the wrapping token wraps, and unwraps it only if that is a secret-id of this mount. An attacker who
-    /// has unwrapped the real secret-id may have left another token in its place.
+    /// Looks up what the wrapping token wraps, and unwraps it only if that is a secret-id of this mount. An attacker
+    /// who has unwrapped the real secret-id may have left another token in its place.
     async fn unwrap(
         &self,
         wrapping: Secret,
@@ -116,7 +116,7 @@ impl LoginMethod for AppRole {
         "approle"
     }
 
-    /// The fingerprint of both: a corrected role-id is also a reason to log in again.
+    /// The fingerprint of role-id and secret-id together: a corrected role-id is also a reason to log in again.
     async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
         let (role_id, secret_id) = self.read(client).await?;
         Ok(Secret::new(format!("{role_id}\n{}", secret_id.expose())).fingerprint())

@@ -1,4 +1,4 @@
-//! `jwt` and `kubernetes`: a JWT from a file, and a role. The two differ in their mount only.
+//! `jwt` and `kubernetes`: a JWT from a file, and a role. Both send the same request, each to its own mount.
 
 use std::path::PathBuf;
 

@@ -39,7 +39,7 @@ pub(super) trait LoginMethod: Send + Sync {
     /// The method's name in the configuration.
     fn name(&self) -> &'static str;
 
-    /// Shows after a refusal whether the credentials have changed. Sends nothing.
+    /// A hash of the current credentials. After a refusal, it shows whether they have changed. Sends nothing.
     async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError>;
 
     /// Whether it can get a new token. A token that was created elsewhere changes only with its file.
@@ -78,7 +78,7 @@ pub(super) fn method(vault: &Vault) -> Box<dyn LoginMethod> {
     }
 }
 
-/// Reads credentials outside the runtime's threads. `files` names them in the error of a file system that hangs.
+/// Reads credentials outside the runtime's threads. `files` is for the text of the error when the file system hangs.
 async fn read<T: Send + 'static>(
     client: &Client,
     files: &[PathBuf],
@@ -94,7 +94,7 @@ async fn read<T: Send + 'static>(
     })
 }
 
-/// Reads one secret, as [`read`].
+/// Reads one secret, like [`read`].
 async fn read_secret(client: &Client, source: &SecretSource) -> Result<Secret, KeyServiceError> {
     let files: Vec<_> = source.path().into_iter().collect();
     let source = source.clone();
