@@ -1,4 +1,4 @@
-//! Formats times for people: in the log, in reports and in the status line. Programs get numbers.
+//! Formats times and errors for people: in the log, in reports and in the status line. Programs get numbers.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -24,4 +24,10 @@ pub(crate) fn ago(duration: Duration) -> String {
         3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}")).replace('\n', "; ")
 }

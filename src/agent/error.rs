@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::display::with_causes;
 use crate::embedded::KeyringError;
 use crate::socket::{AcceptorEnded, SocketError};
 use crate::vault::TlsError;
@@ -70,10 +71,10 @@ pub(crate) enum TaskError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
     /// The configuration cannot be read, or is wrong.
-    #[error("{}", chain(&**.0))]
+    #[error("{}", with_causes(&**.0))]
     Configuration(Box<dyn std::error::Error + Send + Sync>),
     /// The key services cannot be set up.
-    #[error("{}", chain(.0))]
+    #[error("{}", with_causes(.0))]
     KeyServices(AgentError),
     /// No round trip worked in time with the new settings.
     #[error("the new configuration did not work within {within:?}: {state}")]
@@ -84,10 +85,4 @@ pub(crate) enum ReloadError {
     },
     #[error("the agent is stopping")]
     Stopping,
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}")).replace('\n', "; ")
 }

@@ -12,6 +12,7 @@ use super::runtime;
 use crate::admin::ClientError;
 use crate::admin::api_types::{Phase, Status};
 use crate::diagnose::status_text::status_text;
+use crate::display::with_causes;
 
 /// Time for the agent's answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,9 +58,9 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             let shown = match (read(args).await, args.output) {
                 (Ok(status), Output::Text) => status_text(&status.typed),
                 (Ok(status), Output::Json) => format!("{}\n", status.json),
-                (Err(error), Output::Text) => format!("{error}\n"),
+                (Err(error), Output::Text) => format!("{}\n", with_causes(&error)),
                 (Err(error), Output::Json) => {
-                    format!("{}\n", serde_json::json!({ "error": error.to_string() }))
+                    format!("{}\n", serde_json::json!({ "error": with_causes(&error) }))
                 }
             };
             let clear = if args.output == Output::Text && report::width().is_some() { CLEAR } else { "" };

@@ -12,6 +12,7 @@ use crate::admin::{Client, ClientError};
 use crate::config::{DEFAULT_RUNTIME_DIR, Settings};
 use crate::diagnose::check::{self, Report, report_text};
 use crate::diagnose::status_text::status_text;
+use crate::display::with_causes;
 use crate::process;
 use crate::systemd::units::UNITS;
 
@@ -28,7 +29,7 @@ pub(super) async fn parts(
     progress("the agent's state");
     let runtime_dir = settings.as_ref().map(|settings| settings.server.runtime_dir.clone());
     let agent = Client::new(&runtime_dir.unwrap_or(PathBuf::from(DEFAULT_RUNTIME_DIR)), TIMEOUT);
-    let failed = |error: ClientError| pretty(&json!({ "error": error.to_string() }));
+    let failed = |error: ClientError| pretty(&json!({ "error": with_causes(&error) }));
     let status = agent.status_json().await;
     let typed = status.as_ref().ok().and_then(|status| Status::deserialize(status).ok());
     parts.push(("status.json", status.map_or_else(failed, |status| pretty(&status))));

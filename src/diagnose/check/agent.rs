@@ -9,6 +9,7 @@ use super::report::Report;
 use crate::admin::api_types::{KmsStatus, LocalKeks, Phase, Status};
 use crate::admin::{Client, ClientError};
 use crate::diagnose::PRIMARY;
+use crate::display::with_causes;
 use crate::health::ReasonKind;
 use crate::key_service::{KeyDescription, KeyScope, KeyVersions};
 
@@ -102,7 +103,7 @@ impl AgentView {
                 return;
             }
             Err(why) => {
-                report.add(Finding::skipped(Check::Agent, "", why.to_string()));
+                report.add(Finding::skipped(Check::Agent, "", with_causes(why)));
                 return;
             }
         };

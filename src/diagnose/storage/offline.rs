@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::text::{grouped, highest_first, printable, rewrite};
 use crate::admin::api_types::Status;
 use crate::admin::{Client, ClientError};
+use crate::display::with_causes;
 use crate::etcd::tally::Tally;
 
 /// The keys in the memory of the agent of this node.
@@ -26,11 +27,11 @@ impl Offline {
         agent: &Client,
     ) -> (Self, Option<HashSet<String>>) {
         match status {
-            Err(why) => (Self::Unknown(why.to_string()), None),
+            Err(why) => (Self::Unknown(with_causes(why)), None),
             Ok(Status { offline: None, .. }) => (Self::Off, None),
             Ok(_) => match agent.local_keks().await {
                 Ok(keys) => (Self::On(keys.len()), Some(keys)),
-                Err(why) => (Self::Unknown(why.to_string()), None),
+                Err(why) => (Self::Unknown(with_causes(&why)), None),
             },
         }
     }

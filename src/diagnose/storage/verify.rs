@@ -11,6 +11,7 @@ use super::result::Report;
 use super::source::Source;
 use super::text::printable;
 use crate::admin::Client;
+use crate::display::with_causes;
 use crate::etcd::Sink;
 use crate::etcd::etcdctl::form::Form;
 use crate::etcd::etcdctl::reader;
@@ -116,7 +117,7 @@ async fn known_keys(options: &Options, agent: &Client) -> (KnownKeys, String, Of
                 unknown("the agent does not know its key yet (is kms-plugin.service starting?)"),
             ),
         },
-        (None, Err(error)) => (KnownKeys::default(), unknown(&error.to_string())),
+        (None, Err(error)) => (KnownKeys::default(), unknown(&with_causes(error))),
     };
     (KnownKeys { provider: options.provider.clone(), in_memory, ..known }, current, offline)
 }
