@@ -1,5 +1,5 @@
-//! The lifecycle of an agent: start, serve, reload, and drain. It ends when it is asked to stop, or when a task ends by
-//! itself.
+//! The lifecycle of an agent: start, serve, reload, and drain. It ends when it is asked to stop, or when a task ends
+//! by itself.
 
 use std::future::Future;
 use std::net::SocketAddr;

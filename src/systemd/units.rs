@@ -101,7 +101,8 @@ impl Units {
         self.credentials.get(name).map(PathBuf::as_path)
     }
 
-    /// Every file that holds a credential of the service: the sources in the unit, and the files of the running service.
+    /// Every file that holds a credential of the service: the sources in the unit, and the files of the running
+    /// service.
     pub(crate) fn credential_files(&self) -> Vec<PathBuf> {
         let running = std::fs::read_dir(CREDENTIALS).into_iter().flatten().filter_map(Result::ok);
         self.credentials.values().cloned().chain(running.map(|entry| entry.path())).collect()
