@@ -1,7 +1,7 @@
 //! Deadlines of calls, the clock that counts from boot, and the wall clock.
 //!
-//! Must not know what the time is used for. The wall clock is only for people and file formats: if an administrator
-//! sets it, no grace period and no lease may end.
+//! Must not know what the time is used for. The wall clock is only for people and file formats: a change of it
+//! must not end a grace period or a lease.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

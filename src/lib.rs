@@ -1,6 +1,6 @@
 //! A Kubernetes KMS v2 plugin as a node agent.
 //!
-//! Each top-level module is a room, and the rooms stand on floors. Imports go down only, and there is no circle
+//! Each top-level module is a room, and the rooms stand on floors. Imports go down only, and there is no cycle
 //! between rooms: `tests/floors.rs` checks both.
 //!
 //! | Floor | Rooms |

@@ -12,7 +12,7 @@ use crate::key_service::{KeyScope, KeyVersions};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
-    /// No key identity is known yet.
+    /// No round trip has worked yet.
     Starting,
     /// Everything works.
     Ready,
@@ -38,7 +38,7 @@ pub(crate) enum KmsStatus {
     Unhealthy,
     /// An error: a confirmed refusal, or another key.
     Refused,
-    /// An error: the key is not known yet. Also an answer of another version of the agent.
+    /// An error: the agent is still starting. Also an answer of another version of the agent.
     #[default]
     #[serde(other)]
     Unknown,
@@ -109,7 +109,7 @@ pub(crate) struct Service {
     pub name: String,
     /// Its key, once known.
     pub key: Option<Key>,
-    /// Our token there.
+    /// The agent's token.
     pub token: Option<Token>,
     pub addresses: Vec<Address>,
     /// The error of its last check.
@@ -163,7 +163,7 @@ pub(crate) struct Token {
     pub method: String,
     /// Whether a token is held.
     pub held: bool,
-    /// When it ends, in seconds since 1970; absent when it does not end.
+    /// When it expires, in seconds since 1970; absent when it does not expire.
     pub expires: Option<i64>,
     /// Whether it can be renewed.
     pub renewable: bool,
@@ -195,7 +195,7 @@ pub(crate) struct LocalKeks {
     pub line: String,
     /// How long the local KEKs may still be used, if the key service is not reached again.
     pub left_seconds: u64,
-    /// Whether every key that was used can be unwrapped, and a seed be wrapped, without the key service.
+    /// Whether the agent can, without the key service, unwrap every key that was used, and wrap a seed.
     pub ready: bool,
     /// How long the local KEKs may be used after the last contact with the key service.
     pub max_offline_seconds: u64,
@@ -215,7 +215,7 @@ pub(crate) struct LocalKeks {
     pub unwraps: u64,
     /// Whether the keys are locked in memory, so that they are never swapped out.
     pub locked: bool,
-    /// Whether systemd keeps the keys across a restart.
+    /// Whether systemd holds the keys while the agent restarts.
     pub kept: bool,
 }
 

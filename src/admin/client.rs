@@ -41,7 +41,7 @@ pub(crate) enum ClientError {
     #[error("{0}")]
     Busy(String),
     /// The agent does not know the request, probably because it is of another version.
-    #[error("the agent answers with status {0}")]
+    #[error("the agent answered with HTTP status {0}; is it another version of kms-plugin?")]
     Unexpected(StatusCode),
     /// The connection broke, or the answer is longer than 4 MiB.
     #[error("the answer of the agent cannot be read")]
@@ -79,7 +79,7 @@ impl Client {
         self.get_json("/status").await
     }
 
-    /// The same as JSON, with all fields of the agent's own version.
+    /// The state as JSON, also with the fields that only the agent's version knows.
     ///
     /// # Errors
     /// When no agent answers, or its answer is not JSON.
@@ -119,7 +119,7 @@ impl Client {
         self.get_json("/local-keks").await
     }
 
-    /// Has the agent read its configuration again, and waits until it is in use.
+    /// Makes the agent read its configuration again, and waits until the new one is in use.
     ///
     /// # Errors
     /// `CommandFailed` when the new configuration does not work: the old one stays in use.
@@ -127,7 +127,7 @@ impl Client {
         self.command("/reload").await
     }
 
-    /// Has the agent accept a replaced or rolled-back key.
+    /// Makes the agent accept a replaced or rolled-back key.
     ///
     /// # Errors
     /// `CommandFailed` when there is nothing to accept.

@@ -91,17 +91,17 @@ fn local_keks(registry: &mut Registry, state: &LocalKekState, now: BootTime) {
     for (name, help, value) in [
         (
             "offline_ready",
-            "Whether all that was seen can be unwrapped without the key service",
+            "Whether the agent can unwrap everything that it has seen, and wrap a seed, without the key service",
             state.ready.into(),
         ),
         ("local_keks", "Local KEKs in memory", number(state.keks)),
-        ("kept_seeds", "DEK seeds in memory that are not under a local KEK", number(state.seeds)),
+        ("kept_seeds", "DEK seeds in memory that no local KEK wraps", number(state.seeds)),
         ("wrapped_keys_missing", "Wrapped keys that were seen and are not in memory", number(state.missing)),
         ("local_kek_uses", "Seeds that the local KEK in use has wrapped", whole(state.uses)),
-        ("keys_locked", "Whether the keys are kept out of the swap", state.locked.into()),
+        ("keys_locked", "Whether the keys are locked: never swapped out", state.locked.into()),
         (
             "keys_kept",
-            "Whether systemd keeps the keys across a restart of the agent",
+            "Whether systemd holds the keys while the agent restarts",
             state.held_by_systemd.into(),
         ),
     ] {
@@ -111,7 +111,7 @@ fn local_keks(registry: &mut Registry, state: &LocalKekState, now: BootTime) {
     let longest = state.max_offline_seconds;
     for (name, help, value) in [
         ("offline_left", "Time that the keys may be used without the key service", Some(whole(left))),
-        ("offline_max", "The same after a contact: local_kek.max_offline", Some(whole(longest))),
+        ("offline_max", "The same right after a contact (max_offline)", Some(whole(longest))),
         ("local_kek_created_timestamp", "When the local KEK in use was made, as a unix time", state.made),
     ] {
         if let Some(value) = value {
@@ -161,14 +161,14 @@ fn services(registry: &mut Registry, snapshot: &Snapshot) {
     let help = "When the key version in use was made, as a unix time";
     registry.register_with_unit("key_created_timestamp", help, Unit::Seconds, created.clone());
     registry.register("key_info", "1 for the key_id that is announced, or was last read", keys);
-    let help = "Whether the key is known and its last check found nothing wrong";
+    let help = "Whether the key is known and its last check found no problem";
     registry.register("key_readable", help, readable.clone());
     let help = "How many settings of the key should be changed; the log names them";
     registry.register("key_warnings", help, warnings.clone());
-    let help = "When our token ends, as a unix time; absent when it does not end";
+    let help = "When the token expires, as a unix time; absent when it does not expire";
     registry.register_with_unit("token_expiry_timestamp", help, Unit::Seconds, expiries.clone());
-    let help = "Whether our token could not be renewed or replaced at the last try";
+    let help = "Whether the last attempt to renew or replace the token failed";
     registry.register("token_problem", help, problems.clone());
-    let help = "Whether the address answered when it was last asked; absent before that";
+    let help = "Whether the address answered the last request; absent before the first one";
     registry.register("vault_address_up", help, addresses);
 }

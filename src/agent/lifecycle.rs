@@ -1,5 +1,5 @@
-//! The lifecycle of an agent: start, serve, reload, and drain. It ends when it is asked to stop, or when a task ends by
-//! itself.
+//! The lifecycle of an agent: start, serve, reload, and drain. It ends when it is asked to stop, or when a task ends
+//! by itself.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -275,9 +275,8 @@ impl Agent {
             let state = core.snapshot.borrow().line();
             return Err(ReloadError::NotVerified { within: VERIFY_TIMEOUT, state });
         }
-        // /healthz must not show a key service as unknown after a reload: while moving to another key, an
-        // administrator checks it then. A key service that cannot be reached does not fail the reload; /healthz shows
-        // it.
+        // After a reload, /healthz must not show a key service as unknown: an administrator who moves to another key
+        // looks at it then. A key service that cannot be reached does not make the reload fail; /healthz shows it.
         let _in_time = tokio::time::timeout(DECRYPT_ONLY_TIMEOUT, core.decrypt_only_checked()).await.is_ok();
         if settings.local_kek.is_some() {
             // The first call with the new settings must find a local KEK.

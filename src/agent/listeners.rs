@@ -20,7 +20,7 @@ const WATCHDOG_SOCKET: &str = "watchdog.sock";
 pub(super) struct Listeners {
     pub kms: Acceptor,
     pub kms_path: PathBuf,
-    /// The watchdog calls the KMS server through this one: only root may use the other.
+    /// The watchdog calls the KMS server through this one: the KMS socket may belong to root.
     pub watchdog: Acceptor,
     pub watchdog_path: PathBuf,
     pub admin_socket: Arc<UnixListener>,

@@ -1,8 +1,8 @@
 //! The tasks that local KEKs need. They give the cache the health of the key services, make local KEKs and prefetch
 //! keys before they are needed, and save the list of wrapped keys. They run only while local KEKs are on.
 //!
-//! They act only while the agent uses their configuration: a reload that fails must wipe nothing. Must not judge the
-//! key services; `health` does.
+//! They wipe and fill the cache only while the agent uses their configuration: a reload that fails must wipe nothing.
+//! Must not decide whether a key service is healthy: `health` does.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::kms::{KeyServices, Route, View};
 use crate::local_kek::{Cache, KeyKind, Prefetched, ServiceHealth, WrappedKey, prefetch};
 use crate::retry::Backoff;
 
-/// Runs the three tasks; the first that ends, ends all.
+/// Runs the three tasks, until one of them ends.
 pub(super) async fn run(services: Arc<KeyServices>, views: watch::Receiver<View>) -> Result<(), TaskError> {
     let keys = &services.local_keks;
     tokio::try_join!(wipe(&services, views.clone()), fill(&services, views), save(keys)).map(drop)
@@ -36,18 +36,24 @@ async fn wipe(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
     loop {
         let view = views.borrow_and_update().clone();
         let in_use = Arc::ptr_eq(&view.services, services);
-        let health = service_health(&view.snapshot);
         let mut pause = MAX_WIPE_PAUSE;
         if in_use {
-            keys.apply_health(&health);
+            keys.apply_health(&service_health(&view.snapshot));
             let expiry = keys.next_expiry().map(|expiry| expiry.since(BootTime::now()));
             pause = expiry.unwrap_or(MAX_WIPE_PAUSE).min(MAX_WIPE_PAUSE);
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             changed = views.changed() => changed.map_err(|_| TaskError::NoPublisher)?,
-            // A reload that failed, or a call that ended late, may have left keys.
-            _ = retain.tick(), if in_use => keys.retain(&health),
+            // A reload that failed, or a call that ended late, may have left keys of a key service that is not
+            // configured.
+            _ = retain.tick(), if in_use => {
+                // A reload may have ended while this task waited: its keys must stay.
+                let view = views.borrow().clone();
+                if Arc::ptr_eq(&view.services, services) {
+                    keys.retain(&service_health(&view.snapshot));
+                }
+            }
         }
     }
 }
@@ -101,7 +107,7 @@ async fn fill_once(keys: &Cache, view: &View, views: &watch::Receiver<View>) -> 
             tracing::warn!(
                 KMS_REASON = error.kind().name(),
                 KMS_REMEDY = error.remedy(),
-                "no new local KEK could be made, retrying; the current one stays in use until its limit of uses: {error}"
+                "no new local KEK could be made: {error}; retrying. The current one stays in use until it has no uses left"
             );
             return false;
         }
@@ -134,7 +140,7 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<KeyScope>) -> Pre
         Route::OtherPlugin(candidate) if key.kind == KeyKind::Seed && services.accept_foreign_ciphertext => {
             vec![candidate]
         }
-        // It may be of a key service whose key was not read yet.
+        // A key service whose key was not read yet may have wrapped it.
         Route::Unknown if !view.snapshot.decrypt_only.iter().all(ServiceState::is_readable) => {
             return Prefetched::NotYet;
         }
@@ -144,7 +150,7 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<KeyScope>) -> Pre
     prefetch(&services.local_keks, key, &candidates, failed, deadline).await
 }
 
-/// Saves the list of wrapped keys when it changes. Independent of the key services.
+/// Saves the list of wrapped keys when it changes, whether the key services work or not.
 async fn save(keys: &Cache) -> Result<(), TaskError> {
     let mut changes = keys.changes();
     let mut backoff = Backoff::new(LOCAL_KEK_RETRY_DELAYS.0, LOCAL_KEK_RETRY_DELAYS.1);

@@ -50,7 +50,7 @@ impl Reloader {
         })
     }
 
-    /// Reloads for ever.
+    /// Handles SIGHUP and reload commands for ever.
     pub(crate) async fn run(mut self) -> std::convert::Infallible {
         loop {
             let command = tokio::select! {

@@ -49,7 +49,8 @@ pub(super) const LOCAL_KEK_RETRY_DELAYS: (Duration, Duration) =
 pub(super) const MAX_WIPE_PAUSE: Duration = Duration::from_secs(30);
 /// How often keys of key services that are not configured are wiped.
 pub(super) const RETAIN_INTERVAL: Duration = Duration::from_secs(60);
-// A reload fills the cache before its configuration is in use: those keys must not be wiped meanwhile.
+// A reload caches keys before its configuration is in use. At most one such wipe can happen meanwhile, and the reload
+// makes its local KEK after it.
 const _: () = assert!(RETAIN_INTERVAL.as_millis() > RELOAD.as_millis());
 /// Changes of the list of wrapped keys within this time are written together.
 pub(super) const SAVE_DELAY: Duration = Duration::from_secs(1);

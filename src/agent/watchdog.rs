@@ -1,7 +1,7 @@
 //! Sends keep-alives to systemd's watchdog while the agent works: a Status call through our own server is answered,
 //! and the accept loop has run.
 //!
-//! Must not check the key service: when systemd restarts the agent, that does not repair it.
+//! Must not check the key service: a restart of the agent does not repair the key service.
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::systemd::notify;
 enum Unhealthy {
     #[error(transparent)]
     Stalled(#[from] Stalled),
-    #[error("our server cannot be connected to: {0}")]
+    #[error("our own server cannot be reached: {}", .0.cause)]
     Connect(#[from] ConnectError),
     #[error("Status was not answered within {0:?}")]
     TimedOut(Duration),

@@ -53,10 +53,10 @@ impl Checks {
         [&self.read_error, &self.probe_error].into_iter().flatten().any(unreachable)
     }
 
-    /// Plans a recheck, at most one in an interval.
+    /// Plans a recheck; at most one in [`RECHECK_INTERVAL`].
     pub(super) fn plan_recheck(&mut self, started: Instant) {
         let due = self.last_recheck.map_or(started, |last| last + RECHECK_INTERVAL).max(Instant::now());
-        // A hint that comes before a probe that is planned anyway does not delay the next recheck.
+        // When a probe is planned before that anyway, the hint needs no recheck. It then does not delay a later one.
         if due < self.next_probe {
             self.next_probe = due;
             self.last_recheck = Some(due);
@@ -66,7 +66,7 @@ impl Checks {
     /// After a failure, plans the next check earlier or later than the interval, by the kind of the error.
     pub(super) fn plan_after_failure(&mut self, service: ServiceId) {
         let failure = match service {
-            // When only the read is refused and wrapping works, the interval is soon enough.
+            // When only the read is refused and wrapping works, the usual interval is short enough.
             ServiceId::Primary => {
                 let outage = self.read_error.clone().filter(KeyServiceError::is_outage);
                 self.probe_error.clone().or(outage)
@@ -79,7 +79,7 @@ impl Checks {
             return;
         };
         let short = match error.kind() {
-            // Refused credentials are not sent again until they change, so this check sends nothing.
+            // Refused credentials are not sent again for a while, so this check usually sends nothing.
             ErrorKind::CredentialsRefused | ErrorKind::CredentialsUnreadable => true,
             ErrorKind::Throttled => false,
             kind => kind.is_outage(),

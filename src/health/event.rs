@@ -44,7 +44,7 @@ pub(crate) enum Event {
 /// What the owner of the state must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Save the identity: it, or the time of the last contact, changed.
+    /// Save the identity, because it or the time of the last contact changed.
     SaveIdentity,
     /// Read the key's versions again soon: this read may have met a lagging replica.
     ReadAgainSoon,

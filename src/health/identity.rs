@@ -1,4 +1,4 @@
-//! The last good identity of the key, saved in the runtime directory, so that a restart forgets nothing.
+//! The last good identity of the key, saved in the runtime directory for the next run of the agent.
 //!
 //! Nothing in it is secret. A later run compares the key with it. It also has the time of the last contact: an agent
 //! that starts during an outage continues the old grace period.
@@ -86,7 +86,7 @@ impl IdentityFile {
             cluster_id: saved.cluster_id,
         };
         let known = key_id::known_key(scope, &description, &saved.versions, epoch)?;
-        // A time in the future is of another boot, whatever the boot id says.
+        // A time in the future comes from another boot, whatever the boot id says.
         Some((known, last_contact.filter(|contact| *contact <= BootTime::now())))
     }
 

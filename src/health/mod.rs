@@ -1,5 +1,5 @@
-//! The health of the key services: observers check them, a pure state machine derives the phase from what they
-//! observed, and the publisher publishes one immutable [`Snapshot`] of the result.
+//! The health of the key services. Observers check them. A pure state machine derives the phase of the agent from the
+//! results. The publisher publishes each new state as an immutable [`Snapshot`].
 //!
 //! Must not know gRPC, HTTP, or who reads the snapshot.
 

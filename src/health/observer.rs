@@ -1,7 +1,7 @@
 //! Observes one key service: reads the key's versions, probes it with a round trip, and reports the results.
 //!
-//! Does the I/O and plans the checks; the state machine judges the results. While a service cannot be reached, only
-//! its health endpoint is asked, which needs no login.
+//! Does the I/O and plans the checks; the state machine judges the results. While a service cannot be reached, the
+//! observer calls only its health endpoint, which needs no login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// Observes for ever.
+    /// Checks the key service for ever.
     pub(crate) async fn run(mut self) {
         let mut checks = Checks::new(self.saved_version);
         let started = checks.next_read;
@@ -103,13 +103,13 @@ impl Observer {
         checks.plan_after_failure(self.id);
     }
 
-    /// Confirms the refusal of a key service that only unwraps: it is asked again, at every address.
+    /// Confirms the refusal of a key service that only unwraps: repeats the read, and then tries every address.
     async fn confirm_read_refusal(&self, checks: &mut Checks) {
         tokio::time::sleep(CONFIRMATION_PAUSE).await;
         self.read(checks).await;
         let again = checks.read_error.clone().filter(is_refusal);
         let Some(error) = again else { return };
-        // A policy may allow reading and not unwrapping: then the reads of all addresses prove nothing.
+        // A policy may allow reading and not unwrapping. Then a read that works does not disprove the refusal.
         let confirmed = match self.key_service.confirm(None, Deadline::after(CONFIRMATION_TIMEOUT)).await {
             Ok(()) => error.kind() == ErrorKind::Denied,
             Err(error) => is_refusal(&error),
@@ -120,8 +120,9 @@ impl Observer {
         }
     }
 
-    /// The intervals of reads and of probes. With local KEKs, calls of the API server do not show a refusal. It must
-    /// be confirmed within one configured probe interval, and the confirmation takes a part of that.
+    /// The intervals of reads and of probes. They are shorter with local KEKs: then the calls of the API server do
+    /// not reach the key service, and do not show a refusal. A refusal must be confirmed within one configured probe
+    /// interval, and the confirmation takes a part of it.
     fn intervals(&self) -> (Duration, Duration) {
         let (read, probe) = (self.health.key_check_interval, self.health.probe_interval);
         match self.key_check {
@@ -156,7 +157,7 @@ impl Observer {
                     let delay = REPEAT_READ_DELAY.min(self.health.key_check_interval);
                     checks.next_read = Instant::now() + spread(delay);
                 }
-                // The lower version of a lagging replica is not used; after a confirmed rollback it is.
+                // A lower version may be that of a lagging replica. It is used only when the rollback is confirmed.
                 if !may_lag || latest > checks.version {
                     checks.version = latest;
                 }
@@ -166,7 +167,7 @@ impl Observer {
     }
 
     async fn report_read_error(&self, checks: &mut Checks, error: KeyServiceError) {
-        // A probe at once shows whether wrapping fails, too.
+        // The next probe is due at once: it shows whether wrapping fails, too.
         checks.next_probe = Instant::now();
         checks.read_error = Some(error.clone());
         self.send(Event::DescribeFailed(error)).await;
@@ -188,7 +189,8 @@ impl Observer {
                 self.read(checks).await;
             }
             Err(error) => {
-                // Where the policy allows only to wrap, a missing key looks like a missing right. A read shows which.
+                // Where the policy allows only wrapping, a missing key and a missing right give the same error. A
+                // read shows which it is.
                 self.read(checks).await;
                 let version = (!checks.key_is_missing()).then_some(checks.version);
                 let error = checks.read_error.clone().filter(|_| version.is_none()).unwrap_or(error);

@@ -34,7 +34,7 @@ pub(crate) struct State {
     pub since: BootTime,
     /// Why the agent is not ready.
     pub reason: Option<Reason>,
-    /// When KMS Status stops to answer ok; `None` outside an outage, and without a limit.
+    /// When KMS Status stops answering ok; `None` outside an outage, and without a limit.
     pub grace_end: Option<BootTime>,
     /// When a round trip worked last.
     pub last_contact: Option<BootTime>,
@@ -50,7 +50,7 @@ pub(crate) struct State {
     /// How many observations in a row showed a lower version, and when the last one was.
     rollback_observations: u32,
     last_rollback_observation: Option<BootTime>,
-    /// Why the key is another one than the known one, and what was read.
+    /// Why the key that was read is not the known key, and what was read.
     mismatch: Option<(Reason, KeyDescription)>,
     describe_error: Option<KeyServiceError>,
     /// The error of the last round trip, and whether it is a confirmed refusal.
@@ -86,14 +86,13 @@ impl State {
         state
     }
 
-    /// Whether the key is another one than the known one.
+    /// Whether the key that was read is not the known key.
     pub(crate) fn has_mismatch(&self) -> bool {
         self.mismatch.is_some()
     }
 
-    /// Whether a refusal of the key service is confirmed. Then what it once unwrapped may not be used any longer.
-    /// This holds also while the key is another one than the known one. A mismatch alone is no refusal: the local
-    /// KEKs may be the only copy.
+    /// Whether a refusal of the key service is confirmed. Then the agent must stop using the keys that the service
+    /// once unwrapped, also during a mismatch. A mismatch alone is no refusal: the cached keys may be the only copy.
     pub(crate) fn refuses(&self, now: BootTime) -> bool {
         match &self.round_trip_error {
             // A server that is just starting is sealed, too.
@@ -105,7 +104,7 @@ impl State {
         }
     }
 
-    /// Takes over what was read as the known key.
+    /// Makes the key that was read the known key.
     fn set_key(&mut self, description: &KeyDescription, versions: &KeyVersions) {
         self.key = key_id::known_key(&self.rules.scope, description, versions, self.rules.epoch);
         self.mismatch = None;

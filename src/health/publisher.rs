@@ -130,7 +130,7 @@ impl Publisher {
         if accepted && let (Some(given_up), Some(key)) = (&before, &self.state.key) {
             tracing::warn!(
                 KMS_REASON = "key_accepted",
-                "an administrator accepted {} version {} of {}; what was written under version {} of {} is given up (unix seconds)",
+                "an administrator accepted the changed key {}: the agent now uses version {}, created at {} (unix seconds). Data under version {}, created at {}, cannot be read any more",
                 key.scope,
                 key.version,
                 key.created,
@@ -146,7 +146,7 @@ impl Publisher {
             && let Err(error) = self.identity.save(key, self.state.last_contact)
         {
             tracing::warn!(
-                "the key's identity cannot be saved: {error}; a restart during an outage would start without it"
+                "the key's identity cannot be saved: {error}; an agent that restarts during an outage would start without it"
             );
         }
         effects.contains(&Effect::ReadAgainSoon)
@@ -163,7 +163,7 @@ impl Publisher {
                     key_id::known_key(service.key_service.scope(), &description, &versions, service.epoch);
                 (service.last_contact, service.refuses) = (Some(BootTime::now()), false);
                 if service.problem.take().is_some() {
-                    tracing::info!("decrypt_only {:?} is reached again", service.name);
+                    tracing::info!("decrypt_only {:?} can be read again", service.name);
                 }
             }
             Event::DescribeFailed(error) => {
@@ -215,7 +215,7 @@ async fn kek_change(keks: &mut Option<watch::Receiver<u64>>) {
     }
 }
 
-/// Never completes without an instant.
+/// Sleeps until `at`; for ever when there is none.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -223,7 +223,8 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Never completes without a time. Waits at least a millisecond: the two clocks may differ by less.
+/// Sleeps for `pause`; for ever when there is none. Sleeps at least a millisecond: the timer may be ahead of the boot
+/// clock, and without a sleep the caller would loop.
 async fn sleep_for(pause: Option<Duration>) {
     match pause {
         Some(pause) => tokio::time::sleep(pause.max(Duration::from_millis(1))).await,

@@ -8,7 +8,7 @@ pub(super) fn no_contact(scope: &KeyScope) -> Reason {
     Reason {
         kind: ReasonKind::NoContact,
         text: format!("no contact with {scope} since the start"),
-        remedy: "wait for the first contact; if there is none, read the log".into(),
+        remedy: "wait for the first contact; if there is none within a minute, read the log".into(),
     }
 }
 
@@ -49,8 +49,9 @@ pub(super) fn key_replaced(scope: &KeyScope, version: u32, before: i64, now: i64
         text: format!(
             "{scope} is another key than before: version {version} was made at {now}, not at {before} (unix seconds); nothing is written under it"
         ),
-        remedy: "restore the old key from a backup; if the data under it is given up, kms-plugin accept-key"
-            .into(),
+        remedy:
+            "restore the old key from a backup; if nobody needs the data under it, run kms-plugin accept-key"
+                .into(),
     }
 }
 
@@ -61,7 +62,7 @@ pub(super) fn key_rolled_back(scope: &KeyScope, before: u32, now: u32) -> Reason
         text: format!(
             "{scope} is at version {now} and was at version {before}: the key service was restored from before a rotation; nothing is written under it"
         ),
-        remedy: "restore a newer state of the key service; if what was written since the rotation is given up, raise vault.transit.key_id_epoch on every node, so that no key_id is used twice, and run kms-plugin accept-key".into(),
+        remedy: "restore a newer state of the key service; if nobody needs what was written since the rotation, raise vault.transit.key_id_epoch on every node, so that no key_id is used twice, and run kms-plugin accept-key".into(),
     }
 }
 

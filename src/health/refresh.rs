@@ -19,7 +19,7 @@ const MAX_REMEMBERED: usize = 256;
 /// The side that requests reads.
 pub(crate) struct Refresh {
     requests: mpsc::Sender<oneshot::Sender<()>>,
-    /// When a read last did not make a key_id known.
+    /// Key_ids that a read did not find, and when.
     unknown: Mutex<HashMap<String, Instant>>,
     recheck: Arc<Notify>,
 }
@@ -32,7 +32,7 @@ pub(crate) type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
 pub(crate) enum RefreshOutcome {
     /// The keys were read, and the snapshot is new.
     Refreshed,
-    /// There was no read: one a moment ago did not make the key_id known.
+    /// There was no new read: a recent one did not find the key_id.
     RecentlyUnknown,
     /// The read did not end before the deadline, or too many requests are waiting.
     TimedOut,
@@ -55,7 +55,7 @@ impl Refresh {
         self.recheck.clone()
     }
 
-    /// Has the keys read because `key_id` is unknown, and waits for the new snapshot.
+    /// Requests a read of the keys because `key_id` is unknown, and waits for the new snapshot.
     pub(crate) async fn for_unknown(&self, key_id: &str, deadline: Deadline) -> RefreshOutcome {
         let recent = |at: &Instant| at.elapsed() < UNKNOWN_KEY_ID_TTL;
         if self.unknown.lock().unwrap_or_else(PoisonError::into_inner).get(key_id).is_some_and(recent) {
@@ -64,7 +64,7 @@ impl Refresh {
         self.read(deadline).await
     }
 
-    /// Has the keys read, and waits for the new snapshot.
+    /// Requests a read of the keys, and waits for the new snapshot.
     pub(crate) async fn read(&self, deadline: Deadline) -> RefreshOutcome {
         let (done, wait) = oneshot::channel();
         if self.requests.try_send(done).is_err() {
@@ -76,7 +76,7 @@ impl Refresh {
         }
     }
 
-    /// Remembers that a read did not make `key_id` known. True the first time: then it is worth a log line.
+    /// Remembers that a read did not find `key_id`. True the first time: the caller then logs it.
     pub(crate) fn remember_unknown(&self, key_id: &str) -> bool {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         if unknown.len() >= MAX_REMEMBERED {

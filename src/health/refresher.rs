@@ -1,4 +1,4 @@
-//! Has every key service read its key when a Decrypt call met an unknown key_id.
+//! Makes all observers read the keys of their key services when a Decrypt call has an unknown key_id.
 //!
 //! One read answers all requests that are waiting, and there is at most one read a second.
 

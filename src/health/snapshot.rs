@@ -13,7 +13,7 @@ use crate::local_kek::LocalKekState;
 /// The phase of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// No key identity is known yet.
+    /// No round trip has worked yet: neither in this run, nor in an earlier one of this boot.
     Starting,
     /// Everything works.
     Ready,
@@ -43,14 +43,14 @@ impl Phase {
 /// What KMS Status answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Announce {
-    /// An error: the key is not known yet.
+    /// An error: the agent is still starting.
     Unknown,
     /// `ok` and the key_id: ready or degraded.
     Ok,
     /// The reason and the key_id: the grace period is over.
     Unhealthy,
-    /// An error: a confirmed refusal, or another key. Only an error ends the writes of the API server: each Status
-    /// with a key_id extends them.
+    /// An error: a confirmed refusal, or another key. Only an error stops the writes of the API server: after each
+    /// Status with a key_id, it may write for some more minutes.
     Refused,
 }
 
@@ -122,7 +122,7 @@ impl ReasonKind {
         self.is_mismatch() || self == Self::KeyMissing
     }
 
-    /// Whether the key is another one than the known one. `kms-plugin accept-key` accepts it.
+    /// Whether the key that was read is not the known key. `kms-plugin accept-key` accepts it.
     pub(crate) fn is_mismatch(self) -> bool {
         matches!(self, Self::KeyReplaced | Self::KeyRolledBack)
     }
@@ -177,9 +177,9 @@ pub(crate) struct Snapshot {
     pub since: BootTime,
     /// Why the agent is not ready.
     pub reason: Option<Reason>,
-    /// When KMS Status stops to answer ok, in an outage; `None` without a limit.
+    /// When KMS Status stops answering ok; `None` outside an outage, and without a limit.
     pub grace_end: Option<BootTime>,
-    /// The last good answer of the primary.
+    /// When a round trip with the primary worked last.
     pub last_contact: Option<BootTime>,
     /// What KMS Status answers.
     pub announce: Announce,
@@ -215,15 +215,15 @@ impl Snapshot {
             Some(keks) if self.phase == Phase::Failed && self.grace_end.is_some() => {
                 let limit = humantime::format_duration(Duration::from_secs(keks.max_offline_seconds));
                 format!(
-                    "; it was not reached for longer than local_kek.max_offline ({limit}), so the keys in memory are wiped"
+                    "; the key service was not reached for longer than local_kek.max_offline ({limit}), so the keys in memory are wiped"
                 )
             }
             _ => String::new(),
         }
     }
 
-    /// One line: the phase, since when, why, and what to do. All outputs show this line. It has moments and no
-    /// durations: systemd shows the line later than it was sent.
+    /// One line: the phase, since when, why, and what to do. All outputs show this line. It contains points in time
+    /// and no durations: systemd may show the line long after it was sent.
     pub(crate) fn line(&self) -> String {
         let mut line = self.summary();
         if let Some(reason) = &self.reason {
@@ -232,7 +232,9 @@ impl Snapshot {
         match (self.phase, &self.local_keks) {
             (Phase::Ready, Some(keks)) => line.push_str(&format!("; {}", keks.line())),
             (Phase::Degraded, Some(keks)) if keks.keks + keks.seeds == 0 => {
-                line.push_str("; no key is in memory: nothing is wrapped or unwrapped until it is back");
+                line.push_str(
+                    "; no key is in memory: nothing is wrapped or unwrapped until the key service answers",
+                );
             }
             _ => {}
         }

@@ -60,7 +60,7 @@ impl Interceptor for WithTimeout {
 /// When no program answers there, or this user may not connect.
 pub(crate) async fn connect(path: &Path, timeout: Duration) -> Result<KmsClient, ConnectError> {
     let error = |cause: ConnectCause| ConnectError { socket: path.to_path_buf(), cause };
-    // The first connection is made here and not by tonic, which hides the system's error in a chain of its own.
+    // The first connection is made here and not by tonic: tonic hides the system's error deep in a chain of errors.
     let first = UnixStream::connect(path).await.map_err(|cause| error(cause.into()))?;
     let (first, target) = (Arc::new(Mutex::new(Some(first))), path.to_path_buf());
     let connector = service_fn(move |_: Uri| {

@@ -70,8 +70,8 @@ impl KmsService {
         Ok(answer(&message, seed))
     }
 
-    /// Has the keys read until one of them has the key_id, or all are read. It does not wait for a key service that
-    /// hangs when another one has answered with the key.
+    /// Requests a read of all keys, and waits until one of them has the key_id, or until all are read. A key service
+    /// that hangs does not delay this when the key of another one has the key_id.
     async fn refresh_keys(
         &self,
         view: &View,
@@ -186,8 +186,8 @@ async fn unwrap_by_any(
     Err(refused)
 }
 
-/// Checks that the ciphertext was made by the version that its key_id names. Else somebody combined them by mistake
-/// or with intent.
+/// Checks that the ciphertext was made by the version that its key_id names. If not, somebody combined them, by
+/// mistake or on purpose.
 fn check_version(key_service: &dyn KeyService, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
     match key_service.ciphertext_version(ciphertext) {
         Some(found) if found == version => Ok(()),

@@ -33,7 +33,8 @@ pub(super) fn of_key_service(error: &KeyServiceError) -> Status {
     with_remedy(code(error.kind()), &error.to_string(), error.remedy())
 }
 
-/// An error of a key service. When local KEKs, which would have made the call possible, are wiped, it says so.
+/// An error of a key service during a call. Adds a note when the local KEKs are wiped: with them, the call would have
+/// worked.
 pub(super) fn of_call(snapshot: &Snapshot, error: &KeyServiceError) -> Status {
     let text = format!("{error}{}", snapshot.wiped_note());
     with_remedy(code(error.kind()), &text, error.remedy())

@@ -1,4 +1,4 @@
-//! Counts the calls in flight: refuses those beyond the limit, and tells when none is left.
+//! Counts the calls in flight: refuses calls beyond the limit, and reports when no call is left.
 
 use tokio::sync::watch;
 

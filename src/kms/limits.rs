@@ -1,5 +1,6 @@
 //! The limits of the KMS v2 contract, checked before a request is handled and before an answer is sent. They are
-//! those of kube-apiserver (k8s.io/apiserver, envelope/kmsv2), which refuses to write with an answer beyond them.
+//! those of kube-apiserver (k8s.io/apiserver, envelope/kmsv2): it does not write an object when an answer exceeds
+//! them.
 
 use std::collections::HashMap;
 

@@ -19,7 +19,7 @@ pub(crate) struct KeyServices {
     pub refresh: Refresh,
     /// The local KEKs and seeds in memory. It outlives a reload, and stays empty while local KEKs are off.
     pub local_keks: Arc<Cache>,
-    /// What the configuration allows local KEKs to do; `None` while they are off.
+    /// The limits of local KEKs; `None` while they are off.
     pub local_kek_policy: Option<Policy>,
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Cache {
     pub(super) prepare_lock: tokio::sync::Mutex<()>,
     /// How often `key_service_calls` asked a key service to unwrap.
     pub(super) unwraps: AtomicU64,
-    /// Counts changes of the keys, of their uses, and of the list.
+    /// Counts changes of the keys, of their uses and expiry, of the limits, and of the list.
     changes: watch::Sender<u64>,
 }
 
@@ -93,7 +93,7 @@ impl Cache {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports each change of the keys, of their uses, and of the list.
+    /// Reports each change of the keys, of their uses and expiry, of the limits, and of the list.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -114,9 +114,10 @@ impl Cache {
         if policy.is_none() && !(inner.keys.is_empty() && inner.list.is_empty()) {
             inner.keys.wipe("local_kek.enabled is false", |_| true);
             inner.list.clear();
-            drop(inner);
-            self.report_change();
         }
+        drop(inner);
+        // The limits are a part of the snapshot.
+        self.report_change();
     }
 
     /// Takes the current health of all key services, and wipes the keys that may not be used any more.
@@ -202,10 +203,16 @@ impl Cache {
     /// Whether the local KEK in use under `key_id` is missing, too old, or has less than a quarter of its uses left.
     pub(crate) fn needs_replacement(&self, key_id: &str) -> bool {
         let mut inner = self.lock();
+        let mut is_new = false;
         if let Some(current) = inner.keys.current(key_id) {
-            inner.add_to_list(current.fingerprint, current.kind, key_id, &current.wrapped);
+            is_new = inner.add_to_list(current.fingerprint, current.kind, key_id, &current.wrapped);
         }
-        inner.keys.needs_replacement(key_id)
+        let needed = inner.keys.needs_replacement(key_id);
+        drop(inner);
+        if is_new {
+            self.report_change();
+        }
+        needed
     }
 
     /// Whether the local KEK in use under `key_id` has uses left.

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The AAD of a seed contains the format, the key_id and the whole annotation. The AAD of a local KEK contains the
-//! format and the key_id. So nobody can exchange a wrapped seed and a wrapped local KEK, also not with a seed that
-//! the key service wrapped without AAD. Every build reads this format, whether local KEKs are on or off. Must not
-//! know where keys come from.
+//! format and the key_id. So nobody can put a wrapped seed in the place of a wrapped local KEK, or the other way
+//! round. The same holds for a seed that the key service wrapped without AAD. Every build reads this format, whether
+//! local KEKs are on or off. Must not know where keys come from.
 
 use std::collections::HashMap;
 

@@ -178,28 +178,32 @@ impl KeyGroups {
         std::mem::take(&mut self.evicted)
     }
 
-    /// Takes the health of all key services, and wipes the keys that may not be used any more. Returns whether it
-    /// wiped any.
+    /// Takes the health of all key services, and wipes the keys that may not be used any more. Returns whether keys
+    /// were wiped, or their expiry changed.
     pub(super) fn apply_health(&mut self, services: &[ServiceHealth]) -> bool {
         let Some(policy) = self.policy else { return false };
         self.services = services.to_vec();
+        let mut changed = false;
         for group in &mut self.groups {
+            let before = group.contact();
             let contact = Eligibility::of(&group.wrapping_key, services).contact;
-            if let Some(contact) = contact.filter(|contact| *contact > group.contact()) {
+            if let Some(contact) = contact.filter(|contact| *contact > before) {
                 group.set_contact(contact);
+                // The group stores whole milliseconds, so a later contact may be the same.
+                changed |= group.contact() != before;
             }
         }
         let now = BootTime::now();
-        let mut wiped = self.wipe("the key service refuses us", |group| {
+        changed |= self.wipe("the key service refuses us", |group| {
             Eligibility::of(&group.wrapping_key, services).refused
         });
-        wiped |= self.wipe("min_decryption_version was raised above their key's version", |group| {
+        changed |= self.wipe("min_decryption_version was raised above their key's version", |group| {
             Eligibility::of(&group.wrapping_key, services).below_min_version
         });
-        wiped |= self.wipe("the key service was not reached for local_kek.max_offline", |group| {
+        changed |= self.wipe("the key service was not reached for local_kek.max_offline", |group| {
             now >= expiry(group, policy)
         });
-        wiped
+        changed
     }
 
     /// Evicts the least recently used group when there is no space for another one.

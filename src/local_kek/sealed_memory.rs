@@ -16,7 +16,7 @@ use zeroize::Zeroize as _;
 
 /// MFD_NOEXEC_SEAL of memfd_create(2), Linux 6.3: the memory can never be executed.
 const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
-/// The length can never change: an access behind the end would be a fault (SIGBUS). Writes are not sealed, because
+/// The length can never change: an access beyond the end would be a fault (SIGBUS). Writes are not sealed, because
 /// the memory must be wiped.
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
 

@@ -16,7 +16,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 
 use super::SocketError;
 
-/// Mode of the socket: whoever can connect can let the agent unwrap every DEK seed.
+/// Mode of the socket: a process that can connect can ask the agent to unwrap every DEK seed.
 const MODE: u32 = 0o600;
 
 /// A bound socket. Drop removes its file, unless another socket has replaced it.
@@ -57,8 +57,8 @@ impl BoundSocket {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             None,
         )
-        .map_err(|errno| error("made")(errno.into()))?;
-        let address = UnixAddr::new(&temporary).map_err(|errno| error("named")(errno.into()))?;
+        .map_err(|errno| error("created")(errno.into()))?;
+        let address = UnixAddr::new(&temporary).map_err(|errno| error("bound")(errno.into()))?;
         bind(fd.as_raw_fd(), &address).map_err(|errno| error("bound")(errno.into()))?;
         // The socket does not listen yet, so nobody can connect before the mode is set.
         let finish = || -> io::Result<(u64, u64)> {

@@ -22,8 +22,8 @@ pub(crate) struct Stalled(pub Duration);
 /// The time of the last beat. Clones share it.
 ///
 /// The watchdog calls [`Heartbeat::within`] three times in WatchdogSec=, with half of WatchdogSec= as the limit. The
-/// unit has 30s, so the limit is 15 s, and a beat in [`IDLE_BEAT`] is enough. WatchdogSec= may be shorter than that:
-/// each check wakes the loop, so that the next check finds a beat that is at most one check old.
+/// unit sets 30 s, so the limit is 15 s, and one beat in each [`IDLE_BEAT`] is enough. An administrator may set a
+/// shorter WatchdogSec=. So each check also wakes the loop, and the next check finds the beat that this one caused.
 #[derive(Clone)]
 pub(crate) struct Heartbeat(Arc<Inner>);
 

@@ -12,10 +12,10 @@ pub(crate) fn is_there() -> bool {
 
 /// Asks systemd to store `fd` under `name`: at most 255 ASCII characters, without a colon.
 pub(crate) fn keep(name: &str, fd: BorrowedFd<'_>) {
-    // Without FDPOLL=: only its name removes a descriptor.
+    // FDPOLL= is not needed: a memfd cannot be polled, so systemd removes it only by its name.
     let state = [NotifyState::FdStore, NotifyState::FdName(name)];
     if let Err(error) = sd_notify::notify_with_fds(&state, &[fd]) {
-        tracing::warn!("systemd could not store {name}: {error}; it is lost at a restart");
+        tracing::warn!("systemd could not store {name}: {error}; it will be lost when the agent restarts");
     }
 }
 

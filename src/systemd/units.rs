@@ -15,7 +15,7 @@ pub(crate) const SOCKET: &str = "kms-plugin.socket";
 pub(crate) const UNITS: [&str; 4] = [SERVICE, SOCKET, "kms-plugin-rebind.path", "kms-plugin-rebind.service"];
 /// The credentials of the running service. Root may read them here.
 pub(crate) const CREDENTIALS: &str = "/run/credentials/kms-plugin.service";
-/// The properties that are read of a unit (systemctl(1), org.freedesktop.systemd1(5)).
+/// The properties of a unit that are read (systemctl(1), org.freedesktop.systemd1(5)).
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,User,DynamicUser,\
                           WatchdogUSec,StartLimitIntervalUSec,NeedDaemonReload,StatusText,MainPID,Environment,\
                           EnvironmentFiles,ExecStart,FileDescriptorStoreMax,LimitMEMLOCK";
@@ -101,7 +101,8 @@ impl Units {
         self.credentials.get(name).map(PathBuf::as_path)
     }
 
-    /// Every file that holds a credential of the service: the sources in the unit, and the files of the running service.
+    /// Every file that holds a credential of the service: the sources in the unit, and the files of the running
+    /// service.
     pub(crate) fn credential_files(&self) -> Vec<PathBuf> {
         let running = std::fs::read_dir(CREDENTIALS).into_iter().flatten().filter_map(Result::ok);
         self.credentials.values().cloned().chain(running.map(|entry| entry.path())).collect()
@@ -167,7 +168,7 @@ impl Unit {
         self.get("Result")
     }
 
-    /// The line that the service gave with `STATUS=`.
+    /// The line that the service sent with `STATUS=`.
     pub(crate) fn status_text(&self) -> &str {
         self.get("StatusText")
     }
