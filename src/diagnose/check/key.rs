@@ -19,7 +19,7 @@ pub(super) const LOST: &str = "without the key, the agent can neither wrap nor u
 /// The result of the check of one key.
 #[derive(Default)]
 pub(crate) struct KeyFacts {
-    /// The place of the key, and its description.
+    /// The scope of the key, and its description.
     pub key: Option<(KeyScope, KeyDescription)>,
     /// The slowest call.
     pub slowest: Option<Duration>,
