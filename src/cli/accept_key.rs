@@ -1,4 +1,4 @@
-//! `accept-key`: has a running agent use a replaced or rolled-back key.
+//! `accept-key`: tells a running agent to use a replaced or rolled-back key.
 
 use std::time::Duration;
 

@@ -107,7 +107,7 @@ async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output
         Output::Text => report::line(&format!(
             "DEVELOPMENT ONLY: the keys are in {keyring}. Anyone who can read this file has the keys.
 
-self-test  ok: Status, Encrypt of 32 random bytes to {bytes} bytes, and Decrypt gave them back
+self-test  ok: Status answered, Encrypt made {bytes} bytes of 32 random bytes, and Decrypt returned the 32 bytes
 key_id     {key_id}
 socket     {socket}
 admin      http://{admin}/healthz

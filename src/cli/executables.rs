@@ -1,8 +1,8 @@
 //! The two executables behind the one command `kms-plugin`.
 //!
 //! The daemon holds keys, so it links only what serving needs. All other commands are in `kms-plugin-tools`, which
-//! comes with the same package. The daemon starts it by its absolute path, never by a search in PATH: whoever can put
-//! a file there must not run it as root.
+//! comes with the same package. The daemon starts it by its absolute path, and never searches PATH: otherwise
+//! somebody who can put a file into PATH could make root run it.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure};
 
 /// File name of the executable with the tools.
 const TOOLS: &str = "kms-plugin-tools";
-/// Where packages install it, seen from the directory of the daemon.
+/// Where packages install it, relative to the directory of the daemon.
 const LIBEXEC: &str = "../libexec/kms-plugin";
 
 /// Replaces this process with the tools, which run `arguments`. Returns only when that fails.
@@ -27,8 +27,8 @@ pub(super) fn run_tools(arguments: &[OsString]) -> Failure {
     };
     let Some(tools) = candidates(&own).into_iter().find(|path| path.is_file()) else {
         let message = format!(
-            "this command is in {TOOLS}, which is neither beside {} nor in {LIBEXEC} of its directory; install the whole \
-             package, or copy both files; in a checkout, `cargo build` makes both",
+            "this command is in {TOOLS}, which is neither beside {} nor in {LIBEXEC} relative to it; install the \
+             whole package, or copy both files; in a checkout, `cargo build` makes both",
             own.display()
         );
         return Failure::message(Exit::Unavailable, message);

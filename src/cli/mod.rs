@@ -41,7 +41,7 @@ use flags::ConfigFlags;
 #[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
                         The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
                         Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration; check, status and\n\
-                        verify-etcd have a verdict of their own: 1 and 2.")]
+                        verify-etcd also have results of their own: 1 and 2.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -119,7 +119,7 @@ pub fn tools() -> ExitCode {
     })
 }
 
-/// Parses a command line; prints help and usage errors by itself.
+/// Parses a command line, and prints help and usage errors.
 fn parse(arguments: Vec<OsString>) -> Result<(Command, compat::CompatFlags), Exit> {
     let translated = compat::translate(arguments, std::env::vars_os());
     let translated = translated.map_err(|error| Failure::from(error).tell())?;
@@ -141,12 +141,12 @@ fn end(result: Result<Exit, Failure>) -> ExitCode {
     result.unwrap_or_else(|failure| failure.tell()).into()
 }
 
-/// A command whose exit code is no verdict.
+/// For a command that either succeeds or fails: its exit code shows no other result.
 fn without_verdict(result: Result<(), Failure>) -> Result<Exit, Failure> {
     result.map(|()| Exit::Ok)
 }
 
-/// The runtime: few threads, whatever the size of the machine. The work is waiting.
+/// The tokio runtime. It has few threads, also on a large machine, because the tasks mostly wait.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     tokio::runtime::Builder::new_multi_thread()

@@ -1,4 +1,4 @@
-//! `probe`: parses the command line, has a KMS v2 plugin probed, and prints the progress and the result.
+//! `probe`: parses the command line, probes a KMS v2 plugin, and prints the progress and the result.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;

@@ -87,8 +87,8 @@ enum Way {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Put it into the kubelet's directory of static pods (/etc/kubernetes/manifests) on each control plane \
-                  node. The configuration and the secrets belong into /etc/kms-plugin, owned by root, mode 0600. To \
-                  run the agent under systemd, install the package instead."
+                  node. Put the configuration and the secrets into /etc/kms-plugin, owned by root, mode 0600. To run \
+                  the agent under systemd, install the package instead."
 )]
 struct StaticPodArgs {
     /// Image by its digest: registry/name@sha256:…

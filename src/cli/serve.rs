@@ -55,7 +55,7 @@ fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
     })
 }
 
-/// The failure of an agent, with the exit code that says whose it is.
+/// The failure of an agent, with the exit code of its cause.
 pub(super) fn failure(error: AgentError) -> Failure {
     let exit = match &error {
         AgentError::Tls(_) | AgentError::RuntimeDir { .. } => Exit::Config,

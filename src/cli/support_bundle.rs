@@ -1,4 +1,4 @@
-//! `support-bundle`: parses the command line, has the bundle written, and prints the progress and the result.
+//! `support-bundle`: parses the command line, writes the bundle, and prints the progress and the result.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

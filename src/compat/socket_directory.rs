@@ -20,7 +20,7 @@ pub(crate) fn protect(socket: &Path) -> Option<String> {
     set_permissions(directory, Permissions::from_mode(found.mode() & 0o7777 | 0o1000)).ok()?;
     let shown = directory.display();
     Some(format!(
-        "every user could replace files in {shown}, and so the socket; the directory has the sticky bit now, so only a file's owner can"
+        "every user could replace files in {shown}, also the socket; the directory has the sticky bit now, so only the owner of a file can replace it"
     ))
 }
 

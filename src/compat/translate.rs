@@ -1,5 +1,5 @@
-//! Translates the flags and variables of two other Transit plugins, so that their static pods and sidecars run with
-//! this binary unchanged.
+//! Translates the flags and variables of two other Transit plugins, so that their static pods and sidecars run this
+//! binary without a change.
 //!
 //! Their flags (one or two dashes, `-flag=value` or `-flag value`) and variables become values of our own keys; the
 //! other arguments are for our own command line. Must not know what the keys are for.
@@ -74,7 +74,8 @@ pub(crate) fn translate(
         };
         given.push(Given { spelling, meaning, value });
     }
-    // The other plugins ignore an empty value: OpenShift's operator passes every flag, with or without a value.
+    // The other plugins ignore a flag with an empty value. OpenShift's operator passes every flag, with or without a
+    // value.
     given.retain(|one| !one.value.is_empty());
     if !given.is_empty() {
         rest.retain(|argument| !is_empty_and_shared(argument));
@@ -131,8 +132,8 @@ fn flags(given: Vec<Given>) -> Result<CompatFlags, CompatError> {
     if given.is_empty() {
         return Ok(flags);
     }
-    // Only for a whole command line of the other plugin. A single flag of it beside our own file changes nothing
-    // else.
+    // The defaults apply only to a whole command line of the other plugin. A single flag of it, beside our own file,
+    // sets only its own key.
     if given.iter().any(|one| one.meaning == Meaning::Key("vault.addresses", Of::Any)) {
         let assumed = flag_table::defaults(given.iter().map(|one| one.spelling.as_str()));
         flags.defaults =

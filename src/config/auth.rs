@@ -126,8 +126,8 @@ impl RawAuth {
         }
     }
 
-    /// The source of a JWT. It may be readable for everybody: the kubelet writes service account tokens so, and they
-    /// are valid for a short time.
+    /// The source of a JWT. Every user may be able to read its file: the kubelet gives such a mode to service account
+    /// tokens, and they are valid for a short time.
     fn jwt(&self, check: &mut Validator<'_>, key: &str, default: Option<&Path>) -> Option<SecretSource> {
         let file = self.jwt_file.as_deref().or(default.filter(|_| self.credential.is_none()));
         let relaxed = Self { allow_world_readable: true, ..self.clone() };

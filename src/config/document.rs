@@ -15,7 +15,7 @@ use crate::files;
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads a file. `None` when it has problems: they are then in `problems`.
+/// Reads a file. `None` when it has problems, which are then in `problems`.
 pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
     let place = path.display().to_string();
     let text = match files::read_text(path, MAX_FILE) {

@@ -1,4 +1,4 @@
-//! The source of a secret: a file or a systemd credential. It is read at each use, and not kept.
+//! The source of a secret: a file or a systemd credential. The secret is read again for each use, and not stored.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;

@@ -46,7 +46,7 @@ struct RawTransit {
 }
 
 impl RawVault {
-    /// A `decrypt_only` entry inherits from `[vault]` what it does not set. An entry with addresses of its own is
+    /// A `decrypt_only` entry inherits from `[vault]` what it does not set. An entry with addresses of its own is for
     /// another cluster: it inherits nothing and must have a login, so that no credential is sent to the wrong
     /// cluster.
     pub(super) fn inherit(self, main: &Self, check: &mut Validator<'_>, prefix: &str) -> Option<Self> {
@@ -101,8 +101,10 @@ impl RawVault {
             }
         }
         if let Some(name) = self.server_name.as_deref().filter(|name| !is_host_name(name)) {
-            check
-                .problem(&key("server_name"), format!("{name:?} is not a host name as certificates hold it"));
+            check.problem(
+                &key("server_name"),
+                format!("{name:?} is not a host name that a certificate can contain"),
+            );
         }
         let client = match (self.client_cert_file, self.client_key_file) {
             (Some(certificate), Some(key)) => Some((certificate, key)),

@@ -22,7 +22,7 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
-    /// Everything except the secret that identifies a login: the same secret can belong to another login elsewhere.
+    /// Everything that identifies a login, except its secret. Elsewhere, the same secret can belong to another login.
     pub(crate) fn login_scope(&self) -> String {
         let addresses: Vec<&str> = self.addresses.iter().map(Url::as_str).collect();
         let method = match &self.auth.method {
@@ -101,7 +101,7 @@ pub(crate) enum Method {
     },
 }
 
-/// An address without the user and the password in it, to show it.
+/// An address to show: without the user and the password in it.
 pub(crate) fn without_userinfo(text: &str) -> String {
     match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
         Some((scheme, host)) => format!("{scheme}://…@{host}"),

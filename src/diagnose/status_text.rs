@@ -30,9 +30,9 @@ pub(crate) fn status_text(status: &Status) -> String {
     }
     let announced = match status.kms_status {
         KmsStatus::Ok => "ok",
-        KmsStatus::Unhealthy => "the reason; the API server's /readyz fails",
-        KmsStatus::Refused => "an error; the API server's writes stop",
-        KmsStatus::Unknown => "an error; nothing is known yet",
+        KmsStatus::Unhealthy => "answers with the reason; the API server's /readyz fails",
+        KmsStatus::Refused => "answers with an error; the API server's writes stop",
+        KmsStatus::Unknown => "answers with an error; the key is not known yet",
     };
     line("kms status", announced.to_owned());
     if let Some(left) = status.grace_left_seconds {

@@ -1,4 +1,4 @@
-//! Why a product cannot be made.
+//! Why a manifest, a policy or a drop-in cannot be made.
 
 use std::io;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub(crate) enum ManifestError {
     JwtFile,
     #[error("{0} is not below /etc/kms-plugin, which the pod mounts; move it there")]
     NotMounted(PathBuf),
-    #[error("{0} cannot be written on a node: only /etc and /var can")]
+    #[error("{0} cannot be written on a node: only files below /etc and /var can")]
     ReadOnlyPlace(PathBuf),
     #[error("{file} has more than {max} bytes; the MachineConfigs of a pool have 1.5 MiB together")]
     TooLarge { file: PathBuf, max: u64 },
@@ -41,7 +41,7 @@ pub(crate) enum ManifestError {
     Yaml(#[from] yaml_serde::Error),
 }
 
-/// What is wrong when a product cannot be made.
+/// What is wrong when the output cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
     /// The options of the command.

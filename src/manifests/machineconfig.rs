@@ -87,8 +87,8 @@ pub(crate) fn render(
     }
     match options.delivery {
         Delivery::Image { .. } => {
-            // The users of an image and of a node may differ, so systemd makes a dynamic user. The operator enables
-            // no unit of a package; the image's build does.
+            // The users of an image and of a node may differ, so systemd makes a dynamic user. The Machine Config
+            // Operator does not enable the units of a package; the build of the image does.
             dropins.push(json!({ "name": "30-dynamic-user.conf", "contents": DYNAMIC_USER }));
             ignition.units.push(json!({ "name": "kms-plugin.service", "dropins": dropins }));
         }
@@ -122,7 +122,7 @@ pub(crate) fn render(
     )];
     if let Delivery::Image { package, push_spec, push_secret } = options.delivery {
         documents.push((
-            "The operating system's image with the package in it. One MachineOSConfig a pool: merge it, if there is one."
+            "The operating system's image with the package in it. A pool has one MachineOSConfig: if there is one already, merge this into it."
                 .to_owned(),
             operating_system(options.pool, package, push_spec, push_secret),
         ));

@@ -19,8 +19,8 @@ pub(crate) fn render(merged: &Merged, encrypted: bool) -> Result<String, Manifes
 
 pub(super) fn drop_in(credentials: &[Credential], encrypted: bool) -> String {
     let mut text = String::from(
-        "# Secrets of kms-plugin, handed over by systemd at each start (systemd.exec(5)): after a change,\n\
-         # systemctl restart kms-plugin, which refuses no connection.\n[Service]\n",
+        "# Secrets of kms-plugin. systemd passes them at each start (systemd.exec(5)). After a change, run\n\
+         # systemctl restart kms-plugin. It refuses no connection.\n[Service]\n",
     );
     let (key, suffix) = if encrypted { ("LoadCredentialEncrypted", ".cred") } else { ("LoadCredential", "") };
     for credential in credentials {

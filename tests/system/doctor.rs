@@ -37,7 +37,7 @@ async fn check_finds_faults_of_the_units_and_the_service_user() {
     // A secret that root can read and the service cannot; the remedy is a command.
     node.ok("chown root:root /etc/kms-plugin/secret-id && chmod 0600 /etc/kms-plugin/secret-id");
     let found = check(&node);
-    found.fails(&["credentials"], &["user kms-plugin may not read it"]);
+    found.fails(&["credentials"], &["user kms-plugin cannot read it"]);
     let failed = found.findings.iter().find(|finding| finding["outcome"] == "fail").unwrap();
     node.ok(failed["remedy"].as_str().unwrap());
     green(&node).await;

@@ -1,4 +1,5 @@
-//! The texts of the bundle: from the agent, from a check, and from programs of the system. They may still hold secrets.
+//! The texts of the bundle: from the agent, from a check, and from programs of the system. They may still hold
+//! secrets.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -46,8 +46,8 @@ pub(crate) struct Bundle {
     pub(crate) parts: Vec<&'static str>,
 }
 
-/// Collects everything, and writes it to the new file `path`, below `directory` in the archive. `progress` gets the name
-/// of each step.
+/// Collects everything, and writes it to the new file `path`, below `directory` in the archive. `progress` gets the
+/// name of each step.
 ///
 /// # Errors
 /// When a secret cannot be removed, or the file cannot be written. Then there is no file.

@@ -20,8 +20,8 @@ const MIN_CORE: usize = 6;
 /// Largest size of the compiled patterns, in bytes.
 const MAX_PATTERN: usize = 1024 * 1024;
 
-/// What looks like a secret. The first group of a match is kept: it says what the secret was. Where the end of a secret
-/// is not clear, a pattern matches too much rather than too little.
+/// What looks like a secret. The first group of a match stays in the text: it shows what kind of secret it was. Where
+/// the end of a secret is not clear, a pattern matches too much rather than too little.
 const PATTERNS: [&str; 11] = [
     // A private key, complete or cut off.
     r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)",
@@ -35,8 +35,8 @@ const PATTERNS: [&str; 11] = [
     r"(://)[^\s@]+@",
     // Headers.
     r#"(?i)((?:x-vault-token|authorization|cookie)["']?\s*[:=]\s*(?:bearer\s+|basic\s+)?)(?:"[^"\n]*"|'[^'\n]*'|[^\s'",;]+)"#,
-    // Flags: --token X, -approle-secret-id=X; not those that name a file. systemd prints the words of a command without
-    // quotes: everything up to the next flag may belong to the secret.
+    // Flags: --token X, -approle-secret-id=X; not those that name a file. systemd prints the words of a command
+    // without quotes: everything up to the next flag may belong to the secret.
     r#"(?i)(--?[a-z-]*(?:token|secret-id|password|passwd|private-key)(?: +|=))(?:"[^"\n]*"|'[^'\n]*'|[^\s;]+(?:[ \t]+[^\s;-][^\s;]*)*)"#,
     // Environment="VAULT_TOKEN=X Y": the quotes are around the whole assignment.
     r#"(?i)("[A-Z0-9_]*(?:secret|token|password|passwd|passphrase|private_?key|api_?key|credential)[A-Z0-9_]*=)[^"\n]*"#,
@@ -44,7 +44,7 @@ const PATTERNS: [&str; 11] = [
     r#"(?i)((?:secret_?id|secret|token|password|passwd|passphrase|private_?key|api_?key|\bcredentials?)["']?\s*=\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s'"{\[]\S*)"#,
     // The same in YAML and JSON: secret_id: X, "password": "X".
     r#"(?i)((?:secret_?id|secret|token|password|passwd|passphrase|private_?key|api_?key|\bcredentials?)["']?\s*:\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s'"{\[,}\]]+)"#,
-    // Ciphertext of Transit.
+    // Ciphertext of Transit. Without the key it is of no use, but a bundle does not need it.
     r"(vault:v\d+:)[A-Za-z0-9+/=]+",
 ];
 
@@ -101,13 +101,13 @@ impl Redaction {
     }
 }
 
-/// Values that are no secret: a redacted one, a word or a bracket of JSON.
+/// Whether a value is no secret: a redacted one, a word of JSON such as `null`, or a bracket.
 fn is_harmless(value: &str) -> bool {
     matches!(value.trim_end_matches(','), "null" | "true" | "false" | "none" | "{" | "[")
         || value.starts_with(REDACTED)
 }
 
-/// A secret as it is, in JSON, in an address, in hexadecimal, and in base64 after any other bytes.
+/// A secret as it is, in JSON, in an address, in hexadecimal, and in base64 with any number of bytes before it.
 fn forms(secret: &str) -> Vec<Zeroizing<String>> {
     let mut forms = vec![secret.to_owned(), percent(secret, false), percent(secret, true)];
     forms.push(HEXLOWER.encode(secret.as_bytes()));
@@ -121,7 +121,8 @@ fn forms(secret: &str) -> Vec<Zeroizing<String>> {
     forms.into_iter().map(Zeroizing::new).collect()
 }
 
-/// The characters of base64 that depend only on the secret, when `before` other bytes are in its first group of three.
+/// The characters of base64 that depend only on the secret, when `before` other bytes come before it. Base64 encodes
+/// groups of three bytes, so `before` is at most 2.
 fn cores(secret: &str, before: usize) -> [String; 2] {
     let padded = [&vec![0; before], secret.as_bytes()].concat();
     // A character of base64 holds six bits. These characters hold only bits of the secret.
@@ -192,7 +193,7 @@ mod tests {
         for text in [
             "secret_id_file = \"/etc/kms-plugin/secret-id\"",
             "token_file=/etc/kms-plugin/token",
-            "token by approle: ends in 59m, renewable",
+            "token by approle: expires in 59m, renewable",
             "KMS_VAULT_REQUEST_ID=440ef390-b225-d42b-d0ce-70a14a33abb3",
             "kms_plugin_token_expiry_timestamp_seconds{service=\"primary\"} 1795524436",
             "key_id v1.FaLrClUL3coTMexnRLLXx1GXwBxlzpZa9ptHsnde5x8",
@@ -204,7 +205,7 @@ mod tests {
     }
 
     proptest! {
-        // Each case compiles every pattern.
+        // Few cases, because each compiles every pattern.
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn a_known_secret_is_removed_in_every_form(secret in "[ -~]{9,40}", before in "[a-z]{0,5}", after in "[a-z]{0,5}") {

@@ -26,7 +26,8 @@ const SECRET_FILES: [&str; 6] = [
 
 /// Every line of every secret that this configuration and the units name.
 pub(super) async fn of_this_node(configuration: &Configuration) -> Vec<Zeroizing<String>> {
-    let mut files = Units::read().await.map(|units| units.credential_files()).unwrap_or_default();
+    // Without the units, the credentials of the running service are still known by their directory.
+    let mut files = Units::read().await.unwrap_or_default().credential_files();
     let settings = configuration.settings().ok();
     if settings.is_none() {
         // A configuration that is not valid may still name its secrets.
@@ -45,7 +46,7 @@ fn named_files(merged: &Merged) -> Vec<PathBuf> {
     SECRET_FILES.iter().filter_map(file).collect()
 }
 
-/// The whole file, with any mode and content: the agent may refuse a secret that is still secret.
+/// The whole file, with any mode and content. A file that the agent would refuse may hold a secret, too.
 fn read(path: &Path) -> Option<Zeroizing<String>> {
     let bytes = files::read(path, MAX_FILE).ok()?;
     Some(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))

@@ -72,7 +72,7 @@ impl AgentView {
         Some(problem.or_else(reason).unwrap_or_else(|| "see journalctl -u kms-plugin".into()))
     }
 
-    /// The place of its key.
+    /// The scope of its key.
     pub(crate) fn scope(&self) -> Option<KeyScope> {
         Some(self.status()?.primary.key.as_ref()?.scope.clone())
     }
@@ -119,7 +119,7 @@ impl AgentView {
                 &reason.remedy,
             ),
             Phase::Degraded => {
-                let why = "Status stays ok only until the time in this line";
+                let why = "Status is still ok; if this line has a time for that, only until then";
                 Finding::warn(Check::Agent, "", seen, why, &reason.remedy)
             }
             Phase::Starting | Phase::Stopping | Phase::Unknown => {

@@ -12,7 +12,7 @@ use crate::display::ago;
 use crate::display::date;
 use crate::vault::{CertificateFacts, Handshake, Target, TlsError};
 
-/// A certificate that expires within this time should be renewed now, in seconds.
+/// A certificate that expires within this number of seconds should be renewed now.
 const SOON: i64 = 30 * 86_400;
 const WHY: &str = "the agent does not connect to a server that it cannot verify: an attacker would get its token and the DEK seeds";
 
@@ -60,8 +60,8 @@ pub(crate) fn check(
     true
 }
 
-/// The CA certificates of our file that signed something in this chain. While a CA is being replaced, two have the same
-/// name: then the one that expires last.
+/// The CA certificates of `vault.ca_file` that signed something in this chain. While a CA is being replaced, the file
+/// may have two with the same name: then only the one that expires last.
 fn issuers(vault: &Vault, chain: &[CertificateFacts]) -> Vec<CertificateFacts> {
     let file = vault.tls.ca_file.as_deref();
     let mut known = file.and_then(|path| CertificateFacts::of_file(path).ok()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The files with credentials and certificates: they exist, have a safe mode and a content, are not too old, and the
-//! user of the service may read them.
+//! The files with credentials and certificates: each exists, has a safe mode, is not empty and not too old, and the
+//! user of the service can read it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -24,11 +24,11 @@ use crate::systemd::units::{self as systemd_units, Units};
 
 /// A secret older than this should be replaced.
 const OLD: Duration = Duration::from_secs(365 * 86_400);
-/// The directory where systemd puts the credentials of every running service.
+/// The directory in which systemd puts the credentials of every running service.
 const CREDENTIALS: &str = "/run/credentials";
 const WHY: &str = "without it the agent cannot log in";
 
-/// What the agent reads.
+/// Where a credential or a certificate of the agent is.
 enum Place {
     File(PlacedFile),
     /// The systemd credential of this name. Only the running service can read it.
@@ -38,7 +38,7 @@ enum Place {
 struct PlacedFile {
     kind: FileKind,
     path: PathBuf,
-    /// How to read it, where it holds a secret.
+    /// The source to read it with, if it holds a secret.
     secret: Option<SecretSource>,
 }
 
@@ -67,8 +67,8 @@ impl FileKind {
     }
 }
 
-/// Replaces a systemd credential by a file that can be read from outside the service: the file of the running service,
-/// or the file that the unit names. Returns whether there is one. Then systemd reads the file, not the service.
+/// Replaces a systemd credential by a file that this check can read: the file of the running service, or the file
+/// that the unit names. Returns whether there is one. Then systemd reads the file, not the service.
 pub(crate) fn read_from_outside(vault: &mut Vault, units: &Units) -> bool {
     let place = |source: &mut SecretSource| {
         let SecretSource::Credential(name) = source else { return false };
@@ -78,7 +78,7 @@ pub(crate) fn read_from_outside(vault: &mut Vault, units: &Units) -> bool {
         let running = Path::new(systemd_units::CREDENTIALS).join(&*name);
         let named = units.credential_source(name).map(Path::to_path_buf);
         let Some(path) = Some(running).filter(|path| path.exists()).or(named) else { return false };
-        // Wherever it comes from, the file of a credential must belong to root only.
+        // The mode does not matter: the agent accepts a credential of any mode, too.
         *source = SecretSource::file(&path, true);
         true
     };
@@ -192,7 +192,7 @@ impl PlacedFile {
         )
     }
 
-    /// A finding when the user of the service, or this process, may not read it.
+    /// A finding when the user of the service, or this process, cannot read it.
     fn denied(&self, user: Option<&ServiceUser>, metadata: &fs::Metadata) -> Option<Finding> {
         let obstacle = user.and_then(|user| Some((&user.name, user.may_read(&self.path).err()?)));
         if let Some((name, obstacle)) = obstacle {
@@ -202,10 +202,10 @@ impl PlacedFile {
                 format!("chown root:{name} {shown} && chmod 0640 {shown}")
             } else {
                 format!(
-                    "put a copy where the service may read it, and name the copy in the configuration: install -m 0640 -o root -g {name} {shown} /etc/kms-plugin/"
+                    "copy it to a directory that the service can read (install -m 0640 -o root -g {name} {shown} /etc/kms-plugin/), and name the copy in the configuration"
                 )
             };
-            let seen = format!("user {name} may not read it: {} does not allow it", obstacle.display());
+            let seen = format!("user {name} cannot read it: {} does not allow it", obstacle.display());
             return Some(self.fail(seen, remedy));
         }
         let cause = files::open(&self.path).err().filter(hidden_from_us)?;
@@ -231,7 +231,7 @@ impl PlacedFile {
         }
     }
 
-    /// A finding when other users can read the client key. Of a credential, the agent itself refuses that.
+    /// A finding when other users can read the client key. For a credential, the agent itself refuses this.
     fn exposed(&self, metadata: &fs::Metadata) -> Option<Finding> {
         let is_exposed = self.kind == FileKind::ClientKey && metadata.mode() & 0o007 != 0;
         is_exposed.then(|| {
@@ -256,7 +256,7 @@ impl PlacedFile {
     }
 }
 
-/// Whether root could see it.
+/// Whether this user cannot see the file, but root can.
 fn hidden_from_us(cause: &std::io::Error) -> bool {
     cause.kind() == std::io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root()
 }

@@ -17,7 +17,7 @@ const SAMPLES: usize = 20;
 /// The result of the check of one key.
 #[derive(Default)]
 pub(crate) struct KeyFacts {
-    /// The place of the key, and its description.
+    /// The scope of the key, and its description.
     pub key: Option<(KeyScope, KeyDescription)>,
     /// The slowest call.
     pub slowest: Option<Duration>,

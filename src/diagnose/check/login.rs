@@ -14,7 +14,7 @@ use crate::key_service::ErrorKind;
 use crate::vault::{Inspector, Lookup};
 
 const WHY: &str = "without a login the agent can neither wrap nor unwrap";
-/// A shorter lifetime makes the agent log in all the time, in seconds.
+/// With a lifetime shorter than this number of seconds, the agent logs in all the time.
 const SHORT: u64 = 60;
 const DAY: u64 = 86_400;
 

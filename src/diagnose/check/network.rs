@@ -14,7 +14,7 @@ use crate::config::vault::Vault;
 use crate::vault::{Inspector, SysHealth, Target};
 
 const WHY: &str = "the agent cannot use this address";
-/// A larger difference of the clocks makes certificates and tokens look invalid, in seconds.
+/// When the clocks differ by more than this number of seconds, certificates and tokens look invalid.
 const SKEW: i64 = 60;
 
 /// Checks every address. Returns whether the agent can use one of them.
@@ -60,7 +60,7 @@ pub(crate) async fn check(
     usable
 }
 
-/// DNS and TCP. Returns an address that accepts connections.
+/// Checks DNS and TCP. Returns an address that accepts connections.
 async fn reach(target: &Target, time: Duration, report: &mut Report<'_>) -> Option<SocketAddr> {
     let deadline = Deadline::after(time);
     let host = target.host.trim_matches(['[', ']']).to_owned();

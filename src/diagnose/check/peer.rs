@@ -41,9 +41,10 @@ pub(crate) async fn check(
         };
         report.add(match (status, own) {
             (Err(why), _) => {
-                let remedy = match is_address {
-                    true => "by default the admin address is on loopback: run `kms-plugin status --output json > FILE` on that node, and name the file with --peer",
-                    false => "run `kms-plugin status --output json > FILE` on that node, and name the file; an address begins with http://",
+                let remedy = match (&why, is_address) {
+                    (PeerError::Web(WebError::NotAgent), _) => "name the admin address of an agent (server.admin), not the address of Vault or of the API server",
+                    (_, true) => "by default the admin address is on loopback: run `kms-plugin status --output json > FILE` on that node, and name the file with --peer",
+                    (_, false) => "run `kms-plugin status --output json > FILE` on that node, and name the file; an address begins with http://",
                 };
                 Finding::fail(Check::Peer, peer, why.to_string(), "the two nodes cannot be compared", remedy)
             }

@@ -22,7 +22,7 @@ impl Policy {
         Self { encrypt, other, capabilities: None }
     }
 
-    /// Takes the answer of `sys/capabilities-self`; `None` when the token may not read it.
+    /// Stores the answer of `sys/capabilities-self`; `None` when the token may not read it.
     pub(crate) fn set_capabilities(&mut self, capabilities: Option<BTreeMap<String, Vec<String>>>) {
         self.capabilities = capabilities;
     }

@@ -1,4 +1,5 @@
-//! Refused credentials, remembered from run to run. After a few failed logins a server locks the role, for every node.
+//! Refused credentials, remembered from run to run. After a few failed logins a server locks the role, for every
+//! node.
 //!
 //! The file is in a directory of our own. In the runtime directory, the user of the agent could replace the file by a
 //! link, and root would follow it.

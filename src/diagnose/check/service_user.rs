@@ -13,7 +13,7 @@ use super::report::Report;
 use crate::config::DEFAULT_RUNTIME_DIR;
 use crate::systemd::units::Units;
 
-/// Warns any user but root and the user of the agent: other users cannot see everything.
+/// Warns when the check runs neither as root nor as the agent's user: another user cannot see everything.
 pub(crate) fn check(report: &mut Report<'_>) {
     let user = nix::unistd::geteuid();
     if !user.is_root() && !is_agents(user.as_raw()) {
@@ -27,7 +27,7 @@ pub(crate) fn check(report: &mut Report<'_>) {
     }
 }
 
-/// Whether an agent of this user has created the runtime directory.
+/// Whether the runtime directory belongs to this user: then an agent of this user has created it.
 fn is_agents(uid: u32) -> bool {
     fs::metadata(DEFAULT_RUNTIME_DIR).is_ok_and(|found| found.uid() == uid)
 }
@@ -101,7 +101,7 @@ impl ServiceUser {
         }
     }
 
-    /// `Err` names what does not allow it: the file, or a directory above it.
+    /// Whether it can read this file; `Err` names what does not allow it: the file, or a directory above it.
     pub(crate) fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
         if let Some(hidden) = HIDDEN.iter().find(|hidden| self.sandboxed && path.starts_with(hidden)) {
             return Err(PathBuf::from(hidden));

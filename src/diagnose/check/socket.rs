@@ -160,7 +160,7 @@ enum NoStatus {
     /// No answer in time.
     Hangs,
     NotConnected(ConnectError),
-    /// It answers, with an error.
+    /// It answers with an error.
     Failed(String),
 }
 
@@ -178,8 +178,8 @@ async fn status(path: &Path, time: Duration) -> Result<StatusResponse, NoStatus>
     tokio::time::timeout(time, call).await.unwrap_or(Err(NoStatus::Hangs))
 }
 
-/// The number of listeners with this name, whether or not the file exists. The kernel shows the name at the bind, which
-/// is the temporary one of our own agent: the path, a dot and six characters.
+/// The number of listeners with this name, whether or not the file exists. The kernel shows the name that was bound.
+/// Our own agent binds a temporary name, and renames the file: the path, a dot and six characters.
 fn listeners(path: &Path) -> usize {
     let table = files::read(Path::new("/proc/net/unix"), MAX_TABLE).unwrap_or_default();
     let table = String::from_utf8_lossy(&table);

@@ -29,7 +29,8 @@ pub(crate) fn finding_text(finding: &Finding, width: Option<usize>) -> String {
         Some(..NARROW) => (format!("{word:<4}  "), format!("{name}: {about}"), 6),
         _ => (format!("{word:<4}  {name:<17} "), about, INDENT),
     };
-    // Wrapped with blanks in the first columns, which the columns then replace: their colours have no width.
+    // The text is wrapped with blanks in place of the first columns. The columns replace the blanks afterwards,
+    // because the codes of their colours must not count as width.
     let body = wrapped(&about, &" ".repeat(columns.len()), indent, width);
     let body = body.get(columns.len()..).unwrap_or_default();
     let style = style(finding.outcome);

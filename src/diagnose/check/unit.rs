@@ -4,7 +4,7 @@ use super::finding::{Check, Finding};
 use super::report::Report;
 use crate::systemd::units::{ActiveState, LoadState, SERVICE, SOCKET, Units, UnitsError};
 
-/// So many restarts by systemd mean that something is wrong.
+/// From this number of restarts by systemd on, the check warns.
 const MANY_RESTARTS: u64 = 5;
 /// Why a service that does not run matters.
 const DEAD: &str =
