@@ -12,6 +12,14 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
+/// Smallest buffer for a file, in bytes. Into a smaller one the standard library reads by way of a probe on the stack,
+/// where a copy of the secret would stay.
+const MIN_CAPACITY: usize = 64;
+/// How temporary files begin; the random part follows.
+const TEMPORARY: &str = ".kms-plugin-";
+/// Age at which a temporary file was left by a process that was killed: writing takes seconds.
+const STALE: Duration = Duration::from_secs(3600);
+
 /// Opens a regular file for reading. Opening a FIFO does not wait for a writer (open(2), O_NONBLOCK).
 ///
 /// # Errors
@@ -36,6 +44,19 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     read_open(file, &metadata, max)
 }
 
+/// Reads a file that was named on a command line, of at most `max` bytes. It may be a pipe: `<(ssh node-2 …)`.
+///
+/// # Errors
+/// The system's, `InvalidInput` for a directory, `FileTooLarge` when it is larger.
+pub(crate) fn read_argument(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a directory"));
+    }
+    read_open(file, &metadata, max)
+}
+
 /// Reads an open file of at most `max` bytes, like [`read`].
 ///
 /// # Errors
@@ -48,7 +69,7 @@ pub(crate) fn read_open(file: File, metadata: &Metadata, max: u64) -> io::Result
     }
     // Reserve the full size: a buffer that grows leaves copies of a secret in memory. A file may still be longer than
     // its metadata says: files in /proc have length 0, and a file may grow during the read.
-    let capacity = usize::try_from(metadata.len().saturating_add(1)).unwrap_or_default();
+    let capacity = usize::try_from(metadata.len().saturating_add(1)).unwrap_or_default().max(MIN_CAPACITY);
     let mut content = Zeroizing::new(Vec::with_capacity(capacity));
     file.take(max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > max { Err(too_large()) } else { Ok(content) }
@@ -78,20 +99,35 @@ pub(crate) fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<S
 
 /// Replaces the file at `path` atomically. The new file has mode 0600. A symbolic link at `path` is replaced, not
 /// followed. The temporary file has a random name, so that nobody can create it before. File and directory are
-/// synced.
+/// synced. Temporary files that killed processes have left are removed: they may hold secrets.
 ///
 /// # Errors
 /// The system's. The old file is then unchanged.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new()
-        .prefix(".kms-plugin-")
+        .prefix(TEMPORARY)
         .permissions(std::fs::Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
     temporary.write_all(content)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
+    // The file is replaced. Without this sync, a power cut may bring back the old file, which is whole, too.
+    let _synced = File::open(directory).and_then(|directory| directory.sync_all());
+    remove_stale(directory);
+    Ok(())
+}
+
+/// Removes what killed processes have left in a directory. A file that cannot be removed stays: nothing depends on it.
+fn remove_stale(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+        let modified = || entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        if is_ours && modified().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE) {
+            let _removed = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Runs `work`, which reads or writes files, in a thread of the blocking pool, and waits at most `timeout`. A file
@@ -157,6 +193,33 @@ mod tests {
         assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2, "no temporary file is left");
         assert!(replace(&directory.path().join("missing/file"), b"x").is_err());
+    }
+
+    #[test]
+    fn a_pipe_may_be_named_on_a_command_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let path = fifo.clone();
+        let writer = std::thread::spawn(move || std::fs::write(path, "12345").unwrap());
+        assert_eq!(**read_argument(&fifo, 5).unwrap(), *b"12345");
+        writer.join().unwrap();
+        assert_eq!(read_argument(Path::new("/"), 5).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(read_argument(Path::new("/dev/zero"), 5).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, young) =
+            (directory.path().join(".kms-plugin-old"), directory.path().join(".kms-plugin-young"));
+        for path in [&old, &young] {
+            std::fs::write(path, "half a file").unwrap();
+        }
+        let past = std::time::SystemTime::now() - STALE * 2;
+        File::options().write(true).open(&old).unwrap().set_modified(past).unwrap();
+        replace(&directory.path().join("file"), b"new").unwrap();
+        assert!(!old.exists() && young.exists());
     }
 
     #[tokio::test]

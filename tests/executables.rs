@@ -61,6 +61,20 @@ fn the_daemon_starts_the_tools_beside_it_and_never_those_in_path() {
 }
 
 #[test]
+fn the_daemon_runs_no_tools_from_a_directory_that_everybody_can_write_to() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+    let copy = directory.path().join("kms-plugin");
+    std::fs::copy(DAEMON, &copy).unwrap();
+    std::fs::copy(TOOLS, directory.path().join("kms-plugin-tools")).unwrap();
+    let output = Command::new(&copy).arg("--version").output().unwrap();
+    assert!(output.status.success(), "the daemon itself runs");
+    let output = Command::new(&copy).args(["config", "--keys"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(69) && error.contains("every user can write"), "{error}");
+}
+
+#[test]
 fn both_have_one_version_and_one_help() {
     let output = |program: &str, argument: &str| Command::new(program).arg(argument).output().unwrap().stdout;
     for argument in ["--version", "--help"] {

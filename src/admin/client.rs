@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::api_types::{CommandDone, CommandFailed, Status};
+use super::api_types::{CommandDone, CommandFailed, Phase, Status};
 
 /// Name of the admin socket in the runtime directory.
 pub(crate) const SOCKET: &str = "admin.sock";
@@ -148,7 +148,11 @@ impl Client {
             serde_json::from_str(&text).map_or_else(|_| text.clone(), |failed: CommandFailed| failed.error)
         };
         match status {
-            StatusCode::OK => serde_json::from_str(&text).map_err(ClientError::NotUnderstood),
+            // An agent from before the typed API, which still runs while a package is upgraded, answers with the line.
+            StatusCode::OK => Ok(serde_json::from_str(&text).unwrap_or_else(|_| CommandDone {
+                phase: if text.starts_with("failed") { Phase::Failed } else { Phase::Unknown },
+                line: text.trim_end().to_owned(),
+            })),
             StatusCode::CONFLICT => Err(ClientError::CommandFailed(why())),
             StatusCode::SERVICE_UNAVAILABLE => Err(ClientError::Busy(why())),
             status => Err(ClientError::Unexpected(status)),

@@ -282,6 +282,8 @@ impl Agent {
             // The first call with the new settings must find a local KEK.
             self.local_keks.set_policy(settings.local_kek);
             core.prepare_local_kek().await;
+            // The first snapshot that is shown must have the new policy and the new local KEK.
+            core.send(Event::Tick).await;
         }
         self.views.send_modify(|view| {
             *view = View { snapshot: core.snapshot.borrow().clone(), services: core.services.clone() };

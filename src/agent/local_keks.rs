@@ -151,7 +151,7 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<KeyScope>) -> Pre
 }
 
 /// Saves the list of wrapped keys when it changes, whether the key services work or not.
-async fn save(keys: &Cache) -> Result<(), TaskError> {
+async fn save(keys: &Arc<Cache>) -> Result<(), TaskError> {
     let mut changes = keys.changes();
     let mut backoff = Backoff::new(LOCAL_KEK_RETRY_DELAYS.0, LOCAL_KEK_RETRY_DELAYS.1);
     loop {

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,12 +34,38 @@ pub(super) fn run_tools(arguments: &[OsString]) -> Failure {
         );
         return Failure::message(Exit::Unavailable, message);
     };
+    if let Err(error) = check_owner(&tools, &own) {
+        return Failure::message(Exit::Unavailable, error);
+    }
     let mut command = Command::new(&tools);
     if let Some((name, rest)) = arguments.split_first() {
         command.arg0(name).args(rest);
     }
     let error: io::Error = command.exec();
     Failure::new(Exit::Unavailable, error).context(format!("{} cannot be run", tools.display()))
+}
+
+/// Root must not run a file that another user has put beside a copy of the daemon, as in /tmp.
+///
+/// # Errors
+/// What is wrong with the owner or the mode, in words for an administrator.
+fn check_owner(tools: &Path, own: &Path) -> Result<(), String> {
+    let look = |path: &Path| {
+        std::fs::metadata(path).map_err(|error| format!("{} cannot be checked: {error}", path.display()))
+    };
+    let (file, directory) = (look(tools)?, look(tools.parent().unwrap_or(Path::new("/")))?);
+    let trusted = [0, nix::unistd::geteuid().as_raw(), look(own)?.uid()];
+    let shown = tools.display();
+    if !trusted.contains(&file.uid()) {
+        return Err(format!("{shown} belongs to user {}, and is not run; install it as root", file.uid()));
+    }
+    if (file.mode() | directory.mode()) & 0o002 != 0 {
+        return Err(format!(
+            "every user can write to {shown} or to its directory, so it is not run; move both executables to a \
+             directory of root, such as /usr/local/bin"
+        ));
+    }
+    Ok(())
 }
 
 /// Where the tools may be: in a checkout and in the image beside the daemon, from packages in libexec.

@@ -21,7 +21,8 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
     }
     make_runtime_dir(&mut settings.server).map_err(failure)?;
     process::harden();
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(failure)?;
         let (reload, reload_commands) = mpsc::channel(1);
         let agent = Agent::start(&settings, reload).await.map_err(failure)?;
@@ -38,7 +39,10 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<(), Failure> {
             ended = signals.run(agent) => ended.map_err(failure),
             never = reloader.run() => match never {},
         }
-    })
+    });
+    // A thread that waits for a hung file system must not delay the end.
+    runtime.shutdown_background();
+    ended
 }
 
 fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {

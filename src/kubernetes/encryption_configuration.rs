@@ -77,10 +77,13 @@ pub(crate) enum EncryptionConfigError {
 /// # Errors
 /// The file cannot be read, is too large, or is not an EncryptionConfiguration.
 pub(crate) fn read(file: &Path) -> Result<Vec<Rule>, EncryptionConfigError> {
-    let text = files::read_text(file, MAX_FILE).map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => EncryptionConfigError::TooLarge,
-        _ => EncryptionConfigError::Unreadable(error),
-    })?;
+    let text =
+        files::read_argument(file, MAX_FILE).and_then(files::into_text).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::FileTooLarge => EncryptionConfigError::TooLarge,
+                _ => EncryptionConfigError::Unreadable(error),
+            }
+        })?;
     parse(&text)
 }
 
@@ -122,10 +125,8 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_refused_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let fifo = directory.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = read(&fifo).map(drop).unwrap_err();
-        assert_eq!(error.to_string(), "cannot be read: it is not a regular file");
+        let error = read(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "cannot be read: it is a directory");
         let large = directory.path().join("large");
         std::fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).unwrap();
         assert!(matches!(read(&large), Err(EncryptionConfigError::TooLarge)));

@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -35,6 +35,8 @@ pub(crate) struct Cache {
     inner: Mutex<Inner>,
     /// The unwraps that are running.
     pub(super) calls: Calls,
+    /// Held while the list is written.
+    save_lock: Arc<tokio::sync::Mutex<()>>,
     /// Held while a local KEK is made: only one is made at a time.
     pub(super) prepare_lock: tokio::sync::Mutex<()>,
     /// How often `key_service_calls` asked a key service to unwrap.
@@ -76,6 +78,7 @@ impl Cache {
         let cache = Self {
             inner: Mutex::new(inner),
             calls: Calls::default(),
+            save_lock: Arc::default(),
             prepare_lock: tokio::sync::Mutex::default(),
             unwraps: AtomicU64::new(0),
             changes: watch::Sender::new(0),
@@ -259,13 +262,22 @@ impl Cache {
     }
 
     /// Writes the list of wrapped keys, if it has changed. Returns false when it could not be written.
-    pub(crate) async fn save(&self) -> bool {
-        let copy = self.lock().list.take_changed();
-        let Some(copy) = copy else { return true };
-        let result = files::in_time(SAVE_TIMEOUT, move || copy.write()).await;
-        let saved = result.is_ok();
-        self.lock().list.written(result);
-        saved
+    ///
+    /// One writer at a time: an older copy must not replace a newer one, and a disk that hangs must hold one thread only.
+    /// The result is recorded also when nobody waits for it any more.
+    pub(crate) async fn save(self: &Arc<Self>) -> bool {
+        let waiting = tokio::time::timeout(SAVE_TIMEOUT, self.save_lock.clone().lock_owned());
+        let Ok(writing) = waiting.await else { return false };
+        let cache = self.clone();
+        let write = move || {
+            let _writing = writing;
+            let Some(copy) = cache.lock().list.take_changed() else { return Ok(true) };
+            let result = copy.write();
+            let saved = result.is_ok();
+            cache.lock().list.written(result);
+            Ok(saved)
+        };
+        files::in_time(SAVE_TIMEOUT, write).await.unwrap_or(false)
     }
 
     /// The fingerprints of all keys that may be used now, as hexadecimal digits.

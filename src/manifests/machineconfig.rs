@@ -220,13 +220,15 @@ fn add_fetched_service(image: &str, mut dropins: Vec<Value>, ignition: &mut Igni
          ExecStart=-/usr/bin/podman rm --force kms-plugin-fetch\n\
          ExecStart=/usr/bin/podman create --name kms-plugin-fetch {image}\n\
          ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin {directory}.new/\n\
-         ExecStart=/usr/bin/podman cp kms-plugin-fetch:/kms-plugin-tools {directory}.new/\n\
+         # The daemon serves without its tools: an image from before they were separate must not stop the node.\n\
+         ExecStart=-/usr/bin/podman cp kms-plugin-fetch:/kms-plugin-tools {directory}.new/\n\
          ExecStart=-/usr/bin/podman rm --force kms-plugin-fetch\n\
          ExecStart=/usr/bin/chmod -R 0755 {directory}.new\n\
          # Without a type that may be executed, SELinux refuses to start them.\n\
          ExecStart=-/usr/bin/chcon -R -t bin_t {directory}.new\n\
          # A power cut after the mv must not leave an empty file that counts as copied.\n\
-         ExecStart=/usr/bin/sync {directory}.new/kms-plugin {directory}.new/kms-plugin-tools\n\
+         ExecStart=/usr/bin/sync {directory}.new/kms-plugin\n\
+         ExecStart=-/usr/bin/sync {directory}.new/kms-plugin-tools\n\
          ExecStart=/usr/bin/mv -T {directory}.new {directory}\n"
     );
     ignition.units.push(json!({ "name": FETCH, "contents": unit }));

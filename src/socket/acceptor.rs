@@ -90,7 +90,7 @@ impl Acceptor {
                 }
                 // While the socket is missing, a failed bind may itself change the directory: then only the timer
                 // counts.
-                () = directory.changed(), if !missing => {
+                () = directory.changed(), if !missing && next_check > Instant::now() + SETTLE => {
                     next_check = next_check.min(Instant::now() + SETTLE);
                     continue;
                 }

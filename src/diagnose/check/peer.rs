@@ -83,6 +83,6 @@ fn compare(peer: &str, status: &Status, own: &str, version: u32) -> Finding {
 }
 
 fn file(path: &str) -> Result<Status, PeerError> {
-    let text = files::read(Path::new(path), MAX_FILE).map_err(PeerError::File)?;
+    let text = files::read_argument(Path::new(path), MAX_FILE).map_err(PeerError::File)?;
     parse(&text).ok_or(PeerError::NotStatus)
 }
