@@ -6,7 +6,7 @@ pub(crate) mod bundle;
 pub(crate) mod check;
 pub(crate) mod probe;
 pub(crate) mod status_text;
-pub(crate) mod storage;
+pub(crate) mod verify_etcd;
 
 /// The name of the key service that wraps, as the agent's status has it.
 const PRIMARY: &str = "primary";

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::route::Route;
 use super::service::KmsService;
 use super::view::View;
-use super::{grpc_status, limits, local_kek};
+use super::{error_codes, limits, local_kek};
 use crate::clock::Deadline;
 use crate::health::RefreshOutcome;
 use crate::key_service::{ErrorKind, KeyService, KeyServiceError};
@@ -20,7 +20,7 @@ impl KmsService {
         let deadline = self.deadline(&request);
         let message = request.into_inner();
         limits::decrypt(&message.ciphertext, &message.key_id, &message.annotations, &message.uid)?;
-        let form = form(&message.ciphertext, &message.annotations).map_err(grpc_status::of_format)?;
+        let form = form(&message.ciphertext, &message.annotations).map_err(error_codes::of_format)?;
         if let Some(seed) = local_kek::unwrap_from_memory(&self.current_view(), form, &message)? {
             return Ok(answer(&message, seed));
         }
@@ -53,7 +53,7 @@ impl KmsService {
                 vec![candidate]
             }
             Route::OtherPlugin(_) | Route::Unreadable => {
-                return Err(grpc_status::with_remedy(
+                return Err(error_codes::with_remedy(
                     Code::FailedPrecondition,
                     "the key_id is of another plugin, and the ciphertext cannot be read here",
                     "if it was written with the same Transit key, set vault.transit.accept_foreign_ciphertext = true; else add its key as [[decrypt_only]]",
@@ -106,18 +106,18 @@ fn unknown_key_id(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshO
     let snapshot = &view.snapshot;
     if refreshed == RefreshOutcome::TimedOut {
         return match (&snapshot.primary.key, &snapshot.reason) {
-            (None, Some(reason)) => grpc_status::of_reason(Code::Unavailable, reason),
-            _ => grpc_status::of_key_service(&KeyServiceError::deadline(
+            (None, Some(reason)) => error_codes::of_reason(Code::Unavailable, reason),
+            _ => error_codes::of_key_service(&KeyServiceError::deadline(
                 "reading the key's versions for an unknown key_id",
             )),
         };
     }
     // When a read failed, the key_id may be of a version that was not read.
     if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
-        return grpc_status::of_reason(Code::Unavailable, reason);
+        return error_codes::of_reason(Code::Unavailable, reason);
     }
     if let Some(other) = snapshot.decrypt_only.iter().find(|other| !other.is_readable()) {
-        return grpc_status::with_remedy(
+        return error_codes::with_remedy(
             Code::Unavailable,
             &format!(
                 "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
@@ -134,7 +134,7 @@ fn unknown_key_id(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshO
         .as_ref()
         .filter(|key| version.is_some_and(|version| version < key.min_decryption));
     match (disabled, version) {
-        (Some(key), Some(version)) => grpc_status::with_remedy(
+        (Some(key), Some(version)) => error_codes::with_remedy(
             Code::FailedPrecondition,
             &format!(
                 "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version may not unwrap any more",
@@ -142,7 +142,7 @@ fn unknown_key_id(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshO
             ),
             &format!("lower it to {version}, rewrite all data under the newest version, then raise it again"),
         ),
-        _ => grpc_status::with_remedy(
+        _ => error_codes::with_remedy(
             Code::FailedPrecondition,
             &format!("no configured key has the key_id {}", key_id.chars().take(64).collect::<String>()),
             "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it",
@@ -178,9 +178,9 @@ async fn unwrap_by_any(
         match unwrapped {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) if error.kind() == ErrorKind::BadCiphertext => {
-                refused = grpc_status::of_key_service(&error)
+                refused = error_codes::of_key_service(&error)
             }
-            Err(error) => return Err(grpc_status::of_call(&view.snapshot, &error)),
+            Err(error) => return Err(error_codes::of_call(&view.snapshot, &error)),
         }
     }
     Err(refused)

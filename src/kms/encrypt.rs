@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::connection::Connection;
 use super::service::KmsService;
-use super::{grpc_status, limits, local_kek};
+use super::{error_codes, limits, local_kek};
 use crate::health::{Announce, ReasonKind, Snapshot};
 use crate::key_service::{ErrorKind, KeyVersion, KnownKey};
 use crate::proto::{EncryptRequest, EncryptResponse};
@@ -39,10 +39,10 @@ impl KmsService {
         // A local KEK was wrapped while the key was known, so it can be used although the key is stale.
         let usable = |_: &&KnownKey| !snapshot.key_stale || (local && snapshot.announce == Announce::Ok);
         let Some(key) = snapshot.primary.key.as_ref().filter(usable) else {
-            return Err(grpc_status::not_started(snapshot));
+            return Err(error_codes::not_started(snapshot));
         };
         if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.forbids_wrapping()) {
-            return Err(grpc_status::of_reason(Code::FailedPrecondition, reason));
+            return Err(error_codes::of_reason(Code::FailedPrecondition, reason));
         }
         let (version, key_id) = version_to_use(key, &connection);
         let created = key.versions.get(&version).copied();
@@ -61,7 +61,7 @@ impl KmsService {
                     // A rollback, a lagging replica, or a raised minimum version: a read of the key shows which.
                     let _read = view.services.refresh.read(deadline).await;
                 }
-                return Err(grpc_status::of_call(snapshot, &error));
+                return Err(error_codes::of_call(snapshot, &error));
             }
         };
         limits::ciphertext(&ciphertext).map_err(Status::invalid_argument)?;

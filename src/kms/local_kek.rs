@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tonic::Status;
 use zeroize::Zeroizing;
 
-use super::grpc_status;
+use super::error_codes;
 use super::view::View;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError, KeyVersion, key_id};
@@ -73,7 +73,7 @@ pub(super) fn unwrap_seed(
     message: &DecryptRequest,
 ) -> Result<Zeroizing<Vec<u8>>, Status> {
     let key: &[u8; format::KEY_BYTES] =
-        kek.try_into().map_err(|_| grpc_status::of_format(FormatError::NotAuthentic))?;
+        kek.try_into().map_err(|_| error_codes::of_format(FormatError::NotAuthentic))?;
     format::open(&Key::new(*key), &message.key_id, wrapped, &message.ciphertext)
-        .map_err(grpc_status::of_format)
+        .map_err(error_codes::of_format)
 }

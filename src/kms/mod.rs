@@ -7,7 +7,7 @@ mod connection;
 mod deadline;
 mod decrypt;
 mod encrypt;
-mod grpc_status;
+mod error_codes;
 mod in_flight;
 mod limits;
 mod local_kek;

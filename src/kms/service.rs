@@ -10,7 +10,7 @@ use tonic::{Code, Request, Response, Status, async_trait};
 use super::connection::Connection;
 use super::in_flight::{InFlight, InFlightCall};
 use super::view::View;
-use super::{deadline, grpc_status};
+use super::{deadline, error_codes};
 use crate::clock::Deadline;
 use crate::health::{Announce, Phase};
 use crate::proto::key_management_service_server::KeyManagementService;
@@ -76,7 +76,7 @@ impl KmsService {
             Some(uid) if self.allowed_uids.contains(&uid) => Ok(connection),
             uid => {
                 let shown = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                Err(grpc_status::with_remedy(
+                Err(error_codes::with_remedy(
                     Code::PermissionDenied,
                     &format!("user id {shown} may not call this socket"),
                     "run the caller as root, or add its uid to server.allowed_uids",
@@ -93,11 +93,11 @@ impl KmsService {
     fn answer_status(&self, request: &Request<StatusRequest>) -> Result<StatusResponse, Status> {
         let connection = self.authorize(request)?;
         let View { snapshot, .. } = self.current_view();
-        let Some(key) = &snapshot.primary.key else { return Err(grpc_status::not_started(&snapshot)) };
+        let Some(key) = &snapshot.primary.key else { return Err(error_codes::not_started(&snapshot)) };
         let healthz = match (snapshot.announce, &snapshot.reason) {
-            (Announce::Unknown, _) => return Err(grpc_status::not_started(&snapshot)),
+            (Announce::Unknown, _) => return Err(error_codes::not_started(&snapshot)),
             (Announce::Refused, Some(reason)) => {
-                return Err(grpc_status::of_reason(Code::FailedPrecondition, reason));
+                return Err(error_codes::of_reason(Code::FailedPrecondition, reason));
             }
             (Announce::Unhealthy, _) => snapshot.line(),
             (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
@@ -110,7 +110,7 @@ impl KmsService {
     /// Counts a call as in flight until the value is dropped; an error at the limit.
     pub(super) fn begin_call(&self) -> Result<InFlightCall<'_>, Status> {
         self.in_flight.begin().ok_or_else(|| {
-            grpc_status::with_remedy(
+            error_codes::with_remedy(
                 Code::ResourceExhausted,
                 &format!("{} calls are in flight, the limit", self.in_flight.limit()),
                 "find out why the key service is slow; server.max_in_flight is the limit",
@@ -120,7 +120,7 @@ impl KmsService {
 
     fn count<T>(&self, method: &'static str, started: Instant, answer: &Result<T, Status>) {
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
-        self.metrics.call(method, grpc_status::label(code), started.elapsed());
+        self.metrics.call(method, error_codes::label(code), started.elapsed());
     }
 
     /// Requests a check soon when the result of a call does not fit the state: a refusal in phase Ready, or a success

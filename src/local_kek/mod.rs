@@ -6,6 +6,7 @@
 //! - `key_service_calls`, `single_flight`: the calls to the key service, one for all callers that need the same key.
 //! - `prefetch`, `key_check`: calls that are made before a key is needed.
 //! - `list`: which keys to prefetch after a restart.
+//! - `service_health`: what the cache is told about the key services. `state`: what the snapshot shows of the cache.
 //!
 //! Knows key services. Must not know gRPC, nor decide whether a key service is unreachable or refuses.
 

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::config::vault::Tls;
-use crate::diagnose::storage::{Endpoints, Selection};
+use crate::diagnose::verify_etcd::{Endpoints, Selection};
 use crate::etcd::key::DEFAULT_ROOT;
 
 /// How etcd is reached.

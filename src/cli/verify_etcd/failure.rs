@@ -1,7 +1,7 @@
 //! The errors of `verify-etcd` with their exit codes, and with the options that help.
 
 use crate::cli::exit::{Exit, Failure};
-use crate::diagnose::storage::{StorageError, printable};
+use crate::diagnose::verify_etcd::{StorageError, printable};
 use crate::etcd::etcdctl::form::ReadError;
 use crate::etcd::gateway::{EtcdError, Refusal, RefusalKind};
 

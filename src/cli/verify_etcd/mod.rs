@@ -12,7 +12,7 @@ use super::agent_args::AgentArgs;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
 use super::runtime;
-use crate::diagnose::storage::{self, Options, Progress, Report, Source};
+use crate::diagnose::verify_etcd::{self, Options, Progress, Report, Source};
 
 /// Most names that --list shows.
 const MAX_LIST: u64 = 10_000;
@@ -126,9 +126,9 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
         list: usize::try_from(args.list).unwrap_or_default(),
         offline: args.offline,
     };
-    let agent = args.agent.client(storage::AGENT_TIMEOUT);
+    let agent = args.agent.client(verify_etcd::AGENT_TIMEOUT);
     let mut bar = Bar(bar(from_etcd));
-    let report = storage::verify(source, &options, &agent, &mut bar).await;
+    let report = verify_etcd::verify(source, &options, &agent, &mut bar).await;
     bar.0.finish_and_clear();
     report.map_err(failure::failure)
 }
