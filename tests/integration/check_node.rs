@@ -139,7 +139,7 @@ async fn an_admin_address_in_use_is_found() {
     let node = node(&bao.vault_config());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    check(node.path(), &["--server-admin", &address])
+    check(node.path(), &["--server-admin", &address, SILENT[0], SILENT[1]])
         .fails(&["admin"], &["another program listens", "ss -ltnp"]);
     drop(listener);
     for body in ["{}", "{\"error\": \"not found\"}"] {
