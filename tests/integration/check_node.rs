@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use crate::check::node;
 use crate::support::agent::{Agent, QUICK, QUIET, command, write_config};
 use crate::support::bao::{Bao, KEY, write_secret};
-use crate::support::checked::{SILENT, check};
+use crate::support::checked::{SILENT, check, green_soon};
 use crate::support::fake::{Flaw, Plugin};
 use crate::support::freeze;
 use crate::support::jwt::Signer;
@@ -92,7 +92,7 @@ async fn a_stale_deleted_replaced_or_open_socket_is_found() {
         if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) }
     })
     .await;
-    check(agent.directory.path(), &[]).is_green();
+    green_soon(agent.directory.path()).await;
     // The agent hangs.
     freeze(agent.pid());
     check(agent.directory.path(), &SILENT)

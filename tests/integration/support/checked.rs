@@ -34,6 +34,15 @@ pub fn check(directory: &Path, more: &[&str]) -> Checked {
     found
 }
 
+/// Checks until all is well: an agent that stood still reports a fault until its next probe.
+pub async fn green_soon(directory: &Path) {
+    super::eventually("a good check", async || {
+        let found = check(directory, &[]);
+        if found.code == 0 { Ok(()) } else { Err(format!("{found:#?}")) }
+    })
+    .await;
+}
+
 impl Checked {
     /// What `--output json` wrote.
     #[track_caller]
