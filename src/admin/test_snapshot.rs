@@ -2,21 +2,15 @@
 
 use crate::clock::BootTime;
 use crate::health::{Announce, Phase, ServiceState, Snapshot};
-use crate::key_service::{
-    AddressState, KeyDescription, KeyScope, KeyVersions, KeyWarning, TokenState, key_id,
-};
+use crate::key_service::{AddressState, KeyDescription, KeyScope, KeyWarning, TokenState, key_id};
 
 /// An agent that is ready, with one address and one warning about its key.
 pub(super) fn ready() -> Snapshot {
     let scope = KeyScope { namespace: "admin".into(), mount: "transit".into(), key: "k".into() };
-    let versions = KeyVersions::from([(1, 10), (2, 20)]);
     let description = KeyDescription {
-        latest: 2,
-        min_encryption: 0,
-        min_decryption: 1,
-        versions: versions.clone(),
         warnings: vec![KeyWarning { text: "the key may be exported".into(), remedy: "forbid it".into() }],
         cluster_id: Some("cluster".into()),
+        ..KeyDescription::with_two_versions()
     };
     let now = BootTime::now();
     Snapshot {
@@ -31,7 +25,7 @@ pub(super) fn ready() -> Snapshot {
         primary: ServiceState {
             name: "primary".into(),
             scope: scope.clone(),
-            key: key_id::known_key(&scope, &description, &versions, 0),
+            key: key_id::known_key(&scope, &description, &description.versions, 0),
             token: Some(TokenState {
                 method: "approle",
                 held: true,

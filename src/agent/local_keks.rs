@@ -11,8 +11,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::error::TaskError;
 use super::timing::{
-    LOCAL_KEK_CALL_TIMEOUT, LOCAL_KEK_RETRY_DELAYS, MAX_WIPE_PAUSE, PREFETCH_PAUSE, RETAIN_INTERVAL,
-    SAVE_DELAY,
+    LOCAL_KEK_CALL_TIMEOUT, LOCAL_KEK_CHANGE_DELAY, LOCAL_KEK_RETRY_DELAYS, MAX_WIPE_PAUSE, PREFETCH_PAUSE,
+    RETAIN_INTERVAL,
 };
 use crate::clock::{BootTime, Deadline};
 use crate::health::{ServiceState, Snapshot};
@@ -95,6 +95,7 @@ async fn fill(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
             changed = views.changed() => changed.map_err(|_| TaskError::NoPublisher)?,
             _ = changes.changed() => {}
         }
+        tokio::time::sleep(LOCAL_KEK_CHANGE_DELAY).await;
     }
 }
 
@@ -159,7 +160,7 @@ async fn save(keys: &Arc<Cache>) -> Result<(), TaskError> {
         if keys.save().await {
             backoff.reset();
             let _open = changes.changed().await;
-            tokio::time::sleep(SAVE_DELAY).await;
+            tokio::time::sleep(LOCAL_KEK_CHANGE_DELAY).await;
         } else {
             tokio::time::sleep(backoff.next_delay()).await;
         }

@@ -38,7 +38,7 @@ pub(super) const WATCHDOG_HEARTBEAT: u32 = 2;
 const _: () = assert!(WATCHDOG_PAUSE + WATCHDOG_CALL < WATCHDOG_PAUSE * WATCHDOG_CALL);
 
 /// Longest time for one call that makes or prefetches a local KEK.
-pub(super) const LOCAL_KEK_CALL_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) use crate::local_kek::CALL_TIMEOUT as LOCAL_KEK_CALL_TIMEOUT;
 /// Pause between two prefetches: ten calls a second, in addition to those of the API server.
 pub(super) const PREFETCH_PAUSE: Duration = Duration::from_millis(100);
 /// First and longest delay after a failed prefetch, or a failed write of the list.
@@ -52,5 +52,6 @@ pub(super) const RETAIN_INTERVAL: Duration = Duration::from_secs(60);
 // A reload caches keys before its configuration is in use. At most one such wipe can happen meanwhile, and the reload
 // makes its local KEK after it.
 const _: () = assert!(RETAIN_INTERVAL.as_millis() > RELOAD.as_millis());
-/// Changes of the list of wrapped keys within this time are written together.
-pub(super) const SAVE_DELAY: Duration = Duration::from_secs(1);
+/// Changes of the state and of the cache within this time are handled together, and changes of the list of wrapped keys
+/// are written together. The cache changes with every Encrypt.
+pub(super) const LOCAL_KEK_CHANGE_DELAY: Duration = Duration::from_secs(1);

@@ -117,15 +117,8 @@ mod tests {
         let file = IdentityFile::in_directory(directory.path());
         let scope = KeyScope { namespace: "admin".into(), mount: "transit".into(), key: "k".into() };
         assert!(file.load(&scope, 0).is_none());
-        let versions = KeyVersions::from([(1, 10), (2, 20)]);
-        let description = KeyDescription {
-            latest: 2,
-            min_encryption: 0,
-            min_decryption: 1,
-            versions: versions.clone(),
-            warnings: Vec::new(),
-            cluster_id: None,
-        };
+        let description = KeyDescription::with_two_versions();
+        let versions = description.versions.clone();
         let key = key_id::known_key(&scope, &description, &versions, 0).unwrap();
         let contact = BootTime(Duration::from_millis(BootTime::now().0.as_millis() as u64));
         file.save(&key, Some(contact)).unwrap();

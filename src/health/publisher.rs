@@ -89,11 +89,13 @@ impl Publisher {
                     Some(message) => self.handle(message),
                     None => return,
                 },
-                () = service_change(&services) => {
-                    publish_at.get_or_insert(Instant::now() + PUBLISH_DELAY);
+                // A change that comes while a publication is planned is kept for the next one: a busy agent must not
+                // wake this task with every call.
+                () = service_change(&services), if publish_at.is_none() => {
+                    publish_at = Some(Instant::now() + PUBLISH_DELAY);
                 }
-                () = kek_change(&mut keks) => {
-                    publish_at.get_or_insert(Instant::now() + PUBLISH_DELAY);
+                () = kek_change(&mut keks), if publish_at.is_none() => {
+                    publish_at = Some(Instant::now() + PUBLISH_DELAY);
                 }
                 () = sleep_until(publish_at) => {
                     publish_at = None;

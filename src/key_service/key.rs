@@ -54,6 +54,21 @@ pub(crate) struct KeyDescription {
     pub cluster_id: Option<String>,
 }
 
+#[cfg(test)]
+impl KeyDescription {
+    /// A key with two versions, created 10 and 20 seconds after 1970, and without warnings: for tests.
+    pub(crate) fn with_two_versions() -> Self {
+        Self {
+            latest: 2,
+            min_encryption: 0,
+            min_decryption: 1,
+            versions: KeyVersions::from([(1, 10), (2, 20)]),
+            warnings: Vec::new(),
+            cluster_id: None,
+        }
+    }
+}
+
 /// A key, as the agent knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownKey {

@@ -106,15 +106,8 @@ mod tests {
     #[test]
     fn ids_of_earlier_epochs_stay_accepted() {
         let scope = scope("", "transit", "k");
-        let versions = KeyVersions::from([(1, 10), (2, 20)]);
-        let description = KeyDescription {
-            latest: 2,
-            min_encryption: 0,
-            min_decryption: 1,
-            versions: versions.clone(),
-            warnings: Vec::new(),
-            cluster_id: None,
-        };
+        let description = KeyDescription::with_two_versions();
+        let versions = description.versions.clone();
         let known = known_key(&scope, &description, &versions, 1).unwrap();
         assert_eq!(*known.key_id, *derive(&scope, 2, 20, 1));
         assert_eq!(known.ids.get(&derive(&scope, 1, 10, 0)), Some(&1));

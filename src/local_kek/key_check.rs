@@ -8,8 +8,8 @@ use super::Cache;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyDescription, KeyService, KeyServiceError, KeyVersion, key_id};
 
-/// Deadline of one call.
-const CALL: Duration = Duration::from_secs(3);
+/// Time limit of one call to a key service that only local KEKs need.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The checks, with the cache and the epoch of our key_ids.
 pub(crate) struct KeyCheck {
@@ -32,7 +32,7 @@ impl KeyCheck {
         let key_id = key_id::derive(key_service.scope(), key.latest, created, self.epoch);
         let (version, created) = (key.latest, Some(created));
         let key_version = KeyVersion { scope: key_service.scope(), version, created, key_id: &key_id };
-        match self.keys.prepare(key_service, key_version, Deadline::after(CALL)).await {
+        match self.keys.prepare(key_service, key_version, Deadline::after(CALL_TIMEOUT)).await {
             Err(error) if error.is_outage() && !self.keys.is_usable(&key_id) => {
                 if known < key.latest && key.versions.contains_key(&known) {
                     tracing::warn!(
@@ -61,7 +61,7 @@ impl KeyCheck {
         key: &KeyDescription,
     ) -> Result<(), KeyServiceError> {
         let Some(sample) = self.keys.sample(key_service.scope(), &key.versions) else { return Ok(()) };
-        match key_service.unwrap(&sample.wrapped, &sample.aad(), Deadline::after(CALL)).await {
+        match key_service.unwrap(&sample.wrapped, &sample.aad(), Deadline::after(CALL_TIMEOUT)).await {
             // The service answers; the wrapped key is of a version that was disabled meanwhile.
             Err(error) if matches!(error.kind(), ErrorKind::BadCiphertext | ErrorKind::VersionGone) => Ok(()),
             unwrapped => unwrapped.map(drop),

@@ -26,7 +26,7 @@ mod state;
 
 pub(crate) use cache::Cache;
 pub(crate) use groups::MAX_LOCKED;
-pub(crate) use key_check::KeyCheck;
+pub(crate) use key_check::{CALL_TIMEOUT, KeyCheck};
 pub(crate) use list::WrappedKey;
 pub(crate) use prefetch::{Candidate, Prefetched, prefetch};
 pub(crate) use record::{Fingerprint, KeyKind};
