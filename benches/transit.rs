@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::agent::{Agent, QUIET};
-use support::bao::{Bao, KEY};
 use support::kms::{Kms, SEED};
 use support::pki::Pki;
+use support::vault::{KEY, Vault};
 use tokio::task::JoinSet;
 
 /// Rounds, in each of which every kind of call is made.
@@ -103,15 +103,15 @@ where
 
 /// The same call, with the same kind of token: the server checks less for a root token.
 async fn raw_client(
-    bao: &Bao,
+    vault: &Vault,
 ) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + Send + 'static {
     let http =
         reqwest::Client::builder().no_proxy().tls_backend_preconfigured(Pki::no_tls()).build().unwrap();
-    let url = format!("{}/v1/transit/encrypt/{KEY}", bao.address);
-    let id = |name| std::fs::read_to_string(bao.file(name)).unwrap();
+    let url = format!("{}/v1/transit/encrypt/{KEY}", vault.address);
+    let id = |name| std::fs::read_to_string(vault.file(name)).unwrap();
     let login = json!({ "role_id": id("role-id"), "secret_id": id("secret-id") });
     let token =
-        bao.post("auth/approle/login", login).await["auth"]["client_token"].as_str().unwrap().to_owned();
+        vault.post("auth/approle/login", login).await["auth"]["client_token"].as_str().unwrap().to_owned();
     let body =
         json!({ "plaintext": "YSBERUsgc2VlZCBvZiB0aGlydHktdHdvIGJ5dGVzISE=", "key_version": 1 }).to_string();
     move || {
@@ -130,11 +130,11 @@ fn main() {
 }
 
 async fn run() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let kms = agent.kms().await;
     let wrapped = kms.clone().encrypt(&SEED).await.unwrap();
-    let raw = raw_client(&bao).await;
+    let raw = raw_client(&vault).await;
     let (status, encrypt, decrypt) = (kms.clone(), kms.clone(), kms.clone());
     let status = move || {
         let mut kms = status.clone();
@@ -149,7 +149,7 @@ async fn run() {
         async move { assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED) }
     };
 
-    let local_agent = Agent::ready(&(bao.vault_config() + QUIET + "[local_kek]\nenabled = true\n")).await;
+    let local_agent = Agent::ready(&(vault.vault_config() + QUIET + "[local_kek]\nenabled = true\n")).await;
     let local = local_agent.kms().await;
     let sealed = local.clone().encrypt(&SEED).await.unwrap();
     assert!(!sealed.annotations.is_empty(), "not under a local KEK");
@@ -206,31 +206,31 @@ async fn run() {
         local_decrypts.line("Decrypt under a local KEK", Some(&local_statuses));
     }
     for (name, call) in [("direct mode", &kms), ("a local KEK", &local)] {
-        println!("-- requests to Vault per 10,000 operations, {name}: {}", requests(&bao, call).await);
+        println!("-- requests to Vault per 10,000 operations, {name}: {}", requests(&vault, call).await);
     }
 
-    bao.freeze();
+    vault.freeze();
     let mut frozen = Rounds::default();
     for _ in 0..ROUNDS {
         frozen.add(timed(CALLERS, status.clone()).await);
     }
-    bao.thaw();
+    vault.thaw();
     println!("-- Vault hangs (SIGSTOP), {CALLERS} at once");
     frozen.line("Status", None);
 
     memory(&agent, &kms).await;
-    start_up(&bao).await;
+    start_up(&vault).await;
 }
 
 /// How many requests Vault gets for 5,000 Encrypts and 5,000 Decrypts, from its audit log.
-async fn requests(bao: &Bao, kms: &Kms) -> usize {
+async fn requests(vault: &Vault, kms: &Kms) -> usize {
     let mut kms = kms.clone();
-    let before = bao.audited().len();
+    let before = vault.audited().len();
     for _ in 0..5_000 {
         let wrapped = kms.encrypt(&SEED).await.unwrap();
         assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
     }
-    bao.audited().len() - before
+    vault.audited().len() - before
 }
 
 /// Resident memory after many operations.
@@ -261,11 +261,11 @@ async fn memory(agent: &Agent, kms: &Kms) {
 }
 
 /// From the start of the process to the first good Status.
-async fn start_up(bao: &Bao) {
+async fn start_up(vault: &Vault) {
     let mut times = Rounds::default();
     for _ in 0..ROUNDS {
         let started = Instant::now();
-        let agent = Agent::start(&(bao.vault_config() + QUIET));
+        let agent = Agent::start(&(vault.vault_config() + QUIET));
         let socket = agent.socket();
         while !socket.exists() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -7,7 +7,7 @@ use crate::encryption::{PROVIDER, identity, kms, of};
 use crate::etcd::{Etcd, Stored};
 use crate::key_id_after;
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::{Bao, KEY};
+use crate::support::vault::{KEY, Vault};
 
 const RESOURCES: [&str; 2] = ["secrets", "configmaps"];
 
@@ -20,8 +20,8 @@ fn verify(agent: &Agent, etcd: &Etcd) -> i32 {
 
 #[tokio::test]
 async fn enabling_and_rotating_leave_all_data_encrypted_and_readable() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut api = ApiServer::ready(&etcd, &of(&[identity()])).await;
     for resource in RESOURCES {
         api.client.write(resource, "early", "written-in-clear").await.unwrap();
@@ -47,7 +47,7 @@ async fn enabling_and_rotating_leave_all_data_encrypted_and_readable() {
     assert_eq!(api.client.kms_check().await.status, 200);
     assert_eq!(verify(&agent, &etcd), 0, "everything is under the first version");
 
-    bao.rotate().await;
+    vault.rotate().await;
     let second = key_id_after(&first, &agent).await;
     api.client.writes_under(&etcd, PROVIDER, &second).await;
     assert_eq!(verify(&agent, &etcd), 1, "old data is under the old version");
@@ -62,7 +62,7 @@ async fn enabling_and_rotating_leave_all_data_encrypted_and_readable() {
         assert_eq!(ids.into_keys().collect::<Vec<_>>(), [second.as_str()]);
     }
     assert_eq!(verify(&agent, &etcd), 0, "everything is under the second version");
-    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 2 })).await;
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 2 })).await;
     api.restart(&encryption).await;
     for resource in RESOURCES {
         assert_eq!(api.client.read(resource, "early").await.unwrap(), "written-in-clear");

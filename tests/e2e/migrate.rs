@@ -6,7 +6,7 @@ use crate::apiserver::{ApiServer, Client, NAMESPACE};
 use crate::encryption::{PROVIDER, aescbc, identity, kms, of};
 use crate::etcd::{Etcd, Stored};
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::Bao;
+use crate::support::vault::Vault;
 
 const RESOURCES: [&str; 2] = ["secrets", "configmaps"];
 const OBJECTS: usize = 20;
@@ -39,8 +39,8 @@ fn is_kms(stored: &Stored) -> bool {
 
 #[tokio::test]
 async fn aescbc_to_kms_to_aescbc_and_identity_loses_nothing() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let kms = kms(&agent.socket());
     let mut api = ApiServer::ready(&etcd, &of(&[aescbc(), identity()])).await;
     for resource in RESOURCES {
@@ -67,7 +67,7 @@ async fn aescbc_to_kms_to_aescbc_and_identity_loses_nothing() {
 
     // The plugin and its Vault are removed; everything is still readable.
     api.kill();
-    drop((agent, bao));
+    drop((agent, vault));
     api.restart(&of(&[aescbc()])).await;
     all_readable(&api.client).await;
 }

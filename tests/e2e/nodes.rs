@@ -12,8 +12,8 @@ use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
 use crate::key_id_after;
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
+use crate::support::vault::{KEY, Vault, policy};
 use crate::traffic::Traffic;
 
 /// The key in the other Vault.
@@ -48,18 +48,18 @@ impl Node {
 }
 
 /// A key, and the login to its Vault, in the table of this name.
-fn vault(table: &str, bao: &Bao, key: &str) -> String {
-    let rest = bao.key_and_auth(table).replace(&format!("key = {KEY:?}"), &format!("key = {key:?}"));
-    format!("[{table}]\naddresses = [{:?}]\n{rest}", bao.address)
+fn vault(table: &str, vault: &Vault, key: &str) -> String {
+    let rest = vault.key_and_auth(table).replace(&format!("key = {KEY:?}"), &format!("key = {key:?}"));
+    format!("[{table}]\naddresses = [{:?}]\n{rest}", vault.address)
 }
 
-fn decrypt_only(bao: &Bao, key: &str) -> String {
-    format!("[[decrypt_only]]\nname = \"{key}\"\n{}", vault("decrypt_only.vault", bao, key))
+fn decrypt_only(vault: &Vault, key: &str) -> String {
+    format!("[[decrypt_only]]\nname = \"{key}\"\n{}", vault("decrypt_only.vault", vault, key))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_vault_and_key_behind_the_same_sockets_under_load() {
-    let (etcd, a, b) = tokio::join!(Etcd::start(), Bao::start(), Bao::start());
+    let (etcd, a, b) = tokio::join!(Etcd::start(), Vault::start(), Vault::start());
     b.post(&format!("transit/keys/{OTHER}"), json!({})).await;
     b.put_policy("kms", &policy("transit", OTHER)).await;
     let from = vault("vault", &a, KEY) + QUICK;
@@ -139,18 +139,18 @@ impl Watch {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotations_meet_two_nodes_at_different_times_and_both_converge() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
     let etcd = Arc::new(etcd);
-    let prompt = bao.vault_config() + QUICK;
+    let prompt = vault.vault_config() + QUICK;
     // It reads the key long after the other one.
-    let late = bao.vault_config() + "[health]\nkey_check_interval = \"5s\"\nprobe_interval = \"300ms\"\n";
+    let late = vault.vault_config() + "[health]\nkey_check_interval = \"5s\"\nprobe_interval = \"300ms\"\n";
     let (mut one, mut two) = tokio::join!(Node::start(&etcd, &prompt), Node::start(&etcd, &late));
     let first = one.key_id().await;
     let traffic = Traffic::start(&[&one.api.client, &two.api.client]).await;
     let watches = [Watch::start(&etcd, 0), Watch::start(&etcd, 1)];
 
     // One node sees the rotation late, under load: each reads what the other one writes.
-    bao.rotate().await;
+    vault.rotate().await;
     let second = key_id_after(&first, &one.agent).await;
     let both = async |one: &Node, two: &Node, key_id: &str| {
         tokio::join!(
@@ -171,7 +171,7 @@ async fn rotations_meet_two_nodes_at_different_times_and_both_converge() {
 
     // Rotated again while one node's plugin is away: its API server goes on with what it has in memory.
     let left = two.agent.kill();
-    bao.rotate().await;
+    vault.rotate().await;
     let third = key_id_after(&second, &one.agent).await;
     one.api.client.writes_under(&etcd, PROVIDER, &third).await;
     one.api.client.write("secrets", "by-one", "text").await.unwrap();

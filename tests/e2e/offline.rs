@@ -12,10 +12,10 @@ use crate::etcd::Etcd;
 use crate::key_id_after;
 use crate::seeds::{self, SECRETS};
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
-use crate::support::bao::Bao;
 use crate::support::eventually;
 use crate::support::kms::SEED;
 use crate::support::store::Store;
+use crate::support::vault::Vault;
 use crate::traffic::Traffic;
 
 /// The first bytes of a seed in etcd that is under a local KEK.
@@ -84,9 +84,9 @@ async fn rewrite(api: &ApiServer) {
 
 /// Rotates the key, and writes everything anew. Without a new key_id the API server goes on with the seed that it has,
 /// and takes an object that is written as it was for unchanged: it stays in etcd as it lies there.
-async fn rewrite_all(bao: &Bao, etcd: &Etcd, agent: &Agent, api: &ApiServer) {
+async fn rewrite_all(vault: &Vault, etcd: &Etcd, agent: &Agent, api: &ApiServer) {
     let before = agent.kms().await.status().await.unwrap().key_id;
-    bao.rotate().await;
+    vault.rotate().await;
     let after = key_id_after(&before, agent).await;
     api.client.writes_under(etcd, PROVIDER, &after).await;
     rewrite(api).await;
@@ -95,8 +95,8 @@ async fn rewrite_all(bao: &Bao, etcd: &Etcd, agent: &Agent, api: &ApiServer) {
 /// Vault and the agent are killed, and the API server starts with an empty cache.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
-    let (etcd, mut bao) = tokio::join!(Etcd::start(), Bao::persistent());
-    let config = bao.vault_config() + QUICK + LOCAL_KEK;
+    let (etcd, mut vault) = tokio::join!(Etcd::start(), Vault::persistent());
+    let config = vault.vault_config() + QUICK + LOCAL_KEK;
     let (node, mut agent) = Node::ready(&config).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     seeds::write(&mut api, &node.encryption).await;
@@ -108,8 +108,8 @@ async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
     assert_eq!(node.store.names().len(), 1, "{:?}", node.store.names());
     let key_id = agent.kms().await.status().await.unwrap().key_id;
 
-    bao.kill();
-    let asked = bao.audited().len();
+    vault.kill();
+    let asked = vault.audited().len();
     let directory = agent.kill();
     let begun = Instant::now();
     agent = node.store.start(directory, &config);
@@ -128,7 +128,7 @@ async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
     assert_eq!(api.client.read("secrets", "seed-0-0").await.unwrap(), "text");
     let during = agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(during["offline"]["unwraps"], 0, "{during}");
-    assert_eq!(bao.audited().len(), asked, "the killed Vault got no request");
+    assert_eq!(vault.audited().len(), asked, "the killed Vault got no request");
     eprintln!(
         "MEASURED Vault and the agent are killed: a cold API server with {SECRETS} Secrets under {} DEK seeds is ready \
          after {ready:.2?} ({since:.2?} after the agent's end), lists all in {listed:.2?} more, writes 20 in \
@@ -143,7 +143,7 @@ async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
     assert!(health.contains("degraded") && health.contains("Status stays ok until"), "{health}");
     assert!(kms.encrypt(&SEED).await.unwrap().ciphertext.starts_with(LOCAL));
 
-    bao.restart().await;
+    vault.restart().await;
     let back = Instant::now();
     agent.wait_for_phase("ready").await;
     ready_for_an_outage(&agent).await;
@@ -164,8 +164,8 @@ async fn in_an_outage_a_cold_api_server_reads_all_and_writes() {
 /// An object in direct mode is readable in an outage once the agent has decrypted its seed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let direct = bao.vault_config() + QUICK;
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let direct = vault.vault_config() + QUICK;
     let (node, mut agent) = Node::ready(&direct).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     api.client.write("secrets", "early", "in direct mode").await.unwrap();
@@ -179,7 +179,7 @@ async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
     let status = ready_for_an_outage(&agent).await;
     assert!(status["offline"]["seeds"].as_u64().unwrap() >= 1, "{status}");
 
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     let ready = api.restart(&node.encryption).await;
     eprintln!(
@@ -188,12 +188,12 @@ async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
     for (name, text) in [("early", "in direct mode"), ("late", "under a local KEK")] {
         assert_eq!(api.client.read("secrets", name).await.unwrap(), text);
     }
-    bao.thaw();
+    vault.thaw();
     agent.wait_for_phase("ready").await;
-    rewrite_all(&bao, &etcd, &agent, &api).await;
+    rewrite_all(&vault, &etcd, &agent, &api).await;
     assert_eq!(forms(&etcd).await.1, 0, "nothing is left in direct mode");
     ready_for_an_outage(&agent).await;
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     api.restart(&node.encryption).await;
     assert_eq!(api.client.read("secrets", "early").await.unwrap(), "in direct mode");
@@ -202,13 +202,13 @@ async fn an_object_of_direct_mode_does_not_keep_a_cold_api_server_down() {
 /// Beyond max_offline no key is left in memory, the messages say why, and afterwards nothing has to be restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_max_offline_calls_fail_with_the_reason_until_vault_returns() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let config = bao.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"40s\"\n";
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let config = vault.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"40s\"\n";
     let (node, agent) = Node::ready(&config).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     api.client.write("secrets", "one", "text").await.unwrap();
     ready_for_an_outage(&agent).await;
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     api.restart(&node.encryption).await;
     assert_eq!(api.client.read("secrets", "one").await.unwrap(), "text");
@@ -226,7 +226,7 @@ async fn beyond_max_offline_calls_fail_with_the_reason_until_vault_returns() {
     let refused = api.client.read("secrets", "one").await.unwrap_err();
     assert!(refused.contains("InternalError"), "{refused}");
     assert!(api.client.write("secrets", "two", "text").await.is_err());
-    bao.thaw();
+    vault.thaw();
     let back = Instant::now();
     api.wait_ready().await;
     eprintln!(
@@ -242,8 +242,8 @@ async fn beyond_max_offline_calls_fail_with_the_reason_until_vault_returns() {
 /// Local KEKs are turned off again: the data under them stays readable, and is rewritten in direct mode.
 #[tokio::test(flavor = "multi_thread")]
 async fn data_under_local_keks_stays_readable_when_they_are_turned_off() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let off = bao.vault_config() + QUICK;
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let off = vault.vault_config() + QUICK;
     let (node, mut agent) = Node::ready(&(off.clone() + LOCAL_KEK)).await;
     let mut api = ApiServer::ready(&etcd, &node.encryption).await;
     api.client.write("secrets", "one", "under a local KEK").await.unwrap();
@@ -257,7 +257,7 @@ async fn data_under_local_keks_stays_readable_when_they_are_turned_off() {
     assert_eq!(api.client.read("secrets", "one").await.unwrap(), "under a local KEK");
     rewrite(&api).await;
     assert!(forms(&etcd).await.0 > 0, "without a new key_id nothing is written anew");
-    rewrite_all(&bao, &etcd, &agent, &api).await;
+    rewrite_all(&vault, &etcd, &agent, &api).await;
     assert_eq!(forms(&etcd).await.0, 0);
     api.restart(&node.encryption).await;
     assert_eq!(api.client.read("secrets", "one").await.unwrap(), "under a local KEK");
@@ -266,14 +266,14 @@ async fn data_under_local_keks_stays_readable_when_they_are_turned_off() {
 /// After a rotation each agent has the new local KEK before it announces the new key_id.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_id_is_announced_once_its_local_kek_exists() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let config = bao.vault_config() + QUICK + LOCAL_KEK;
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let config = vault.vault_config() + QUICK + LOCAL_KEK;
     let ((one, first_agent), (two, second_agent)) = tokio::join!(Node::ready(&config), Node::ready(&config));
     let (first, second) =
         tokio::join!(ApiServer::ready(&etcd, &one.encryption), ApiServer::ready(&etcd, &two.encryption));
     let before = first_agent.kms().await.status().await.unwrap().key_id;
     let traffic = Traffic::start(&[&first.client, &second.client]).await;
-    bao.rotate().await;
+    vault.rotate().await;
     let (after, same) =
         tokio::join!(key_id_after(&before, &first_agent), key_id_after(&before, &second_agent));
     assert_eq!(after, same);
@@ -284,16 +284,16 @@ async fn a_new_key_id_is_announced_once_its_local_kek_exists() {
     traffic.stop().await.none_failed("a rotation with local KEKs on two nodes");
 
     // Once it is announced, Vault is not needed for it.
-    bao.rotate().await;
+    vault.rotate().await;
     let last = key_id_after(&after, &first_agent).await;
-    bao.freeze();
+    vault.freeze();
     let wrapped = first_agent.kms().await.encrypt(&SEED).await.unwrap();
     assert_eq!(wrapped.key_id, last);
     assert!(wrapped.ciphertext.starts_with(LOCAL));
     first.client.writes_under(&etcd, PROVIDER, &last).await;
     second.client.write("secrets", "by-two", "text").await.unwrap();
     assert_eq!(first.client.read("secrets", "by-two").await.unwrap(), "text");
-    bao.thaw();
+    vault.thaw();
     assert_eq!(key_id_after(&after, &second_agent).await, last);
     second.client.writes_under(&etcd, PROVIDER, &last).await;
     for api in [&first, &second] {

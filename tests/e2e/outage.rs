@@ -6,7 +6,7 @@ use crate::apiserver::ApiServer;
 use crate::encryption::{kms, of};
 use crate::etcd::Etcd;
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::{Bao, KEY, policy};
+use crate::support::vault::{KEY, Vault, policy};
 use crate::traffic::{Kind, Traffic};
 
 /// How Vault is away.
@@ -38,22 +38,22 @@ impl Grace {
 
 /// One outage under load; prints a row of the table in `docs/reliability.md`.
 async fn outage(away: Away, length: Duration, grace: Grace) {
-    let (etcd, mut bao) = tokio::join!(Etcd::start(), Bao::persistent());
-    let config = format!("{}{QUICK}outage_grace = {:?}\n", bao.vault_config(), grace.configured());
+    let (etcd, mut vault) = tokio::join!(Etcd::start(), Vault::persistent());
+    let config = format!("{}{QUICK}outage_grace = {:?}\n", vault.vault_config(), grace.configured());
     let agent = Agent::ready(&config).await;
     let api = ApiServer::ready(&etcd, &of(&[kms(&agent.socket())])).await;
     let traffic = Traffic::start(&[&api.client]).await;
     let begun = Instant::now();
     match away {
-        Away::Refuses => bao.kill(),
-        Away::Hangs => bao.freeze(),
-        Away::Denies => bao.put_policy("kms", &policy("transit", "another-key")).await,
+        Away::Refuses => vault.kill(),
+        Away::Hangs => vault.freeze(),
+        Away::Denies => vault.put_policy("kms", &policy("transit", "another-key")).await,
     }
     tokio::time::sleep(length).await;
     match away {
-        Away::Refuses => bao.restart().await,
-        Away::Hangs => bao.thaw(),
-        Away::Denies => bao.put_policy("kms", &policy("transit", KEY)).await,
+        Away::Refuses => vault.restart().await,
+        Away::Hangs => vault.thaw(),
+        Away::Denies => vault.put_policy("kms", &policy("transit", KEY)).await,
     }
     let back = Instant::now();
     agent.wait_for_phase("ready").await;
@@ -124,12 +124,12 @@ async fn a_refusal_of_minutes() {
 /// An API server that starts in an outage has no seed in memory: it is ready as soon as Vault is back.
 #[tokio::test]
 async fn an_api_server_that_starts_in_an_outage_waits_for_vault() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let encryption = of(&[kms(&agent.socket())]);
     let mut api = ApiServer::ready(&etcd, &encryption).await;
     api.client.write("secrets", "one", "text").await.unwrap();
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     api.restart_cold(&encryption).await;
     let refused = api.client.read("secrets", "one").await.unwrap_err();
@@ -141,7 +141,7 @@ async fn an_api_server_that_starts_in_an_outage_waits_for_vault() {
     // For its first minute it is not live either: it waits that long for its caches.
     let live = api.client.get("/livez?verbose").await.unwrap();
     assert!(!live.text.contains("[-]kms"), "{}", live.text);
-    bao.thaw();
+    vault.thaw();
     let back = Instant::now();
     api.wait_ready().await;
     eprintln!(

@@ -4,7 +4,7 @@ use crate::apiserver::ApiServer;
 use crate::encryption::{kms, of};
 use crate::etcd::Etcd;
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::{Bao, KEY, policy};
+use crate::support::vault::{KEY, Vault, policy};
 
 /// Waits until the API server's check of the provider fails with these words, and checks the other probes.
 async fn fails_saying(api: &ApiServer, words: &[&str]) {
@@ -23,19 +23,19 @@ async fn good_again(api: &ApiServer) {
 
 #[tokio::test]
 async fn a_failing_plugin_fails_readyz_and_not_livez_and_says_what_to_do() {
-    let (etcd, mut bao) = tokio::join!(Etcd::start(), Bao::persistent());
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + "outage_grace = \"1s\"\n")).await;
+    let (etcd, mut vault) = tokio::join!(Etcd::start(), Vault::persistent());
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + "outage_grace = \"1s\"\n")).await;
     let api = ApiServer::ready(&etcd, &of(&[kms(&agent.socket())])).await;
     api.client.write("secrets", "one", "text").await.unwrap();
 
-    bao.kill();
+    vault.kill();
     fails_saying(&api, &["not healthy", "got unexpected healthz status", "cannot be reached", "remedy: "])
         .await;
-    bao.restart().await;
+    vault.restart().await;
     good_again(&api).await;
 
-    bao.put_policy("kms", &policy("transit", "another-key")).await;
+    vault.put_policy("kms", &policy("transit", "another-key")).await;
     fails_saying(&api, &["permission denied", "remedy: grant the capability", KEY]).await;
-    bao.put_policy("kms", &policy("transit", KEY)).await;
+    vault.put_policy("kms", &policy("transit", KEY)).await;
     good_again(&api).await;
 }

@@ -7,12 +7,12 @@ use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
 use crate::key_id_after;
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::{Bao, KEY};
+use crate::support::vault::{KEY, Vault};
 
 #[tokio::test]
 async fn a_snapshot_from_before_a_rotation_is_readable_as_long_as_the_key_is_there() {
-    let (mut etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let (mut etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let encryption = of(&[kms(&agent.socket())]);
     let mut api = ApiServer::ready(&etcd, &encryption).await;
     for number in 0..10 {
@@ -21,7 +21,7 @@ async fn a_snapshot_from_before_a_rotation_is_readable_as_long_as_the_key_is_the
     let before = etcd.key_ids("secrets/", PROVIDER).await;
     let snapshot = etcd.save();
 
-    bao.rotate().await;
+    vault.rotate().await;
     let first = before.keys().next().unwrap().clone();
     let second = key_id_after(&first, &agent).await;
     api.client.writes_under(&etcd, PROVIDER, &second).await;
@@ -47,8 +47,8 @@ async fn a_snapshot_from_before_a_rotation_is_readable_as_long_as_the_key_is_the
     );
 
     // Without the key nothing is readable, and the check, the client and the agent say why.
-    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
-    bao.delete(&format!("transit/keys/{KEY}")).await;
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
+    vault.delete(&format!("transit/keys/{KEY}")).await;
     agent.wait_for_reason("failed", "key_missing").await;
     api.restart_cold(&encryption).await;
     let check = api.kms_check_fails(&[KEY, "backup"]).await;

@@ -18,15 +18,15 @@ use crate::apiserver::ApiServer;
 use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
+use crate::support::vault::{KEY, Vault};
 
 /// The other plugin's key_id, whatever the key's version.
 const KEY_ID: &str = "1";
 
 /// A plugin like the common ones: bare Transit ciphertexts, and a key_id that never changes.
 struct BareTransit {
-    bao: std::sync::Arc<Bao>,
+    vault: std::sync::Arc<Vault>,
 }
 
 impl BareTransit {
@@ -56,7 +56,7 @@ impl KeyManagementService for BareTransit {
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
         let plaintext = BASE64_STANDARD.encode(request.into_inner().plaintext);
         let answer =
-            self.bao.post(&format!("transit/encrypt/{KEY}"), json!({ "plaintext": plaintext })).await;
+            self.vault.post(&format!("transit/encrypt/{KEY}"), json!({ "plaintext": plaintext })).await;
         let ciphertext = answer["data"]["ciphertext"].as_str().unwrap().into();
         Ok(Response::new(EncryptResponse { ciphertext, key_id: KEY_ID.into(), annotations: HashMap::new() }))
     }
@@ -64,7 +64,7 @@ impl KeyManagementService for BareTransit {
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
         let ciphertext = String::from_utf8(request.into_inner().ciphertext).unwrap();
         let answer =
-            self.bao.post(&format!("transit/decrypt/{KEY}"), json!({ "ciphertext": ciphertext })).await;
+            self.vault.post(&format!("transit/decrypt/{KEY}"), json!({ "ciphertext": ciphertext })).await;
         let plaintext = BASE64_STANDARD.decode(answer["data"]["plaintext"].as_str().unwrap()).unwrap();
         Ok(Response::new(DecryptResponse { plaintext }))
     }
@@ -72,15 +72,15 @@ impl KeyManagementService for BareTransit {
 
 #[tokio::test]
 async fn data_of_another_plugin_under_the_same_name_is_read_and_taken_over() {
-    let (etcd, bao) = tokio::join!(Etcd::start(), Bao::start());
-    let bao = std::sync::Arc::new(bao);
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let vault = std::sync::Arc::new(vault);
     let directory = tempfile::tempdir().unwrap();
-    let before = BareTransit { bao: bao.clone() }.serve(&directory.path().join("kms.sock"));
+    let before = BareTransit { vault: vault.clone() }.serve(&directory.path().join("kms.sock"));
     let encryption = of(&[kms(&directory.path().join("kms.sock"))]);
     let mut api = ApiServer::ready(&etcd, &encryption).await;
     api.client.write("secrets", "early", "under version 1").await.unwrap();
     // After a rotation the other plugin still answers the same key_id.
-    bao.rotate().await;
+    vault.rotate().await;
     api.restart(&encryption).await;
     api.client.write("secrets", "late", "under version 2").await.unwrap();
     let stored = etcd.key_ids("secrets/", PROVIDER).await;
@@ -88,7 +88,7 @@ async fn data_of_another_plugin_under_the_same_name_is_read_and_taken_over() {
 
     // This plugin takes over the socket; the API server does not know.
     before.shutdown_background();
-    let agent = Agent::start_in(directory, &(bao.vault_config() + QUICK), &[]);
+    let agent = Agent::start_in(directory, &(vault.vault_config() + QUICK), &[]);
     agent.wait_for_phase("ready").await;
     let ours = agent.kms().await.status().await.unwrap().key_id;
     api.client.writes_under(&etcd, PROVIDER, &ours).await;

@@ -6,27 +6,30 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::json;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY, write_secret};
 use crate::support::fake;
 use crate::support::jwt::Signer;
 use crate::support::kms::SEED;
 use crate::support::pki::Pki;
+use crate::support::vault::{KEY, Vault, write_secret};
 
 /// `[vault]` with another login.
-fn config(bao: &Bao, auth: &str) -> String {
-    format!("[vault]\naddresses = [{:?}]\n[vault.transit]\nkey = {KEY:?}\n[vault.auth]\n{auth}", bao.address)
+fn config(vault: &Vault, auth: &str) -> String {
+    format!(
+        "[vault]\naddresses = [{:?}]\n[vault.transit]\nkey = {KEY:?}\n[vault.auth]\n{auth}",
+        vault.address
+    )
 }
 
 #[tokio::test]
 async fn token_login() {
-    let bao = Bao::start().await;
-    let made = bao
+    let vault = Vault::start().await;
+    let made = vault
         .post("auth/token/create", json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" }))
         .await;
     // A trailing newline is what an editor leaves.
-    write_secret(&bao.file("token"), &format!("{}\n", made["auth"]["client_token"].as_str().unwrap()));
-    let auth = format!("method = \"token\"\ntoken_file = {:?}\n", bao.file("token"));
-    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    write_secret(&vault.file("token"), &format!("{}\n", made["auth"]["client_token"].as_str().unwrap()));
+    let auth = format!("method = \"token\"\ntoken_file = {:?}\n", vault.file("token"));
+    let agent = Agent::ready(&(config(&vault, &auth) + QUIET)).await;
     agent.kms().await.round_trip().await;
     let status = agent.status().unwrap();
     assert_eq!(status["primary"]["token"]["method"], "token");
@@ -35,32 +38,32 @@ async fn token_login() {
 
 #[tokio::test]
 async fn userpass_login() {
-    let bao = Bao::start().await;
-    bao.post("sys/auth/people", json!({ "type": "userpass" })).await;
-    bao.post("auth/people/users/node", json!({ "password": "pass word", "token_policies": "kms" })).await;
-    write_secret(&bao.file("password"), "pass word\n");
+    let vault = Vault::start().await;
+    vault.post("sys/auth/people", json!({ "type": "userpass" })).await;
+    vault.post("auth/people/users/node", json!({ "password": "pass word", "token_policies": "kms" })).await;
+    write_secret(&vault.file("password"), "pass word\n");
     let auth = format!(
         "method = \"userpass\"\nmount = \"people\"\nusername = \"node\"\npassword_file = {:?}\n",
-        bao.file("password")
+        vault.file("password")
     );
-    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    let agent = Agent::ready(&(config(&vault, &auth) + QUIET)).await;
     agent.kms().await.round_trip().await;
 }
 
 #[tokio::test]
 async fn a_secret_from_a_systemd_credential() {
-    let bao = Bao::start().await;
-    let role_id = fs::read_to_string(bao.file("role-id")).unwrap();
+    let vault = Vault::start().await;
+    let role_id = fs::read_to_string(vault.file("role-id")).unwrap();
     let credentials = tempfile::tempdir().unwrap();
-    fs::copy(bao.file("secret-id"), credentials.path().join("vault-secret-id")).unwrap();
+    fs::copy(vault.file("secret-id"), credentials.path().join("vault-secret-id")).unwrap();
     let auth = format!("method = \"approle\"\nrole_id = {role_id:?}\ncredential = \"vault-secret-id\"\n");
     let directory = credentials.path().display().to_string();
     let passed = [("CREDENTIALS_DIRECTORY", directory.as_str())];
-    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(config(&bao, &auth) + QUIET), &passed);
+    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(config(&vault, &auth) + QUIET), &passed);
     agent.wait_for_phase("ready").await;
     agent.kms().await.round_trip().await;
     // Without systemd, the error names what is missing.
-    let agent = Agent::start(&(config(&bao, &auth) + QUIET));
+    let agent = Agent::start(&(config(&vault, &auth) + QUIET));
     let status = agent.wait_for_reason("starting", "credentials_unreadable").await;
     assert!(
         status["reason"]["remedy"].as_str().unwrap().contains("LoadCredential=vault-secret-id"),
@@ -71,11 +74,11 @@ async fn a_secret_from_a_systemd_credential() {
 #[tokio::test]
 async fn cert_login() {
     let pki = Pki::new(&["127.0.0.1"]);
-    let bao = Bao::with_tls(&pki).await;
-    bao.post("sys/auth/cert", json!({ "type": "cert" })).await;
+    let vault = Vault::with_tls(&pki).await;
+    vault.post("sys/auth/cert", json!({ "type": "cert" })).await;
     let ca = fs::read_to_string(&pki.ca).unwrap();
-    bao.post("auth/cert/certs/nodes", json!({ "certificate": ca, "token_policies": "kms" })).await;
-    let auth = config(&bao, "method = \"cert\"\nrole = \"nodes\"\n").replace(
+    vault.post("auth/cert/certs/nodes", json!({ "certificate": ca, "token_policies": "kms" })).await;
+    let auth = config(&vault, "method = \"cert\"\nrole = \"nodes\"\n").replace(
         "[vault.transit]",
         &format!(
             "ca_file = {:?}\nclient_cert_file = {:?}\nclient_key_file = {:?}\n[vault.transit]",
@@ -88,31 +91,31 @@ async fn cert_login() {
 
 #[tokio::test]
 async fn jwt_login() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let signer = Signer::new();
-    bao.post("sys/auth/jwt", json!({ "type": "jwt" })).await;
-    bao.post("auth/jwt/config", json!({ "jwt_validation_pubkeys": [signer.public_pem()] })).await;
+    vault.post("sys/auth/jwt", json!({ "type": "jwt" })).await;
+    vault.post("auth/jwt/config", json!({ "jwt_validation_pubkeys": [signer.public_pem()] })).await;
     let role = json!({
         "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": "kms",
     });
-    bao.post("auth/jwt/role/nodes", role).await;
+    vault.post("auth/jwt/role/nodes", role).await;
     // A service account's token is world-readable where the kubelet projects it.
-    fs::write(bao.file("jwt"), signer.sign("node-1", "vault")).unwrap();
-    fs::set_permissions(bao.file("jwt"), fs::Permissions::from_mode(0o644)).unwrap();
-    let auth = format!("method = \"jwt\"\nrole = \"nodes\"\njwt_file = {:?}\n", bao.file("jwt"));
-    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    fs::write(vault.file("jwt"), signer.sign("node-1", "vault")).unwrap();
+    fs::set_permissions(vault.file("jwt"), fs::Permissions::from_mode(0o644)).unwrap();
+    let auth = format!("method = \"jwt\"\nrole = \"nodes\"\njwt_file = {:?}\n", vault.file("jwt"));
+    let agent = Agent::ready(&(config(&vault, &auth) + QUIET)).await;
     agent.kms().await.round_trip().await;
 }
 
 #[tokio::test]
 async fn kubernetes_login() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let signer = Signer::new();
     let pki = Pki::new(&["127.0.0.1"]);
     // A fake answers as the API server's TokenReview: there is no API server here.
     let api = fake::token_review("kube-system", "kms-plugin").await;
-    bao.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await;
-    bao.post(
+    vault.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await;
+    vault.post(
         "auth/kubernetes/config",
         json!({ "kubernetes_host": api, "token_reviewer_jwt": signer.sign("reviewer", "k8s"), "disable_local_ca_jwt": true, "kubernetes_ca_cert": fs::read_to_string(&pki.ca).unwrap() }),
     )
@@ -121,51 +124,52 @@ async fn kubernetes_login() {
         "bound_service_account_names": "kms-plugin", "bound_service_account_namespaces": "kube-system",
         "token_policies": "kms", "audience": "vault",
     });
-    bao.post("auth/kubernetes/role/nodes", role).await;
-    fs::write(bao.file("jwt"), signer.sign("system:serviceaccount:kube-system:kms-plugin", "vault")).unwrap();
-    let auth = format!("method = \"kubernetes\"\nrole = \"nodes\"\njwt_file = {:?}\n", bao.file("jwt"));
-    let agent = Agent::ready(&(config(&bao, &auth) + QUIET)).await;
+    vault.post("auth/kubernetes/role/nodes", role).await;
+    fs::write(vault.file("jwt"), signer.sign("system:serviceaccount:kube-system:kms-plugin", "vault"))
+        .unwrap();
+    let auth = format!("method = \"kubernetes\"\nrole = \"nodes\"\njwt_file = {:?}\n", vault.file("jwt"));
+    let agent = Agent::ready(&(config(&vault, &auth) + QUIET)).await;
     agent.kms().await.round_trip().await;
 }
 
 #[tokio::test]
 async fn a_wrapped_secret_id_is_unwrapped_once_and_kept_in_memory() {
-    let bao = Bao::start().await;
-    write_secret(&bao.file("secret-id"), &bao.wrapped("auth/approle/role/kms/secret-id").await);
-    let wrapped = bao.vault_config() + "secret_id_wrapped = true\n";
+    let vault = Vault::start().await;
+    write_secret(&vault.file("secret-id"), &vault.wrapped("auth/approle/role/kms/secret-id").await);
+    let wrapped = vault.vault_config() + "secret_id_wrapped = true\n";
     let agent = Agent::ready(&(wrapped.clone() + QUICK)).await;
     agent.kms().await.round_trip().await;
     // The token is revoked: the next login uses the secret-id that was unwrapped before.
-    revoke_tokens(&bao).await;
+    revoke_tokens(&vault).await;
     agent.kms().await.round_trip().await;
-    assert_eq!(bao.count("sys/wrapping/unwrap"), 1);
+    assert_eq!(vault.count("sys/wrapping/unwrap"), 1);
     // The wrapping token is used up: a second agent is refused, and says what that may mean.
     let late = Agent::start(&(wrapped.clone() + QUICK));
     let status = late.wait_for_reason("failed", "credentials_refused").await;
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("somebody else"), "{status}");
     // A wrapping token of something else is not unwrapped.
-    bao.post("sys/mounts/kv", json!({ "type": "kv" })).await;
-    write_secret(&bao.file("secret-id"), &bao.wrapped("auth/token/create").await);
-    let unwrapped = bao.count("sys/wrapping/unwrap");
+    vault.post("sys/mounts/kv", json!({ "type": "kv" })).await;
+    write_secret(&vault.file("secret-id"), &vault.wrapped("auth/token/create").await);
+    let unwrapped = vault.count("sys/wrapping/unwrap");
     let misled = Agent::start(&(wrapped + QUICK));
     let status = misled.wait_for_reason("failed", "credentials_refused").await;
     assert!(status["reason"]["text"].as_str().unwrap().contains("was not made for a secret-id"), "{status}");
-    assert_eq!(bao.count("sys/wrapping/unwrap"), unwrapped);
+    assert_eq!(vault.count("sys/wrapping/unwrap"), unwrapped);
 }
 
 /// Revokes every token that logins by AppRole gave out.
-async fn revoke_tokens(bao: &Bao) {
-    bao.request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
+async fn revoke_tokens(vault: &Vault) {
+    vault.request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
 }
 
 #[tokio::test]
 async fn a_revoked_token_fails_no_call() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     kms.round_trip().await;
     for _ in 0..2 {
-        revoke_tokens(&bao).await;
+        revoke_tokens(&vault).await;
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let mut kms = kms.clone();
@@ -173,94 +177,94 @@ async fn a_revoked_token_fails_no_call() {
         }
         assert_eq!(calls.join_all().await.len(), 8);
     }
-    assert_eq!(bao.count("auth/approle/login"), 3, "eight callers share one login");
+    assert_eq!(vault.count("auth/approle/login"), 3, "eight callers share one login");
 }
 
 #[tokio::test]
 async fn a_revoked_static_token_is_reported_and_a_new_one_is_used() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let make = async || -> String {
         let made = json!({ "policies": ["kms"], "no_default_policy": true, "ttl": "1h" });
-        bao.post("auth/token/create", made).await["auth"]["client_token"].as_str().unwrap().to_owned()
+        vault.post("auth/token/create", made).await["auth"]["client_token"].as_str().unwrap().to_owned()
     };
     let first = make().await;
-    write_secret(&bao.file("token"), &first);
-    let auth = format!("method = \"token\"\ntoken_file = {:?}\n", bao.file("token"));
-    let agent = Agent::ready(&(config(&bao, &auth) + QUICK)).await;
-    bao.post("auth/token/revoke", json!({ "token": first })).await;
+    write_secret(&vault.file("token"), &first);
+    let auth = format!("method = \"token\"\ntoken_file = {:?}\n", vault.file("token"));
+    let agent = Agent::ready(&(config(&vault, &auth) + QUICK)).await;
+    vault.post("auth/token/revoke", json!({ "token": first })).await;
     let status = agent.wait_for_reason("failed", "credentials_refused").await;
     assert!(
         status["reason"]["remedy"].as_str().unwrap().contains("write it into the token file"),
         "{status}"
     );
     let mut kms = agent.kms().await;
-    let before = bao.audited().len();
+    let before = vault.audited().len();
     for _ in 0..20 {
         assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), tonic::Code::PermissionDenied);
     }
-    let asked = bao.audited().len() - before;
+    let asked = vault.audited().len() - before;
     assert!(asked <= 4, "a token known to be revoked is not sent again: {asked} requests");
     assert!(!agent.log().contains(&first));
-    write_secret(&bao.file("token"), &make().await);
+    write_secret(&vault.file("token"), &make().await);
     agent.wait_for_phase("ready").await;
     kms.round_trip().await;
 }
 
 #[tokio::test]
 async fn short_lived_tokens_are_replaced_in_time() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     // Not renewable in effect: the maximum lifetime is the lifetime.
-    bao.approle("kms", json!({ "token_ttl": "3s", "token_max_ttl": "3s" })).await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    vault.approle("kms", json!({ "token_ttl": "3s", "token_max_ttl": "3s" })).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     let until = std::time::Instant::now() + std::time::Duration::from_secs(12);
     while std::time::Instant::now() < until {
         kms.round_trip().await;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let logins = bao.count("auth/approle/login");
+    let logins = vault.count("auth/approle/login");
     assert!((4..=16).contains(&logins), "{logins} logins in twelve seconds");
 }
 
 #[tokio::test]
 async fn tokens_with_few_uses_are_replaced_before_they_are_used_up() {
-    let bao = Bao::start().await;
-    bao.approle("kms", json!({ "token_num_uses": 20 })).await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    vault.approle("kms", json!({ "token_num_uses": 20 })).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     for _ in 0..60 {
         kms.round_trip().await;
     }
-    assert!(bao.count("auth/approle/login") >= 6);
+    assert!(vault.count("auth/approle/login") >= 6);
 }
 
 #[tokio::test]
 async fn wrong_credentials_are_sent_once_and_a_corrected_file_is_used() {
-    let bao = Bao::start().await;
-    let right = fs::read_to_string(bao.file("secret-id")).unwrap();
-    write_secret(&bao.file("secret-id"), "00000000-0000-0000-0000-000000000000");
-    let agent = Agent::start(&(bao.vault_config() + QUICK));
+    let vault = Vault::start().await;
+    let right = fs::read_to_string(vault.file("secret-id")).unwrap();
+    write_secret(&vault.file("secret-id"), "00000000-0000-0000-0000-000000000000");
+    let agent = Agent::start(&(vault.vault_config() + QUICK));
     let status = agent.wait_for_reason("failed", "credentials_refused").await;
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("locks"), "{status}");
     let mut kms = agent.kms().await;
     for _ in 0..20 {
         assert!(kms.encrypt(&SEED).await.is_err());
     }
-    assert_eq!(bao.count("auth/approle/login"), 1, "the role is not locked for the other nodes");
+    assert_eq!(vault.count("auth/approle/login"), 1, "the role is not locked for the other nodes");
     assert!(!agent.log().contains("00000000-0000"), "no secret in the log");
-    write_secret(&bao.file("secret-id"), &right);
+    write_secret(&vault.file("secret-id"), &right);
     agent.wait_for_phase("ready").await;
     kms.round_trip().await;
 }
 
 #[tokio::test]
 async fn unusable_secret_files_are_reported_without_their_content() {
-    let bao = Bao::start().await;
-    let secret = fs::read_to_string(bao.file("secret-id")).unwrap();
-    let path = bao.file("secret-id");
+    let vault = Vault::start().await;
+    let secret = fs::read_to_string(vault.file("secret-id")).unwrap();
+    let path = vault.file("secret-id");
     let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     let told = async |words: &str| {
-        let agent = Agent::start(&(bao.vault_config() + QUICK));
+        let agent = Agent::start(&(vault.vault_config() + QUICK));
         let status = agent.wait_for_reason("starting", "credentials_unreadable").await;
         let reason = status["reason"].to_string();
         assert!(reason.contains(words) && reason.contains("secret-id"), "{words}: {reason}");
@@ -284,10 +288,10 @@ async fn unusable_secret_files_are_reported_without_their_content() {
     fs::remove_dir(&path).unwrap();
     // A trailing newline does no harm. The file of the role-id may be readable by all.
     write_secret(&path, &format!("{secret}\n"));
-    fs::set_permissions(bao.file("role-id"), fs::Permissions::from_mode(0o644)).unwrap();
-    Agent::ready(&(bao.vault_config() + QUICK)).await;
-    fs::remove_file(bao.file("role-id")).unwrap();
-    let agent = Agent::start(&(bao.vault_config() + QUICK));
+    fs::set_permissions(vault.file("role-id"), fs::Permissions::from_mode(0o644)).unwrap();
+    Agent::ready(&(vault.vault_config() + QUICK)).await;
+    fs::remove_file(vault.file("role-id")).unwrap();
+    let agent = Agent::start(&(vault.vault_config() + QUICK));
     let status = agent.wait_for_reason("starting", "credentials_unreadable").await;
     assert!(status["reason"].to_string().contains("role-id"), "{status}");
 }

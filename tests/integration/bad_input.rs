@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 use crate::support::agent::{Agent, QUIET};
-use crate::support::bao::Bao;
 use crate::support::kms::SEED;
+use crate::support::vault::Vault;
 
 fn told(refused: Status, code: Code, words: &str) {
     assert_eq!(refused.code(), code, "{refused}");
@@ -15,12 +15,12 @@ fn told(refused: Status, code: Code, words: &str) {
 
 #[tokio::test]
 async fn requests_that_break_the_kms_contract_are_refused() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     let good = kms.round_trip().await;
     let key_id = good.key_id.clone();
-    let before = bao.audited().len();
+    let before = vault.audited().len();
 
     told(kms.encrypt(b"").await.unwrap_err(), Code::InvalidArgument, "empty");
     told(kms.encrypt(&[0; 513]).await.unwrap_err(), Code::InvalidArgument, "513 bytes");
@@ -51,7 +51,7 @@ async fn requests_that_break_the_kms_contract_are_refused() {
     told(annotated("kek.example.com", 33_000).await.unwrap_err(), Code::InvalidArgument, "annotations");
     told(annotated("not_a_name", 1).await.unwrap_err(), Code::InvalidArgument, "fully qualified");
     assert_eq!(annotated("kek.example.com", 1).await.unwrap(), SEED);
-    let asked = bao.audited().len() - before;
+    let asked = vault.audited().len() - before;
     assert_eq!(asked, 1, "only the good request reached the key service");
 
     // Only the key service can see that a ciphertext is damaged in its middle.
@@ -70,14 +70,14 @@ async fn requests_that_break_the_kms_contract_are_refused() {
 
 #[tokio::test]
 async fn a_wrong_mount_key_or_namespace_is_reported_with_its_setting() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let told = async |config: String, phase: &str, kind: &str, words: &str| {
         let agent = Agent::start(&(config + QUIET));
         let status = agent.wait_for_reason(phase, kind).await;
         let reason = status["reason"].to_string();
         assert!(reason.contains(words), "{words:?} in {reason}");
     };
-    let config = bao.vault_config();
+    let config = vault.vault_config();
     // Without the right to read, a wrong name and a missing right look the same: the message names both.
     told(
         config.replace("[vault.transit]", "[vault.transit]\nmount = \"transot\""),

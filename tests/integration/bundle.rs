@@ -11,9 +11,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use crate::support::agent::{Agent, QUIET, command, write_config};
-use crate::support::bao::{Bao, KEY, write_secret};
 use crate::support::jwt::Signer;
 use crate::support::pki::Pki;
+use crate::support::vault::{KEY, Vault, write_secret};
 
 /// Writes a bundle of the node in this directory, and unpacks it: the files by name.
 fn bundle(directory: &Path, programs: &Path, more: &[&str]) -> BTreeMap<String, String> {
@@ -108,20 +108,20 @@ fn planted(secrets: &[String]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bundle_holds_no_secret_of_any_login_method() {
     let pki = Pki::new(&["127.0.0.1"]);
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let jwt = Signer::new().sign("node", "vault");
     let key = fs::read_to_string(&pki.client_key).unwrap();
     let secrets: BTreeMap<&str, String> = BTreeMap::from([
-        ("secret-id", fs::read_to_string(bao.file("secret-id")).unwrap()),
-        ("role-id", fs::read_to_string(bao.file("role-id")).unwrap()),
+        ("secret-id", fs::read_to_string(vault.file("secret-id")).unwrap()),
+        ("role-id", fs::read_to_string(vault.file("role-id")).unwrap()),
         ("token", "hvs.CAESIPlantedTokenPlantedTokenPlanted".to_owned()),
         ("password", "p@ss w\"ord/+é&=%".to_owned()),
         ("jwt", jwt),
     ]);
     for (name, secret) in &secrets {
-        write_secret(&bao.file(name), secret);
+        write_secret(&vault.file(name), secret);
     }
-    let file = |name: &str| format!("{:?}", bao.file(name));
+    let file = |name: &str| format!("{:?}", vault.file(name));
     let (secret_id, role_id) = (file("secret-id"), format!("{:?}", secrets["role-id"]));
     for (used, auth) in [
         (
@@ -140,7 +140,7 @@ async fn the_bundle_holds_no_secret_of_any_login_method() {
             format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.client_key);
         let config = format!(
             "[vault]\naddresses = [{:?}]\n{client}\n[vault.transit]\nkey = {KEY:?}\n[vault.auth]\n{auth}",
-            bao.address
+            vault.address
         );
         write_config(directory.path(), &config);
         let mut planted_secrets: Vec<String> = used.iter().map(|name| secrets[name].clone()).collect();
@@ -167,9 +167,9 @@ async fn the_bundle_holds_no_secret_of_any_login_method() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bundle_holds_nothing_that_looks_like_a_secret() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let directory = tempfile::tempdir().unwrap();
-    write_config(directory.path(), &bao.vault_config());
+    write_config(directory.path(), &vault.vault_config());
     let key = fs::read_to_string(&Pki::new(&["x"]).client_key).unwrap();
     let jwt = Signer::new().sign("somebody", "else");
     let says = format!(
@@ -200,8 +200,8 @@ async fn the_bundle_holds_nothing_that_looks_like_a_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bundle_holds_what_a_diagnosis_needs() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     agent.kms().await.round_trip().await;
     let none = agent.directory.path().join("bin");
     let files = bundle(agent.directory.path(), &none, &[]);

@@ -5,18 +5,18 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::check::node;
-use crate::support::bao::{Bao, KEY};
 use crate::support::checked::{SILENT, check};
 use crate::support::fake;
 use crate::support::pki::Pki;
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::vault::{KEY, Vault};
 
 const DAY: i64 = 86_400;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_name_a_closed_port_and_a_firewall_are_found() {
-    let bao = Bao::start().await;
-    let with = |address: &str| node(&bao.vault_config().replace(&bao.address, address));
+    let vault = Vault::start().await;
+    let with = |address: &str| node(&vault.vault_config().replace(&vault.address, address));
     let found = check(with("https://vault.invalid:8200").path(), &[]);
     found.fails(&["dns"], &["vault.invalid", "getent ahosts vault.invalid"]);
     assert_eq!(found.outcomes("login"), ["skipped"]);
@@ -31,7 +31,7 @@ async fn an_unknown_name_a_closed_port_and_a_firewall_are_found() {
     check(with(&format!("http://{address}")).path(), &SILENT)
         .fails(&["tcp"], &["did not answer", "firewall"]);
     // A proxy that accepts connections and never answers.
-    let proxy = Proxy::before(&bao.address).await;
+    let proxy = Proxy::before(&vault.address).await;
     proxy.set(Mode::BlackHole);
     check(with(&proxy.address).path(), &SILENT).fails(&["server"], &["did not answer in time", "firewall"]);
     proxy.set(Mode::Pass);
@@ -40,46 +40,46 @@ async fn an_unknown_name_a_closed_port_and_a_firewall_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_address_among_good_ones_is_found() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let both = |other: &str| {
-        let addresses = format!("{:?}, {other:?}", bao.address);
-        node(&bao.vault_config().replace(&format!("{:?}", bao.address), &addresses))
+        let addresses = format!("{:?}, {other:?}", vault.address);
+        node(&vault.vault_config().replace(&format!("{:?}", vault.address), &addresses))
     };
     let found = check(both("http://127.0.0.1:9").path(), &[]);
     found.fails(&["tcp"], &["http://127.0.0.1:9"]);
     assert_eq!(found.outcomes("round-trip"), ["ok"]);
-    let foreign = Bao::start().await;
+    let foreign = Vault::start().await;
     check(both(&foreign.address).path(), &[]).fails(&["cluster"], &["another cluster", "keep only"]);
-    check(node(&bao.vault_config()).path(), &[]).is_green();
+    check(node(&vault.vault_config()).path(), &[]).is_green();
 }
 
 /// `[vault]` for a server with TLS on 127.0.0.1.
-fn tls(bao: &Bao, extra: &str) -> String {
-    bao.vault_config().replace("[vault]\n", &format!("[vault]\n{extra}\n"))
+fn tls(vault: &Vault, extra: &str) -> String {
+    vault.vault_config().replace("[vault]\n", &format!("[vault]\n{extra}\n"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_that_cannot_be_verified_are_found() {
     let pki = Pki::new(&["127.0.0.1"]);
-    let bao = Bao::with_tls(&pki).await;
+    let vault = Vault::with_tls(&pki).await;
     let ca = format!("ca_file = {:?}", pki.ca);
-    check(node(&tls(&bao, &ca)).path(), &[]).is_green();
+    check(node(&tls(&vault, &ca)).path(), &[]).is_green();
     let other = Pki::new(&["127.0.0.1"]);
     let wrong = format!("ca_file = {:?}", other.ca);
-    check(node(&tls(&bao, &wrong)).path(), &[]).fails(&["tls"], &["test authority", "vault.ca_file"]);
+    check(node(&tls(&vault, &wrong)).path(), &[]).fails(&["tls"], &["test authority", "vault.ca_file"]);
     let named = format!("{ca}\nserver_name = \"vault.example\"");
-    check(node(&tls(&bao, &named)).path(), &[])
+    check(node(&tls(&vault, &named)).path(), &[])
         .fails(&["tls"], &["vault.example", "for 127.0.0.1", "server_name"]);
     let missing = "ca_file = \"/nonexistent/ca.pem\"";
-    check(node(&tls(&bao, missing)).path(), &[]).fails(&["credentials", "tls"], &["/nonexistent/ca.pem"]);
+    check(node(&tls(&vault, missing)).path(), &[]).fails(&["credentials", "tls"], &["/nonexistent/ca.pem"]);
     let unsafe_ = "insecure_skip_verify = true";
-    check(node(&tls(&bao, unsafe_)).path(), &[])
+    check(node(&tls(&vault, unsafe_)).path(), &[])
         .warns(&["configuration", "socket"], &["insecure_skip_verify"]);
     // HTTPS to a server without TLS, and HTTP to one with it.
-    let plain = Bao::start().await;
+    let plain = Vault::start().await;
     let config = plain.vault_config().replace("http://", "https://");
     check(node(&config).path(), &[]).fails(&["tls"], &["does not speak TLS", "correct the port"]);
-    let config = tls(&bao, &ca).replace("https://", "http://");
+    let config = tls(&vault, &ca).replace("https://", "http://");
     check(node(&config).path(), &[]).fails(&["server"], &["HTTPS", "https://"]);
 }
 
@@ -106,10 +106,10 @@ async fn certificates_outside_or_near_the_end_of_their_validity_are_found() {
         let pki = Pki::valid(&["127.0.0.1"], server, authority);
         // The tests' own requests would fail at a server whose certificate has expired.
         let address = fake::tls(&pki).await;
-        let bao = Bao::start().await;
-        let config = bao.vault_config().replace(
-            &format!("addresses = [{:?}]", bao.address),
-            &format!("addresses = [{address:?}, {:?}]\nca_file = {:?}", bao.address, pki.ca),
+        let vault = Vault::start().await;
+        let config = vault.vault_config().replace(
+            &format!("addresses = [{:?}]", vault.address),
+            &format!("addresses = [{address:?}, {:?}]\nca_file = {:?}", vault.address, pki.ca),
         );
         let found = check(node(&config).path(), &[]);
         match outcome {
@@ -125,17 +125,17 @@ async fn certificates_outside_or_near_the_end_of_their_validity_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_an_uninitialised_and_a_late_server_are_found() {
-    let bao = Bao::start().await;
-    let node = node(&bao.vault_config());
-    bao.seal().await;
+    let vault = Vault::start().await;
+    let node = node(&vault.vault_config());
+    vault.seal().await;
     check(node.path(), &[]).fails(&["server"], &["sealed", "vault operator unseal"]);
-    bao.unseal().await;
+    vault.unseal().await;
     check(node.path(), &[]).is_green();
     let with = async |health: serde_json::Value| {
         let text: &'static str = Box::leak(health.to_string().into_boxed_str());
         fake::always(200, "application/json", text).await
     };
-    let one = |address: &str| self::node(&bao.vault_config().replace(&bao.address, address));
+    let one = |address: &str| self::node(&vault.vault_config().replace(&vault.address, address));
     let empty = with(json!({ "initialized": false, "sealed": true, "version": "1.2.3" })).await;
     check(one(&empty).path(), &[]).fails(&["server"], &["not initialised", "raft join"]);
     let ahead = json!({ "initialized": true, "sealed": false, "version": "1.2.3", "server_time_utc": 1_000 });
@@ -146,7 +146,7 @@ async fn a_sealed_an_uninitialised_and_a_late_server_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_not_vaults_are_found() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     for (status, kind, body) in [
         (200, "text/html", "<html>We are moving</html>"),
         (200, "application/json", "{\"sealed\": \"perhaps\"}"),
@@ -155,20 +155,20 @@ async fn answers_that_are_not_vaults_are_found() {
         (500, "text/plain", ""),
     ] {
         let page = fake::always(status, kind, body).await;
-        let config = bao.vault_config().replace(&bao.address, &page);
+        let config = vault.vault_config().replace(&vault.address, &page);
         check(node(&config).path(), &[]).fails(&["server"], &["Vault"]);
     }
-    assert_eq!(bao.count(&format!("transit/keys/{KEY}")), 0);
+    assert_eq!(vault.count(&format!("transit/keys/{KEY}")), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_client_certificate_is_found() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     for (range, outcome) in [(-2 * DAY..-DAY, "fail"), (-DAY..5 * DAY, "warn")] {
         let pki = Pki::valid(&["127.0.0.1"], range, -DAY..365 * DAY);
         let client =
             format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.client_key);
-        let found = check(node(&tls(&bao, &client)).path(), &[]);
+        let found = check(node(&tls(&vault, &client)).path(), &[]);
         match outcome {
             "fail" => found.fails(&["credentials"], &["CN=node-1 has expired", "have a new one signed"]),
             _ => found.warns(&["credentials", "socket"], &["CN=node-1 expires in", "have a new one signed"]),

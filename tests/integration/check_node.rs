@@ -6,16 +6,16 @@ use std::os::unix::net::UnixListener;
 
 use crate::check::node;
 use crate::support::agent::{Agent, QUICK, QUIET, command, write_config};
-use crate::support::bao::{Bao, KEY, write_secret};
 use crate::support::checked::{SILENT, check, green_soon};
 use crate::support::fake::{Flaw, Plugin};
 use crate::support::freeze;
 use crate::support::jwt::Signer;
+use crate::support::vault::{KEY, Vault, write_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_incomplete_or_missing_configuration_is_found() {
-    let bao = Bao::start().await;
-    let node = node(&bao.vault_config());
+    let vault = Vault::start().await;
+    let node = node(&vault.vault_config());
     let good = fs::read_to_string(node.path().join("config.toml")).unwrap();
     let without_key = good.replace(&format!("key = {KEY:?}\n"), "");
     for (text, words) in [
@@ -41,9 +41,9 @@ async fn an_invalid_incomplete_or_missing_configuration_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_secret_files_are_found() {
-    let bao = Bao::start().await;
-    let node = node(&bao.vault_config());
-    let secret = bao.file("secret-id");
+    let vault = Vault::start().await;
+    let node = node(&vault.vault_config());
+    let secret = vault.file("secret-id");
     let good = fs::read_to_string(&secret).unwrap();
     let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
     mode(0o644);
@@ -66,17 +66,17 @@ async fn unusable_secret_files_are_found() {
     fs::File::options().write(true).open(&secret).unwrap().set_modified(old).unwrap();
     check(node.path(), &[]).warns(&["credentials", "socket"], &["400d", "make a new one"]);
     let signer = Signer::new();
-    write_secret(&bao.file("jwt"), &signer.sign_for("node", "vault", -7200));
-    let auth = format!("method = \"jwt\"\njwt_file = {:?}\n", bao.file("jwt"));
+    write_secret(&vault.file("jwt"), &signer.sign_for("node", "vault", -7200));
+    let auth = format!("method = \"jwt\"\njwt_file = {:?}\n", vault.file("jwt"));
     let (head, _) =
-        bao.vault_config().split_once("method").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        vault.vault_config().split_once("method").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     check(self::node(&(head + &auth)).path(), &[]).fails(&["credentials"], &["the JWT expired", "kubelet"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_deleted_replaced_or_open_socket_is_found() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let socket = agent.socket();
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
     check(agent.directory.path(), &[]).fails(&["socket"], &["0666", "chmod 0600"]);
@@ -101,7 +101,7 @@ async fn a_stale_deleted_replaced_or_open_socket_is_found() {
     // Killed: the file stays, and no process listens.
     let directory = agent.kill();
     check(directory.path(), &[]).fails(&["socket"], &["Connection refused", "no process listens"]);
-    let agent = Agent::start_in(directory, &(bao.vault_config() + QUICK), &[]);
+    let agent = Agent::start_in(directory, &(vault.vault_config() + QUICK), &[]);
     agent.wait_for_phase("ready").await;
     check(agent.directory.path(), &[]).is_green();
     // A directory in its place.
@@ -116,8 +116,8 @@ async fn a_stale_deleted_replaced_or_open_socket_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_plugin_on_the_socket_is_found() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let other = agent.directory.path().join("other.sock");
     Plugin(Flaw::Nothing).serve(&other);
     fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
@@ -135,8 +135,8 @@ async fn another_plugin_on_the_socket_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_address_in_use_is_found() {
-    let bao = Bao::start().await;
-    let node = node(&bao.vault_config());
+    let vault = Vault::start().await;
+    let node = node(&vault.vault_config());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     check(node.path(), &["--server-admin", &address, SILENT[0], SILENT[1]])
@@ -151,7 +151,7 @@ async fn an_admin_address_in_use_is_found() {
     green.is_green();
     assert_eq!(green.outcomes("admin"), ["ok"]);
     let own = [("KMS_PLUGIN_SERVER_ADMIN", address.as_str())];
-    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUIET), &own);
+    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(vault.vault_config() + QUIET), &own);
     agent.wait_for_phase("ready").await;
     let beside = check(agent.directory.path(), &["--server-admin", &address]);
     beside.is_green();
@@ -161,16 +161,16 @@ async fn an_admin_address_in_use_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_with_different_keys_are_found() {
-    let bao = Bao::start().await;
-    let other = Bao::start().await;
+    let vault = Vault::start().await;
+    let other = Vault::start().await;
     // Two keys of one name that were made in the same second have the same key_id.
     other.replace_key().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let admin = port.to_string();
     let second = Agent::start_in(
         tempfile::tempdir().unwrap(),
-        &(bao.vault_config() + QUIET),
+        &(vault.vault_config() + QUIET),
         &[("KMS_PLUGIN_SERVER_ADMIN", &admin)],
     );
     second.wait_for_phase("ready").await;
@@ -187,8 +187,8 @@ async fn nodes_with_different_keys_are_found() {
     check(agent.directory.path(), &["--peer", &url, "--peer", &file])
         .fails(&["peer"], &["key_id v1.", "compare namespace, mount, key"]);
     // A rotation that one of them has not seen yet is only a warning.
-    bao.rotate().await;
-    agent.reload(&(bao.vault_config() + QUIET));
+    vault.rotate().await;
+    agent.reload(&(vault.vault_config() + QUIET));
     crate::support::eventually("the new version", async || {
         let status = agent.status()?;
         if status["primary"]["key"]["version"] == 2 { Ok(()) } else { Err(status.to_string()) }
@@ -202,8 +202,8 @@ async fn nodes_with_different_keys_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_in_the_api_servers_configuration_are_found() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let file = agent.directory.path().join("encryption.yaml");
     let rendered = command()
         .args(["render", "encryption-config", "--config"])
@@ -246,7 +246,7 @@ async fn mistakes_in_the_api_servers_configuration_are_found() {
 /// A process still listens on a socket whose directory was replaced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_socket_directory_is_found() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let directory = tempfile::tempdir().unwrap();
     let inner = directory.path().join("kmsplugin");
     fs::create_dir(&inner).unwrap();
@@ -254,7 +254,7 @@ async fn a_replaced_socket_directory_is_found() {
     let _listener = UnixListener::bind(&socket).unwrap();
     fs::rename(&inner, directory.path().join("old")).unwrap();
     fs::create_dir(&inner).unwrap();
-    write_config(directory.path(), &bao.vault_config());
+    write_config(directory.path(), &vault.vault_config());
     let path = socket.display().to_string();
     // Nothing accepts connections at the old directory.
     let arguments = ["--server-socket", &path, SILENT[0], SILENT[1]];

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::support::PATIENCE;
 use crate::support::agent::{Agent, QUIET, command};
-use crate::support::bao::Bao;
 use crate::support::fake::{Flaw, Plugin};
+use crate::support::vault::Vault;
 
 fn probe(socket: &Path, more: &[&str]) -> (Option<i32>, String) {
     let mut command = command();
@@ -22,8 +22,8 @@ fn probe(socket: &Path, more: &[&str]) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn probe_measures_a_good_plugin() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let socket = agent.socket();
     let (code, text) = probe(&socket, &[]);
     assert!(code == Some(0) && text.contains("1 of 1 good"), "{text}");
@@ -109,17 +109,17 @@ async fn unusable_socket_paths_end_the_start() {
 
 #[tokio::test]
 async fn a_live_socket_is_not_taken_over_and_a_stale_one_is() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let socket = agent.socket().display().to_string();
     let own = [("KMS_PLUGIN_SERVER_SOCKET", socket.as_str())];
-    let mut second = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUIET), &own);
+    let mut second = Agent::start_in(tempfile::tempdir().unwrap(), &(vault.vault_config() + QUIET), &own);
     assert_eq!(second.ended().await.code(), Some(69));
     agent.kms().await.round_trip().await;
     // kill -9 leaves the file behind.
     let directory = agent.kill();
     assert!(directory.path().join("kms.sock").exists());
-    let agent = Agent::start_in(directory, &(bao.vault_config() + QUIET), &[]);
+    let agent = Agent::start_in(directory, &(vault.vault_config() + QUIET), &[]);
     agent.wait_for_phase("ready").await;
     agent.kms().await.round_trip().await;
 }

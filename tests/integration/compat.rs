@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::agent::Agent;
-use crate::support::bao::{Bao, KEY, write_secret};
 use crate::support::eventually;
 use crate::support::kms::Kms;
+use crate::support::vault::{KEY, Vault, write_secret};
 
 /// Starts the binary with these arguments and variables alone, on `kms.sock` in a directory of its own.
 async fn started(socket_flag: &str, arguments: &[String], variables: &[(&str, String)]) -> Agent {
@@ -31,8 +31,8 @@ fn text(parts: &[&str]) -> Vec<String> {
     parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
-fn secret(bao: &Bao, name: &str) -> String {
-    std::fs::read_to_string(bao.file(name)).unwrap().trim().to_owned()
+fn secret(vault: &Vault, name: &str) -> String {
+    std::fs::read_to_string(vault.file(name)).unwrap().trim().to_owned()
 }
 
 async fn serves(agent: &Agent) {
@@ -42,14 +42,14 @@ async fn serves(agent: &Agent) {
 
 #[tokio::test]
 async fn the_guides_static_pod_serves_with_each_login_method() {
-    let bao = Bao::start().await;
-    bao.post("sys/auth/userpass", json!({ "type": "userpass" })).await;
-    bao.post("auth/userpass/users/kms", json!({ "password": "pa55-w0rd", "token_policies": "kms" })).await;
-    let token = bao.post("auth/token/create", json!({ "policies": ["kms"], "ttl": "1h" })).await;
+    let vault = Vault::start().await;
+    vault.post("sys/auth/userpass", json!({ "type": "userpass" })).await;
+    vault.post("auth/userpass/users/kms", json!({ "password": "pa55-w0rd", "token_policies": "kms" })).await;
+    let token = vault.post("auth/token/create", json!({ "policies": ["kms"], "ttl": "1h" })).await;
     let token = token["auth"]["client_token"].as_str().unwrap().to_owned();
-    let (role, secret) = (secret(&bao, "role-id"), secret(&bao, "secret-id"));
+    let (role, secret) = (secret(&vault, "role-id"), secret(&vault, "secret-id"));
     let common = [
-        format!("-vault-address={}", bao.address),
+        format!("-vault-address={}", vault.address),
         "-transit-mount=transit".into(),
         format!("-transit-key={KEY}"),
         "-metrics-port=0".into(),
@@ -88,15 +88,15 @@ async fn the_guides_static_pod_serves_with_each_login_method() {
 
 #[tokio::test]
 async fn the_operators_sidecar_serves_by_flags_and_by_variables() {
-    let bao = Bao::start().await;
-    let path = bao.file("pod-secret");
-    write_secret(&path, &secret(&bao, "secret-id"));
+    let vault = Vault::start().await;
+    let path = vault.file("pod-secret");
+    write_secret(&path, &secret(&vault, "secret-id"));
     // The mode that files in a pod's volume have.
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let named = [
-        ("vault-address", bao.address.clone()),
+        ("vault-address", vault.address.clone()),
         ("vault-key-path", format!("transit/keys/{KEY}")),
-        ("approle-role-id", secret(&bao, "role-id")),
+        ("approle-role-id", secret(&vault, "role-id")),
         ("approle-secret-id-path", path.display().to_string()),
         ("vault-namespace", String::new()),
         ("metrics-port", "0".to_owned()),
@@ -119,13 +119,13 @@ async fn the_operators_sidecar_serves_by_flags_and_by_variables() {
 
 #[tokio::test]
 async fn the_health_port_is_open_to_the_kubelet_and_this_is_logged() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     let flags = [
-        format!("-vault-address={}", bao.address),
+        format!("-vault-address={}", vault.address),
         format!("-transit-key={KEY}"),
-        format!("-approle-role-id={}", secret(&bao, "role-id")),
-        format!("-approle-secret-id-path={}", bao.file("secret-id").display()),
+        format!("-approle-role-id={}", secret(&vault, "role-id")),
+        format!("-approle-secret-id-path={}", vault.file("secret-id").display()),
         format!("-health-port={port}"),
     ];
     let agent = started("-socket", &flags, &[]).await;
@@ -143,13 +143,13 @@ async fn the_health_port_is_open_to_the_kubelet_and_this_is_logged() {
 }
 
 /// The operator's flags for one sidecar, with those that have no value.
-fn sidecar(bao: &Bao, socket: &Path) -> Vec<String> {
+fn sidecar(vault: &Vault, socket: &Path) -> Vec<String> {
     vec![
         format!("-listen-address=unix://{}", socket.display()),
-        format!("-vault-address={}", bao.address),
+        format!("-vault-address={}", vault.address),
         format!("-vault-key-path=transit/keys/{KEY}"),
-        format!("-approle-role-id={}", secret(bao, "role-id")),
-        format!("-approle-secret-id-path={}", bao.file("secret-id").display()),
+        format!("-approle-role-id={}", secret(vault, "role-id")),
+        format!("-approle-secret-id-path={}", vault.file("secret-id").display()),
         "-tls-ca-file=".to_owned(),
         "-tls-sni=".to_owned(),
         "--vault-namespace=".to_owned(),
@@ -166,7 +166,7 @@ async fn two_sidecars_share_a_volume_and_nothing_else() {
         eprintln!("NOT TESTED: a read-only root takes a mount namespace, and so root");
         return;
     }
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let volume = tempfile::tempdir().unwrap();
     std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o777)).unwrap();
     let mut agents = Vec::new();
@@ -175,7 +175,7 @@ async fn two_sidecars_share_a_volume_and_nothing_else() {
         // A read-only /run stands for the read-only root: the agent writes nowhere else.
         let script = "mount --make-rprivate / && mount -t tmpfs -o ro none /run \
                       && exec setpriv --inh-caps=-all --bounding-set=-all --no-new-privs \"$@\"";
-        let arguments = sidecar(&bao, &socket);
+        let arguments = sidecar(&vault, &socket);
         let agent = Agent::start_with(tempfile::tempdir().unwrap(), "", |_| {
             let mut command = Command::new("unshare");
             command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_kms-plugin")]);
@@ -203,13 +203,13 @@ async fn two_sidecars_share_a_volume_and_nothing_else() {
 /// Two variables that do not follow the naming rule, and the paths of the probes, as their documentation has them.
 #[tokio::test]
 async fn the_documented_variables_and_probes_of_other_plugins_work() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let variables = [
-        ("VAULT_KMS_VAULT_ADDR", bao.address.clone()),
+        ("VAULT_KMS_VAULT_ADDR", vault.address.clone()),
         ("VAULT_KMS_TRANSIT_KEY", KEY.to_owned()),
-        ("VAULT_KMS_APPROLE_ROLE_ID", secret(&bao, "role-id")),
-        ("VAULT_KMS_APPROLE_SECRET_ID", secret(&bao, "secret-id")),
+        ("VAULT_KMS_APPROLE_ROLE_ID", secret(&vault, "role-id")),
+        ("VAULT_KMS_APPROLE_SECRET_ID", secret(&vault, "secret-id")),
         ("VAULT_KMS_VAULT_NAMESPACE", String::new()),
         ("VAULT_KMS_SERVICE_HOST", "10.0.0.1".to_owned()),
         ("VAULT_KMS_TOKEN_RENEWAL_SECONDS", "3600".to_owned()),

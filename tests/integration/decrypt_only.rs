@@ -4,16 +4,16 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::{KEY, Vault, policy};
 
 #[tokio::test]
 async fn data_of_another_cluster_is_read_where_it_is_named() {
-    let old = Bao::start().await;
+    let old = Vault::start().await;
     // The key_id holds the time of the key's creation, in seconds: the two must differ.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    let new = Bao::start().await;
+    let new = Vault::start().await;
     let written = Agent::ready(&(old.vault_config() + QUIET)).await.kms().await.round_trip().await;
     let alone = Agent::ready(&(new.vault_config() + QUIET)).await;
     let refused = alone.kms().await.decrypt(&written).await.unwrap_err();
@@ -36,7 +36,7 @@ async fn data_of_another_cluster_is_read_where_it_is_named() {
 /// The keys of two clusters have the same name and were made in the same second: they share a key_id.
 #[tokio::test]
 async fn keys_that_share_an_id_are_tried_one_after_the_other() {
-    let (old, new) = (Bao::start().await, Bao::start().await);
+    let (old, new) = (Vault::start().await, Vault::start().await);
     let mut twin = String::new();
     for number in 0..20 {
         twin = format!("twin-{number}");
@@ -48,8 +48,8 @@ async fn keys_that_share_an_id_are_tried_one_after_the_other() {
         }
     }
     let of_twin = |config: String| config.replace(&format!("key = {KEY:?}"), &format!("key = {twin:?}"));
-    for bao in [&old, &new] {
-        bao.put_policy("kms", &policy("transit", &twin)).await;
+    for vault in [&old, &new] {
+        vault.put_policy("kms", &policy("transit", &twin)).await;
     }
     let written = Agent::ready(&(of_twin(old.vault_config()) + QUIET)).await.kms().await.round_trip().await;
     let both = of_twin(new.vault_config() + &old.decrypt_only("old cluster")) + QUIET;
@@ -62,22 +62,22 @@ async fn keys_that_share_an_id_are_tried_one_after_the_other() {
 
 #[tokio::test]
 async fn another_key_of_the_same_cluster_inherits_the_connection() {
-    let bao = Bao::start().await;
-    bao.post("transit/keys/older", json!({})).await;
-    bao.put_policy("kms", &(policy("transit", KEY) + &policy("transit", "older"))).await;
-    let older = bao.vault_config().replace(&format!("{KEY:?}"), "\"older\"");
+    let vault = Vault::start().await;
+    vault.post("transit/keys/older", json!({})).await;
+    vault.put_policy("kms", &(policy("transit", KEY) + &policy("transit", "older"))).await;
+    let older = vault.vault_config().replace(&format!("{KEY:?}"), "\"older\"");
     let written = Agent::ready(&(older + QUIET)).await.kms().await.round_trip().await;
     let config = format!(
         "{}[[decrypt_only]]\nname = \"older key\"\n[decrypt_only.vault.transit]\nkey = \"older\"\n{QUICK}",
-        bao.vault_config()
+        vault.vault_config()
     );
-    let logins = bao.count("auth/approle/login");
+    let logins = vault.count("auth/approle/login");
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     assert_eq!(kms.decrypt(&written).await.unwrap(), SEED);
-    assert_eq!(bao.count("auth/approle/login"), logins + 1, "both keys share one login");
+    assert_eq!(vault.count("auth/approle/login"), logins + 1, "both keys share one login");
     // A rotation of the older key is followed, too.
-    bao.post("transit/keys/older/rotate", json!({})).await;
+    vault.post("transit/keys/older/rotate", json!({})).await;
     eventually("the rotation of the older key", async || {
         let version = agent.status()?["decrypt_only"][0]["key"]["version"].clone();
         if version == 2 { Ok(()) } else { Err(version.to_string()) }
@@ -88,9 +88,9 @@ async fn another_key_of_the_same_cluster_inherits_the_connection() {
 
 #[tokio::test]
 async fn an_unreachable_decrypt_only_service_does_not_disturb_the_primary() {
-    let bao = Bao::start().await;
-    let unreachable = bao.decrypt_only("gone").replace(&bao.address, "http://127.0.0.1:9");
-    let config = bao.vault_config() + &unreachable + QUICK;
+    let vault = Vault::start().await;
+    let unreachable = vault.decrypt_only("gone").replace(&vault.address, "http://127.0.0.1:9");
+    let config = vault.vault_config() + &unreachable + QUICK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     kms.round_trip().await;

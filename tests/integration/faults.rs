@@ -8,10 +8,10 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, write_secret};
 use crate::support::kms::{DEADLINE, SEED};
 use crate::support::load::Load;
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::vault::{Vault, write_secret};
 use crate::support::{eventually, freeze};
 
 /// The promised recovery after a fault is immediate; a busy machine may take this long. The figures are printed.
@@ -41,39 +41,41 @@ async fn connect(socket: &Path) -> tokio::net::UnixStream {
 }
 
 /// The server behind a proxy.
-async fn behind(bao: &Bao) -> (Proxy, String) {
-    let proxy = Proxy::before(&bao.address).await;
-    let config = bao.vault_config().replace(&bao.address, &proxy.address);
+async fn behind(vault: &Vault) -> (Proxy, String) {
+    let proxy = Proxy::before(&vault.address).await;
+    let config = vault.vault_config().replace(&vault.address, &proxy.address);
     (proxy, config)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expiring_token_fails_no_request() {
-    let bao = Bao::start().await;
-    bao.approle("kms", json!({ "token_ttl": "4s", "token_max_ttl": "6s" })).await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    vault.approle("kms", json!({ "token_ttl": "4s", "token_max_ttl": "6s" })).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let load = load(&agent).await;
     for _ in 0..3 {
         pause(1500).await;
-        bao.request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
+        vault
+            .request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "")
+            .await;
         pause(1000).await;
         // A new secret-id replaces the file.
-        bao.new_secret_id("kms").await;
+        vault.new_secret_id("kms").await;
     }
     load.stop().await.none_failed("token revoked, at its maximum lifetime, secret-id rotated");
-    assert!(bao.count("auth/approle/login") >= 4);
+    assert!(vault.count("auth/approle/login") >= 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_returns_is_used_without_intervention() {
-    let mut bao = Bao::persistent().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut vault = Vault::persistent().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let load = load_with_deadline(&agent).await;
     pause(500).await;
     let away = Instant::now();
-    bao.kill();
+    vault.kill();
     pause(2000).await;
-    bao.restart().await;
+    vault.restart().await;
     let back = Instant::now();
     pause(3000).await;
     let calls = load.stop().await;
@@ -82,9 +84,9 @@ async fn a_server_that_returns_is_used_without_intervention() {
     let load = load_with_deadline(&agent).await;
     pause(300).await;
     let away = Instant::now();
-    bao.seal().await;
+    vault.seal().await;
     pause(1500).await;
-    bao.unseal().await;
+    vault.unseal().await;
     let back = Instant::now();
     pause(3000).await;
     let calls = load.stop().await;
@@ -94,8 +96,8 @@ async fn a_server_that_returns_is_used_without_intervention() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_succeed_again_when_a_network_fault_ends() {
-    let bao = Bao::start().await;
-    let (proxy, config) = behind(&bao).await;
+    let vault = Vault::start().await;
+    let (proxy, config) = behind(&vault).await;
     let agent = Agent::ready(&(config + QUICK)).await;
     // Only root may look: the agent keeps other processes of its user out of its memory and its descriptors.
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).map(Iterator::count);
@@ -140,10 +142,10 @@ async fn requests_succeed_again_when_a_network_fault_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_address_takes_over_within_the_deadline() {
-    let bao = Bao::start().await;
-    let (first, second) = (Proxy::before(&bao.address).await, Proxy::before(&bao.address).await);
+    let vault = Vault::start().await;
+    let (first, second) = (Proxy::before(&vault.address).await, Proxy::before(&vault.address).await);
     let addresses = format!("[{:?}, {:?}]", first.address, second.address);
-    let config = bao.vault_config().replace(&format!("[{:?}]", bao.address), &addresses);
+    let config = vault.vault_config().replace(&format!("[{:?}]", vault.address), &addresses);
     let agent = Agent::ready(&(config + QUICK)).await;
     let load = load_with_deadline(&agent).await;
     pause(500).await;
@@ -161,14 +163,14 @@ async fn a_second_address_takes_over_within_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotations_under_load_on_two_nodes() {
-    let bao = Bao::start().await;
-    let one = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    let other = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let one = Agent::ready(&(vault.vault_config() + QUICK)).await;
+    let other = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let (load, lagging) = (load(&one).await, load(&other).await);
     let mut slowest = Duration::ZERO;
     for version in 2..5 {
         pause(300).await;
-        bao.rotate().await;
+        vault.rotate().await;
         let mut kms = one.kms().await;
         let fresh = eventually("the rotation", async || {
             kms.status().await.unwrap();
@@ -196,30 +198,30 @@ async fn rotations_under_load_on_two_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_wrong_credentials_does_not_lock_the_others_out() {
-    let bao = Bao::start().await;
-    let right = std::fs::read_to_string(bao.file("secret-id")).unwrap();
-    let wrong = bao.file("wrong");
+    let vault = Vault::start().await;
+    let right = std::fs::read_to_string(vault.file("secret-id")).unwrap();
+    let wrong = vault.file("wrong");
     write_secret(&wrong, "00000000-0000-0000-0000-000000000000");
-    let config = bao
+    let config = vault
         .vault_config()
-        .replace(&bao.file("secret-id").display().to_string(), &wrong.display().to_string());
+        .replace(&vault.file("secret-id").display().to_string(), &wrong.display().to_string());
     let bad = Agent::start(&(config + QUICK));
     bad.wait_for_reason("failed", "credentials_refused").await;
     let mut kms = bad.kms().await;
     for _ in 0..50 {
         assert!(kms.encrypt(&SEED).await.is_err());
     }
-    assert_eq!(bao.count("auth/approle/login"), 1);
-    assert_eq!(std::fs::read_to_string(bao.file("secret-id")).unwrap(), right);
-    let good = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    assert_eq!(vault.count("auth/approle/login"), 1);
+    assert_eq!(std::fs::read_to_string(vault.file("secret-id")).unwrap(), right);
+    let good = Agent::ready(&(vault.vault_config() + QUICK)).await;
     good.kms().await.round_trip().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_stopped_for_longer_than_its_token_lives_continues() {
-    let bao = Bao::start().await;
-    bao.approle("kms", json!({ "token_ttl": "4s", "token_max_ttl": "10s" })).await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    vault.approle("kms", json!({ "token_ttl": "4s", "token_max_ttl": "10s" })).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     freeze(agent.pid());
     // Longer than the token lives: the agent continues with an expired one.
     pause(6000).await;
@@ -233,14 +235,14 @@ async fn an_agent_stopped_for_longer_than_its_token_lives_continues() {
 /// The worst moment for a crash: Vault does not answer. The key_id and the end of the grace stay as they were.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_while_vault_hangs_keeps_the_key_id_and_the_grace() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let key_id = agent.kms().await.status().await.unwrap().key_id;
     let load = load_with_deadline(&agent).await;
     pause(300).await;
     let away = Instant::now();
-    bao.freeze();
+    vault.freeze();
     let before = agent.wait_for_reason("degraded", "unreachable").await;
     let agent = Agent::start_in(agent.kill(), &config, &[]);
     let told = agent.kms().await.status().await.unwrap();
@@ -248,7 +250,7 @@ async fn a_crash_while_vault_hangs_keeps_the_key_id_and_the_grace() {
     let after = agent.wait_for_phase("degraded").await;
     let left = |status: &serde_json::Value| status["grace_left_seconds"].as_u64().unwrap();
     assert!(left(&after) <= left(&before) && left(&after) > 3000, "{after}");
-    bao.thaw();
+    vault.thaw();
     let back = Instant::now();
     agent.wait_for_phase("ready").await;
     pause(1500).await;
@@ -261,8 +263,8 @@ async fn a_crash_while_vault_hangs_keeps_the_key_id_and_the_grace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_idle_connections_do_not_stop_the_service() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let load = load(&agent).await;
     // As many as the test's own limit of open files allows, at most 5,000.
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
@@ -288,8 +290,8 @@ async fn many_idle_connections_do_not_stop_the_service() {
 /// Without free descriptors the agent pauses accepting, counts that, and continues; open connections are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_descriptors_accepting_pauses_and_continues() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::start_with(tempfile::tempdir().unwrap(), &config, |command| {
         let mut limited = std::process::Command::new("sh");
         limited

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::Bao;
 use crate::support::tools;
+use crate::support::vault::Vault;
 
 fn run(agent: &Agent, more: &[&str]) -> Option<Value> {
     let mut command = Command::new(tools::go_client()?);
@@ -20,8 +20,8 @@ fn run(agent: &Agent, more: &[&str]) -> Option<Value> {
 
 #[tokio::test]
 async fn round_trips_and_openshifts_preflight() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let Some(trips) = run(&agent, &["-mode", "roundtrip", "-count", "50"]) else { return };
     assert_eq!(
         (&trips["version"], &trips["healthz"], &trips["round_trips"]),
@@ -33,15 +33,15 @@ async fn round_trips_and_openshifts_preflight() {
 
 #[tokio::test]
 async fn rotations_on_a_live_connection_never_disagree() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     if tools::go_client().is_none() {
         return;
     }
     let rotating = async {
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_millis(700)).await;
-            bao.rotate().await;
+            vault.rotate().await;
         }
     };
     let watching =

@@ -4,9 +4,9 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET, command};
-use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::{KEY, Vault};
 
 fn accept(agent: &Agent) -> std::process::Output {
     let mut command = command();
@@ -16,16 +16,16 @@ fn accept(agent: &Agent) -> std::process::Output {
 
 #[tokio::test]
 async fn a_replaced_key_is_refused_until_it_is_accepted() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
     let early = accept(&agent);
     assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("nothing to accept"));
-    bao.replace_key().await;
+    vault.replace_key().await;
     let status = agent.wait_for_reason("failed", "key_replaced").await;
     assert!(status["line"].as_str().unwrap().contains("accept-key"), "{status}");
-    let writes = bao.count(&format!("transit/encrypt/{KEY}"));
+    let writes = vault.count(&format!("transit/encrypt/{KEY}"));
     for refused in [kms.status().await.err(), kms.encrypt(&SEED).await.err()] {
         let refused = refused.unwrap();
         assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -38,23 +38,23 @@ async fn a_replaced_key_is_refused_until_it_is_accepted() {
     agent.wait_for_phase("ready").await;
     let after = kms.round_trip().await;
     assert_ne!(after.key_id, before.key_id, "a key_id is never used for two keys");
-    assert!(bao.count(&format!("transit/encrypt/{KEY}")) > writes);
+    assert!(vault.count(&format!("transit/encrypt/{KEY}")) > writes);
     let lost = kms.decrypt(&before).await.unwrap_err();
     assert_eq!(lost.code(), Code::FailedPrecondition, "{lost}");
 }
 
 #[tokio::test]
 async fn a_soft_deleted_key_is_reported_and_used_again_once_restored() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
-    bao.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
+    vault.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
     let status = agent.wait_for_phase("failed").await;
     let remedy = status["reason"]["remedy"].as_str().unwrap();
     assert!(remedy.contains("soft-delete-restore"), "{status}");
     assert!(kms.encrypt(&SEED).await.is_err() && kms.decrypt(&before).await.is_err());
-    bao.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
+    vault.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
     assert_eq!(kms.round_trip().await.key_id, before.key_id);
@@ -62,15 +62,15 @@ async fn a_soft_deleted_key_is_reported_and_used_again_once_restored() {
 
 #[tokio::test]
 async fn a_key_replaced_while_the_agent_was_down_is_noticed() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let directory = agent.kill();
-    bao.replace_key().await;
+    vault.replace_key().await;
     let agent = Agent::start_in(directory, &config, &[]);
     agent.wait_for_reason("failed", "key_replaced").await;
     // A setting accepts it, too.
-    let created = bao.get(&format!("transit/keys/{KEY}")).await["data"]["keys"]["1"].to_string();
+    let created = vault.get(&format!("transit/keys/{KEY}")).await["data"]["keys"]["1"].to_string();
     let accepted = [("KMS_PLUGIN_VAULT_TRANSIT_EXPECT_CREATED", created.as_str())];
     let agent = Agent::start_in(agent.kill(), &config, &accepted);
     agent.wait_for_phase("ready").await;
@@ -82,17 +82,17 @@ async fn a_key_replaced_while_the_agent_was_down_is_noticed() {
 
 #[tokio::test]
 async fn nothing_is_written_under_a_replaced_key_before_the_first_read_of_a_new_run() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUIET;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUIET;
     let directory = Agent::ready(&config).await.kill();
-    bao.replace_key().await;
-    bao.freeze();
+    vault.replace_key().await;
+    vault.freeze();
     let agent = Agent::start_in(directory, &config, &[]);
     let mut kms = agent.kms().await;
     assert_eq!(kms.status().await.unwrap().healthz, "ok", "Status stays ok during the outage");
     let (writing, ()) = tokio::join!(kms.encrypt(&SEED), async {
         agent.wait_for_call().await;
-        bao.thaw();
+        vault.thaw();
     });
     let refused = writing.unwrap_err();
     assert!(refused.message().contains("another key") || refused.code() == Code::Unavailable, "{refused}");
@@ -101,24 +101,25 @@ async fn nothing_is_written_under_a_replaced_key_before_the_first_read_of_a_new_
 
 #[tokio::test]
 async fn a_server_restored_from_before_a_rotation_is_refused_until_it_is_accepted() {
-    let bao = Bao::start().await;
-    bao.post(
-        &format!("transit/keys/{KEY}/config"),
-        json!({ "exportable": true, "allow_plaintext_backup": true }),
-    )
-    .await;
-    let backup = bao.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    vault
+        .post(
+            &format!("transit/keys/{KEY}/config"),
+            json!({ "exportable": true, "allow_plaintext_backup": true }),
+        )
+        .await;
+    let backup = vault.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let old = kms.round_trip().await;
-    bao.rotate().await;
+    vault.rotate().await;
     let new = eventually("the rotation", async || {
         let key_id = kms.status().await.unwrap().key_id;
         if key_id == old.key_id { Err(key_id) } else { Ok(kms.round_trip().await) }
     })
     .await;
     assert!(new.ciphertext.starts_with(b"vault:v2:"));
-    bao.post(&format!("transit/restore/{KEY}"), json!({ "backup": backup, "force": true })).await;
+    vault.post(&format!("transit/restore/{KEY}"), json!({ "backup": backup, "force": true })).await;
     agent.wait_for_reason("failed", "key_rolled_back").await;
     assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(kms.decrypt(&old).await.unwrap(), SEED, "what the restored key made stays readable");
@@ -129,30 +130,32 @@ async fn a_server_restored_from_before_a_rotation_is_refused_until_it_is_accepte
 
 #[tokio::test]
 async fn a_deleted_key_is_reported_and_used_again_once_restored() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let config = format!("transit/keys/{KEY}/config");
-    bao.post(
-        &config,
-        json!({ "exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true }),
-    )
-    .await;
-    let backup = bao.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
+    vault
+        .post(
+            &config,
+            json!({ "exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true }),
+        )
+        .await;
+    let backup = vault.get(&format!("transit/backup/{KEY}")).await["data"]["backup"].clone();
     // With the worst policy: an encrypt request would make the key again.
-    bao.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
+    vault.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
     // No probe: one between the deletion and the next read of the key would make it again.
     let no_probe = "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"1h\"\n";
-    let agent = Agent::ready(&(bao.vault_config() + no_probe)).await;
+    let agent = Agent::ready(&(vault.vault_config() + no_probe)).await;
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;
-    bao.delete(&format!("transit/keys/{KEY}")).await;
+    vault.delete(&format!("transit/keys/{KEY}")).await;
     agent.wait_for_reason("failed", "key_missing").await;
     assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::FailedPrecondition);
     assert!(kms.decrypt(&before).await.is_err());
     assert!(kms.status().await.is_err());
-    let key =
-        bao.request(reqwest::Method::GET, &format!("transit/keys/{KEY}"), serde_json::Value::Null, "").await;
+    let key = vault
+        .request(reqwest::Method::GET, &format!("transit/keys/{KEY}"), serde_json::Value::Null, "")
+        .await;
     assert_eq!(key.0, 404, "the deleted key was not made again");
-    bao.post(&format!("transit/restore/{KEY}"), json!({ "backup": backup })).await;
+    vault.post(&format!("transit/restore/{KEY}"), json!({ "backup": backup })).await;
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
     assert_eq!(kms.round_trip().await.key_id, before.key_id);
@@ -160,25 +163,25 @@ async fn a_deleted_key_is_reported_and_used_again_once_restored() {
 
 #[tokio::test]
 async fn a_missing_key_is_never_created() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     // The worst policy: Transit would create the key at the first encrypt.
-    bao.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
-    let config = bao.vault_config().replace(KEY, "no-such-key") + QUICK;
+    vault.put_policy("kms", "path \"transit/*\" { capabilities = [\"create\", \"update\", \"read\"] }").await;
+    let config = vault.vault_config().replace(KEY, "no-such-key") + QUICK;
     let agent = Agent::start(&config);
     let status = agent.wait_for_reason("failed", "key_missing").await;
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("vault.transit.key"), "{status}");
     let mut kms = agent.kms().await;
     assert!(kms.encrypt(&SEED).await.is_err());
     let (found, _) =
-        bao.request(reqwest::Method::GET, "transit/keys/no-such-key", serde_json::Value::Null, "").await;
+        vault.request(reqwest::Method::GET, "transit/keys/no-such-key", serde_json::Value::Null, "").await;
     assert_eq!(found, 404);
-    assert_eq!(bao.count("transit/encrypt/no-such-key"), 0, "it was not even tried");
+    assert_eq!(vault.count("transit/encrypt/no-such-key"), 0, "it was not even tried");
 }
 
 #[tokio::test]
 async fn an_epoch_gives_new_ids_and_reads_the_old_ones() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUIET;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUIET;
     let agent = Agent::ready(&config).await;
     let old = agent.kms().await.round_trip().await;
     let next = [("KMS_PLUGIN_VAULT_TRANSIT_KEY_ID_EPOCH", "1")];
@@ -196,25 +199,25 @@ async fn an_epoch_gives_new_ids_and_reads_the_old_ones() {
 
 #[tokio::test]
 async fn unusable_keys_are_refused_and_risky_settings_are_reported() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     for (name, body, words) in [
         ("signing", json!({ "type": "ed25519" }), "cannot encrypt"),
         ("asymmetric", json!({ "type": "rsa-2048" }), "does not authenticate"),
         ("derived", json!({ "derived": true }), "derived"),
     ] {
-        bao.post(&format!("transit/keys/{name}"), body).await;
-        bao.put_policy("kms", &crate::support::bao::policy("transit", name)).await;
+        vault.post(&format!("transit/keys/{name}"), body).await;
+        vault.put_policy("kms", &crate::support::vault::policy("transit", name)).await;
         let config =
-            bao.vault_config().replace(&format!("key = {KEY:?}"), &format!("key = {name:?}")) + QUIET;
+            vault.vault_config().replace(&format!("key = {KEY:?}"), &format!("key = {name:?}")) + QUIET;
         let agent = Agent::start(&config);
         let status = agent.wait_for_reason("failed", "key_unusable").await;
         assert!(status["reason"]["text"].as_str().unwrap().contains(words), "{status}");
         assert!(status["reason"]["remedy"].as_str().unwrap().contains("aes256-gcm96"), "{status}");
     }
-    bao.put_policy("kms", &crate::support::bao::policy("transit", KEY)).await;
+    vault.put_policy("kms", &crate::support::vault::policy("transit", KEY)).await;
     let risky = json!({ "exportable": true, "deletion_allowed": true, "allow_plaintext_backup": true });
-    bao.post(&format!("transit/keys/{KEY}/config"), risky).await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    vault.post(&format!("transit/keys/{KEY}/config"), risky).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     for words in ["exportable", "deletion_allowed", "plaintext backup"] {
         agent.wait_for_log(words).await;
     }
@@ -224,9 +227,9 @@ async fn unusable_keys_are_refused_and_risky_settings_are_reported() {
 /// With intervals of an hour: `accept-key` reads the key first.
 #[tokio::test]
 async fn a_change_is_accepted_before_the_agent_has_seen_it() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
-    bao.replace_key().await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
+    vault.replace_key().await;
     let (code, said) = agent.command("accept-key");
     assert!(code == 0 && said.contains("accepted: ready"), "{said}");
     agent.kms().await.round_trip().await;

@@ -8,14 +8,14 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
+use crate::support::vault::{KEY, Vault};
 
 #[tokio::test]
 async fn a_wrapped_seed_is_plain_transit_ciphertext() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     let status = kms.status().await.unwrap();
     assert_eq!((status.version.as_str(), status.healthz.as_str()), ("v2", "ok"));
@@ -24,17 +24,17 @@ async fn a_wrapped_seed_is_plain_transit_ciphertext() {
     assert!(wrapped.ciphertext.starts_with(b"vault:v1:") && wrapped.annotations.is_empty());
     // No lock-in: the key service alone decrypts what we wrote.
     let ciphertext = String::from_utf8(wrapped.ciphertext).unwrap();
-    let answer = bao.post(&format!("transit/decrypt/{KEY}"), json!({ "ciphertext": ciphertext })).await;
+    let answer = vault.post(&format!("transit/decrypt/{KEY}"), json!({ "ciphertext": ciphertext })).await;
     assert_eq!(answer["data"]["plaintext"], STANDARD.encode(SEED));
 }
 
 #[tokio::test]
 async fn encrypt_keeps_the_version_that_status_announced_on_its_connection() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut before = agent.kms().await;
     let announced = before.status().await.unwrap().key_id;
-    bao.rotate().await;
+    vault.rotate().await;
     let mut after = agent.kms().await;
     let newer = eventually("the rotation", async || {
         let key_id = after.status().await.unwrap().key_id;
@@ -55,12 +55,12 @@ async fn encrypt_keeps_the_version_that_status_announced_on_its_connection() {
 
 #[tokio::test]
 async fn a_pinned_version_below_min_encryption_version_is_not_used() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut before = agent.kms().await;
     let announced = before.status().await.unwrap().key_id;
-    bao.rotate().await;
-    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "min_encryption_version": 2 })).await;
+    vault.rotate().await;
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "min_encryption_version": 2 })).await;
     eventually("min_encryption_version", async || {
         let status = agent.status().unwrap();
         let seen = status["primary"]["key"]["min_encryption"].clone();
@@ -74,10 +74,10 @@ async fn a_pinned_version_below_min_encryption_version_is_not_used() {
 
 #[tokio::test]
 async fn an_agent_that_has_not_seen_a_rotation_yet_reads_new_data_at_once() {
-    let bao = Bao::start().await;
-    let first = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    let second = Agent::ready(&(bao.vault_config() + QUIET)).await;
-    bao.rotate().await;
+    let vault = Vault::start().await;
+    let first = Agent::ready(&(vault.vault_config() + QUICK)).await;
+    let second = Agent::ready(&(vault.vault_config() + QUIET)).await;
+    vault.rotate().await;
     let mut kms = first.kms().await;
     let written = eventually("the rotation", async || {
         kms.status().await.unwrap();
@@ -94,16 +94,16 @@ async fn an_agent_that_has_not_seen_a_rotation_yet_reads_new_data_at_once() {
 
 #[tokio::test]
 async fn data_of_another_transit_plugin_is_read_unless_that_is_switched_off() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let plaintext = STANDARD.encode(SEED);
-    let answer = bao.post(&format!("transit/encrypt/{KEY}"), json!({ "plaintext": plaintext })).await;
+    let answer = vault.post(&format!("transit/encrypt/{KEY}"), json!({ "plaintext": plaintext })).await;
     let ciphertext = answer["data"]["ciphertext"].as_str().unwrap().as_bytes().to_vec();
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     assert_eq!(kms.decrypt_raw(&ciphertext, "1").await.unwrap(), SEED);
     agent.wait_for_log("another plugin wrote").await;
     let off =
-        bao.vault_config().replace("[vault.transit]", "[vault.transit]\naccept_foreign_ciphertext = false");
+        vault.vault_config().replace("[vault.transit]", "[vault.transit]\naccept_foreign_ciphertext = false");
     let agent = Agent::ready(&(off + QUIET)).await;
     let refused = agent.kms().await.decrypt_raw(&ciphertext, "1").await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -112,12 +112,12 @@ async fn data_of_another_transit_plugin_is_read_unless_that_is_switched_off() {
 
 #[tokio::test]
 async fn data_below_min_decryption_version_is_refused_with_the_remedy() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let old = kms.round_trip().await;
-    bao.rotate().await;
-    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 2 })).await;
+    vault.rotate().await;
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 2 })).await;
     let told = |status: tonic::Status| {
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
         assert!(status.message().contains("min_decryption_version"), "{status}");
@@ -125,22 +125,22 @@ async fn data_below_min_decryption_version_is_refused_with_the_remedy() {
     eventually("the refusal", async || kms.decrypt(&old).await.err().map(told).ok_or("not yet".to_owned()))
         .await;
     // An agent that never saw version 1 gives the same reason.
-    let fresh = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let fresh = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let refused = fresh.kms().await.decrypt(&old).await.unwrap_err();
     assert!(refused.message().contains("lower it to 1"), "{refused}");
     told(refused);
     // The remedy works.
-    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 1 })).await;
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 1 })).await;
     assert_eq!(kms.decrypt(&old).await.unwrap(), SEED);
 }
 
 #[tokio::test]
 async fn a_hanging_server_delays_encrypt_to_its_deadline_and_not_status() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     let key_id = kms.status().await.unwrap().key_id;
-    bao.freeze();
+    vault.freeze();
     let started = Instant::now();
     // The caller's deadline is what this test is about.
     let late = kms.clone().within(Duration::from_millis(600)).encrypt(&SEED).await.unwrap_err();
@@ -149,14 +149,14 @@ async fn a_hanging_server_delays_encrypt_to_its_deadline_and_not_status() {
     assert!(started.elapsed() >= Duration::from_millis(500), "no answer before the time was used");
     let status = kms.status().await.unwrap();
     assert_eq!((status.healthz.as_str(), status.key_id), ("ok", key_id));
-    bao.thaw();
+    vault.thaw();
     kms.round_trip().await;
 }
 
 #[tokio::test]
 async fn calls_over_the_limit_are_refused_and_not_queued() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUIET;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUIET;
     let mut agent = Agent::ready(&config).await;
     agent.stop().await;
     let limited = [("KMS_PLUGIN_SERVER_MAX_IN_FLIGHT", "2")];
@@ -164,7 +164,7 @@ async fn calls_over_the_limit_are_refused_and_not_queued() {
     agent.wait_for_phase("ready").await;
     let kms = agent.kms().await;
     kms.clone().round_trip().await;
-    bao.freeze();
+    vault.freeze();
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..6 {
         // The two that are admitted wait for the frozen server, and end at their deadline.
@@ -176,7 +176,7 @@ async fn calls_over_the_limit_are_refused_and_not_queued() {
     assert_eq!((count(Code::ResourceExhausted), count(Code::DeadlineExceeded)), (4, 2), "{codes:?}");
     let mut status = kms.clone();
     assert_eq!(status.status().await.unwrap().healthz, "ok", "Status does not count towards the limit");
-    bao.thaw();
+    vault.thaw();
     kms.clone().round_trip().await;
 }
 
@@ -201,9 +201,9 @@ async fn without_a_key_service_every_call_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn only_allowed_users_may_call() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let nobody_else = [("KMS_PLUGIN_SERVER_ALLOWED_UIDS", "4294967294")];
-    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUIET), &nobody_else);
+    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(vault.vault_config() + QUIET), &nobody_else);
     agent.wait_for_phase("ready").await;
     let mut kms: Kms = agent.kms().await;
     for refused in

@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
 use crate::support::store::Store;
+use crate::support::vault::{KEY, Vault};
 
 const ANNOTATION: &str = "local-kek.kms-plugin.internal";
 
@@ -42,42 +42,42 @@ async fn wait_for_line(agent: &Agent, words: &str) {
 
 #[tokio::test]
 async fn seeds_are_wrapped_and_unwrapped_while_the_server_is_away() {
-    let mut bao = Bao::persistent().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
+    let mut vault = Vault::persistent().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let before = written(&mut kms).await;
     wait_for_line(&agent, "; ready for an outage of 8h").await;
-    bao.kill();
+    vault.kill();
     agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(kms.decrypt(&before).await.unwrap(), SEED);
     let during = written(&mut kms).await;
     assert_eq!(during.key_id, before.key_id);
     assert_eq!(wrapped_kek(&during), wrapped_kek(&before), "no new local KEK can be made in an outage");
     assert_eq!(kms.status().await.unwrap().healthz, "ok");
-    bao.restart().await;
+    vault.restart().await;
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.decrypt(&during).await.unwrap(), SEED);
 }
 
 #[tokio::test]
 async fn calls_under_a_local_kek_cost_no_request() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET + LOCAL_KEK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     written(&mut kms).await;
-    let before = bao.audited().len();
+    let before = vault.audited().len();
     for _ in 0..200 {
         written(&mut kms).await;
     }
-    assert_eq!(bao.audited().len(), before);
+    assert_eq!(vault.audited().len(), before);
 }
 
 #[tokio::test]
 async fn parts_of_two_objects_are_not_read_together() {
-    let bao = Bao::start().await;
-    let direct_agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let direct_agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let direct = direct_agent.kms().await.round_trip().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let one = written(&mut kms).await;
     let annotated = |value: Vec<u8>| HashMap::from([(ANNOTATION.to_owned(), value)]);
@@ -121,8 +121,8 @@ async fn parts_of_two_objects_are_not_read_together() {
 
 #[tokio::test]
 async fn both_forms_are_read_with_local_keks_on_or_off() {
-    let bao = Bao::start().await;
-    let (off, on) = (bao.vault_config() + QUICK, bao.vault_config() + QUICK + LOCAL_KEK);
+    let vault = Vault::start().await;
+    let (off, on) = (vault.vault_config() + QUICK, vault.vault_config() + QUICK + LOCAL_KEK);
     let agent = Agent::ready(&off).await;
     let direct = agent.kms().await.round_trip().await;
     let status = agent.status().unwrap();
@@ -143,21 +143,21 @@ async fn both_forms_are_read_with_local_keks_on_or_off() {
     assert!(again.ciphertext.starts_with(b"vault:v1:") && again.annotations.is_empty());
     agent.wait_for_log("local_kek.enabled is false").await;
     assert!(!agent.directory.path().join("state/wrapped-keys.json").exists());
-    bao.freeze();
+    vault.freeze();
     assert!(kms.decrypt(&local).await.is_err(), "nothing is kept while it is off");
 }
 
 #[tokio::test]
 async fn a_seed_of_direct_mode_that_was_read_once_is_read_in_an_outage() {
-    let bao = Bao::start().await;
-    let direct = Agent::ready(&(bao.vault_config() + QUICK)).await.kms().await.round_trip().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
+    let vault = Vault::start().await;
+    let direct = Agent::ready(&(vault.vault_config() + QUICK)).await.kms().await.round_trip().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     written(&mut kms).await;
     assert_eq!(kms.decrypt(&direct).await.unwrap(), SEED);
     // A ciphertext of the same key with another plugin's key_id.
     assert_eq!(kms.decrypt_raw(&direct.ciphertext, "1").await.unwrap(), SEED);
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(kms.decrypt(&direct).await.unwrap(), SEED);
     assert_eq!(kms.decrypt_raw(&direct.ciphertext, "1").await.unwrap(), SEED);
@@ -166,19 +166,19 @@ async fn a_seed_of_direct_mode_that_was_read_once_is_read_in_an_outage() {
 
 #[tokio::test]
 async fn a_new_agent_unwraps_listed_keys_before_they_are_needed() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK + LOCAL_KEK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK + LOCAL_KEK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let local = written(&mut kms).await;
-    bao.rotate().await;
+    vault.rotate().await;
     let newer = eventually("the rotation", async || {
         let wrapped = written(&mut kms).await;
         if wrapped.key_id == local.key_id { Err("not yet".into()) } else { Ok(wrapped) }
     })
     .await;
     let seed = serde_json::json!({ "plaintext": "YSBzZWVkIG9mIHRoaXJ0eS10d28gYnl0ZXMgbG9uZyE=" });
-    let direct = bao.post(&format!("transit/encrypt/{KEY}"), seed).await;
+    let direct = vault.post(&format!("transit/encrypt/{KEY}"), seed).await;
     let direct = direct["data"]["ciphertext"].as_str().unwrap().to_owned();
     kms.decrypt_raw(direct.as_bytes(), "1").await.unwrap();
     let list = agent.directory.path().join("state/wrapped-keys.json");
@@ -191,7 +191,7 @@ async fn a_new_agent_unwraps_listed_keys_before_they_are_needed() {
     let agent = Agent::start_in(agent.kill(), &config, &[]);
     agent.wait_for_phase("ready").await;
     wait_for_line(&agent, "; ready for an outage").await;
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     let mut kms = agent.kms().await;
     for wrapped in [&local, &newer] {
@@ -203,20 +203,20 @@ async fn a_new_agent_unwraps_listed_keys_before_they_are_needed() {
 
 #[tokio::test]
 async fn a_new_local_kek_is_there_before_a_new_key_id_is_announced() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config()
+    let vault = Vault::start().await;
+    let config = vault.vault_config()
         + "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"1h\"\n"
         + LOCAL_KEK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let before = written(&mut kms).await;
-    bao.rotate().await;
+    vault.rotate().await;
     let after = eventually("the new key_id", async || {
         let key_id = kms.status().await.map_err(|status| status.to_string())?.key_id;
         if key_id == before.key_id { Err(key_id) } else { Ok(key_id) }
     })
     .await;
-    bao.freeze();
+    vault.freeze();
     let wrapped = written(&mut kms).await;
     assert_eq!(wrapped.key_id, after);
     assert!(wrapped_kek(&wrapped).starts_with(b"vault:v2:"));
@@ -225,8 +225,8 @@ async fn a_new_local_kek_is_there_before_a_new_key_id_is_announced() {
 
 #[tokio::test]
 async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK + "max_uses = 4\n")).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK + "max_uses = 4\n")).await;
     let mut kms = agent.kms().await;
     let mut uses: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut all = Vec::new();
@@ -239,7 +239,7 @@ async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
     for wrapped in &all {
         assert_eq!(kms.decrypt(wrapped).await.unwrap(), SEED);
     }
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK + "max_age = \"1s\"\n")).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK + "max_age = \"1s\"\n")).await;
     let mut kms = agent.kms().await;
     let first = written(&mut kms).await;
     eventually("another local KEK", async || {
@@ -248,7 +248,7 @@ async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
     })
     .await;
     // In an outage the local KEK in use stays, whatever its age.
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     let last = written(&mut kms).await;
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
@@ -258,12 +258,13 @@ async fn a_local_kek_is_replaced_at_its_limit_of_uses_and_at_its_age() {
 /// A hundred callers need the same key at once: the server gets one request.
 #[tokio::test]
 async fn concurrent_decrypts_under_one_key_share_one_unwrap() {
-    let bao = Bao::start().await;
-    let local = written(&mut Agent::ready(&(bao.vault_config() + QUIET + LOCAL_KEK)).await.kms().await).await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET + LOCAL_KEK)).await;
+    let vault = Vault::start().await;
+    let local =
+        written(&mut Agent::ready(&(vault.vault_config() + QUIET + LOCAL_KEK)).await.kms().await).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET + LOCAL_KEK)).await;
     let kms = agent.kms().await;
     let path = format!("transit/decrypt/{KEY}");
-    let before = bao.count(&path);
+    let before = vault.count(&path);
     let reads = (0..100).map(|_| {
         let (mut kms, local) = (kms.clone(), local.clone());
         async move { kms.decrypt(&local).await }
@@ -271,7 +272,7 @@ async fn concurrent_decrypts_under_one_key_share_one_unwrap() {
     for answer in futures_util::future::join_all(reads).await {
         assert_eq!(answer.unwrap(), SEED);
     }
-    assert_eq!(bao.count(&path), before + 1);
+    assert_eq!(vault.count(&path), before + 1);
 }
 
 /// One agent after another behind one socket, with the descriptors that systemd would keep.
@@ -292,16 +293,16 @@ impl Restarts {
 
 #[tokio::test]
 async fn keys_that_systemd_keeps_survive_restarts_with_their_outage_limit() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let directory = tempfile::tempdir().unwrap();
     let limit =
-        |limit: &str| bao.vault_config() + QUICK + LOCAL_KEK + &format!("max_offline = \"{limit}\"\n");
+        |limit: &str| vault.vault_config() + QUICK + LOCAL_KEK + &format!("max_offline = \"{limit}\"\n");
     let mut node = Restarts::new(&directory, limit("10m"));
     let agent = node.start(directory);
     agent.wait_for_phase("ready").await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
-    bao.freeze();
+    vault.freeze();
     let status = agent.wait_for_reason("degraded", "unreachable").await;
     let left = status["offline"]["left_seconds"].as_u64().unwrap();
     let agent = node.start(agent.kill());

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY, write_secret};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::{KEY, Vault, write_secret};
 
 /// The samples of one scrape, by name with labels.
 pub fn scrape(agent: &Agent) -> HashMap<String, f64> {
@@ -30,11 +30,11 @@ pub fn scrape(agent: &Agent) -> HashMap<String, f64> {
 
 #[tokio::test]
 async fn calls_requests_logins_and_state_are_counted() {
-    let mut bao = Bao::persistent().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let mut vault = Vault::persistent().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     let before = scrape(&agent);
-    let address = bao.address.clone();
+    let address = vault.address.clone();
     let names = [
         "kms_plugin_requests_total{method=\"Encrypt\",code=\"OK\"}".to_owned(),
         "kms_plugin_requests_total{method=\"Decrypt\",code=\"OK\"}".to_owned(),
@@ -74,7 +74,7 @@ async fn calls_requests_logins_and_state_are_counted() {
     let started = after["kms_plugin_start_timestamp_seconds"];
     assert!((now - 300.0..now + 1.0).contains(&started), "{started}");
 
-    bao.kill();
+    vault.kill();
     assert!(kms.encrypt(&SEED).await.is_err());
     let after = scrape(&agent);
     assert_eq!(after["kms_plugin_requests_total{method=\"Encrypt\",code=\"UNAVAILABLE\"}"], 1.0);
@@ -97,18 +97,19 @@ async fn calls_requests_logins_and_state_are_counted() {
 
 #[tokio::test]
 async fn settings_of_the_key_that_should_be_changed_are_counted() {
-    let bao = Bao::start().await;
-    bao.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true, "exportable": true }))
+    let vault = Vault::start().await;
+    vault
+        .post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true, "exportable": true }))
         .await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     assert_eq!(scrape(&agent)["kms_plugin_key_warnings{service=\"primary\"}"], 2.0);
 }
 
 #[tokio::test]
 async fn refused_credentials_show_while_the_old_token_is_valid() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
-    write_secret(&bao.file("secret-id"), "not-a-secret-id");
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
+    write_secret(&vault.file("secret-id"), "not-a-secret-id");
     eventually("the problem", async || {
         let samples = scrape(&agent);
         let refused = samples.get("kms_plugin_logins_total{outcome=\"credentials_refused\"}");
@@ -121,10 +122,10 @@ async fn refused_credentials_show_while_the_old_token_is_valid() {
 
 #[tokio::test]
 async fn an_outage_shows_its_grace_and_a_rebind_is_counted() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     assert!(!scrape(&agent).contains_key("kms_plugin_grace_left_seconds"));
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_phase("degraded").await;
     let samples = scrape(&agent);
     let left = samples["kms_plugin_grace_left_seconds"];
@@ -132,7 +133,7 @@ async fn an_outage_shows_its_grace_and_a_rebind_is_counted() {
     assert_eq!(samples["kms_plugin_phase{phase=\"degraded\"}"], 1.0);
     assert_eq!(samples["kms_plugin_reason{reason=\"unreachable\"}"], 1.0);
     assert_eq!(samples["kms_plugin_key_readable{service=\"primary\"}"], 0.0);
-    bao.thaw();
+    vault.thaw();
     std::fs::remove_file(agent.socket()).unwrap();
     eventually("the rebind", async || {
         let rebinds = scrape(&agent)["kms_plugin_socket_rebinds_total"];
@@ -143,10 +144,10 @@ async fn an_outage_shows_its_grace_and_a_rebind_is_counted() {
 
 #[tokio::test]
 async fn no_output_shows_a_secret() {
-    let bao = Bao::start().await;
-    let secret_id = std::fs::read_to_string(bao.file("secret-id")).unwrap();
+    let vault = Vault::start().await;
+    let secret_id = std::fs::read_to_string(vault.file("secret-id")).unwrap();
     let verbose = [("KMS_PLUGIN_LOG_LEVEL", "trace")];
-    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUICK), &verbose);
+    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(vault.vault_config() + QUICK), &verbose);
     agent.wait_for_phase("ready").await;
     let mut kms = agent.kms().await;
     let wrapped = kms.round_trip().await;

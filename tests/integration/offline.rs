@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::check::node;
 use crate::metrics::scrape;
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
-use crate::support::bao::Bao;
 use crate::support::checked::check;
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::Vault;
 
 /// Waits until what `/status` says of the keys in memory is as wanted.
 async fn shown(agent: &Agent, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -42,10 +42,10 @@ fn text(agent: &Agent, path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_output_shows_the_keys_in_memory() {
-    let mut bao = Bao::persistent().await;
+    let mut vault = Vault::persistent().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let public = port.to_string();
-    let config = bao.vault_config() + QUICK;
+    let config = vault.vault_config() + QUICK;
     let variables = [("KMS_PLUGIN_SERVER_ADMIN", public.as_str())];
     let agent = Agent::start_in(tempfile::tempdir().unwrap(), &config, &variables);
     agent.wait_for_phase("ready").await;
@@ -119,14 +119,14 @@ async fn every_output_shows_the_keys_in_memory() {
     }
 
     // In an outage the time left counts down. A restart without systemd loses the keys.
-    bao.kill();
+    vault.kill();
     agent.wait_for_reason("degraded", "unreachable").await;
     let verbose = text(&agent, "/healthz?verbose");
     assert!(verbose.contains("offline: ready for an outage of 8h; 7h 59m of it left\n"), "{verbose}");
     let (code, said) = agent.command("status");
     assert!(code == 1 && said.contains("offline left  7h 59m"), "{said}");
     listed(&agent, 2).await;
-    let agent = Agent::start_in(agent.kill(), &(bao.vault_config() + QUICK + LOCAL_KEK), &[]);
+    let agent = Agent::start_in(agent.kill(), &(vault.vault_config() + QUICK + LOCAL_KEK), &[]);
     let offline = shown(&agent, "an agent without keys", |offline| offline["missing"] == 2).await;
     assert_eq!((&offline["ready"], &offline["left_seconds"]), (&false.into(), &0.into()));
     let verbose = text(&agent, "/healthz?verbose");
@@ -140,8 +140,8 @@ async fn every_output_shows_the_keys_in_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_reports_what_is_missing_for_an_outage() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     // Settings without effect while local KEKs are off.
     let early = node(&(config.clone() + "[local_kek]\nmax_offline = \"4h\"\n"));
     let found = check(early.path(), &[]);

@@ -5,20 +5,20 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
-use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::{KEY, Vault, policy};
 
 const SHORT: &str =
     "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\noutage_grace = \"8s\"\n";
 
 #[tokio::test]
 async fn status_stays_ok_while_a_killed_server_is_away() {
-    let mut bao = Bao::persistent().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let mut vault = Vault::persistent().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let key_id = kms.round_trip().await.key_id;
-    bao.kill();
+    vault.kill();
     let refused = kms.encrypt(&SEED).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     let status = agent.wait_for_reason("degraded", "unreachable").await;
@@ -26,51 +26,51 @@ async fn status_stays_ok_while_a_killed_server_is_away() {
     assert_eq!(agent.admin("GET", "/healthz").unwrap().0, 503, "the outage is shown at once");
     let told = kms.status().await.unwrap();
     assert_eq!((told.healthz.as_str(), &told.key_id), ("ok", &key_id));
-    bao.restart().await;
+    vault.restart().await;
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.round_trip().await.key_id, key_id);
 }
 
 #[tokio::test]
 async fn a_sealed_server_is_an_outage_or_a_refusal_as_configured() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    let strict = Agent::ready(&(bao.vault_config() + QUICK + "sealed = \"denied\"\n")).await;
-    bao.seal().await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
+    let strict = Agent::ready(&(vault.vault_config() + QUICK + "sealed = \"denied\"\n")).await;
+    vault.seal().await;
     agent.wait_for_reason("degraded", "sealed").await;
     strict.wait_for_reason("failed", "sealed").await;
     assert_eq!(agent.kms().await.status().await.unwrap().healthz, "ok");
     assert!(strict.kms().await.status().await.is_err());
-    bao.unseal().await;
+    vault.unseal().await;
     agent.wait_for_phase("ready").await;
     strict.wait_for_phase("ready").await;
 }
 
 #[tokio::test]
 async fn after_the_grace_status_says_what_is_wrong_and_keeps_its_key_id() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + SHORT)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + SHORT)).await;
     let mut kms = agent.kms().await;
     let key_id = kms.status().await.unwrap().key_id;
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(kms.status().await.unwrap().healthz, "ok");
     agent.wait_for_reason("failed", "unreachable").await;
     let status = kms.status().await.unwrap();
     assert_eq!(status.key_id, key_id);
     assert!(status.healthz.contains("remedy"), "{}", status.healthz);
-    bao.thaw();
+    vault.thaw();
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.status().await.unwrap().healthz, "ok");
 }
 
 #[tokio::test]
 async fn a_restart_in_an_outage_keeps_the_key_id_and_the_old_deadline() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + &SHORT.replace("8s", "60s");
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + &SHORT.replace("8s", "60s");
     let agent = Agent::ready(&config).await;
     let key_id = agent.kms().await.status().await.unwrap().key_id;
-    bao.freeze();
+    vault.freeze();
     let status = agent.wait_for_reason("degraded", "unreachable").await;
     let left = status["grace_left_seconds"].as_u64().unwrap();
     let agent = Agent::start_in(agent.kill(), &config, &[]);
@@ -85,28 +85,28 @@ async fn a_restart_in_an_outage_keeps_the_key_id_and_the_old_deadline() {
     let agent = Agent::start_in(directory, &config, &[]);
     let refused = agent.kms().await.status().await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
-    bao.thaw();
+    vault.thaw();
     agent.wait_for_phase("ready").await;
 }
 
 #[tokio::test]
 async fn a_policy_that_loses_a_right_is_reported_without_new_logins() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
-    let full = crate::support::bao::policy("transit", crate::support::bao::KEY);
-    bao.put_policy("kms", &full.replace("path \"transit/keys", "path \"nowhere/keys")).await;
+    let full = crate::support::vault::policy("transit", crate::support::vault::KEY);
+    vault.put_policy("kms", &full.replace("path \"transit/keys", "path \"nowhere/keys")).await;
     agent.wait_for_reason("degraded", "key_unreadable").await;
     kms.round_trip().await;
-    bao.put_policy("kms", &full.replace("path \"transit/encrypt", "path \"nowhere/encrypt")).await;
+    vault.put_policy("kms", &full.replace("path \"transit/encrypt", "path \"nowhere/encrypt")).await;
     let status = agent.wait_for_reason("failed", "denied").await;
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("transit/encrypt"), "{status}");
     for _ in 0..20 {
         assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::PermissionDenied);
     }
-    assert_eq!(bao.count("auth/approle/login"), 1, "a missing right is no reason to log in again");
+    assert_eq!(vault.count("auth/approle/login"), 1, "a missing right is no reason to log in again");
     assert_eq!(kms.status().await.unwrap_err().code(), Code::FailedPrecondition);
-    bao.put_policy("kms", &full).await;
+    vault.put_policy("kms", &full).await;
     agent.wait_for_phase("ready").await;
     kms.round_trip().await;
 }
@@ -115,15 +115,15 @@ async fn a_policy_that_loses_a_right_is_reported_without_new_logins() {
 /// must not take the wait between two logins for an outage.
 #[tokio::test]
 async fn a_policy_that_grants_nothing_is_a_refusal_without_repeated_logins() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let full = policy("transit", KEY);
     let without_lookup = full.replace("auth/token/lookup-self", "nowhere");
     let only_the_key = format!("path \"transit/keys/{KEY}\" {{ capabilities = [\"read\"] }}");
     for left in ["path \"nowhere\" { capabilities = [\"read\"] }", &only_the_key] {
-        let before = bao.count("auth/approle/login");
-        bao.put_policy("kms", left).await;
+        let before = vault.count("auth/approle/login");
+        vault.put_policy("kms", left).await;
         agent.wait_for_reason("failed", "denied").await;
         // Every call is refused for as long.
         for _ in 0..20 {
@@ -131,37 +131,37 @@ async fn a_policy_that_grants_nothing_is_a_refusal_without_repeated_logins() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(agent.status().unwrap()["phase"], "failed", "{}", agent.log());
-        let logins = bao.count("auth/approle/login") - before;
+        let logins = vault.count("auth/approle/login") - before;
         assert!(logins <= 3, "{logins} logins: {}", agent.log());
-        bao.put_policy("kms", &without_lookup).await;
+        vault.put_policy("kms", &without_lookup).await;
         agent.wait_for_phase("ready").await;
         kms.round_trip().await;
     }
     // A revoked token is still recognised.
-    bao.post("sys/leases/revoke-prefix/auth/approle/login", serde_json::json!({})).await;
+    vault.post("sys/leases/revoke-prefix/auth/approle/login", serde_json::json!({})).await;
     kms.round_trip().await;
 }
 
 #[tokio::test]
 async fn losing_only_decrypt_is_a_refusal_too() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
-    let full = crate::support::bao::policy("transit", crate::support::bao::KEY);
-    bao.put_policy("kms", &full.replace("path \"transit/decrypt", "path \"nowhere/decrypt")).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
+    let full = crate::support::vault::policy("transit", crate::support::vault::KEY);
+    vault.put_policy("kms", &full.replace("path \"transit/decrypt", "path \"nowhere/decrypt")).await;
     let status = agent.wait_for_reason("failed", "denied").await;
     assert!(status["reason"]["remedy"].as_str().unwrap().contains("transit/decrypt"), "{status}");
-    bao.put_policy("kms", &full).await;
+    vault.put_policy("kms", &full).await;
     agent.wait_for_phase("ready").await;
 }
 
 #[tokio::test]
 async fn a_restart_without_the_right_to_read_the_key_goes_on_writing() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let key_id = agent.kms().await.round_trip().await.key_id;
-    let full = crate::support::bao::policy("transit", crate::support::bao::KEY);
-    bao.put_policy("kms", &full.replace("path \"transit/keys", "path \"nowhere/keys")).await;
+    let full = crate::support::vault::policy("transit", crate::support::vault::KEY);
+    vault.put_policy("kms", &full.replace("path \"transit/keys", "path \"nowhere/keys")).await;
     let agent = Agent::start_in(agent.kill(), &config, &[]);
     agent.wait_for_reason("degraded", "key_unreadable").await;
     assert_eq!(agent.kms().await.round_trip().await.key_id, key_id);
@@ -171,11 +171,11 @@ async fn a_restart_without_the_right_to_read_the_key_goes_on_writing() {
 /// What docs/operations.md says for an outage that outlasts the grace.
 #[tokio::test]
 async fn a_longer_grace_and_a_restart_bring_status_back_in_an_outage() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     let short = format!("{config}outage_grace = \"1s\"\n");
     let agent = Agent::ready(&short).await;
-    bao.freeze();
+    vault.freeze();
     eventually("the grace is over", async || {
         let status = agent.status()?;
         if status["kms_status"] == "unhealthy" { Ok(()) } else { Err(status.to_string()) }
@@ -187,7 +187,7 @@ async fn a_longer_grace_and_a_restart_bring_status_back_in_an_outage() {
     let agent = Agent::start_in(directory, &format!("{config}outage_grace = \"unlimited\"\n"), &[]);
     let status = agent.wait_for_phase("degraded").await;
     assert_eq!(status["kms_status"], "ok", "{status}");
-    bao.thaw();
+    vault.thaw();
     agent.wait_for_phase("ready").await;
 }
 
@@ -195,16 +195,16 @@ async fn a_longer_grace_and_a_restart_bring_status_back_in_an_outage() {
 /// recheck.
 #[tokio::test]
 async fn a_refused_call_and_the_next_good_one_start_a_recheck_at_once() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUIET)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut kms = agent.kms().await;
     for refused in [1, 200, 1] {
-        bao.put_policy("kms", &policy("transit", "another-key")).await;
+        vault.put_policy("kms", &policy("transit", "another-key")).await;
         for _ in 0..refused {
             assert_eq!(kms.encrypt(&SEED).await.unwrap_err().code(), Code::PermissionDenied);
         }
         agent.wait_for_reason("failed", "denied").await;
-        bao.put_policy("kms", &policy("transit", KEY)).await;
+        vault.put_policy("kms", &policy("transit", KEY)).await;
         eventually("a call that works", async || {
             kms.encrypt(&SEED).await.map(drop).map_err(|status| status.to_string())
         })

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::check::node;
 use crate::support::agent::{Agent, QUICK, command};
-use crate::support::bao::Bao;
+use crate::support::vault::Vault;
 
 /// Runs `check` in a shell on a terminal of this many columns.
 fn on_a_terminal(directory: &Path, columns: u16, environment: &str) -> String {
@@ -29,8 +29,8 @@ fn command_of(program: &str) -> std::process::Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_fits_a_narrow_terminal_a_pipe_and_no_colours() {
-    let bao = Bao::start().await;
-    let node = node(&bao.vault_config().replace(&bao.address, "http://127.0.0.1:9"));
+    let vault = Vault::start().await;
+    let node = node(&vault.vault_config().replace(&vault.address, "http://127.0.0.1:9"));
     let narrow = on_a_terminal(node.path(), 40, "");
     assert!(narrow.contains("\x1b["), "{narrow:?}");
     let plain = on_a_terminal(node.path(), 40, "NO_COLOR=1");
@@ -63,8 +63,8 @@ async fn check_fits_a_narrow_terminal_a_pipe_and_no_colours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_is_shown_to_people_and_programs() {
-    let bao = Bao::start().await;
-    let mut agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let mut agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let (code, text) = agent.command_with(&["status"]);
     assert_eq!(code, 0, "{text}");
     for words in
@@ -75,11 +75,11 @@ async fn status_is_shown_to_people_and_programs() {
     let (_, json) = agent.command_with(&["status", "--output", "json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["phase"], &json["kms_status"]), (&"ready".into(), &"ok".into()));
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_phase("degraded").await;
     let (code, text) = agent.command_with(&["status"]);
     assert!(code == 1 && text.contains("grace left") && text.contains("remedy"), "{code} {text}");
-    bao.thaw();
+    vault.thaw();
     agent.wait_for_phase("ready").await;
     // `--watch` continues while the agent restarts, and ends when its reader does.
     let mut watching = command()

@@ -8,10 +8,10 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::agent::{Agent, QUICK};
-use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::vault::{KEY, Vault, policy};
 
 /// Round trips on one connection until `stop` is set; the number of good ones. None may fail.
 fn load(mut kms: Kms) -> (Arc<AtomicBool>, Arc<AtomicU64>, tokio::task::JoinHandle<()>) {
@@ -30,14 +30,14 @@ fn load(mut kms: Kms) -> (Arc<AtomicBool>, Arc<AtomicU64>, tokio::task::JoinHand
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_changes_the_key_under_load_and_old_data_stays_readable() {
-    let bao = Bao::start().await;
-    bao.post("transit/keys/newer", json!({})).await;
-    bao.put_policy("kms", &(policy("transit", KEY) + &policy("transit", "newer"))).await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    vault.post("transit/keys/newer", json!({})).await;
+    vault.put_policy("kms", &(policy("transit", KEY) + &policy("transit", "newer"))).await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let old = kms.round_trip().await;
     let (stop, count, task) = load(agent.kms().await);
-    let newer = bao.vault_config().replace(&format!("key = {KEY:?}"), "key = \"newer\"");
+    let newer = vault.vault_config().replace(&format!("key = {KEY:?}"), "key = \"newer\"");
     let older = format!("[[decrypt_only]]\nname = \"before\"\n[decrypt_only.vault.transit]\nkey = {KEY:?}\n");
     agent.reload(&(newer + &older + QUICK));
     agent.wait_for_log("the configuration was reloaded").await;
@@ -56,8 +56,8 @@ async fn a_reload_changes_the_key_under_load_and_old_data_stays_readable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reload_command_waits_for_the_outcome() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let (code, said) = agent.command("reload");
     assert_eq!((code, said.starts_with("reloaded: ready")), (0, true), "{said}");
@@ -74,8 +74,8 @@ async fn the_reload_command_waits_for_the_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let (stop, _, task) = load(agent.kms().await);
     let key_id = agent.kms().await.status().await.unwrap().key_id;
@@ -87,7 +87,7 @@ async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
             config.replace("[vault.transit]", "ca_file = \"/nonexistent.pem\"\n[vault.transit]"),
             "/nonexistent.pem cannot be read",
         ),
-        (config.replace(&bao.address, "http://127.0.0.1:9"), "did not work within"),
+        (config.replace(&vault.address, "http://127.0.0.1:9"), "did not work within"),
     ]
     .into_iter()
     .enumerate()
@@ -118,10 +118,10 @@ async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
 /// Administrators look at `/healthz` after each reload: by then every key service must have been read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_waits_for_the_first_read_of_decrypt_only_keys() {
-    let (bao, other) = tokio::join!(Bao::start(), Bao::start());
+    let (vault, other) = tokio::join!(Vault::start(), Vault::start());
     let proxy = Proxy::before(&other.address).await;
     proxy.set(Mode::Slow(Duration::from_millis(300)));
-    let config = bao.vault_config() + QUICK;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let entry = other.decrypt_only("other").replace(&other.address, &proxy.address);
     let reload = |config: &str| {

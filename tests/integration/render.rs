@@ -6,10 +6,10 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::agent::{Agent, QUICK, command};
-use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::SEED;
 use crate::support::tools;
+use crate::support::vault::{KEY, Vault};
 
 const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -67,8 +67,8 @@ fn kubernetes_accepts_the_static_pod() {
 #[tokio::test]
 async fn the_api_server_loads_the_encryption_configuration() {
     let Some(client) = tools::go_client() else { return };
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let socket = agent.socket().display().to_string();
     for identity in ["first", "last", "none"] {
         let file = agent.directory.path().join("encryption.yaml");
@@ -105,18 +105,18 @@ async fn the_api_server_loads_the_encryption_configuration() {
 
 #[tokio::test]
 async fn the_rendered_policy_is_sufficient_and_necessary() {
-    let bao = Bao::start().await;
-    bao.post("transit/keys/older", json!({})).await;
-    let config = bao.vault_config()
+    let vault = Vault::start().await;
+    vault.post("transit/keys/older", json!({})).await;
+    let config = vault.vault_config()
         + "[[decrypt_only]]\nname = \"before\"\n[decrypt_only.vault.transit]\nkey = \"older\"\n"
         + QUICK;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     std::fs::write(&file, &config).unwrap();
-    bao.put_policy("kms", &rendered(&file, &["policy"])).await;
+    vault.put_policy("kms", &rendered(&file, &["policy"])).await;
     let agent = Agent::ready(&config).await;
     agent.kms().await.round_trip().await;
-    let older = bao.post("transit/encrypt/older", json!({ "plaintext": "c2VjcmV0" })).await;
+    let older = vault.post("transit/encrypt/older", json!({ "plaintext": "c2VjcmV0" })).await;
     let key_id = eventually("the older key", async || {
         let status = agent.status()?;
         let key_id = status["decrypt_only"][0]["key"]["key_id"].as_str().map(str::to_owned);
@@ -128,7 +128,7 @@ async fn the_rendered_policy_is_sufficient_and_necessary() {
     assert_eq!(plain, b"secret");
     // Without its lines about the first key, the policy is not sufficient.
     let text = rendered(&file, &["policy"]).replace(&format!("transit/encrypt/{KEY}"), "nowhere");
-    bao.put_policy("kms", &text).await;
+    vault.put_policy("kms", &text).await;
     let refused = agent.kms().await.encrypt(&SEED).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
 }
@@ -186,11 +186,11 @@ fn missing_and_wrong_arguments_are_refused() {
 /// The login is in one namespace, the key in another below it: one policy, to be written where the login is.
 #[tokio::test]
 async fn the_policy_covers_the_namespace_of_the_key() {
-    let bao = Bao::start().await;
-    bao.post("sys/namespaces/team", json!({})).await;
-    bao.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
-    bao.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;
-    let config = bao.vault_config().replace(
+    let vault = Vault::start().await;
+    vault.post("sys/namespaces/team", json!({})).await;
+    vault.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
+    vault.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;
+    let config = vault.vault_config().replace(
         "[vault.transit]",
         "namespace = \"team\"\nauth_namespace = \"\"\n[vault.transit]\nmount = \"keys\"",
     );
@@ -199,14 +199,14 @@ async fn the_policy_covers_the_namespace_of_the_key() {
     std::fs::write(&file, &config).unwrap();
     let policy = rendered(&file, &["policy"]);
     assert!(policy.contains("in the root namespace\n"), "{policy}");
-    bao.put_policy("kms", &policy).await;
+    vault.put_policy("kms", &policy).await;
     Agent::ready(&(config + QUICK)).await.kms().await.round_trip().await;
 }
 
 /// `--renew` allows renewals. An entry with a login of its own gets a policy of its own.
 #[tokio::test]
 async fn each_login_has_a_policy_of_its_own() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let file = golden("config.toml");
     let text = rendered(&file, &["policy"]);
     let policies: Vec<&str> = text.split("\n\n").collect();
@@ -217,7 +217,7 @@ async fn each_login_has_a_policy_of_its_own() {
     let text = rendered(&file, &["policy", "--renew"]);
     assert_eq!(text.matches("auth/token/renew-self").count(), 2, "{text}");
     // The server accepts both as one policy, too.
-    bao.put_policy("both", &text).await;
+    vault.put_policy("both", &text).await;
 }
 
 #[test]

@@ -13,11 +13,11 @@ use tonic::Status;
 
 use crate::local_kek::written;
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK, passing};
-use crate::support::bao::Bao;
 use crate::support::kms::SEED;
 use crate::support::load::Load;
 use crate::support::store::Store;
 use crate::support::tools;
+use crate::support::vault::Vault;
 use crate::support::{eventually, freeze};
 
 /// The receiver of notifications.
@@ -73,20 +73,21 @@ impl Notified {
 
 #[tokio::test]
 async fn systemd_is_notified_of_readiness_status_watchdog_and_stop() {
-    let mut bao = Bao::persistent().await;
+    let mut vault = Vault::persistent().await;
     let notified = Notified::new();
     let path = notified.path();
     let variables = [("NOTIFY_SOCKET", path.as_str()), ("WATCHDOG_USEC", "1000000")];
-    let mut agent = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUICK), &variables);
+    let mut agent =
+        Agent::start_in(tempfile::tempdir().unwrap(), &(vault.vault_config() + QUICK), &variables);
     notified.all(&["READY=1", "STATUS=ready: transit/keys/kms-key version 1"]).await;
     notified.next("WATCHDOG=1").await;
-    bao.kill();
+    vault.kill();
     let status = notified.next("STATUS=degraded").await;
     assert!(status.contains("Status stays ok until") && status.contains("remedy"), "{status}");
     // The watchdog notifications do not depend on Vault.
     notified.drain();
     notified.next("WATCHDOG=1").await;
-    bao.restart().await;
+    vault.restart().await;
     notified.next("STATUS=ready").await;
     // A stopped process sends none.
     freeze(agent.pid());
@@ -116,7 +117,7 @@ async fn readiness_waits_for_vault_for_a_bounded_time() {
 
 /// A socket that stays while agents come and go, as systemd's does, and the key service of those agents.
 struct Passed {
-    bao: Bao,
+    vault: Vault,
     socket: PathBuf,
     /// Blocking, as systemd passes it.
     listener: UnixListener,
@@ -128,14 +129,14 @@ impl Passed {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("kms.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let passed = Self { bao: Bao::start().await, socket, listener };
+        let passed = Self { vault: Vault::start().await, socket, listener };
         let agent = passed.start(directory).await;
         (passed, agent)
     }
 
     /// An agent in the directory of the one before it; ready.
     async fn start(&self, directory: TempDir) -> Agent {
-        let config = self.bao.vault_config() + QUICK;
+        let config = self.vault.vault_config() + QUICK;
         let agent = Agent::start_with(directory, &config, |command| passing(&self.listener, &command));
         agent.wait_for_phase("ready").await;
         agent
@@ -158,8 +159,8 @@ async fn a_socket_that_systemd_passes_is_served_and_left_alone() {
 /// nothing is kept.
 #[tokio::test]
 async fn systemds_store_keeps_keys_over_a_kill_and_not_over_a_stop() {
-    let mut bao = Bao::persistent().await;
-    let config = bao.vault_config() + QUICK + LOCAL_KEK;
+    let mut vault = Vault::persistent().await;
+    let config = vault.vault_config() + QUICK + LOCAL_KEK;
     let directory = tempfile::tempdir().unwrap();
     let store = Store::new(UnixListener::bind(directory.path().join("kms.sock")).unwrap());
     let mut agent = store.start(directory, &config);
@@ -167,7 +168,7 @@ async fn systemds_store_keeps_keys_over_a_kill_and_not_over_a_stop() {
     let wrapped = written(&mut agent.kms().await).await;
     let [name] = store.names().try_into().unwrap();
     assert!(name.starts_with("kek.") && name.ends_with(".v1"), "{name}");
-    bao.kill();
+    vault.kill();
     agent = store.start(agent.kill(), &config);
     agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(agent.kms().await.decrypt(&wrapped).await.unwrap(), SEED);
@@ -179,7 +180,7 @@ async fn systemds_store_keeps_keys_over_a_kill_and_not_over_a_stop() {
     let refused = agent.kms().await.decrypt(&wrapped).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
     assert!(refused.message().contains("remedy"), "{refused}");
-    bao.restart().await;
+    vault.restart().await;
     agent.wait_for_phase("ready").await;
     assert_eq!(agent.kms().await.decrypt(&wrapped).await.unwrap(), SEED);
 }
@@ -234,23 +235,23 @@ async fn graceful_restarts_fail_no_call_of_the_api_servers_client() {
 }
 
 /// An agent that was told to stop while a call waits for the frozen server.
-async fn stopping() -> (Bao, Agent, JoinHandle<Result<EncryptResponse, Status>>) {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+async fn stopping() -> (Vault, Agent, JoinHandle<Result<EncryptResponse, Status>>) {
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     kms.round_trip().await;
-    bao.freeze();
+    vault.freeze();
     let call = tokio::spawn(async move { kms.encrypt(&SEED).await });
     agent.wait_for_call().await;
     agent.signal(Signal::SIGTERM);
     agent.wait_for_log("waiting up to").await;
-    (bao, agent, call)
+    (vault, agent, call)
 }
 
 #[tokio::test]
 async fn a_stop_waits_for_calls_under_way() {
-    let (bao, mut agent, call) = stopping().await;
-    bao.thaw();
+    let (vault, mut agent, call) = stopping().await;
+    vault.thaw();
     assert!(call.await.unwrap().is_ok());
     assert!(agent.ended().await.success(), "{}", agent.log());
     assert!(!agent.socket().exists());
@@ -258,7 +259,7 @@ async fn a_stop_waits_for_calls_under_way() {
 
 #[tokio::test]
 async fn a_second_signal_cuts_the_drain_short() {
-    let (_bao, mut agent, call) = stopping().await;
+    let (_vault, mut agent, call) = stopping().await;
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.ended().await.code(), Some(70), "{}", agent.log());
     assert!(agent.log().contains("a second signal"));
@@ -267,14 +268,14 @@ async fn a_second_signal_cuts_the_drain_short() {
 
 #[tokio::test]
 async fn a_deleted_socket_or_a_replaced_directory_is_bound_again_within_a_second() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path().join("kmsplugin");
     std::fs::create_dir(&home).unwrap();
     let socket = home.join("kms.sock");
     let path = socket.display().to_string();
     let own = [("KMS_PLUGIN_SERVER_SOCKET", path.as_str())];
-    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(bao.vault_config() + QUICK), &own);
+    let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(vault.vault_config() + QUICK), &own);
     agent.wait_for_phase("ready").await;
     let serves = async |socket: &Path| {
         let started = Instant::now();

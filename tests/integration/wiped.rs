@@ -6,16 +6,16 @@ use tonic::Code;
 
 use crate::local_kek::written;
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
-use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::{KEY, Vault, policy};
 
 /// After a refusal, neither what was in memory nor what is new may be used.
-async fn refused_in_the_end(bao: &Bao, kind: &str, refuse: impl AsyncFnOnce(&Bao)) -> Agent {
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
+async fn refused_in_the_end(vault: &Vault, kind: &str, refuse: impl AsyncFnOnce(&Vault)) -> Agent {
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
-    refuse(bao).await;
+    refuse(vault).await;
     agent.wait_for_reason("failed", kind).await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
     assert!(kms.decrypt(&wrapped).await.is_err(), "{}", agent.log());
@@ -26,12 +26,12 @@ async fn refused_in_the_end(bao: &Bao, kind: &str, refuse: impl AsyncFnOnce(&Bao
 
 #[tokio::test]
 async fn a_lost_policy_wipes_the_keys_and_a_restored_one_allows_new_ones() {
-    let bao = Bao::start().await;
-    let agent = refused_in_the_end(&bao, "denied", async |bao| {
-        bao.put_policy("kms", &policy("transit", "another-key")).await;
+    let vault = Vault::start().await;
+    let agent = refused_in_the_end(&vault, "denied", async |vault| {
+        vault.put_policy("kms", &policy("transit", "another-key")).await;
     })
     .await;
-    bao.put_policy("kms", &policy("transit", KEY)).await;
+    vault.put_policy("kms", &policy("transit", KEY)).await;
     agent.wait_for_phase("ready").await;
     let mut kms = agent.kms().await;
     eventually("a local KEK", async || {
@@ -43,55 +43,55 @@ async fn a_lost_policy_wipes_the_keys_and_a_restored_one_allows_new_ones() {
 
 #[tokio::test]
 async fn a_policy_that_grants_nothing_wipes_the_keys() {
-    let bao = Bao::start().await;
-    refused_in_the_end(&bao, "denied", async |bao| {
-        bao.put_policy("kms", "path \"nowhere\" { capabilities = [\"read\"] }").await;
+    let vault = Vault::start().await;
+    refused_in_the_end(&vault, "denied", async |vault| {
+        vault.put_policy("kms", "path \"nowhere\" { capabilities = [\"read\"] }").await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_revoked_token_with_a_refused_login_wipes_the_keys() {
-    let bao = Bao::start().await;
-    refused_in_the_end(&bao, "credentials_refused", async |bao| {
-        bao.delete("auth/approle/role/kms").await;
-        bao.post("sys/leases/revoke-prefix/auth/approle/login", json!({})).await;
+    let vault = Vault::start().await;
+    refused_in_the_end(&vault, "credentials_refused", async |vault| {
+        vault.delete("auth/approle/role/kms").await;
+        vault.post("sys/leases/revoke-prefix/auth/approle/login", json!({})).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_deleted_transit_key_wipes_the_keys() {
-    let bao = Bao::start().await;
-    refused_in_the_end(&bao, "key_missing", async |bao| {
-        bao.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
-        bao.delete(&format!("transit/keys/{KEY}")).await;
+    let vault = Vault::start().await;
+    refused_in_the_end(&vault, "key_missing", async |vault| {
+        vault.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
+        vault.delete(&format!("transit/keys/{KEY}")).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_sealed_server_wipes_the_keys_where_sealed_is_a_refusal() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK + "sealed = \"denied\"\n" + LOCAL_KEK;
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK + "sealed = \"denied\"\n" + LOCAL_KEK;
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
-    bao.seal().await;
+    vault.seal().await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
     assert!(kms.decrypt(&wrapped).await.is_err());
-    bao.unseal().await;
+    vault.unseal().await;
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
 }
 
 #[tokio::test]
 async fn a_raised_min_decryption_version_wipes_the_keys_below_it() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let old = written(&mut kms).await;
-    bao.rotate().await;
+    vault.rotate().await;
     let new = eventually("the rotation", async || {
         let wrapped = written(&mut kms).await;
         if wrapped.key_id == old.key_id { Err("not yet".into()) } else { Ok(wrapped) }
@@ -99,7 +99,7 @@ async fn a_raised_min_decryption_version_wipes_the_keys_below_it() {
     .await;
     assert_eq!(kms.decrypt(&old).await.unwrap(), SEED);
     let config = json!({ "min_decryption_version": 2, "min_encryption_version": 2 });
-    bao.post(&format!("transit/keys/{KEY}/config"), config).await;
+    vault.post(&format!("transit/keys/{KEY}/config"), config).await;
     agent.wait_for_log("min_decryption_version was raised").await;
     let refused = kms.decrypt(&old).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
@@ -109,12 +109,12 @@ async fn a_raised_min_decryption_version_wipes_the_keys_below_it() {
 
 #[tokio::test]
 async fn an_outage_longer_than_max_offline_wipes_the_keys() {
-    let bao = Bao::start().await;
-    let config = bao.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"8s\"\n";
+    let vault = Vault::start().await;
+    let config = vault.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"8s\"\n";
     let agent = Agent::ready(&config).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
-    bao.freeze();
+    vault.freeze();
     agent.wait_for_reason("degraded", "unreachable").await;
     assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
     agent.wait_for_reason("failed", "unreachable").await;
@@ -125,14 +125,14 @@ async fn an_outage_longer_than_max_offline_wipes_the_keys() {
     assert!(refused.message().contains("max_offline (8s)"), "{refused}");
     assert!(kms.status().await.unwrap().healthz.contains("remedy"));
     agent.wait_for_log("was not reached for local_kek.max_offline").await;
-    bao.thaw();
+    vault.thaw();
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
     written(&mut kms).await;
 }
 
 /// Writes to `new`, and still reads what was written to `old` under `key`.
-fn moved(old: &Bao, key: &str, new: &Bao) -> String {
+fn moved(old: &Vault, key: &str, new: &Vault) -> String {
     let old = old.decrypt_only("old cluster").replace(&format!("{KEY:?}"), &format!("{key:?}"));
     new.vault_config() + &old + QUICK + LOCAL_KEK
 }
@@ -140,7 +140,7 @@ fn moved(old: &Bao, key: &str, new: &Bao) -> String {
 /// A refusal by a decrypt-only service concerns its own keys alone.
 #[tokio::test]
 async fn a_refusal_of_one_key_service_wipes_only_its_keys() {
-    let (old, new) = (Bao::start().await, Bao::start().await);
+    let (old, new) = (Vault::start().await, Vault::start().await);
     old.post("transit/keys/older", json!({})).await;
     old.put_policy("kms", &policy("transit", "older")).await;
     let older = old.vault_config().replace(&format!("{KEY:?}"), "\"older\"");
@@ -164,27 +164,27 @@ async fn a_refusal_of_one_key_service_wipes_only_its_keys() {
 
 #[tokio::test]
 async fn a_soft_deleted_key_wipes_the_keys_and_a_restored_one_is_used_again() {
-    let bao = Bao::start().await;
-    let agent = refused_in_the_end(&bao, "key_missing", async |bao| {
-        bao.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
+    let vault = Vault::start().await;
+    let agent = refused_in_the_end(&vault, "key_missing", async |vault| {
+        vault.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
     })
     .await;
-    bao.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
+    vault.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
     agent.wait_for_phase("ready").await;
 }
 
 /// A replaced key alone wipes nothing: the keys in memory may be the only copies. A later refusal wipes them.
 #[tokio::test]
 async fn a_replaced_key_wipes_nothing_until_a_refusal_follows() {
-    let bao = Bao::start().await;
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + LOCAL_KEK)).await;
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + LOCAL_KEK)).await;
     let mut kms = agent.kms().await;
     let wrapped = written(&mut kms).await;
-    bao.replace_key().await;
+    vault.replace_key().await;
     agent.wait_for_reason("failed", "key_replaced").await;
     assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED, "{}", agent.log());
     assert!(kms.encrypt(&SEED).await.is_err(), "nothing is written under another key");
-    bao.put_policy("kms", &policy("transit", "another-key")).await;
+    vault.put_policy("kms", &policy("transit", "another-key")).await;
     agent.wait_for_log("are wiped: the key service refuses us").await;
     assert!(kms.decrypt(&wrapped).await.is_err());
 }
@@ -192,7 +192,7 @@ async fn a_replaced_key_wipes_nothing_until_a_refusal_follows() {
 /// The old service still allows to read the key, and no longer to unwrap.
 #[tokio::test]
 async fn a_decrypt_only_service_that_loses_its_right_is_noticed() {
-    let (old, new) = (Bao::start().await, Bao::start().await);
+    let (old, new) = (Vault::start().await, Vault::start().await);
     // Keys of one name from the same second would share a key_id.
     new.replace_key().await;
     let written_there =

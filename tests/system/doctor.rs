@@ -3,9 +3,9 @@
 use std::fs;
 
 use crate::node::{Node, QUICK};
-use crate::support::bao::Bao;
 use crate::support::checked::Checked;
 use crate::support::eventually;
+use crate::support::vault::Vault;
 
 fn check(node: &Node) -> Checked {
     let said = node.run("kms-plugin check --output json --timeout 90s 2>/dev/null");
@@ -22,10 +22,10 @@ async fn green(node: &Node) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_finds_faults_of_the_units_and_the_service_user() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.install("1");
-    node.configure(&bao, QUICK);
+    node.configure(&vault, QUICK);
     // Before it was ever started.
     let found = check(&node);
     found.warns(&["socket", "service"], &["was not started yet", "systemctl enable --now kms-plugin"]);
@@ -80,17 +80,17 @@ async fn check_finds_faults_of_the_units_and_the_service_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_and_bundle_work_with_systemd_credentials() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.install("1");
-    node.configure(&bao, QUICK);
+    node.configure(&vault, QUICK);
     let config = fs::read_to_string(node.path("/etc/kms-plugin/config.toml")).unwrap();
     let line = config.lines().find(|line| line.starts_with("secret_id_file")).unwrap();
     node.write("/etc/kms-plugin/config.toml", &config.replace(line, "credential = \"secret-id\""));
     node.ok("mv /etc/kms-plugin/secret-id /root/secret-id && chown root:root /root/secret-id && chmod 0600 /root/secret-id");
     // Secrets in units and in the output of programs.
     let stray = "hvs.CAESIStrayTokenStrayTokenStray";
-    let secret = fs::read_to_string(bao.file("secret-id")).unwrap();
+    let secret = fs::read_to_string(vault.file("secret-id")).unwrap();
     let unit = format!(
         "[Service]\nLoadCredential=secret-id:/root/secret-id\nEnvironment=VAULT_TOKEN=strayvariable\nSetCredential=other:straycredential\nExecStartPre=/bin/echo the secret-id is {secret}, the token {stray}\n"
     );

@@ -1,9 +1,9 @@
 //! The image as a kubelet runs it: user 0, no capabilities, a read-only root, seccomp; with each command line.
 
 use crate::node::{Node, QUICK};
-use crate::support::bao::{Bao, KEY};
 use crate::support::eventually;
 use crate::support::kms::Kms;
+use crate::support::vault::{KEY, Vault};
 
 /// The container runtime's restrictions as settings of systemd. The root is the unpacked image.
 const CONFINED: &str = "-p RootDirectory=/mnt/image/root -p MountAPIVFS=yes -p CapabilityBoundingSet= \
@@ -33,48 +33,48 @@ async fn serves(node: &Node, directory: &str, unit: &str) {
     assert!(node.run(&format!("touch /proc/{pid}/root/written")).code != 0, "the root can be written to");
 }
 
-fn text(bao: &Bao, name: &str) -> String {
-    std::fs::read_to_string(bao.file(name)).unwrap().trim().to_owned()
+fn text(vault: &Vault, name: &str) -> String {
+    std::fs::read_to_string(vault.file(name)).unwrap().trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_static_pods_of_the_guide_and_of_ours_serve() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.ok("mkdir -p /run/kmsplugin /run/kms-plugin /etc/kms-plugin");
     // The guide's arguments, with the secrets among them.
     let guide = format!(
         "-vault-address={} -auth-method=approle -approle-role-id={} -approle-secret-id={} -transit-mount=transit \
          -transit-key={KEY} -socket=unix:///var/run/kmsplugin/kms.sock",
-        bao.address,
-        text(&bao, "role-id"),
-        text(&bao, "secret-id")
+        vault.address,
+        text(&vault, "role-id"),
+        text(&vault, "secret-id")
     );
     node.ok(&format!("systemd-run --unit=guide {CONFINED} -p BindPaths=/run/kmsplugin:/var/run/kmsplugin /vault-kubernetes-kms {guide}"));
     serves(&node, "/run/kmsplugin", "guide").await;
     node.ok("systemctl stop guide");
     // Ours: configuration and secrets from mounted files.
     for name in ["role-id", "secret-id"] {
-        std::fs::write(node.path(&format!("/etc/kms-plugin/{name}")), text(&bao, name)).unwrap();
+        std::fs::write(node.path(&format!("/etc/kms-plugin/{name}")), text(&vault, name)).unwrap();
     }
     node.ok("chmod 600 /etc/kms-plugin/*");
-    std::fs::write(node.path("/etc/kms-plugin/config.toml"), Node::vault(&bao) + QUICK).unwrap();
+    std::fs::write(node.path("/etc/kms-plugin/config.toml"), Node::vault(&vault) + QUICK).unwrap();
     node.ok(&format!("systemd-run --unit=ours {CONFINED} -p BindPaths=/run/kmsplugin -p BindPaths=/run/kms-plugin -p BindReadOnlyPaths=/etc/kms-plugin /kms-plugin serve --config=/etc/kms-plugin/config.toml"));
     serves(&node, "/run/kmsplugin", "ours").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operators_sidecar_serves_with_one_volume_to_write_to() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     // As a kubelet makes an emptyDir.
     node.ok("mkdir -p /run/secret && mkdir -m 0777 /run/pod");
-    std::fs::write(node.path("/run/secret/secret-id"), text(&bao, "secret-id")).unwrap();
+    std::fs::write(node.path("/run/secret/secret-id"), text(&vault, "secret-id")).unwrap();
     let sidecar = format!(
         "-listen-address=unix:///var/run/kmsplugin/kms.sock -vault-address={} -vault-key-path=transit/keys/{KEY} \
          -approle-role-id={} -approle-secret-id-path=/etc/kms-plugin/secret-id -metrics-port=0",
-        bao.address,
-        text(&bao, "role-id"),
+        vault.address,
+        text(&vault, "role-id"),
     );
     // Only the socket's directory is writable: the runtime directory is made beside the socket.
     node.ok(&format!("systemd-run --unit=sidecar {CONFINED} -p TemporaryFileSystem=/run:ro -p BindPaths=/run/pod:/var/run/kmsplugin -p BindReadOnlyPaths=/run/secret:/etc/kms-plugin /kms-plugin {sidecar}"));

@@ -1,12 +1,12 @@
 //! The package: installed, upgraded, removed; and how its units are rated.
 
 use crate::node::{Node, QUICK, is_newer};
-use crate::support::bao::Bao;
 use crate::support::load::Load;
+use crate::support::vault::Vault;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_package_installs_disabled_and_shows_its_state() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.install(if is_newer() { "254" } else { "1" });
     for unit in ["kms-plugin.service", "kms-plugin.socket"] {
@@ -17,7 +17,7 @@ async fn the_package_installs_disabled_and_shows_its_state() {
         node.ok("stat -c '%U:%G %a' /etc/kms-plugin /etc/kms-plugin/config.toml"),
         "root:kms-plugin 750\nroot:kms-plugin 640"
     );
-    node.configure(&bao, QUICK);
+    node.configure(&vault, QUICK);
     node.ok("systemctl enable --now kms-plugin");
     node.wait_for_phase("ready").await;
     assert_eq!(node.ok("systemctl is-enabled kms-plugin.socket"), "enabled", "Also= enables the socket");
@@ -53,8 +53,8 @@ async fn the_package_installs_disabled_and_shows_its_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_refuses_no_connection_and_a_removal_keeps_changed_files() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, QUICK).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, QUICK).await;
     node.write("/etc/kms-plugin/config.d/50-mine.toml", "[log]\nlevel = \"debug\"\n");
     let first = node.kms().await.round_trip().await;
     let (old, socket) = (node.pid(), node.ok("stat -c %i /run/kmsplugin/kms.sock"));

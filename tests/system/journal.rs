@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::node::{Node, QUICK};
-use crate::support::bao::Bao;
 use crate::support::kms::SEED;
+use crate::support::vault::Vault;
 
 fn entries(node: &Node) -> Vec<Value> {
     let text = node.ok("journalctl --no-pager -u kms-plugin -o json _COMM=kms-plugin");
@@ -17,8 +17,8 @@ fn message(entry: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn journal_lines_have_fields_and_none_is_per_request() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, QUICK).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, QUICK).await;
     let mut kms = node.kms().await;
     let before = entries(&node).len();
     for _ in 0..50 {
@@ -26,11 +26,11 @@ async fn journal_lines_have_fields_and_none_is_per_request() {
         kms.round_trip().await;
     }
     assert!(entries(&node).len() <= before + 1, "a line a request: {}", node.journal());
-    bao.freeze();
+    vault.freeze();
     node.wait_for_phase("degraded").await;
     let refused = kms.encrypt(&SEED).await.unwrap_err();
     assert!(!refused.message().is_empty());
-    bao.thaw();
+    vault.thaw();
     node.wait_for_phase("ready").await;
     let told = entries(&node);
     for entry in &told {
@@ -47,7 +47,7 @@ async fn journal_lines_have_fields_and_none_is_per_request() {
     );
     let address =
         told.iter().find(|entry| entry["KMS_VAULT_ADDRESS"].is_string()).expect("an address is a field");
-    assert_eq!(address["KMS_VAULT_ADDRESS"].as_str().unwrap().trim_end_matches('/'), bao.address);
+    assert_eq!(address["KMS_VAULT_ADDRESS"].as_str().unwrap().trim_end_matches('/'), vault.address);
     let failed =
         told.iter().find(|entry| entry["KMS_OPERATION"] == "encrypt").expect("the failed call is told");
     assert!(failed["KMS_UID"].is_string() && failed["KMS_KEY_ID"].is_string(), "{failed}");
@@ -57,18 +57,18 @@ async fn journal_lines_have_fields_and_none_is_per_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_debug_each_request_has_the_audit_logs_request_id() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, &format!("{QUICK}[log]\nlevel = \"debug\"\n")).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, &format!("{QUICK}[log]\nlevel = \"debug\"\n")).await;
     node.kms().await.round_trip().await;
     let told = entries(&node);
     let call =
         told.iter().find(|entry| entry["KMS_VAULT_OPERATION"] == "encrypt").expect("a line for encrypt");
     assert_eq!(call["PRIORITY"], "7");
     let id = call["KMS_VAULT_REQUEST_ID"].as_str().unwrap();
-    let audit = std::fs::read_to_string(bao.file("audit.log")).unwrap();
+    let audit = std::fs::read_to_string(vault.file("audit.log")).unwrap();
     assert!(audit.contains(id), "request {id} is in the audit log");
     let text = told.iter().map(Value::to_string).collect::<String>();
-    let secret = std::fs::read_to_string(bao.file("secret-id")).unwrap();
+    let secret = std::fs::read_to_string(vault.file("secret-id")).unwrap();
     assert!(!text.contains(secret.trim()), "a secret is in the journal");
     let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, SEED);
     assert!(!text.contains(std::str::from_utf8(&SEED).unwrap()), "a plaintext is in the journal");

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-use crate::support::bao::Bao;
 use crate::support::eventually;
 use crate::support::kms::Kms;
+use crate::support::vault::Vault;
 
 /// Short intervals, for quick tests.
 pub const QUICK: &str =
@@ -61,11 +61,11 @@ impl Node {
         Self { directory, leader }
     }
 
-    /// A node with the package installed, configured for `bao` and started.
-    pub async fn serving(bao: &Bao, extra: &str) -> Self {
+    /// A node with the package installed, configured for `vault` and started.
+    pub async fn serving(vault: &Vault, extra: &str) -> Self {
         let node = Self::boot();
         node.install("1");
-        node.configure(bao, extra);
+        node.configure(vault, extra);
         node.ok("systemctl enable --now kms-plugin");
         node.wait_for_phase("ready").await;
         node
@@ -121,17 +121,17 @@ impl Node {
     }
 
     /// Puts the credentials on the node, and a configuration that names them.
-    pub fn configure(&self, bao: &Bao, extra: &str) {
+    pub fn configure(&self, vault: &Vault, extra: &str) {
         for name in ["role-id", "secret-id"] {
-            self.write(&format!("/etc/kms-plugin/{name}"), &fs::read_to_string(bao.file(name)).unwrap());
+            self.write(&format!("/etc/kms-plugin/{name}"), &fs::read_to_string(vault.file(name)).unwrap());
         }
-        self.write("/etc/kms-plugin/config.toml", &(Self::vault(bao) + extra));
+        self.write("/etc/kms-plugin/config.toml", &(Self::vault(vault) + extra));
     }
 
     /// The `[vault]` table that [`Self::configure`] writes.
-    pub fn vault(bao: &Bao) -> String {
-        let host = bao.file("role-id").parent().unwrap().display().to_string();
-        bao.vault_config().replace(&host, "/etc/kms-plugin")
+    pub fn vault(vault: &Vault) -> String {
+        let host = vault.file("role-id").parent().unwrap().display().to_string();
+        vault.vault_config().replace(&host, "/etc/kms-plugin")
     }
 
     /// A property of a unit.

@@ -11,9 +11,9 @@ use tonic::Status;
 
 use crate::node::{Node, QUICK, is_newer};
 use crate::support::agent::LOCAL_KEK;
-use crate::support::bao::{Bao, KEY, policy};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::{KEY, Vault, policy};
 
 /// A shorter watchdog, so that the test does not wait a minute for it.
 const WATCHDOG: &str = "mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Service]\\nWatchdogSec=5s\\n' > /etc/systemd/system/kms-plugin.service.d/quick.conf && systemctl daemon-reload";
@@ -54,10 +54,10 @@ impl Node {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_an_outage_the_keys_survive_every_end_of_the_agent_except_a_stop() {
-    let mut bao = Bao::persistent().await;
+    let mut vault = Vault::persistent().await;
     let node = Node::boot();
     node.install("1");
-    node.configure(&bao, &(QUICK.to_owned() + LOCAL_KEK));
+    node.configure(&vault, &(QUICK.to_owned() + LOCAL_KEK));
     node.ok(WATCHDOG);
     node.ok("systemctl enable --now kms-plugin");
     node.wait_for_offline_ready().await;
@@ -65,7 +65,7 @@ async fn in_an_outage_the_keys_survive_every_end_of_the_agent_except_a_stop() {
     assert_eq!(node.kept(), "1");
     let locked = node.ok(&format!("awk '/VmLck/ {{ print $2 }}' /proc/{}/status", node.pid()));
     assert!(locked.parse::<u64>().unwrap() >= 256, "{locked} kB are locked");
-    bao.kill();
+    vault.kill();
     node.wait_for_phase("degraded").await;
 
     // What ends the agent, and whether systemd counts that in NRestarts.
@@ -98,9 +98,9 @@ async fn in_an_outage_the_keys_survive_every_end_of_the_agent_except_a_stop() {
     assert!(refused.message().contains("cannot be reached"), "{refused}");
     assert!(refused.message().contains("remedy"), "{refused}");
     // Vault is back: the agent unwraps the listed keys before anybody needs them.
-    bao.restart().await;
+    vault.restart().await;
     node.wait_for_offline_ready().await;
-    bao.kill();
+    vault.kill();
     node.wait_for_phase("degraded").await;
     for wrapped in &all {
         assert_eq!(node.read(wrapped).await.unwrap(), SEED);
@@ -112,10 +112,10 @@ async fn in_an_outage_the_keys_survive_every_end_of_the_agent_except_a_stop() {
 /// 254, which could keep the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_and_a_removal_leave_no_key_with_systemd() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.install(if is_newer() { "254" } else { "1" });
-    node.configure(&bao, &(QUICK.to_owned() + LOCAL_KEK));
+    node.configure(&vault, &(QUICK.to_owned() + LOCAL_KEK));
     let of_init = || node.run("ls -l /proc/1/fd | grep -c memfd:kms-plugin-keys").text;
     for ends in ["systemctl stop kms-plugin.socket kms-plugin", "rpm -e kms-plugin"] {
         node.ok("systemctl enable --now kms-plugin");
@@ -129,11 +129,11 @@ async fn a_stop_and_a_removal_leave_no_key_with_systemd() {
 /// A refusal is not an outage: no key is kept, neither in the agent nor by systemd.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_empties_the_store() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, &(QUICK.to_owned() + LOCAL_KEK)).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, &(QUICK.to_owned() + LOCAL_KEK)).await;
     let wrapped = node.written().await;
     assert_eq!(node.kept(), "1");
-    bao.put_policy("kms", &policy("transit", "another-key")).await;
+    vault.put_policy("kms", &policy("transit", "another-key")).await;
     node.wait_for_kept("0").await;
     assert!(node.read(&wrapped).await.is_err() && node.kms().await.encrypt(&SEED).await.is_err());
     // The next agent gets no key either.
@@ -143,7 +143,7 @@ async fn a_refusal_empties_the_store() {
         node.ok("journalctl -u kms-plugin -o cat --no-pager")
             .contains("are wiped: the key service refuses us")
     );
-    bao.put_policy("kms", &policy("transit", KEY)).await;
+    vault.put_policy("kms", &policy("transit", KEY)).await;
     node.wait_for_phase("ready").await;
     assert_eq!(node.read(&wrapped).await.unwrap(), SEED);
     node.wait_for_kept("1").await;
@@ -170,8 +170,8 @@ fn files(below: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_is_on_a_disk_or_in_the_journal() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, &(QUICK.to_owned() + LOCAL_KEK + "[log]\nlevel = \"trace\"\n")).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, &(QUICK.to_owned() + LOCAL_KEK + "[log]\nlevel = \"trace\"\n")).await;
     node.wait_for_offline_ready().await;
     let wrapped = node.written().await;
     // A failed call writes more to the log than a good one.
@@ -184,7 +184,7 @@ async fn no_key_is_on_a_disk_or_in_the_journal() {
     let form = String::from_utf8(wrapped.annotations[ANNOTATION].clone()).unwrap();
     let data = STANDARD.encode(kek_aad(&wrapped.key_id));
     let unwrapped = json!({ "ciphertext": form.strip_prefix("v1:").unwrap(), "associated_data": data });
-    let answer = bao.post(&format!("transit/decrypt/{KEY}"), unwrapped).await;
+    let answer = vault.post(&format!("transit/decrypt/{KEY}"), unwrapped).await;
     let kek = STANDARD.decode(answer["data"]["plaintext"].as_str().unwrap()).unwrap();
     assert_eq!(kek.len(), 32);
 

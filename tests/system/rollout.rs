@@ -6,7 +6,7 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::node::{Node, QUICK, is_newer};
-use crate::support::bao::Bao;
+use crate::support::vault::Vault;
 
 /// The MachineConfig's Ignition configuration, as rendered for this configuration.
 fn ignition(config: &std::path::Path, arguments: &[&str]) -> Value {
@@ -67,13 +67,13 @@ fn apply(node: &Node, config: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_configured_by_machineconfig_alone_serves() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let mut node = Node::boot();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     // The role-id in the configuration, the secret-id a file of root's that was put on the node before.
-    let role = std::fs::read_to_string(bao.file("role-id")).unwrap();
-    let vault = Node::vault(&bao)
+    let role = std::fs::read_to_string(vault.file("role-id")).unwrap();
+    let vault = Node::vault(&vault)
         .replace("role_id_file = \"/etc/kms-plugin/role-id\"", &format!("role_id = {:?}", role.trim()));
     std::fs::write(&file, vault + QUICK).unwrap();
     let digest = "0123456789abcdef".repeat(4);
@@ -84,7 +84,7 @@ async fn a_node_configured_by_machineconfig_alone_serves() {
     node.ok("cp /dev/null /etc/kms-plugin/secret-id && chmod 600 /etc/kms-plugin/secret-id");
     std::fs::write(
         node.path("/etc/kms-plugin/secret-id"),
-        std::fs::read_to_string(bao.file("secret-id")).unwrap(),
+        std::fs::read_to_string(vault.file("secret-id")).unwrap(),
     )
     .unwrap();
     // No podman here: the binary lies where the fetching unit would have put it, out of the same image.

@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crate::node::{Node, QUICK, is_newer};
-use crate::support::bao::Bao;
 use crate::support::load::Load;
+use crate::support::vault::Vault;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_is_active_after_a_round_trip_or_a_bounded_wait() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.install("1");
-    node.configure(&bao, &QUICK.replace("5s", "3s"));
-    bao.freeze();
+    node.configure(&vault, &QUICK.replace("5s", "3s"));
+    vault.freeze();
     node.ok("systemctl start --no-block kms-plugin");
     let starting = node.wait_until("systemctl is-active kms-plugin", |said| said.text == "activating").await;
     assert_eq!(starting.text, "activating");
@@ -24,7 +24,7 @@ async fn the_service_is_active_after_a_round_trip_or_a_bounded_wait() {
         said.text.starts_with("starting") && said.text.contains("answer")
     })
     .await;
-    bao.thaw();
+    vault.thaw();
     node.wait_until("systemctl show --value -p StatusText kms-plugin", |said| said.text.starts_with("ready"))
         .await;
     assert_eq!(node.show("kms-plugin", "NRestarts"), "0");
@@ -32,19 +32,19 @@ async fn the_service_is_active_after_a_round_trip_or_a_bounded_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hung_process_is_killed_by_the_watchdog_and_an_outage_is_not() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.install("1");
-    node.configure(&bao, QUICK);
+    node.configure(&vault, QUICK);
     node.ok("mkdir -p /etc/systemd/system/kms-plugin.service.d && printf '[Service]\\nWatchdogSec=5s\\n' > /etc/systemd/system/kms-plugin.service.d/quick.conf && systemctl daemon-reload");
     node.ok("systemctl start kms-plugin");
     node.wait_for_phase("ready").await;
     let first = node.kms().await.round_trip().await;
     // Vault hangs for longer than the watchdog's time: no reason to restart.
-    bao.freeze();
+    vault.freeze();
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(node.show("kms-plugin", "NRestarts"), "0");
-    bao.thaw();
+    vault.thaw();
     node.wait_for_phase("ready").await;
     let pid = node.pid();
     node.ok(&format!("kill -STOP {pid}"));
@@ -57,8 +57,8 @@ async fn a_hung_process_is_killed_by_the_watchdog_and_an_outage_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_under_load_refuse_no_connection_and_fifty_restarts_leave_it_alive() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, QUICK).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, QUICK).await;
     let first = node.kms().await.round_trip().await;
     for _ in 0..3 {
         let load = Load::start(&node.socket(), &first);
@@ -90,11 +90,11 @@ async fn crashes_under_load_refuse_no_connection_and_fifty_restarts_leave_it_ali
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_vault_the_boot_continues_and_the_agent_recovers() {
-    let mut bao = Bao::persistent().await;
-    let mut node = Node::serving(&bao, QUICK).await;
+    let mut vault = Vault::persistent().await;
+    let mut node = Node::serving(&vault, QUICK).await;
     // A stand-in for the kubelet: ordered after us, wanted by the same target.
     node.ok("printf '[Unit]\\nDescription=kubelet\\n[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/kubelet.service && systemctl enable kubelet");
-    bao.kill();
+    vault.kill();
     node.reboot();
     node.wait_until("systemctl is-active kubelet", |said| said.text == "active").await;
     assert_eq!(node.ok("systemctl is-active kms-plugin"), "active");
@@ -105,7 +105,7 @@ async fn without_a_vault_the_boot_continues_and_the_agent_recovers() {
     assert!(kubelet >= ours, "the kubelet came first");
     let refused = node.kms().await.encrypt(&crate::support::kms::SEED).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
-    bao.restart().await;
+    vault.restart().await;
     node.wait_for_phase("ready").await;
     node.kms().await.round_trip().await;
     assert_eq!(node.show("kms-plugin", "NRestarts"), "0", "it healed by itself");
@@ -113,17 +113,17 @@ async fn without_a_vault_the_boot_continues_and_the_agent_recovers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_waits_for_the_outcome_and_a_bad_one_changes_nothing() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.install(if is_newer() { "254" } else { "1" });
-    node.configure(&bao, QUICK);
+    node.configure(&vault, QUICK);
     node.ok("systemctl enable --now kms-plugin");
     node.wait_for_phase("ready").await;
     let (pid, mut kms) = (node.pid(), node.kms().await);
     let first = kms.round_trip().await;
     // A new secret-id replaces the old one: a reload is enough.
-    bao.new_secret_id("kms").await;
-    node.configure(&bao, QUICK);
+    vault.new_secret_id("kms").await;
+    node.configure(&vault, QUICK);
     node.ok("systemctl reload kms-plugin");
     let reloads =
         node.ok("journalctl -u kms-plugin -o cat --no-pager | grep -c 'configuration was reloaded'");
@@ -175,7 +175,7 @@ async fn without_a_configuration_one_client_leaves_pid_1_idle() {
     assert_eq!(node.ok("systemctl is-active kms-plugin.socket"), "active", "the socket outlives it");
     drop(client);
     // A configuration is enough: nobody has to restart anything.
-    let bao = Bao::start().await;
-    node.configure(&bao, QUICK);
+    let vault = Vault::start().await;
+    node.configure(&vault, QUICK);
     node.wait_for_phase("ready").await;
 }

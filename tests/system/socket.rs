@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::node::{Node, QUICK};
-use crate::support::bao::Bao;
 use crate::support::eventually;
+use crate::support::vault::Vault;
 
 async fn serves_again(node: &Node, what: &str, old: &str) {
     let started = Instant::now();
@@ -24,8 +24,8 @@ async fn serves_again(node: &Node, what: &str, old: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_socket_or_directory_is_made_again() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, QUICK).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, QUICK).await;
     let inode = || node.ok("stat -c %i /run/kmsplugin/kms.sock");
     let old = inode();
     node.ok("rm /run/kmsplugin/kms.sock");
@@ -50,8 +50,8 @@ async fn a_deleted_socket_or_directory_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_socket_stays_stopped_with_all_its_units() {
-    let bao = Bao::start().await;
-    let node = Node::serving(&bao, QUICK).await;
+    let vault = Vault::start().await;
+    let node = Node::serving(&vault, QUICK).await;
     let directory = node.ok("stat -c %i /run/kmsplugin");
     node.ok("systemctl stop kms-plugin.socket");
     let units = "systemctl is-active kms-plugin.service kms-plugin.socket kms-plugin-rebind.path";
@@ -69,12 +69,12 @@ async fn a_stopped_socket_stays_stopped_with_all_its_units() {
 /// The kubelet may make the directory before anything of ours runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_somebody_else_made_is_used() {
-    let bao = Bao::start().await;
+    let vault = Vault::start().await;
     let node = Node::boot();
     node.ok("mkdir -p -m 0755 /run/kmsplugin");
     let directory = node.ok("stat -c %i /run/kmsplugin");
     node.install("1");
-    node.configure(&bao, QUICK);
+    node.configure(&vault, QUICK);
     node.ok("systemctl enable --now kms-plugin");
     node.wait_for_phase("ready").await;
     node.kms().await.round_trip().await;

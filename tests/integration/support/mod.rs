@@ -1,7 +1,6 @@
 //! What the tests share: servers, the agent, clients, faults.
 
 pub mod agent;
-pub mod bao;
 pub mod checked;
 pub mod etcd;
 pub mod fake;
@@ -9,9 +8,11 @@ pub mod jwt;
 pub mod kms;
 pub mod load;
 pub mod pki;
+pub mod product;
 pub mod proxy;
 pub mod store;
 pub mod tools;
+pub mod vault;
 
 use std::time::{Duration, Instant};
 

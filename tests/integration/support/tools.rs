@@ -29,9 +29,9 @@ fn missing(name: &str) -> ! {
     panic!("{name} is neither on PATH nor in target/tools: `tests/run` installs it and runs the tests")
 }
 
-/// The OpenBao or Vault server.
-pub fn bao() -> PathBuf {
-    find("bao").or_else(|| find("vault")).unwrap_or_else(|| missing("bao"))
+/// The server's program: `bao` or `vault`.
+pub fn server(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| missing(name))
 }
 
 /// `etcd`, `etcdctl` or `etcdutl`.

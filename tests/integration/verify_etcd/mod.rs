@@ -16,11 +16,11 @@ use kms_plugin::proto::EncryptResponse;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK, command};
-use crate::support::bao::Bao;
 use crate::support::etcd::{EncryptedObject, Etcd};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
 use crate::support::tools;
+use crate::support::vault::Vault;
 
 /// What a run gave: the exit code, stdout and stderr.
 struct Run {
@@ -111,8 +111,8 @@ fn stored(wrapped: EncryptResponse, length: usize) -> Vec<u8> {
     [head, prost::Message::encode_to_vec(&object).as_slice()].concat()
 }
 
-async fn rotated(bao: &Bao, agent: &Agent, version: u32) {
-    bao.rotate().await;
+async fn rotated(vault: &Vault, agent: &Agent, version: u32) {
+    vault.rotate().await;
     eventually("the new version", async || {
         let status = agent.status()?;
         if status["primary"]["key"]["version"] == version { Ok(()) } else { Err(status.to_string()) }
@@ -129,8 +129,8 @@ fn count(report: &Value, resource: &str, state: &str) -> u64 {
 
 #[tokio::test]
 async fn a_rotation_is_finished_when_every_object_was_rewritten() {
-    let (bao, etcd) = (Bao::start().await, Etcd::start().await);
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let (vault, etcd) = (Vault::start().await, Etcd::start().await);
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let runtime = agent.directory.path().join("run").display().to_string();
     let mut kms = agent.kms().await;
     let names = ["one", "two", "three"];
@@ -150,7 +150,7 @@ async fn a_rotation_is_finished_when_every_object_was_rewritten() {
         assert!(done.out.contains(words), "{words:?}: {}", done.out);
     }
 
-    rotated(&bao, &agent, 2).await;
+    rotated(&vault, &agent, 2).await;
     etcd.put("/registry/secrets/default/one", &value(&mut kms, 300).await);
     etcd.put("/registry/configmaps/web/plain", b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap");
     let left = asked(&etcd, &judged);
@@ -228,11 +228,11 @@ async fn watched(mut command: Command, input: Stdio) -> (Run, u64) {
 async fn twenty_thousand_objects_need_little_memory() {
     const OBJECTS: u64 = 20_000;
     const MOST: u64 = 48 * 1024;
-    let (bao, etcd) = (Bao::start().await, Etcd::start().await);
-    let agent = Agent::ready(&(bao.vault_config() + QUICK)).await;
+    let (vault, etcd) = (Vault::start().await, Etcd::start().await);
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let old = value(&mut kms, 2600).await;
-    rotated(&bao, &agent, 2).await;
+    rotated(&vault, &agent, 2).await;
     let new = value(&mut kms, 2600).await;
     let objects = (0..OBJECTS).map(|number| {
         let value = if number % 1000 == 7 { &old } else { &new };
@@ -275,8 +275,8 @@ async fn values_of_the_api_server_are_recognised() {
 }
 
 async fn recognised(client: &Path, local_kek: &str, mode: &str) {
-    let (bao, etcd) = (Bao::start().await, Etcd::start().await);
-    let agent = Agent::ready(&(bao.vault_config() + QUICK + local_kek)).await;
+    let (vault, etcd) = (Vault::start().await, Etcd::start().await);
+    let agent = Agent::ready(&(vault.vault_config() + QUICK + local_kek)).await;
     let runtime = agent.directory.path().join("run").display().to_string();
     let socket = agent.socket().display().to_string();
     let rendered = command()

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use super::{asked, count, stored, value};
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
-use crate::support::bao::Bao;
 use crate::support::etcd::Etcd;
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::vault::Vault;
 
 #[tokio::test]
 async fn objects_unreadable_in_an_outage_are_listed_until_rewritten_or_read() {
-    let (bao, etcd) = (Bao::start().await, Etcd::start().await);
+    let (vault, etcd) = (Vault::start().await, Etcd::start().await);
     let secret = |name: &str| format!("/registry/secrets/default/{name}");
-    let config = bao.vault_config() + QUICK;
+    let config = vault.vault_config() + QUICK;
     let agent = Agent::ready(&config).await;
     let runtime = agent.directory.path().join("run").display().to_string();
     let judged = ["--prefix", "/registry/secrets/", "--runtime-dir", &runtime];
@@ -88,8 +88,8 @@ async fn objects_unreadable_in_an_outage_are_listed_until_rewritten_or_read() {
 
 #[tokio::test]
 async fn wiped_keys_count_as_unreadable_and_nothing_is_judged_without_an_agent() {
-    let (mut bao, etcd) = (Bao::persistent().await, Etcd::start().await);
-    let config = bao.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"8s\"\n";
+    let (mut vault, etcd) = (Vault::persistent().await, Etcd::start().await);
+    let config = vault.vault_config() + QUICK + LOCAL_KEK + "max_offline = \"8s\"\n";
     let agent = Agent::ready(&config).await;
     let runtime = agent.directory.path().join("run").display().to_string();
     let mut kms = agent.kms().await;
@@ -97,7 +97,7 @@ async fn wiped_keys_count_as_unreadable_and_nothing_is_judged_without_an_agent()
     let judged = ["--prefix", "/registry/secrets/", "--offline", "--runtime-dir", &runtime];
     let good = asked(&etcd, &judged);
     assert_eq!(good.code, 0, "{}{}", good.out, good.error);
-    bao.kill();
+    vault.kill();
     eventually("keys that are wiped", async || {
         let over = asked(&etcd, &judged);
         let told = over.code == 1 && over.out.contains("could not read 1 secrets (local KEK)");

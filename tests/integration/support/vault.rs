@@ -1,4 +1,5 @@
-//! A real OpenBao server of a test's own: started, initialised, unsealed, with an audit log that counts.
+//! A real server of a test's own, OpenBao or HashiCorp Vault: started, initialised, unsealed, with an audit log that
+//! counts.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::pki::Pki;
-use super::{PATIENCE, freeze, tools};
+use super::product::Product;
+use super::{PATIENCE, freeze};
 
 /// The name of the Transit key in most tests.
 pub const KEY: &str = "kms-key";
@@ -40,7 +42,8 @@ fn directory(persistent: bool) -> TempDir {
 }
 
 /// A running server.
-pub struct Bao {
+pub struct Vault {
+    product: Product,
     child: Child,
     directory: TempDir,
     pub address: String,
@@ -50,42 +53,47 @@ pub struct Bao {
     http: reqwest::Client,
 }
 
-impl Bao {
+impl Vault {
     /// A server without TLS, with Transit, the usual key, and AppRole. Its data is in memory.
     pub async fn start() -> Self {
-        Self::set_up(Self::any(None, false).await).await
+        Self::start_product(Product::chosen()).await
+    }
+
+    /// The same for a test that needs this product, whichever was chosen.
+    pub async fn start_product(product: Product) -> Self {
+        Self::set_up(Self::any(product, None, false).await).await
     }
 
     /// The same, with data on disk: it can be killed and started again.
     pub async fn persistent() -> Self {
-        Self::set_up(Self::any(None, true).await).await
+        Self::set_up(Self::any(Product::chosen(), None, true).await).await
     }
 
-    async fn set_up(bao: Self) -> Self {
-        bao.post("sys/mounts/transit", json!({ "type": "transit" })).await;
-        bao.post(&format!("transit/keys/{KEY}"), json!({})).await;
-        bao.put_policy("kms", &policy("transit", KEY)).await;
-        bao.post("sys/auth/approle", json!({ "type": "approle" })).await;
-        bao.approle("kms", json!({})).await;
-        bao
+    async fn set_up(vault: Self) -> Self {
+        vault.post("sys/mounts/transit", json!({ "type": "transit" })).await;
+        vault.post(&format!("transit/keys/{KEY}"), json!({})).await;
+        vault.put_policy("kms", &policy("transit", KEY)).await;
+        vault.post("sys/auth/approle", json!({ "type": "approle" })).await;
+        vault.approle("kms", json!({})).await;
+        vault
     }
 
     /// The same, with TLS.
     pub async fn with_tls(pki: &Pki) -> Self {
-        Self::set_up(Self::any(Some(pki), false).await).await
+        Self::set_up(Self::any(Product::chosen(), Some(pki), false).await).await
     }
 
-    async fn any(pki: Option<&Pki>, persistent: bool) -> Self {
+    async fn any(product: Product, pki: Option<&Pki>, persistent: bool) -> Self {
         // Another process may take the free port before the server does: then another one is tried.
         for _ in 0..5 {
-            if let Some(bao) = Self::try_start(pki, persistent).await {
-                return bao;
+            if let Some(vault) = Self::try_start(product, pki, persistent).await {
+                return vault;
             }
         }
-        panic!("OpenBao did not start");
+        panic!("{} did not start", product.name());
     }
 
-    async fn try_start(pki: Option<&Pki>, persistent: bool) -> Option<Self> {
+    async fn try_start(product: Product, pki: Option<&Pki>, persistent: bool) -> Option<Self> {
         let directory = directory(persistent);
         let free_port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (port, cluster_port) = (free_port(), free_port());
@@ -112,9 +120,9 @@ impl Bao {
         let config = format!(
             "{storage}\n\
              listener \"tcp\" {{ address = \"127.0.0.1:{port}\"\n {tls} }}\n\
-             audit \"file\" \"log\" {{ options {{ file_path = {:?} }} }}\n\
+             {}\
              api_addr = \"{scheme}://127.0.0.1:{port}\"\nlog_level = \"warn\"\n",
-            path("audit.log"),
+            product.settings(&path("audit.log")),
         );
         fs::write(path("config.hcl"), config).unwrap();
         let mut http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
@@ -131,8 +139,9 @@ impl Bao {
         if let Some(pki) = pki.filter(|pki| pki.server_name().parse::<std::net::IpAddr>().is_err()) {
             http = http.resolve(pki.server_name(), std::net::SocketAddr::from(([127, 0, 0, 1], port)));
         }
-        let mut bao = Self {
-            child: spawn(&directory),
+        let mut vault = Self {
+            product,
+            child: spawn(product, &directory),
             base,
             address: format!("{scheme}://127.0.0.1:{port}"),
             directory,
@@ -140,12 +149,16 @@ impl Bao {
             unseal_key: String::new(),
             http: http.build().unwrap(),
         };
-        bao.wait_up().await?;
-        let init = bao.post("sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 })).await;
-        bao.root = init["root_token"].as_str().unwrap().to_owned();
-        bao.unseal_key = init["keys"][0].as_str().unwrap().to_owned();
-        bao.unseal().await;
-        Some(bao)
+        vault.wait_up().await?;
+        let init = vault.post("sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 })).await;
+        vault.root = init["root_token"].as_str().unwrap().to_owned();
+        vault.unseal_key = init["keys"][0].as_str().unwrap().to_owned();
+        vault.unseal().await;
+        if product.audit_by_request() {
+            let options = json!({ "file_path": vault.file("audit.log") });
+            vault.post("sys/audit/log", json!({ "type": "file", "options": options })).await;
+        }
+        Some(vault)
     }
 
     /// Waits until the server answers; `None` when it ended instead.
@@ -161,7 +174,8 @@ impl Bao {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("OpenBao does not answer: {}", fs::read_to_string(self.directory.path().join("log")).unwrap());
+        let name = self.product.name();
+        panic!("{name} does not answer: {}", fs::read_to_string(self.directory.path().join("log")).unwrap());
     }
 
     /// One request with the root token; the status and the JSON.
@@ -326,7 +340,7 @@ impl Bao {
 
     /// Starts the killed server again on the same data and port.
     pub async fn restart(&mut self) {
-        self.child = spawn(&self.directory);
+        self.child = spawn(self.product, &self.directory);
         self.wait_up().await.expect("the server starts again");
         self.unseal().await;
     }
@@ -336,16 +350,16 @@ impl Bao {
     }
 }
 
-impl Drop for Bao {
+impl Drop for Vault {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
 }
 
-fn spawn(directory: &TempDir) -> Child {
+fn spawn(product: Product, directory: &TempDir) -> Child {
     let log = fs::File::create(directory.path().join("log")).unwrap();
-    Command::new(tools::bao())
+    Command::new(product.program())
         .arg("server")
         .arg("-config")
         .arg(directory.path().join("config.hcl"))
