@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 
 use crate::support::agent::{Agent, QUIET};
 use crate::support::kms::SEED;
+use crate::support::product::{Product, known_fault};
 use crate::support::vault::Vault;
 
 fn told(refused: Status, code: Code, words: &str) {
@@ -69,31 +70,42 @@ async fn requests_that_break_the_kms_contract_are_refused() {
 }
 
 #[tokio::test]
-async fn a_wrong_mount_key_or_namespace_is_reported_with_its_setting() {
+async fn a_wrong_mount_or_key_is_reported_with_its_setting() {
     let vault = Vault::start().await;
-    let told = async |config: String, phase: &str, kind: &str, words: &str| {
-        let agent = Agent::start(&(config + QUIET));
-        let status = agent.wait_for_reason(phase, kind).await;
-        let reason = status["reason"].to_string();
-        assert!(reason.contains(words), "{words:?} in {reason}");
-    };
     let config = vault.vault_config();
     // Without the right to read, a wrong name and a missing right look the same: the message names both.
-    told(
+    reported(
         config.replace("[vault.transit]", "[vault.transit]\nmount = \"transot\""),
         "failed",
         "denied",
         "transot/keys/kms-key",
     )
     .await;
-    told(config.replace("\"kms-key\"", "\"kms-kex\""), "failed", "denied", "check that the key exists").await;
-    told(
-        config.replace("[vault.transit]", "namespace = \"nowhere\"\n[vault.transit]"),
-        "failed",
-        "denied",
-        "vault.auth_namespace",
-    )
-    .await;
+    reported(config.replace("\"kms-key\"", "\"kms-kex\""), "failed", "denied", "check that the key exists")
+        .await;
     let wrong_auth = config.replace("[vault.auth]", "[vault.auth]\nmount = \"approll\"");
-    told(wrong_auth, "failed", "credentials_refused", "approll").await;
+    reported(wrong_auth, "failed", "credentials_refused", "approll").await;
+}
+
+#[tokio::test]
+async fn a_wrong_namespace_is_reported_with_its_setting() {
+    let vault = Vault::start().await;
+    let config = vault.vault_config().replace("[vault.transit]", "namespace = \"nowhere\"\n[vault.transit]");
+    if Product::chosen() == Product::Vault {
+        known_fault(
+            "Vault Community ignores a namespace in silence, and so does the agent",
+            "Every way to a key service that people have",
+        );
+        Agent::start(&(config + QUIET)).wait_for_phase("ready").await;
+        return;
+    }
+    reported(config, "failed", "denied", "vault.auth_namespace").await;
+}
+
+/// An agent with this configuration reaches a phase, with a reason of this kind that contains `words`.
+async fn reported(config: String, phase: &str, kind: &str, words: &str) {
+    let agent = Agent::start(&(config + QUIET));
+    let status = agent.wait_for_reason(phase, kind).await;
+    let reason = status["reason"].to_string();
+    assert!(reason.contains(words), "{words:?} in {reason}");
 }

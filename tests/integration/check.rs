@@ -10,6 +10,7 @@ use crate::support::agent::{Agent, QUICK, QUIET, write_config};
 use crate::support::checked::check;
 use crate::support::fake;
 use crate::support::kms::SEED;
+use crate::support::product::Product;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::vault::{KEY, Vault, policy, write_secret};
 
@@ -172,9 +173,6 @@ async fn a_missing_an_unusable_and_a_risky_key_are_found() {
     vault.post(&config, json!({ "deletion_allowed": true })).await;
     check(node.path(), &[])
         .warns(&["key", "socket"], &["deletion_allowed=false", "every Secret would be lost"]);
-    vault.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
-    check(node.path(), &[]).fails(&["key"], &["soft-deleted", "soft-delete-restore"]);
-    vault.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
     vault.post(&config, json!({ "deletion_allowed": false })).await;
     check(node.path(), &[]).is_green();
     vault.post(&config, json!({ "deletion_allowed": true })).await;
@@ -194,6 +192,19 @@ async fn a_missing_an_unusable_and_a_risky_key_are_found() {
         vault.put_policy("kms", &policy("transit", name)).await;
         check(node.path(), &["--vault-transit-key", name]).fails(&["key"], &[words, "aes256-gcm96"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soft_deleted_key_is_found() {
+    // HashiCorp Vault has no soft deletion.
+    let vault = Vault::start_product(Product::OpenBao).await;
+    let node = node(&vault.vault_config());
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": true })).await;
+    vault.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
+    check(node.path(), &[]).fails(&["key"], &["soft-deleted", "soft-delete-restore"]);
+    vault.post(&format!("transit/keys/{KEY}/soft-delete-restore"), json!({})).await;
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "deletion_allowed": false })).await;
+    check(node.path(), &[]).is_green();
 }
 
 /// Another key has the same name: with the agent running, and after it was stopped.

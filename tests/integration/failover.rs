@@ -6,6 +6,7 @@ use crate::support::agent::{Agent, QUICK, QUIET};
 use crate::support::eventually;
 use crate::support::fake;
 use crate::support::kms::SEED;
+use crate::support::product::Product;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::vault::{KEY, Vault, policy};
 
@@ -157,7 +158,8 @@ async fn an_address_of_another_cluster_is_left_out_and_is_not_a_refusal() {
 
 #[tokio::test]
 async fn namespaces_for_the_key_and_for_the_login() {
-    let vault = Vault::start().await;
+    // Vault Community has no namespaces.
+    let vault = Vault::start_product(Product::OpenBao).await;
     vault.post("sys/namespaces/team", json!({})).await;
     vault.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
     vault.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;

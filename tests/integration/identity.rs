@@ -6,6 +6,7 @@ use tonic::Code;
 use crate::support::agent::{Agent, QUICK, QUIET, command};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::product::Product;
 use crate::support::vault::{KEY, Vault};
 
 fn accept(agent: &Agent) -> std::process::Output {
@@ -45,7 +46,8 @@ async fn a_replaced_key_is_refused_until_it_is_accepted() {
 
 #[tokio::test]
 async fn a_soft_deleted_key_is_reported_and_used_again_once_restored() {
-    let vault = Vault::start().await;
+    // HashiCorp Vault has no soft deletion.
+    let vault = Vault::start_product(Product::OpenBao).await;
     let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
     let mut kms = agent.kms().await;
     let before = kms.round_trip().await;

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::agent::{Agent, QUICK, command};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::product::Product;
 use crate::support::tools;
 use crate::support::vault::{KEY, Vault};
 
@@ -186,7 +187,8 @@ fn missing_and_wrong_arguments_are_refused() {
 /// The login is in one namespace, the key in another below it: one policy, to be written where the login is.
 #[tokio::test]
 async fn the_policy_covers_the_namespace_of_the_key() {
-    let vault = Vault::start().await;
+    // Vault Community has no namespaces.
+    let vault = Vault::start_product(Product::OpenBao).await;
     vault.post("sys/namespaces/team", json!({})).await;
     vault.post_in("team", "sys/mounts/keys", json!({ "type": "transit" })).await;
     vault.post_in("team", &format!("keys/keys/{KEY}"), json!({})).await;

@@ -8,6 +8,7 @@ use crate::local_kek::written;
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK};
 use crate::support::eventually;
 use crate::support::kms::SEED;
+use crate::support::product::Product;
 use crate::support::vault::{KEY, Vault, policy};
 
 /// After a refusal, neither what was in memory nor what is new may be used.
@@ -164,7 +165,8 @@ async fn a_refusal_of_one_key_service_wipes_only_its_keys() {
 
 #[tokio::test]
 async fn a_soft_deleted_key_wipes_the_keys_and_a_restored_one_is_used_again() {
-    let vault = Vault::start().await;
+    // HashiCorp Vault has no soft deletion.
+    let vault = Vault::start_product(Product::OpenBao).await;
     let agent = refused_in_the_end(&vault, "key_missing", async |vault| {
         vault.delete(&format!("transit/keys/{KEY}/soft-delete")).await;
     })

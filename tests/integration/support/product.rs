@@ -1,8 +1,6 @@
 //! The servers with Vault's API that the tests run on, and in what they differ.
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::tools;
 
@@ -57,17 +55,8 @@ impl Product {
     }
 }
 
-/// Runs the part of a test that is known to fail on one product, and fails itself when that part passes: then the
-/// mark is to be removed. `issue` is the title of the issue that will mend it.
-pub async fn known_fault<F>(product: Product, issue: &str, part: F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    if Product::chosen() != product {
-        return part.await;
-    }
-    match tokio::time::timeout(Duration::from_secs(20), tokio::spawn(part)).await {
-        Ok(Ok(())) => panic!("this works on {} now: remove the mark of a known fault", product.name()),
-        Ok(Err(_)) | Err(_) => eprintln!("KNOWN FAULT on {}: see the issue {issue:?}", product.name()),
-    }
+/// For a fault that stands until its issue is resolved: the test asserts the fault as it is, so that it fails once the
+/// fault is gone, and says so here. `issue` is the issue's title.
+pub fn known_fault(what: &str, issue: &str) {
+    eprintln!("KNOWN FAULT: {what} (issue: {issue})");
 }
