@@ -17,6 +17,7 @@ mod check_network;
 mod check_node;
 mod command;
 mod compat;
+mod compatibility;
 mod config;
 mod decrypt_only;
 mod dev;
