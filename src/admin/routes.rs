@@ -9,6 +9,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api_types::{CommandDone, CommandFailed};
@@ -36,6 +37,9 @@ pub(crate) struct AdminCommands {
 /// Returns the current snapshot.
 pub(crate) type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 
+/// Looks at the key service first, unless it answered a moment ago, and returns the snapshot after that.
+pub(crate) type FreshSnapshots = Arc<dyn Fn() -> BoxFuture<'static, Arc<Snapshot>> + Send + Sync>;
+
 /// Checks that the accept loop runs; the error says for how long it has not.
 pub(crate) type Liveness = Arc<dyn Fn() -> Result<(), Stalled> + Send + Sync>;
 
@@ -46,11 +50,17 @@ pub(crate) type LocalKekFingerprints = Arc<dyn Fn() -> Vec<String> + Send + Sync
 #[derive(Clone)]
 struct Rendered {
     snapshots: Snapshots,
+    fresh: FreshSnapshots,
     metrics: Metrics,
 }
 
 /// The endpoints of the admin address. None of them changes anything.
-pub(crate) fn public_router(snapshots: Snapshots, liveness: Liveness, metrics: Metrics) -> Router {
+pub(crate) fn public_router(
+    snapshots: Snapshots,
+    fresh: FreshSnapshots,
+    liveness: Liveness,
+    metrics: Metrics,
+) -> Router {
     // `/health` and `/live` are endpoints of another plugin, and its manifests use them as liveness probes. They must
     // not fail in an outage: the kubelet would restart the agent.
     let liveness_routes = ["/livez", "/health", "/live"]
@@ -62,13 +72,14 @@ pub(crate) fn public_router(snapshots: Snapshots, liveness: Liveness, metrics: M
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .route("/metrics", get(scrape))
-        .with_state(Rendered { snapshots, metrics })
+        .with_state(Rendered { snapshots, fresh, metrics })
         .merge(liveness_routes)
 }
 
 /// The endpoints of the private socket: the public ones, and those that only root may use.
 pub(crate) fn router(
     snapshots: Snapshots,
+    fresh: FreshSnapshots,
     liveness: Liveness,
     metrics: Metrics,
     commands: AdminCommands,
@@ -80,12 +91,13 @@ pub(crate) fn router(
         .with_state(commands);
     let credentials = Router::new().route("/refused", get(refused)).with_state(snapshots.clone());
     let keks = Router::new().route("/local-keks", get(fingerprints)).with_state(local_keks);
-    public_router(snapshots, liveness, metrics).merge(private).merge(credentials).merge(keks)
+    public_router(snapshots, fresh, liveness, metrics).merge(private).merge(credentials).merge(keks)
 }
 
-/// Whether everything behind the socket works: the key service, our login, the key.
+/// Whether everything behind the socket works: the key service, our login, the key. Looks at the key service first, unless
+/// it answered a moment ago.
 async fn healthz(State(rendered): State<Rendered>, query: RawQuery, headers: HeaderMap) -> Response {
-    let snapshot = (rendered.snapshots)();
+    let snapshot = (rendered.fresh)().await;
     let good = health_text::is_healthy(&snapshot);
     answer((&snapshot, &rendered.metrics), "healthz", good, &query, &headers)
 }

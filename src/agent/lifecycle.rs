@@ -155,11 +155,27 @@ impl Agent {
     ) {
         let (views, keks) = (self.views.subscribe(), self.local_keks.clone());
         let liveness: admin::Liveness = Arc::new(move || heartbeat.alive());
+        let fresh_views = views.clone();
         let snapshots: admin::Snapshots = Arc::new(move || views.borrow().snapshot.clone());
+        let fresh: admin::FreshSnapshots = Arc::new(move || {
+            let views = fresh_views.clone();
+            Box::pin(async move {
+                let services = views.borrow().services.clone();
+                services.refresh.fresh().await;
+                let view = views.borrow();
+                view.snapshot.clone()
+            })
+        });
         let fingerprints: admin::LocalKekFingerprints = Arc::new(move || keks.fingerprints());
         let metrics = self.metrics.clone();
-        let router =
-            admin::router(snapshots.clone(), liveness.clone(), metrics.clone(), commands, fingerprints);
+        let router = admin::router(
+            snapshots.clone(),
+            fresh.clone(),
+            liveness.clone(),
+            metrics.clone(),
+            commands,
+            fingerprints,
+        );
         let until = stopping.clone();
         self.spawn(
             "admin socket",
@@ -172,7 +188,7 @@ impl Agent {
             }),
         );
         if let Some(address) = address {
-            let router = admin::public_router(snapshots, liveness, metrics.clone());
+            let router = admin::public_router(snapshots, fresh, liveness, metrics.clone());
             self.spawn(
                 "admin address",
                 server_restart::in_place("admin address's server", metrics, move || {

@@ -66,7 +66,8 @@ fn service_health(snapshot: &Snapshot) -> Vec<ServiceHealth> {
             scope: service.scope.clone(),
             versions: service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default(),
             contact: service.last_contact,
-            refuses: service.refuses,
+            wipe_at: service.wipe_at,
+            replaced: std::ptr::eq(service, &snapshot.primary) && snapshot.has_another_key(),
             min_version: service.key.as_ref().map_or(0, |key| key.min_decryption),
         })
         .collect()

@@ -6,7 +6,7 @@ use super::error::AgentError;
 use crate::config::Settings;
 use crate::config::settings::KeyServiceSettings;
 use crate::embedded::EmbeddedService;
-use crate::health::DecryptOnly;
+use crate::health::{DecryptOnly, Verdict};
 use crate::key_service::KeyService;
 use crate::telemetry::metrics::Metrics;
 use crate::vault::TransitService;
@@ -36,9 +36,9 @@ pub(super) fn build(
             epoch,
             key_service,
             key: None,
-            problem: None,
+            verdict: Verdict::Unknown,
             last_contact: None,
-            refuses: false,
+            refused_since: None,
         })
     });
     let decrypt_only = decrypt_only.collect::<Result<Vec<_>, AgentError>>()?;

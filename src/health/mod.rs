@@ -1,13 +1,15 @@
-//! The health of the key services. Observers check them. A pure state machine derives the phase of the agent from the
-//! results. The publisher publishes each new state as an immutable [`Snapshot`].
+//! The health of the key services. For each there is a pure machine that judges it, and a driver that looks at it when
+//! the machine says so. The agent's phase follows from the verdicts and from the identity of the key. The publisher
+//! publishes each new state as an immutable [`Snapshot`].
 //!
 //! Must not know gRPC, HTTP, or who reads the snapshot.
 
-mod checks;
+mod driver;
 mod event;
 pub(crate) mod identity;
-mod observer;
+mod machine;
 mod phase;
+mod plan;
 mod publisher;
 mod reasons;
 mod refresh;
@@ -15,11 +17,12 @@ mod refresher;
 mod snapshot;
 mod timing;
 
+pub(crate) use driver::Driver;
 pub(crate) use event::{Event, Rules};
 pub(crate) use identity::IdentityFile;
-pub(crate) use observer::Observer;
+pub(crate) use machine::{Hint, Verdict};
 pub(crate) use phase::State;
 pub(crate) use publisher::{DecryptOnly, Message, Output, Publish, Publisher, ServiceId, render};
-pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshRequests};
+pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshReceivers};
 pub(crate) use refresher::run as run_refresher;
 pub(crate) use snapshot::{Announce, Phase, Reason, ReasonKind, ServiceState, Snapshot};

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::event::{Effect, Event};
 use super::identity::IdentityFile;
-use super::phase::{State, step};
+use super::machine::Verdict;
+use super::phase::{State, step, wipe_at};
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use crate::clock::BootTime;
@@ -40,11 +41,10 @@ pub(crate) struct DecryptOnly {
     pub epoch: u32,
     pub key_service: Arc<dyn KeyService>,
     pub key: Option<KnownKey>,
-    /// The error of its last check.
-    pub problem: Option<String>,
+    pub verdict: Verdict,
     pub last_contact: Option<BootTime>,
-    /// Whether a refusal is confirmed.
-    pub refuses: bool,
+    /// Since when a refusal is confirmed.
+    pub refused_since: Option<BootTime>,
 }
 
 /// The owner of the state.
@@ -163,24 +163,23 @@ impl Publisher {
                 versions.extend(&description.versions);
                 service.key =
                     key_id::known_key(service.key_service.scope(), &description, &versions, service.epoch);
-                (service.last_contact, service.refuses) = (Some(BootTime::now()), false);
-                if service.problem.take().is_some() {
-                    tracing::info!("decrypt_only {:?} can be read again", service.name);
-                }
+                service.last_contact = Some(BootTime::now());
             }
-            Event::DescribeFailed(error) => {
-                let problem = error.to_string();
-                if service.problem.is_none() {
-                    tracing::warn!(
+            Event::Judged { verdict, .. } => {
+                match (service.verdict.error(), verdict.error()) {
+                    (None, Some(error)) => tracing::warn!(
                         KMS_REASON = error.kind().name(),
                         KMS_REMEDY = error.remedy(),
-                        "decrypt_only {:?}: {problem}",
+                        "decrypt_only {:?}: {error}",
                         service.name
-                    );
+                    ),
+                    (Some(_), None) => tracing::info!("decrypt_only {:?} can be read again", service.name),
+                    _ => {}
                 }
-                service.problem = Some(problem);
+                let since = service.refused_since.unwrap_or_else(BootTime::now);
+                service.refused_since = verdict.ends_use().then_some(since);
+                service.verdict = verdict;
             }
-            Event::RoundTripFailed { confirmed, .. } => service.refuses = confirmed,
             _ => {}
         }
     }
@@ -258,7 +257,7 @@ pub(crate) fn render(
             addresses: primary.addresses(),
             problem: state.reason.as_ref().map(|reason| reason.text.clone()),
             last_contact: None,
-            refuses: state.refuses(BootTime::now()),
+            wipe_at: state.wipe_at(),
         },
         decrypt_only: decrypt_only.iter().map(DecryptOnly::state).collect(),
         local_keks: local_keks.and_then(|keks| keks.state(state.key.as_ref().map(|key| &*key.key_id))),
@@ -276,9 +275,9 @@ impl DecryptOnly {
             key: self.key.clone(),
             token: self.key_service.token(),
             addresses: self.key_service.addresses(),
-            problem: self.problem.clone(),
+            problem: self.verdict.error().map(ToString::to_string),
             last_contact: self.last_contact,
-            refuses: self.refuses,
+            wipe_at: self.refused_since.map(|since| wipe_at(since, self.last_contact)),
         }
     }
 }

@@ -158,8 +158,9 @@ pub(crate) struct ServiceState {
     pub problem: Option<String>,
     /// Its last good answer. For the primary, only while wrapping works.
     pub last_contact: Option<BootTime>,
-    /// Whether a refusal is confirmed.
-    pub refuses: bool,
+    /// When the keys that it once unwrapped are wiped, because it refuses. They are not used any more from the
+    /// confirmation on; `None` while no refusal is confirmed.
+    pub wipe_at: Option<BootTime>,
 }
 
 impl ServiceState {
@@ -203,10 +204,9 @@ impl Snapshot {
                 && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
     }
 
-    /// Whether the last check was refused. A call that works after it shows that the refusal is over.
-    pub(crate) fn is_refused(&self) -> bool {
-        let kind = self.reason.as_ref().map(|reason| reason.kind);
-        matches!(kind, Some(ReasonKind::Denied | ReasonKind::CredentialsRefused))
+    /// Whether the key that was read last is not the known one.
+    pub(crate) fn has_another_key(&self) -> bool {
+        self.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch())
     }
 
     /// A text to add to the reason when local KEKs are wiped because of a long outage; empty otherwise.

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(crate) enum ErrorKind {
     /// No connection, a timeout, a status 5xx, or a body that the service does not send (a proxy's page).
     Unreachable,
+    /// Something answered, but not as the service does: a proxy, a balancer, or another server.
+    NotVault,
     /// The service answers that it is sealed.
     Sealed,
     /// The service answers that there are too many requests.
@@ -41,6 +43,7 @@ impl ErrorKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
+            Self::NotVault => "not_vault",
             Self::Sealed => "sealed",
             Self::Throttled => "throttled",
             Self::Deadline => "deadline",
@@ -59,12 +62,35 @@ impl ErrorKind {
 
     /// Whether the service did not process the request, so that it refused nothing.
     pub(crate) fn is_outage(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal)
+        matches!(
+            self,
+            Self::Unreachable
+                | Self::NotVault
+                | Self::Sealed
+                | Self::Throttled
+                | Self::Deadline
+                | Self::Internal
+        )
+    }
+
+    /// Whether the service refuses us, rather than being away or failing.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(self, Self::Denied | Self::CredentialsRefused) || self.is_missing_key()
+    }
+
+    /// Whether there is no key to use.
+    pub(crate) fn is_missing_key(self) -> bool {
+        matches!(self, Self::NotFound | Self::SoftDeleted)
+    }
+
+    /// Whether one answer is enough to believe it: no server says it by mistake, or while it starts.
+    pub(crate) fn needs_no_confirmation(self) -> bool {
+        matches!(self, Self::KeyUnusable | Self::SoftDeleted)
     }
 
     /// Whether the request is retried at another address.
     pub(crate) fn may_fail_over(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled)
+        matches!(self, Self::Unreachable | Self::NotVault | Self::Sealed | Self::Throttled)
     }
 }
 

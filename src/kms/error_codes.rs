@@ -13,6 +13,7 @@ const MAX_MESSAGE: usize = 900;
 fn code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::Unreachable
+        | ErrorKind::NotVault
         | ErrorKind::Sealed
         | ErrorKind::Throttled
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,

@@ -119,7 +119,7 @@ fn is_locked(text: &str) -> bool {
 /// The error of an answer that is not Vault's.
 pub(super) fn not_vault(address: &str) -> KeyServiceError {
     KeyServiceError::new(
-        ErrorKind::Unreachable,
+        ErrorKind::NotVault,
         format!("{address} answered in a form that is not Vault's"),
         "check vault.addresses: another server or a proxy may answer there",
     )
@@ -130,8 +130,10 @@ pub(super) fn not_vault(address: &str) -> KeyServiceError {
 pub(super) fn outage(address: &str, status: u16, text: Option<&str>) -> Option<KeyServiceError> {
     let unreachable =
         |message: String, remedy: &'static str| KeyServiceError::new(ErrorKind::Unreachable, message, remedy);
+    let not_vault =
+        |message: String, remedy: &'static str| KeyServiceError::new(ErrorKind::NotVault, message, remedy);
     match (status, text) {
-        (400, None) => Some(unreachable(
+        (400, None) => Some(not_vault(
             format!(
                 "{address} answered 400, but not in Vault's form: it may accept only HTTPS, or be another server"
             ),
@@ -141,7 +143,7 @@ pub(super) fn outage(address: &str, status: u16, text: Option<&str>) -> Option<K
             format!("{address} is a disaster-recovery secondary (472) and serves no keys"),
             "set vault.addresses to the addresses of the primary cluster",
         )),
-        (_, None) if status >= 300 => Some(unreachable(
+        (_, None) if status >= 300 => Some(not_vault(
             format!(
                 "{address} answered {status}, but not in Vault's form: a proxy or another server answered"
             ),
@@ -274,8 +276,8 @@ mod tests {
         assert_eq!(kind(503, Some("")), Some(ErrorKind::Unreachable));
         assert_eq!(kind(429, Some("rate limit quota exceeded")), Some(ErrorKind::Throttled));
         assert_eq!(kind(500, Some("internal error")), Some(ErrorKind::Unreachable));
-        assert_eq!(kind(403, None), Some(ErrorKind::Unreachable), "a proxy's 403 is not a refusal");
-        assert_eq!(kind(400, None), Some(ErrorKind::Unreachable));
+        assert_eq!(kind(403, None), Some(ErrorKind::NotVault), "a proxy's 403 is not a refusal");
+        assert_eq!(kind(400, None), Some(ErrorKind::NotVault));
         assert_eq!(kind(403, Some("permission denied")), None);
         assert_eq!(kind(200, None), None);
         let locked = "API access to this namespace has been locked by an administrator";
