@@ -15,9 +15,11 @@ pub(super) fn no_contact(scope: &KeyScope) -> Reason {
 /// The reason that an error of the key service gives the agent.
 pub(super) fn reason_of(error: &KeyServiceError) -> Reason {
     let kind = match error.kind() {
-        ErrorKind::Unreachable | ErrorKind::Throttled | ErrorKind::Deadline | ErrorKind::Internal => {
-            ReasonKind::Unreachable
-        }
+        ErrorKind::Unreachable
+        | ErrorKind::Throttled
+        | ErrorKind::HeldBack
+        | ErrorKind::Deadline
+        | ErrorKind::Internal => ReasonKind::Unreachable,
         ErrorKind::Sealed => ReasonKind::Sealed,
         ErrorKind::Denied => ReasonKind::Denied,
         ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,

@@ -12,6 +12,8 @@ pub(crate) enum ErrorKind {
     Sealed,
     /// The service answers that there are too many requests.
     Throttled,
+    /// The agent did not send the request, because it limits its own requests. This says nothing about the service.
+    HeldBack,
     /// The caller's deadline passed first.
     Deadline,
     /// The service refused the request, also after a fresh login.
@@ -43,6 +45,7 @@ impl ErrorKind {
             Self::Unreachable => "unreachable",
             Self::Sealed => "sealed",
             Self::Throttled => "throttled",
+            Self::HeldBack => "held_back",
             Self::Deadline => "deadline",
             Self::Denied => "denied",
             Self::CredentialsRefused => "credentials_refused",
@@ -59,7 +62,15 @@ impl ErrorKind {
 
     /// Whether the service did not process the request, so that it refused nothing.
     pub(crate) fn is_outage(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal)
+        matches!(
+            self,
+            Self::Unreachable
+                | Self::Sealed
+                | Self::Throttled
+                | Self::HeldBack
+                | Self::Deadline
+                | Self::Internal
+        )
     }
 
     /// Whether the request is retried at another address.
