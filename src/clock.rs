@@ -8,19 +8,59 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-/// The time at which a caller stops waiting for the result. Every call to another process or server takes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Deadline(Instant);
+/// Why a call is made. It decides from which budget the call's requests to a key service are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// The API server waits for the result.
+    ApiServer,
+    /// The agent's own checks, and everything that is not marked as something else.
+    #[default]
+    Background,
+    /// Work ahead of time that may wait for the agent's checks.
+    Prefetch,
+    /// What the agent needs to go on: logins, renewals, and whether a refusal is true.
+    Upkeep,
+}
+
+impl Purpose {
+    /// The stable name: a label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ApiServer => "api_server",
+            Self::Background => "background",
+            Self::Prefetch => "prefetch",
+            Self::Upkeep => "upkeep",
+        }
+    }
+}
+
+/// The time at which a caller stops waiting for the result, and the purpose of the call. Every call to another process
+/// or server takes one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    instant: Instant,
+    purpose: Purpose,
+}
 
 impl Deadline {
-    /// A deadline `timeout` from now.
+    /// A deadline `timeout` from now, of the background.
     pub(crate) fn after(timeout: Duration) -> Self {
-        Self(Instant::now() + timeout)
+        Self { instant: Instant::now() + timeout, purpose: Purpose::default() }
+    }
+
+    /// The same deadline for another purpose.
+    pub(crate) fn of(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
+
+    /// Why the call is made.
+    pub(crate) fn purpose(self) -> Purpose {
+        self.purpose
     }
 
     /// The time left; zero when the deadline has passed.
     pub(crate) fn remaining(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.instant.saturating_duration_since(Instant::now())
     }
 
     /// Whether the deadline has passed.
@@ -28,14 +68,14 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
-    /// The earlier of this deadline and `timeout` from now: for one attempt of a call.
+    /// The earlier of this deadline and `timeout` from now, for the same purpose: for one attempt of a call.
     pub(crate) fn at_most(self, timeout: Duration) -> Self {
-        self.min(Self::after(timeout))
+        Self { instant: self.instant.min(Instant::now() + timeout), ..self }
     }
 
     /// The instant, for `tokio::time::timeout_at`.
     pub(crate) fn instant(self) -> Instant {
-        self.0
+        self.instant
     }
 }
 
@@ -103,6 +143,9 @@ mod tests {
         let deadline = Deadline::after(Duration::from_secs(3));
         assert_eq!(deadline.at_most(Duration::from_secs(1)).remaining(), Duration::from_secs(1));
         assert_eq!(deadline.at_most(Duration::from_secs(9)).remaining(), Duration::from_secs(3));
+        for timeout in [1, 9].map(Duration::from_secs) {
+            assert_eq!(deadline.of(Purpose::Upkeep).at_most(timeout).purpose(), Purpose::Upkeep);
+        }
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(deadline.expired());
         assert_eq!(deadline.remaining(), Duration::ZERO);

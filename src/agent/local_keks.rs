@@ -14,7 +14,7 @@ use super::timing::{
     LOCAL_KEK_CALL_TIMEOUT, LOCAL_KEK_CHANGE_DELAY, LOCAL_KEK_RETRY_DELAYS, MAX_WIPE_PAUSE, PREFETCH_PAUSE,
     RETAIN_INTERVAL,
 };
-use crate::clock::{BootTime, Deadline};
+use crate::clock::{BootTime, Deadline, Purpose};
 use crate::health::{ServiceState, Snapshot};
 use crate::key_service::{KeyScope, KeyVersion};
 use crate::kms::{KeyServices, Route, View};
@@ -148,7 +148,7 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<KeyScope>) -> Pre
         }
         Route::OtherPlugin(_) | Route::Unknown | Route::Unreadable => return Prefetched::Never,
     };
-    let deadline = Deadline::after(LOCAL_KEK_CALL_TIMEOUT);
+    let deadline = Deadline::after(LOCAL_KEK_CALL_TIMEOUT).of(Purpose::Prefetch);
     prefetch(&services.local_keks, key, &candidates, failed, deadline).await
 }
 

@@ -218,6 +218,10 @@ impl Machine {
         now: Instant,
         chance: f64,
     ) {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::HeldBack) {
+            // The agent's own budget: it says nothing of the service.
+            return self.plan.held_back(look, now);
+        }
         self.plan.looked(look, now, chance);
         match (look, result) {
             (Look::Health, Ok(_)) => self.answers(now),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::timing::{
-    BLOCKED_HEALTH, HEALTH_INTERVAL, HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE, MIN_LOOK_PAUSE,
-    OUTAGE_DELAYS, REFUSAL_DELAYS, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
+    BLOCKED_HEALTH, HEALTH_INTERVAL, HELD_BACK_PAUSE, HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE,
+    MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
 };
 use crate::key_service::KeyServiceError;
 
@@ -130,6 +130,14 @@ impl Plan {
         }
         // Each answer tells that the service is there. Its health need not be asked for so soon.
         self.health = self.health_blocked_until.unwrap_or(now).max(now + spread(HEALTH_INTERVAL, chance));
+    }
+
+    /// A look was not done, since the budget was used up.
+    pub(super) fn held_back(&mut self, look: Look, now: Instant) {
+        if let Some(last) = self.last.get_mut(look.index()) {
+            *last = Some(now);
+        }
+        self.due_now(look, now + HELD_BACK_PAUSE);
     }
 
     pub(super) fn due_now(&mut self, look: Look, now: Instant) {

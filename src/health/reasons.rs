@@ -18,6 +18,7 @@ pub(super) fn reason_of(error: &KeyServiceError) -> Reason {
         ErrorKind::Unreachable
         | ErrorKind::NotVault
         | ErrorKind::Throttled
+        | ErrorKind::HeldBack
         | ErrorKind::Deadline
         | ErrorKind::Internal => ReasonKind::Unreachable,
         ErrorKind::Sealed => ReasonKind::Sealed,

@@ -14,6 +14,8 @@ pub(crate) enum ErrorKind {
     Sealed,
     /// The service answers that there are too many requests.
     Throttled,
+    /// The agent did not send the request, because it limits its own requests. This says nothing about the service.
+    HeldBack,
     /// The caller's deadline passed first.
     Deadline,
     /// The service refused the request, also after a fresh login.
@@ -46,6 +48,7 @@ impl ErrorKind {
             Self::NotVault => "not_vault",
             Self::Sealed => "sealed",
             Self::Throttled => "throttled",
+            Self::HeldBack => "held_back",
             Self::Deadline => "deadline",
             Self::Denied => "denied",
             Self::CredentialsRefused => "credentials_refused",
@@ -68,6 +71,7 @@ impl ErrorKind {
                 | Self::NotVault
                 | Self::Sealed
                 | Self::Throttled
+                | Self::HeldBack
                 | Self::Deadline
                 | Self::Internal
         )

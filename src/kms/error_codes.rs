@@ -16,6 +16,7 @@ fn code(kind: ErrorKind) -> Code {
         | ErrorKind::NotVault
         | ErrorKind::Sealed
         | ErrorKind::Throttled
+        | ErrorKind::HeldBack
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,
         ErrorKind::Deadline => Code::DeadlineExceeded,
         ErrorKind::Denied | ErrorKind::CredentialsRefused => Code::PermissionDenied,

@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use url::Url;
 
-use super::TransitService;
 use super::token::{Lease, Token};
+use super::{Budget, TransitService};
 use crate::config::secret::SecretSource;
 use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
@@ -58,7 +58,7 @@ fn changed(service: &TransitService) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_an_address_is_reported_once() {
-    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
+    let service = TransitService::new(&vault(), Metrics::default(), Budget::unlimited()).unwrap();
     let error = |text: &str| KeyServiceError::new(ErrorKind::Unreachable, text, "");
     let [first, _second] = service.client.addresses.as_slice() else { panic!("two addresses") };
     assert!(!changed(&service));
@@ -83,7 +83,7 @@ async fn a_change_of_an_address_is_reported_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_token_is_reported_once_to_each_service() {
-    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
+    let service = TransitService::new(&vault(), Metrics::default(), Budget::unlimited()).unwrap();
     let beside = service.beside(&vault());
     let session = &service.session;
     session.end_login(Err(KeyServiceError::deadline("logging in")));

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::address::Address;
+use super::budget::Budget;
 use super::changes::Changes;
 use super::classification::{self, Refusal};
 use super::file_access::FileAccess;
@@ -20,7 +21,7 @@ use super::metadata::ResponseMetadata;
 use super::pem::TlsError;
 use super::tls;
 use super::transport::{self, Quota, Request, Response};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
 use crate::retry;
@@ -28,8 +29,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Shortest time for one of several addresses before the next is tried.
 const MIN_SHARE: Duration = Duration::from_millis(250);
-/// Longest pause before a second round over the addresses. After a longer `Retry-After`, there is no second round.
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a second round over the addresses, when the server sent no `Retry-After`.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A successful answer.
 pub(super) struct Answer {
@@ -82,13 +83,14 @@ pub(super) struct Client {
     /// The quota in the first and in the last answer that had one.
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
+    budget: Budget,
     pub(super) changes: Arc<Changes>,
     pub(super) files: FileAccess,
 }
 
 impl Client {
     /// Clients for every address. Reads the TLS files.
-    pub(super) fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
+    pub(super) fn new(vault: &Vault, metrics: Metrics, budget: Budget) -> Result<Self, TlsError> {
         let changes = Arc::new(Changes::default());
         let addresses = Address::list(vault, &changes)?;
         Ok(Self {
@@ -99,6 +101,7 @@ impl Client {
             metadata: ResponseMetadata::default(),
             quota: Mutex::default(),
             metrics,
+            budget,
             changes,
             files: FileAccess::default(),
         })
@@ -137,9 +140,13 @@ impl Client {
             }
             // One more round, where the time allows it: a connection may have been closed, or a server was busy.
             let Some(error) = &last else { break };
-            let pause = error.retry_after().unwrap_or(Duration::from_millis(20));
-            let pause = pause.mul_f64(1.0 + retry::jitter() / 2.0);
-            if round > 0 || pause > MAX_PAUSE || pause * 2 > deadline.remaining() {
+            let pause = match (error.retry_after(), deadline.purpose()) {
+                // The agent's own checks report the answer, and have intervals of their own: `Retry-After` delays
+                // none.
+                (Some(_), Purpose::Background | Purpose::Prefetch) => break,
+                (after, _) => after.unwrap_or(PAUSE).mul_f64(1.0 + retry::jitter() / 2.0),
+            };
+            if round > 0 || pause * 2 > deadline.remaining() {
                 break;
             }
             tokio::time::sleep(pause).await;
@@ -192,14 +199,15 @@ impl Client {
             .into())
     }
 
-    /// Sends one request to one address. An answer is a failure when it is not Vault's own, or says that Vault cannot
-    /// serve.
+    /// Sends one request to one address, when the budget allows it. All requests are sent here, so that no caller can
+    /// exceed the budget. An answer is a failure when it is not Vault's own, or says that Vault cannot serve.
     pub(super) async fn attempt(
         &self,
         address: &Address,
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Response, KeyServiceError> {
+        self.budget.admit(request.operation() == "health", &address.name, deadline).await?;
         // If very little time is left, a failure says nothing about the address.
         let (counts, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
         let result = transport::send(address, request, deadline).await.and_then(|response| {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use reqwest::Method;
 use serde::Deserialize;
 
+use super::budget::Budget;
 use super::client::CallError;
 use super::cluster::SysHealth;
 use super::handshake::{self, Handshake};
@@ -54,7 +55,8 @@ impl Inspector {
     /// # Errors
     /// When TLS cannot be set up.
     pub(crate) fn new(vault: &Vault) -> Result<Self, TlsError> {
-        Ok(Self { vault: vault.clone(), key_service: TransitService::new(vault, Metrics::default())? })
+        let key_service = TransitService::new(vault, Metrics::default(), Budget::unlimited())?;
+        Ok(Self { vault: vault.clone(), key_service })
     }
 
     /// Another key of the same cluster, with the same login.

@@ -5,6 +5,7 @@
 //! unwraps. `inspector` gives `kms-plugin check` access to single steps.
 
 mod address;
+mod budget;
 mod certificate;
 mod changes;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod transit;
 mod transport;
 mod verifier;
 
+pub(crate) use budget::Budget;
 pub(crate) use certificate::CertificateFacts;
 pub(crate) use cluster::SysHealth;
 pub(crate) use handshake::Handshake;

@@ -17,7 +17,7 @@ use super::client::CallError;
 use super::login::Credentials;
 use super::session::Session;
 use super::token::{Lease, Next, Token};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Purpose};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::{Backoff, jitter, spread};
 use crate::secret::{Fingerprint, Secret};
@@ -195,7 +195,7 @@ impl Session {
         {
             return Err(error.clone());
         }
-        match self.request_token(Deadline::after(LOGIN)).await {
+        match self.request_token(Deadline::after(LOGIN).of(Purpose::Upkeep)).await {
             Ok(mut token) => {
                 renewer.refused = None;
                 self.set_refused(None);
@@ -284,7 +284,7 @@ impl Session {
     async fn renew(&self, renewer: &Renewer, token: &Arc<Token>) -> bool {
         let granted = Instant::now();
         let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
-        let answer = self.client.call(&request, Deadline::after(LOGIN)).await;
+        let answer = self.client.call(&request, Deadline::after(LOGIN).of(Purpose::Upkeep)).await;
         let parsed = answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth));
         let outcome = match &parsed {
             Ok(_) => "ok",

@@ -17,7 +17,7 @@ use super::client::{CallError, Client};
 use super::login::LoginMethod;
 use super::token::{Lookup, Token};
 use super::transport::Request;
-use crate::clock::{Deadline, unix_seconds};
+use crate::clock::{Deadline, Purpose, unix_seconds};
 use crate::key_service::{ErrorKind, KeyServiceError, TokenState};
 use crate::secret::{Fingerprint, Secret};
 
@@ -183,7 +183,12 @@ impl Session {
         if self.is_denied_fresh(token) {
             return Ok(None);
         }
-        if self.lookup(&token.secret, deadline).await?.is_some() {
+        let found = match self.lookup(&token.secret, deadline.of(Purpose::Upkeep)).await {
+            // Too many refusals to look into each one: the server's refusal is the answer.
+            Err(error) if error.kind() == ErrorKind::HeldBack => return Ok(None),
+            found => found?,
+        };
+        if found.is_some() {
             self.accepted.fetch_max(token.generation, Ordering::Relaxed);
             *last_check = Some((token.generation, Instant::now()));
             return Ok(None);

@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::budget::Budget;
 use super::changes::ChangeReceiver;
 use super::classification::{Refusal, not_vault};
 use super::client::{Answer, CallError, Client, Data};
@@ -19,7 +20,7 @@ use super::pem::TlsError;
 use super::session::Session;
 use super::token::Token;
 use super::transport::Request;
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
     AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, TokenState,
@@ -74,8 +75,8 @@ impl TransitService {
     ///
     /// # Errors
     /// When the CA file, the client certificate or its key cannot be used.
-    pub(crate) fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
-        let client = Arc::new(Client::new(vault, metrics)?);
+    pub(crate) fn new(vault: &Vault, metrics: Metrics, budget: Budget) -> Result<Self, TlsError> {
+        let client = Arc::new(Client::new(vault, metrics, budget)?);
         let session = Session::new(
             client.clone(),
             login::method(vault),
@@ -290,6 +291,7 @@ impl KeyService for TransitService {
     }
 
     async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), KeyServiceError> {
+        let deadline = deadline.of(Purpose::Upkeep);
         let token = self.session.fresh(deadline).await?;
         let mut refused = None;
         let mut outage = None;

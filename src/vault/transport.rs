@@ -16,8 +16,9 @@ use crate::secret::Secret;
 
 /// Largest answer that is read, in bytes. Metadata of a key with thousands of versions fits.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// Longest `Retry-After` that is accepted, in seconds.
-const MAX_RETRY_AFTER: u64 = 3600;
+/// Longest `Retry-After` that is accepted, in seconds. A server, or a load balancer in front of it, may send an hour;
+/// the agent would then not see a revocation for an hour.
+const MAX_RETRY_AFTER: u64 = 30;
 
 /// A request, the same for every address.
 pub(super) struct Request<'a> {

@@ -1,7 +1,9 @@
 //! The number of requests to the key service, counted in its own audit log.
 
+use std::time::{Duration, Instant};
+
 use crate::support::agent::{Agent, QUIET};
-use crate::support::vault::{KEY, Vault};
+use crate::support::vault::{KEY, Vault, policy};
 
 #[tokio::test]
 async fn encrypt_and_decrypt_cost_one_request_each_and_status_none() {
@@ -57,4 +59,23 @@ async fn an_idle_node_stays_below_4000_requests_a_day() {
         (1000..=4000).contains(&a_day),
         "{asked} requests in {seconds} s are {a_day} a day at the defaults"
     );
+}
+
+/// The agent once read the key in a loop without a pause here: up to 22,000 requests until the next interval.
+#[tokio::test]
+async fn a_key_that_may_be_read_only_later_makes_no_loop() {
+    let vault = Vault::start().await;
+    let token_only = "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }";
+    vault.put_policy("kms", token_only).await;
+    let (before, started) = (vault.audited().len(), Instant::now());
+    let agent = Agent::start(&vault.vault_config());
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    vault.put_policy("kms", &policy("transit", KEY)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    agent.wait_for_phase("ready").await;
+    let seconds = started.elapsed().as_secs() as usize + 1;
+    // The burst and the rate of the background, then those of the upkeep, and the two changes of the policy.
+    let allowed = 20 + seconds + 10 + seconds / 6 + 2;
+    let asked = vault.audited().len() - before;
+    assert!(asked <= allowed, "{asked} requests in {seconds} s");
 }
