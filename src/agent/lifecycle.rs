@@ -16,7 +16,7 @@ use super::error::{AgentError, ReloadError, TaskError};
 use super::listeners::Listeners;
 use super::reload::{ReloadRequest, done};
 use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
-use super::{server_restart, status_line, watchdog};
+use super::{readiness, server_restart, status_line, watchdog};
 use crate::admin::api_types::CommandFailed;
 use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
 use crate::clock::Deadline;
@@ -216,13 +216,10 @@ impl Agent {
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
-        let (mut views, ready_timeout) = (self.views.subscribe(), self.ready_timeout);
-        notify::starting(ready_timeout + START_MARGIN);
-        // READY must not wait for the key service for ever: the kubelet is started after this service.
+        notify::starting(self.ready_timeout + START_MARGIN);
+        let ready = readiness::run(self.views.subscribe(), self.ready_timeout);
         self.spawn("readiness", async move {
-            let verified = views.wait_for(|view| view.snapshot.verified);
-            let _in_time = tokio::time::timeout(ready_timeout, verified).await.is_ok();
-            notify::ready();
+            ready.await;
             std::future::pending().await
         });
         self.spawn("status line", status_line::run(self.views.subscribe()));
@@ -272,7 +269,7 @@ impl Agent {
         let prepared = prepared.map_err(ReloadError::KeyServices)?;
         let core = prepared.start(self.views.clone());
         if tokio::time::timeout(VERIFY_TIMEOUT, core.verified()).await.is_err() {
-            let state = core.snapshot.borrow().line();
+            let state = core.snapshot.borrow().details();
             return Err(ReloadError::NotVerified { within: VERIFY_TIMEOUT, state });
         }
         // After a reload, /healthz must not show a key service as unknown: an administrator who moves to another key

@@ -86,8 +86,8 @@ async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output
     let mut view = agent.view();
     let ready = view.wait_for(|view| view.snapshot.verified);
     if tokio::time::timeout(settings.health.ready_timeout, ready).await.is_err() {
-        let line = view.borrow().snapshot.line();
-        return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {line}")));
+        let state = view.borrow().snapshot.details();
+        return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {state}")));
     }
     let socket = &settings.server.socket;
     let mut kms =

@@ -75,7 +75,7 @@ pub(crate) enum Grace {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Health {
     pub outage_grace: Grace,
-    /// How long the start waits for the first successful probe before it reports readiness.
+    /// Longest time from the start to READY while nothing is known about the key service.
     pub ready_timeout: Duration,
     /// How often the agent reads the key's versions.
     pub key_check_interval: Duration,

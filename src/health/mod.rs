@@ -6,8 +6,10 @@
 mod checks;
 mod event;
 pub(crate) mod identity;
+mod line;
 mod observer;
 mod phase;
+mod phase_log;
 mod publisher;
 mod reasons;
 mod refresh;
@@ -22,4 +24,4 @@ pub(crate) use phase::State;
 pub(crate) use publisher::{DecryptOnly, Message, Output, Publish, Publisher, ServiceId, render};
 pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshRequests};
 pub(crate) use refresher::run as run_refresher;
-pub(crate) use snapshot::{Announce, Phase, Reason, ReasonKind, ServiceState, Snapshot};
+pub(crate) use snapshot::{Announce, ConfigState, Phase, Reason, ReasonKind, ServiceState, Snapshot};
