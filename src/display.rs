@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(fit("two\nlines\tand a tab", 30), "two lines and a tab");
         let text = "https://vault-1.a-long-domain.example.com:8200 did not answer in time";
         assert_eq!(fit(text, 60), "https://vault-1.a-…n.example.com:8200 did not answer in time");
-        assert_eq!(fit(text, 40), "https://…om:8200 did not answer in time");
+        assert_eq!(fit(text, 40), "https://…com:8200 did not answer in time");
         assert_eq!(fit("one two: three four", 10), "one two…");
         assert_eq!(fit("incomprehensibilities", 7), "inc…ies");
         assert_eq!(fit("anything", 0), "");

@@ -21,15 +21,16 @@ use crate::admin::api_types::CommandFailed;
 use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
 use crate::clock::Deadline;
 use crate::config::Settings;
-use crate::health::{Event, Snapshot};
+use crate::health::{ConfigState, Event, Snapshot};
 use crate::kms::{Incoming, KmsService, View};
 use crate::local_kek::Cache;
-use crate::socket::{BoundSocket, Heartbeat, SocketError};
-use crate::systemd::{activation, notify};
+use crate::socket::{BoundSocket, Heartbeat};
+use crate::systemd::activation::Passed;
+use crate::systemd::notify;
 use crate::telemetry::metrics::Metrics;
 
 /// Accepted connections that may wait for the server.
-const MAX_ACCEPTED: usize = 64;
+pub(super) const MAX_ACCEPTED: usize = 64;
 /// Name of the list of wrapped keys in the state directory.
 const WRAPPED_KEYS: &str = "wrapped-keys.json";
 /// The task that serves KMS v2: draining waits for it.
@@ -56,19 +57,18 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Binds everything, then starts the tasks. When this returns, the socket is served; the snapshot shows whether
-    /// the key service is reached. Reload commands of an administrator go to `reload_commands`: only the caller knows
-    /// where settings come from.
+    /// the key service is reached. `passed` is what systemd passed to the process. Reload commands of an administrator
+    /// go to `reload_commands`: only the caller knows where settings come from.
     ///
     /// # Errors
     /// When something cannot be bound, or TLS or the keyring cannot be set up. Then nothing is left behind.
     pub(crate) async fn start(
         settings: &Settings,
+        passed: Passed,
         reload_commands: mpsc::Sender<CommandRequest>,
     ) -> Result<Self, AgentError> {
         let server = &settings.server;
         let metrics = Metrics::default();
-        let passed = activation::take(Cache::store_prefix());
-        let passed = passed.map_err(|cause| SocketError::not_adopted(&server.socket, cause))?;
         let list = server.state_dir.join(WRAPPED_KEYS);
         let local_keks = Arc::new(Cache::open(passed.kept, Some(list), settings.local_kek));
         let prepared = PreparedCore::new(settings, &metrics, local_keks.clone())?;
@@ -191,6 +191,11 @@ impl Agent {
         self.views.subscribe()
     }
 
+    /// Where a failed reload is shown.
+    pub(super) fn views(&self) -> Arc<watch::Sender<View>> {
+        self.views.clone()
+    }
+
     /// Where to send reload requests.
     pub(crate) fn reload_sender(&self) -> mpsc::Sender<ReloadRequest> {
         self.reload_sender.clone()
@@ -282,8 +287,10 @@ impl Agent {
             // The first snapshot that is shown must have the new policy and the new local KEK.
             core.send(Event::Tick).await;
         }
+        let mut snapshot = Snapshot::clone(&core.snapshot.borrow());
+        snapshot.config = ConfigState { digest: settings.digest.as_str().into(), problem: None };
         self.views.send_modify(|view| {
-            *view = View { snapshot: core.snapshot.borrow().clone(), services: core.services.clone() };
+            *view = View { snapshot: Arc::new(snapshot), services: core.services.clone() };
         });
         self.core = core;
         if settings.local_kek.is_none() {

@@ -15,10 +15,13 @@ mod services;
 mod status_line;
 mod stop_signals;
 mod timing;
+mod unconfigured;
 mod watchdog;
 
-pub(crate) use error::AgentError;
+pub(crate) use error::{AgentError, ReloadError};
 pub(crate) use lifecycle::Agent;
+pub(crate) use listeners::passed;
 pub(crate) use reload::Reloader;
 pub(crate) use runtime_dir::{is_ours_alone, make as make_runtime_dir};
 pub(crate) use stop_signals::Signals;
+pub(crate) use unconfigured::{ConfigSource, Unconfigured, log as log_unloadable};
