@@ -40,15 +40,9 @@ impl TestServer {
         let (reload, reloads) = mpsc::channel(1);
         let commands = AdminCommands { accept_key, reload };
         let snapshot = Arc::new(ready());
-        let same = snapshot.clone();
-        let fresh: crate::admin::FreshSnapshots = Arc::new(move || {
-            let snapshot = same.clone();
-            Box::pin(async { snapshot })
-        });
-        let snapshots: crate::admin::Snapshots = Arc::new(move || snapshot.clone());
+        let snapshots = crate::admin::Snapshots::fixed(move || snapshot.clone());
         let fingerprints: crate::admin::LocalKekFingerprints = Arc::new(|| vec!["fingerprint".to_owned()]);
-        let router =
-            router(snapshots, fresh, Arc::new(|| Ok(())), Metrics::default(), commands, fingerprints);
+        let router = router(snapshots, Arc::new(|| Ok(())), Metrics::default(), commands, fingerprints);
         (Self::new(router), reloads)
     }
 

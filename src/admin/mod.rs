@@ -16,7 +16,7 @@ pub(crate) mod timing;
 
 pub(crate) use client::{Client, ClientError};
 pub(crate) use routes::{
-    AdminCommands, CommandRequest, CommandResult, FreshSnapshots, Liveness, LocalKekFingerprints, Snapshots,
+    AdminCommands, CommandRequest, CommandResult, Liveness, LocalKekFingerprints, Snapshots,
 };
 pub(crate) use routes::{public_router, router};
 pub(crate) use server::{serve_tcp, serve_unix};

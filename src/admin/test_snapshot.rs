@@ -47,5 +47,6 @@ pub(super) fn ready() -> Snapshot {
         },
         decrypt_only: Vec::new(),
         local_keks: None,
+        config: Default::default(),
     }
 }

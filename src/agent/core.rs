@@ -44,6 +44,8 @@ pub(super) struct PreparedCore {
     decrypt_only: Vec<DecryptOnly>,
     services: Arc<KeyServices>,
     receivers: RefreshReceivers,
+    /// The digest of the settings.
+    digest: Arc<str>,
 }
 
 /// A running core. Its tasks end when it is dropped.
@@ -93,13 +95,15 @@ impl PreparedCore {
             decrypt_only,
             services: Arc::new(services),
             receivers,
+            digest: settings.digest.as_str().into(),
         })
     }
 
     /// What calls see before the first event.
     pub(super) fn view(&self) -> View {
         let cache = active_cache(&self.services);
-        let snapshot = health::render(&self.state, &self.primary, &self.decrypt_only, cache.as_deref());
+        let mut snapshot = health::render(&self.state, &self.primary, &self.decrypt_only, cache.as_deref());
+        snapshot.config.digest = self.digest.clone();
         View { snapshot: Arc::new(snapshot), services: self.services.clone() }
     }
 
@@ -210,13 +214,15 @@ fn active_cache(services: &KeyServices) -> Option<Arc<Cache>> {
     services.local_kek_policy.map(|_| services.local_keks.clone())
 }
 
-/// Puts a snapshot into `views`, while `views` has these key services. Returns whether it has.
+/// Puts a snapshot into `views`, while `views` has these key services. Returns whether it has. What is known about the
+/// configuration stays: the publisher of the snapshot knows nothing of it.
 fn publish(views: Arc<watch::Sender<View>>, services: Arc<KeyServices>) -> Publish {
     Box::new(move |snapshot| {
         views.send_if_modified(|view| {
             let in_use = Arc::ptr_eq(&view.services, &services);
             if in_use {
-                view.snapshot = snapshot.clone();
+                let config = view.snapshot.config.clone();
+                view.snapshot = Arc::new(Snapshot { config, ..Snapshot::clone(snapshot) });
             }
             in_use
         })

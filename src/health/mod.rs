@@ -7,8 +7,10 @@
 mod driver;
 mod event;
 pub(crate) mod identity;
+mod line;
 mod machine;
 mod phase;
+mod phase_log;
 mod plan;
 mod publisher;
 mod reasons;
@@ -25,4 +27,4 @@ pub(crate) use phase::State;
 pub(crate) use publisher::{DecryptOnly, Message, Output, Publish, Publisher, ServiceId, render};
 pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshReceivers};
 pub(crate) use refresher::run as run_refresher;
-pub(crate) use snapshot::{Announce, Phase, Reason, ReasonKind, ServiceState, Snapshot};
+pub(crate) use snapshot::{Announce, ConfigState, Phase, Reason, ReasonKind, ServiceState, Snapshot};

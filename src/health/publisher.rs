@@ -12,6 +12,7 @@ use super::event::{Effect, Event};
 use super::identity::IdentityFile;
 use super::machine::Verdict;
 use super::phase::{State, step, wipe_at};
+use super::phase_log::log_phase;
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use crate::clock::BootTime;
@@ -261,6 +262,7 @@ pub(crate) fn render(
         },
         decrypt_only: decrypt_only.iter().map(DecryptOnly::state).collect(),
         local_keks: local_keks.and_then(|keks| keks.state(state.key.as_ref().map(|key| &*key.key_id))),
+        config: Default::default(),
     };
     // An answer under another key than the known one does not extend the use of local KEKs.
     snapshot.primary.last_contact = state.last_contact.filter(|_| snapshot.can_wrap());
@@ -297,21 +299,5 @@ fn log_key(before: Option<&KnownKey>, now: Option<&KnownKey>) {
         if before.is_none_or(|before| !before.warnings.contains(warning)) {
             tracing::warn!(KMS_REMEDY = warning.remedy, "{}: {}", key.scope, warning.text);
         }
-    }
-}
-
-/// Logs one line for each change of the phase or the reason, at the priority of the new phase.
-fn log_phase(before: &Snapshot, now: &Snapshot) {
-    let kind = |snapshot: &Snapshot| snapshot.reason.as_ref().map(|reason| reason.kind);
-    if (before.phase, kind(before)) == (now.phase, kind(now)) {
-        return;
-    }
-    let line = now.line();
-    let reason = kind(now).map_or("none", |kind| kind.name());
-    match now.phase {
-        Phase::Failed => tracing::error!(KMS_REASON = reason, "{line}"),
-        Phase::Degraded => tracing::warn!(KMS_REASON = reason, "{line}"),
-        Phase::Starting if now.reason.is_some() => tracing::warn!(KMS_REASON = reason, "{line}"),
-        _ => tracing::info!(KMS_REASON = reason, "{line}"),
     }
 }

@@ -69,10 +69,18 @@ pub(super) fn not_started(snapshot: &Snapshot) -> Status {
     }
 }
 
+/// Between what happened and what to do, in a message.
+const REMEDY: &str = "; remedy: ";
+
 /// `text` and what to do about it, within the limit.
 pub(super) fn with_remedy(code: Code, text: &str, remedy: &str) -> Status {
-    let message = format!("{text}; remedy: {remedy}");
+    let message = format!("{text}{REMEDY}{remedy}");
     Status::new(code, message.chars().take(MAX_MESSAGE).collect::<String>())
+}
+
+/// What happened, and what to do: the parts of a message. The remedy is empty in a message without one.
+pub(super) fn split_remedy(message: &str) -> (&str, &str) {
+    message.rsplit_once(REMEDY).unwrap_or((message, ""))
 }
 
 /// The name of a code as a metric label. Stable.

@@ -142,14 +142,15 @@ impl KmsService {
     fn log_failure(&self, operation: &'static str, uid: &str, key_id: &str, status: Status) -> Status {
         let label = format!("{operation} {:?}", status.code());
         if let Some(times) = self.failures.admit(&label) {
+            let (text, remedy) = error_codes::split_remedy(status.message());
             tracing::warn!(
                 KMS_OPERATION = operation,
                 KMS_UID = uid,
                 KMS_KEY_ID = key_id,
+                KMS_REMEDY = remedy,
                 times,
-                "{operation} failed ({:?}): {}",
-                status.code(),
-                status.message()
+                "{operation} failed ({:?}): {text}",
+                status.code()
             );
         }
         status

@@ -31,6 +31,7 @@ mod metrics;
 mod offline;
 mod outage;
 mod output;
+mod readiness;
 mod reload;
 mod render;
 mod systemd;

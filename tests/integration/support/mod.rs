@@ -7,6 +7,7 @@ pub mod fake;
 pub mod jwt;
 pub mod kms;
 pub mod load;
+pub mod notified;
 pub mod pki;
 pub mod product;
 pub mod proxy;
