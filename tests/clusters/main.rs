@@ -8,6 +8,7 @@
 #![allow(clippy::restriction)] // a test that fails panics
 #![allow(unreachable_pub)] // nobody uses a test program as a library
 
+mod balancer;
 mod cluster;
 mod leader;
 mod network;
