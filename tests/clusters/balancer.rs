@@ -43,7 +43,7 @@ impl Balancer {
         fs::write(file("bind.pem"), chain.concat()).unwrap();
         let mut config = format!(
             "global\n stats socket {:?} mode 600 level admin\n log stdout format raw local0 info\n maxconn 500\n\
-             defaults\n mode http\n log global\n log-format \"%s %ST %tsc\"\n balance roundrobin\n retries 0\n\
+             defaults\n mode http\n log global\n log-format \"%s %ST %tsc %HM %HP\"\n balance roundrobin\n retries 0\n\
              timeout connect 1s\n timeout client 30s\n timeout server 2s\n timeout check 1s\n\
              timeout http-keep-alive {idle}\n",
             file("stats.sock")

@@ -103,7 +103,7 @@ impl Cluster {
     }
 
     /// An agent's configuration with these addresses.
-    pub fn config(&self, addresses: &[String]) -> String {
+    pub fn config(&self, addresses: &[impl std::fmt::Debug]) -> String {
         let tables = self.members[0].key_and_auth("vault");
         format!("[vault]\naddresses = {addresses:?}\nca_file = {:?}\n{tables}", self.pki.ca)
     }

@@ -9,9 +9,13 @@
 #![allow(unreachable_pub)] // nobody uses a test program as a library
 
 mod balancer;
+mod balancing;
 mod cluster;
 mod leader;
+mod members;
 mod network;
+mod rolling;
+mod rotation;
 #[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;

@@ -8,6 +8,8 @@ use tonic::Code;
 use crate::balancer::Balancer;
 use crate::cluster::Cluster;
 use crate::support::agent::{Agent, QUICK};
+use crate::support::eventually;
+use crate::support::kms::SEED;
 use crate::support::load::{Call, Calls, Load};
 
 /// What calls may fail with while a cluster has no leader.
@@ -44,8 +46,8 @@ pub struct Outcome {
 pub async fn on_all_routes(cluster: &Cluster, balancer: &Balancer) -> Vec<User> {
     vec![
         User::start("three addresses", &cluster.config(&cluster.addresses())).await,
-        User::start("HAProxy over all", &cluster.config(&[balancer.spread.clone()])).await,
-        User::start("HAProxy to the leader", &cluster.config(&[balancer.leader.clone()])).await,
+        User::start("HAProxy over all", &cluster.config(&[&balancer.spread])).await,
+        User::start("HAProxy to the leader", &cluster.config(&[&balancer.leader])).await,
     ]
 }
 
@@ -64,9 +66,22 @@ pub async fn stop(users: Vec<User>, what: &str, outages: &[Outage]) -> Vec<Outco
 impl User {
     pub async fn start(route: &'static str, config: &str) -> Self {
         let agent = Agent::ready(&(config.to_owned() + QUICK)).await;
-        let first = agent.kms().await.round_trip().await;
+        let mut kms = agent.kms().await;
+        // A standby of a new cluster may refuse the first calls.
+        let first = eventually("a first call", async || {
+            kms.encrypt(&SEED).await.map_err(|status| {
+                println!("{route}: the first call failed: {status}");
+                status.to_string()
+            })
+        })
+        .await;
         let load = Load::start_with_deadline(&agent.socket(), &first);
         Self { route, agent, key_id: first.key_id, load }
+    }
+
+    /// What the agent announces.
+    pub async fn key_id(&self) -> String {
+        self.agent.kms().await.status().await.unwrap().key_id
     }
 
     /// Ends the load once the agent is ready and calls succeed again. The load has checked each byte.
