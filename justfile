@@ -25,6 +25,10 @@ system *ARGS:
 e2e *ARGS:
     tests/e2e/run {{ ARGS }}
 
+# test with clusters of three servers: lost leaders, network cuts, upgrades
+clusters *ARGS:
+    tests/clusters/run {{ ARGS }}
+
 # run what must pass before a change is merged
 ci:
     .ci/run
@@ -36,7 +40,7 @@ scheduled:
 # lint as .ci/run does
 lint:
     cargo clippy --locked --all-targets -- -D warnings
-    cargo clippy --locked --test e2e -- -D warnings
+    cargo clippy --locked --test e2e --test clusters -- -D warnings
 
 # format the Rust and the Go code
 fmt:

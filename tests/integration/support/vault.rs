@@ -4,18 +4,16 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::launch::Launch;
 use super::pki::Pki;
+use super::process::Process;
 use super::product::Product;
-use super::{PATIENCE, freeze};
 
 /// The name of the Transit key in most tests.
 pub const KEY: &str = "kms-key";
@@ -43,14 +41,14 @@ fn directory(persistent: bool) -> TempDir {
 
 /// A running server.
 pub struct Vault {
-    product: Product,
-    child: Child,
-    directory: TempDir,
+    pub(super) product: Product,
+    pub(super) process: Process,
+    pub(super) audit_log: PathBuf,
     pub address: String,
-    base: String,
+    pub(super) base: String,
     pub root: String,
-    unseal_key: String,
-    http: reqwest::Client,
+    pub(super) unseal_key: String,
+    pub(super) http: reqwest::Client,
 }
 
 impl Vault {
@@ -70,17 +68,22 @@ impl Vault {
     }
 
     async fn set_up(vault: Self) -> Self {
-        vault.post("sys/mounts/transit", json!({ "type": "transit" })).await;
-        vault.post(&format!("transit/keys/{KEY}"), json!({})).await;
-        vault.put_policy("kms", &policy("transit", KEY)).await;
-        vault.post("sys/auth/approle", json!({ "type": "approle" })).await;
-        vault.approle("kms", json!({})).await;
+        vault.add_key_and_role().await;
         vault
     }
 
     /// The same, with TLS.
     pub async fn with_tls(pki: &Pki) -> Self {
         Self::set_up(Self::any(Product::chosen(), Some(pki), false).await).await
+    }
+
+    /// Transit, the usual key, its policy, and AppRole.
+    pub async fn add_key_and_role(&self) {
+        self.post("sys/mounts/transit", json!({ "type": "transit" })).await;
+        self.post(&format!("transit/keys/{KEY}"), json!({})).await;
+        self.put_policy("kms", &policy("transit", KEY)).await;
+        self.post("sys/auth/approle", json!({ "type": "approle" })).await;
+        self.approle("kms", json!({})).await;
     }
 
     async fn any(product: Product, pki: Option<&Pki>, persistent: bool) -> Self {
@@ -97,103 +100,56 @@ impl Vault {
         let directory = directory(persistent);
         let free_port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (port, cluster_port) = (free_port(), free_port());
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let (tls, scheme) = match pki {
-            Some(pki) => (
-                format!(
-                    "tls_cert_file = {:?}\n tls_key_file = {:?}\n tls_client_ca_file = {:?}",
-                    pki.server_cert, pki.server_key, pki.ca
-                ),
-                "https",
-            ),
-            None => ("tls_disable = true".to_owned(), "http"),
-        };
         let storage = if persistent {
-            fs::create_dir(path("data")).unwrap();
+            let data = directory.path().join("data");
+            fs::create_dir(&data).unwrap();
             format!(
-                "storage \"raft\" {{ path = {:?}\n node_id = \"one\" }}\ncluster_addr = \"http://127.0.0.1:{cluster_port}\"",
-                path("data")
+                "storage \"raft\" {{ path = {data:?}\n node_id = \"one\" }}\ncluster_addr = \"http://127.0.0.1:{cluster_port}\"",
             )
         } else {
             "storage \"inmem\" {}".to_owned()
         };
-        let config = format!(
-            "{storage}\n\
-             listener \"tcp\" {{ address = \"127.0.0.1:{port}\"\n {tls} }}\n\
-             {}\
-             api_addr = \"{scheme}://127.0.0.1:{port}\"\nlog_level = \"warn\"\n",
-            product.settings(&path("audit.log")),
-        );
-        fs::write(path("config.hcl"), config).unwrap();
-        let mut http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
-        if let Some(pki) = pki {
-            http = http.tls_backend_preconfigured(pki.client_config());
-        } else {
-            http = http.tls_backend_preconfigured(Pki::no_tls());
-        }
-        // A certificate's name need not be the address: the tests' own requests go by the name, too.
-        let base = match pki {
-            Some(pki) => format!("https://{}:{port}", pki.server_name()),
-            None => format!("http://127.0.0.1:{port}"),
-        };
-        if let Some(pki) = pki.filter(|pki| pki.server_name().parse::<std::net::IpAddr>().is_err()) {
-            http = http.resolve(pki.server_name(), std::net::SocketAddr::from(([127, 0, 0, 1], port)));
-        }
-        let mut vault = Self {
+        let mut vault = Self::launch(Launch {
             product,
-            child: spawn(product, &directory),
-            base,
-            address: format!("{scheme}://127.0.0.1:{port}"),
+            program: product.program(),
+            network: None,
+            pki,
+            host: "127.0.0.1".to_owned(),
+            port,
+            storage,
+            audit_log: directory.path().join("audit.log"),
             directory,
-            root: String::new(),
-            unseal_key: String::new(),
-            http: http.build().unwrap(),
-        };
-        vault.wait_up().await?;
-        let init = vault.post("sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 })).await;
-        vault.root = init["root_token"].as_str().unwrap().to_owned();
-        vault.unseal_key = init["keys"][0].as_str().unwrap().to_owned();
-        vault.unseal().await;
-        if product.audit_by_request() {
-            let options = json!({ "file_path": vault.file("audit.log") });
-            vault.post("sys/audit/log", json!({ "type": "file", "options": options })).await;
-        }
+        })
+        .await?;
+        vault.initialise().await;
         Some(vault)
-    }
-
-    /// Waits until the server answers; `None` when it ended instead.
-    async fn wait_up(&mut self) -> Option<()> {
-        let started = Instant::now();
-        while started.elapsed() < PATIENCE {
-            if self.child.try_wait().unwrap().is_some() {
-                return None;
-            }
-            let url = format!("{}/v1/sys/seal-status", self.base);
-            if self.http.get(url).send().await.is_ok() {
-                return Some(());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let name = self.product.name();
-        panic!("{name} does not answer: {}", fs::read_to_string(self.directory.path().join("log")).unwrap());
     }
 
     /// One request with the root token; the status and the JSON.
     pub async fn request(&self, method: Method, path: &str, body: Value, namespace: &str) -> (u16, Value) {
+        let request = self.prepared(method, path, body);
+        let request =
+            if namespace.is_empty() { request } else { request.header("x-vault-namespace", namespace) };
+        sent(request).await.unwrap()
+    }
+
+    /// The same of a server that may be unreachable: waits this long at most.
+    pub async fn try_request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+        within: Duration,
+    ) -> Result<(u16, Value), String> {
+        sent(self.prepared(method, path, body).timeout(within)).await.map_err(|error| format!("{error:?}"))
+    }
+
+    fn prepared(&self, method: Method, path: &str, body: Value) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}/v1/{path}", self.base));
         if !self.root.is_empty() {
             request = request.header("x-vault-token", &self.root);
         }
-        if !namespace.is_empty() {
-            request = request.header("x-vault-namespace", namespace);
-        }
-        if !body.is_null() {
-            request = request.body(body.to_string());
-        }
-        let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        let text = response.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+        if body.is_null() { request } else { request.body(body.to_string()) }
     }
 
     /// A request that must succeed.
@@ -253,7 +209,12 @@ impl Vault {
 
     /// A file beside the server's data.
     pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.process.directory.path().join(name)
+    }
+
+    /// What the process has written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.file("log")).unwrap()
     }
 
     /// `[vault]` of a configuration that logs in by AppRole.
@@ -293,7 +254,7 @@ impl Vault {
 
     /// The audit log's requests by path, answered ones only, without the tests' own (root).
     pub fn audited(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.file("audit.log")).unwrap_or_default();
+        let log = fs::read_to_string(&self.audit_log).unwrap_or_default();
         log.lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|entry| entry["type"] == "response")
@@ -308,66 +269,13 @@ impl Vault {
     pub fn count(&self, prefix: &str) -> usize {
         self.audited().iter().filter(|path| path.starts_with(prefix)).count()
     }
-
-    pub async fn seal(&self) {
-        self.post("sys/seal", Value::Null).await;
-    }
-
-    pub async fn unseal(&self) {
-        // The server takes a moment from unsealed to active.
-        self.post("sys/unseal", json!({ "key": self.unseal_key })).await;
-        super::eventually("unsealed", async || {
-            let (status, health) = self.request(Method::GET, "sys/health", Value::Null, "").await;
-            if status == 200 { Ok(()) } else { Err(format!("{status} {health}")) }
-        })
-        .await;
-    }
-
-    /// Stops the server's process with SIGSTOP: seen from outside, it hangs.
-    pub fn freeze(&self) {
-        freeze(self.child.id());
-    }
-
-    pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
-    }
-
-    /// kill -9.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Starts the killed server again on the same data and port.
-    pub async fn restart(&mut self) {
-        self.child = spawn(self.product, &self.directory);
-        self.wait_up().await.expect("the server starts again");
-        self.unseal().await;
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
-    }
 }
 
-impl Drop for Vault {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
-}
-
-fn spawn(product: Product, directory: &TempDir) -> Child {
-    let log = fs::File::create(directory.path().join("log")).unwrap();
-    Command::new(product.program())
-        .arg("server")
-        .arg("-config")
-        .arg(directory.path().join("config.hcl"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+async fn sent(request: RequestBuilder) -> reqwest::Result<(u16, Value)> {
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    let text = response.text().await?;
+    Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
 }
 
 /// Writes a secret file as it should be: 0600.

@@ -1,0 +1,132 @@
+//! HAProxy before a cluster: connections that it drops, members that are drained, members that are dead and not yet
+//! noticed, and no member at all.
+
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+
+use crate::balancer::Balancer;
+use crate::cluster::Cluster;
+use crate::network::MEMBERS;
+use crate::support::agent::{Agent, QUIET};
+use crate::users::{Outage, User, stop};
+
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// Each call comes about when HAProxy closes the idle connection: a little before, at the same time, or a little after.
+#[tokio::test(flavor = "multi_thread")]
+async fn drops_idle_connections() {
+    let cluster = Cluster::start().await;
+    let balancer = Balancer::start_dropping(&cluster, "100ms").await;
+    let agent = Agent::ready(&(cluster.config(&[&balancer.spread]) + QUIET)).await;
+    let mut kms = agent.kms().await;
+    let (mut calls, mut failed) = (0, Vec::new());
+    for after in (90..=110).cycle().take(210) {
+        pause(after).await;
+        calls += 1;
+        match kms.encrypt(b"any").await {
+            Ok(wrapped) => assert_eq!(kms.decrypt(&wrapped).await.unwrap(), b"any"),
+            Err(status) => failed.push(status),
+        }
+    }
+    println!("MEASURED idle connections dropped by HAProxy: {calls} Encrypts, {} failed", failed.len());
+    println!("  the first one: {:?}", failed.first());
+    assert!(failed.iter().all(|status| status.code() == Code::Unavailable), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drains_members() {
+    let cluster = Cluster::start().await;
+    let balancer = Balancer::start(&cluster).await;
+    let users = vec![User::start("HAProxy over all", &cluster.config(&[&balancer.spread])).await];
+    for state in ["drain", "maint"] {
+        for member in 0..MEMBERS {
+            balancer.set_state(member, state);
+            pause(500).await;
+            balancer.set_state(member, "ready");
+            pause(100).await;
+        }
+    }
+    let now = Instant::now();
+    for outcome in stop(users, "members drained", &[Outage { lost: now, back: now }]).await {
+        outcome.none_failed();
+        outcome.same_key();
+    }
+}
+
+/// How a member is lost that HAProxy still believes in.
+#[derive(Clone, Copy, Debug)]
+enum Dead {
+    /// Its port refuses connections: 503.
+    Killed,
+    /// Nothing answers: 503 after HAProxy's time for a connection.
+    CutOff,
+    /// It accepts connections and answers nothing: 504.
+    Frozen,
+    /// It ends while requests wait for its answer: 502.
+    KilledInRequests,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_dead_members_for_ten_seconds() {
+    let mut cluster = Cluster::start().await;
+    for (dead, status) in
+        [(Dead::Killed, 503), (Dead::CutOff, 503), (Dead::Frozen, 504), (Dead::KilledInRequests, 502)]
+    {
+        let balancer = Balancer::start(&cluster).await;
+        let user = User::start("HAProxy over all", &cluster.config(&[&balancer.spread])).await;
+        let follower = Cluster::others(cluster.leader().await)[0];
+        let lost = Instant::now();
+        match dead {
+            Dead::Killed => cluster.members[follower].kill(),
+            Dead::CutOff => cluster.network.cut(follower),
+            Dead::Frozen => cluster.members[follower].freeze(),
+            Dead::KilledInRequests => {
+                cluster.members[follower].freeze();
+                pause(500).await;
+                cluster.members[follower].kill();
+            }
+        }
+        balancer.noticed(follower, false).await;
+        let back = Instant::now();
+        pause(2000).await;
+        match dead {
+            Dead::Killed | Dead::KilledInRequests => cluster.restart(follower).await,
+            Dead::CutOff => cluster.network.mend(follower),
+            Dead::Frozen => cluster.members[follower].thaw(),
+        }
+        balancer.noticed(follower, true).await;
+        cluster.settled().await;
+        println!(
+            "  HAProxy answered by itself: 502 {}, 503 {}, 504 {}",
+            balancer.own_answers(502),
+            balancer.own_answers(503),
+            balancer.own_answers(504)
+        );
+        assert!(balancer.own_answers(status) > 0, "{dead:?}: no {status}");
+        let what = format!("dead member kept by HAProxy, {dead:?}");
+        for outcome in stop(vec![user], &what, &[Outage { lost, back }]).await {
+            outcome.same_key();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn has_no_member() {
+    let cluster = Cluster::start().await;
+    let balancer = Balancer::start(&cluster).await;
+    let user = User::start("HAProxy over all", &cluster.config(&[&balancer.spread])).await;
+    let lost = Instant::now();
+    (0..MEMBERS).for_each(|member| balancer.set_state(member, "maint"));
+    let status = user.agent.wait_for_reason("degraded", "unreachable").await;
+    println!("  the agent says: {}", status["reason"]["text"]);
+    assert!(balancer.own_answers(503) > 0);
+    pause(2000).await;
+    (0..MEMBERS).for_each(|member| balancer.set_state(member, "ready"));
+    let back = Instant::now();
+    for outcome in stop(vec![user], "no member", &[Outage { lost, back }]).await {
+        outcome.same_key();
+    }
+}

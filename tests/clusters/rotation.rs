@@ -1,0 +1,78 @@
+//! A key that is rotated while agents use the cluster through different members, of which two are standbys.
+
+use std::time::{Duration, Instant};
+
+use crate::balancer::Balancer;
+use crate::cluster::Cluster;
+use crate::support::eventually;
+use crate::support::kms::SEED;
+use crate::users::{Outage, User, stop};
+
+const ROTATIONS: usize = 5;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seen_through_different_members() {
+    let cluster = Cluster::start().await;
+    let balancer = Balancer::start(&cluster).await;
+    let leader = cluster.leader().await;
+    let [one, two] = Cluster::others(leader)[..] else { unreachable!() };
+    let only = |member: usize| cluster.config(&[&cluster.members[member].address]);
+    let users = vec![
+        User::start("the leader alone", &only(leader)).await,
+        User::start("one standby alone", &only(one)).await,
+        User::start("the other standby alone", &only(two)).await,
+        User::start("HAProxy over all", &cluster.config(&[&balancer.spread])).await,
+    ];
+    let began = Instant::now();
+    let (mut slowest, mut unreadable) = (Duration::ZERO, Duration::ZERO);
+    let mut known = users[0].key_id().await;
+    for _ in 0..ROTATIONS {
+        cluster.members[leader].rotate().await;
+        let rotated = Instant::now();
+        let mut announced = String::new();
+        for user in &users {
+            announced = eventually(user.route, async || {
+                let now = user.key_id().await;
+                if now == known { Err("the old key_id".to_owned()) } else { Ok(now) }
+            })
+            .await;
+            slowest = slowest.max(rotated.elapsed());
+            // What one node writes, each other one must be able to read at once.
+            let wrapped = eventually("an Encrypt", async || {
+                user.agent.kms().await.encrypt(&SEED).await.map_err(|status| status.to_string())
+            })
+            .await;
+            let written = Instant::now();
+            for reader in &users {
+                let read = eventually(reader.route, async || {
+                    let read = reader.agent.kms().await.decrypt(&wrapped).await;
+                    read.map_err(|status| {
+                        println!("  {} cannot read what {} wrote: {status}", reader.route, user.route);
+                        status.to_string()
+                    })
+                })
+                .await;
+                assert_eq!(read, SEED);
+            }
+            unreadable = unreadable.max(written.elapsed());
+        }
+        eventually("one key_id everywhere", async || {
+            for user in &users {
+                let now = user.key_id().await;
+                if now != announced {
+                    return Err(format!("{}: {now}, not {announced}", user.route));
+                }
+            }
+            Ok(())
+        })
+        .await;
+        known = announced;
+    }
+    println!(
+        "MEASURED {ROTATIONS} rotations: announced by all after {slowest:.2?} at most; read by all after \
+         {unreadable:.2?} at most"
+    );
+    // No call may fail; a failed one would be one after the fault.
+    let none = Outage { lost: began, back: began };
+    stop(users, "rotations", &[none]).await;
+}

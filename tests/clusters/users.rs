@@ -1,0 +1,149 @@
+//! Those who use a cluster: agents that reach it on different routes, each under a steady load.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+
+use crate::balancer::Balancer;
+use crate::cluster::Cluster;
+use crate::support::agent::{Agent, QUICK};
+use crate::support::eventually;
+use crate::support::kms::SEED;
+use crate::support::load::{Call, Calls, Load};
+
+/// What calls may fail with while a cluster has no leader.
+const AWAY: [Code; 2] = [Code::Unavailable, Code::DeadlineExceeded];
+
+/// An outage: from the loss of a leader, or of a member, until a leader serves.
+#[derive(Clone, Copy)]
+pub struct Outage {
+    pub lost: Instant,
+    pub back: Instant,
+}
+
+/// One agent and its load.
+pub struct User {
+    /// How it reaches the cluster.
+    pub route: &'static str,
+    pub agent: Agent,
+    key_id: String,
+    load: Load,
+}
+
+/// What became of a user.
+pub struct Outcome {
+    pub route: &'static str,
+    pub calls: Calls,
+    /// From the end of the outage to the start of the last call that failed. Zero, when none failed after it.
+    pub late: Duration,
+    /// The key_ids before and after.
+    key_ids: [String; 2],
+    log: String,
+}
+
+/// Agents on three routes: the members' addresses, HAProxy over all members, HAProxy to the leader.
+pub async fn on_all_routes(cluster: &Cluster, balancer: &Balancer) -> Vec<User> {
+    vec![
+        User::start("three addresses", &cluster.config(&cluster.addresses())).await,
+        User::start("HAProxy over all", &cluster.config(&[&balancer.spread])).await,
+        User::start("HAProxy to the leader", &cluster.config(&[&balancer.leader])).await,
+    ]
+}
+
+/// Ends all loads. `outages` are in order.
+pub async fn stop(users: Vec<User>, what: &str, outages: &[Outage]) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for user in users {
+        outcomes.push(user.stop(what, outages).await);
+    }
+    for outcome in &outcomes {
+        outcome.check(what, outages);
+    }
+    outcomes
+}
+
+impl User {
+    pub async fn start(route: &'static str, config: &str) -> Self {
+        let agent = Agent::ready(&(config.to_owned() + QUICK)).await;
+        let mut kms = agent.kms().await;
+        // A standby of a new cluster may refuse the first calls.
+        let first = eventually("a first call", async || {
+            kms.encrypt(&SEED).await.map_err(|status| {
+                println!("{route}: the first call failed: {status}");
+                status.to_string()
+            })
+        })
+        .await;
+        let load = Load::start_with_deadline(&agent.socket(), &first);
+        Self { route, agent, key_id: first.key_id, load }
+    }
+
+    /// What the agent announces.
+    pub async fn key_id(&self) -> String {
+        self.agent.kms().await.status().await.unwrap().key_id
+    }
+
+    /// Ends the load once the agent is ready and calls succeed again. The load has checked each byte.
+    async fn stop(self, what: &str, outages: &[Outage]) -> Outcome {
+        self.agent.wait_for_phase("ready").await;
+        let calls = self.load.stop().await;
+        let failed = calls.failed();
+        let late = failed.iter().map(|call| after(call, outages)).max().unwrap_or_default();
+        let away: Vec<_> =
+            outages.iter().map(|outage| format!("{:.2?}", outage.back - outage.lost)).collect();
+        println!(
+            "MEASURED {what}; {}: {} calls, {} failed, slowest {:.2?}; outage {}; last failing call begun {late:.2?} later",
+            self.route,
+            calls.0.len(),
+            failed.len(),
+            calls.0.iter().map(|call| call.took).max().unwrap_or_default(),
+            away.join(", "),
+        );
+        let mut texts = BTreeMap::<String, usize>::new();
+        for call in failed {
+            *texts.entry(format!("{:?}: {}", call.code, call.text)).or_default() += 1;
+        }
+        for (text, count) in texts {
+            println!("  {count} × {text}");
+        }
+        let now = self.agent.kms().await.status().await.unwrap();
+        assert_eq!(now.healthz, "ok", "{what}; {}", self.route);
+        Outcome { route: self.route, calls, late, key_ids: [self.key_id, now.key_id], log: self.agent.log() }
+    }
+}
+
+impl Outcome {
+    /// Fails on a failure before the first outage, on a code that is no outage, and on a missed deadline.
+    fn check(&self, what: &str, outages: &[Outage]) {
+        let what = format!("{what}; {}", self.route);
+        for call in self.calls.failed() {
+            assert!(
+                outages.iter().any(|outage| call.ended >= outage.lost),
+                "{what}: before the fault: {call:?}"
+            );
+            assert!(AWAY.contains(&call.code), "{what}: {call:?}\n{}", self.log);
+        }
+    }
+
+    /// Fails when calls failed longer than this after the outage.
+    pub fn late_at_most(&self, bound: Duration) {
+        assert!(self.late <= bound, "{}: failed {:?} after the outage\n{}", self.route, self.late, self.log);
+    }
+
+    pub fn none_failed(&self) {
+        self.calls.none_failed(self.route);
+    }
+
+    /// Fails when the agent announces another key.
+    pub fn same_key(&self) {
+        assert_eq!(self.key_ids[0], self.key_ids[1], "{}", self.route);
+    }
+}
+
+/// How long after an outage a call began: after the last outage that had begun when the call ended.
+fn after(call: &Call, outages: &[Outage]) -> Duration {
+    let begun = call.ended - call.took;
+    let outage = outages.iter().rfind(|outage| outage.lost <= call.ended);
+    outage.map_or(Duration::ZERO, |outage| begun.saturating_duration_since(outage.back))
+}
