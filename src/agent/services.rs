@@ -5,19 +5,23 @@ use std::sync::Arc;
 use super::error::AgentError;
 use crate::config::Settings;
 use crate::config::settings::KeyServiceSettings;
+use crate::config::vault::Vault;
 use crate::embedded::EmbeddedService;
 use crate::health::DecryptOnly;
 use crate::key_service::KeyService;
 use crate::telemetry::metrics::Metrics;
-use crate::vault::TransitService;
+use crate::vault::{TransitService, Transport};
 
-/// The primary, and the key services that only unwrap. Reads TLS files and keyrings; sends nothing yet.
+/// The primary, and the key services that only unwrap; `transport` sends their requests. Reads TLS files and keyrings; sends nothing yet.
 pub(super) fn build(
     settings: &Settings,
     metrics: &Metrics,
+    transport: &Arc<dyn Transport>,
 ) -> Result<(Arc<dyn KeyService>, Vec<DecryptOnly>), AgentError> {
+    let transit =
+        |vault: &Vault| TransitService::new(vault, metrics.clone(), transport.clone()).map(Arc::new);
     let main = match &settings.primary {
-        KeyServiceSettings::Vault(vault) => Some(Arc::new(TransitService::new(vault, metrics.clone())?)),
+        KeyServiceSettings::Vault(vault) => Some(transit(vault)?),
         KeyServiceSettings::Embedded(_) => None,
     };
     let open = |service: &KeyServiceSettings| -> Result<Arc<dyn KeyService>, AgentError> {
@@ -25,7 +29,7 @@ pub(super) fn build(
             (KeyServiceSettings::Vault(vault), Some(main)) if vault.shares_login => {
                 Arc::new(main.beside(vault))
             }
-            (KeyServiceSettings::Vault(vault), _) => Arc::new(TransitService::new(vault, metrics.clone())?),
+            (KeyServiceSettings::Vault(vault), _) => transit(vault)?,
             (KeyServiceSettings::Embedded(path), _) => Arc::new(EmbeddedService::open(path.clone())?),
         })
     };

@@ -1,6 +1,7 @@
 //! Tests of `KeyService::changed`: it completes once for each change of the shown state. It does not complete when an
 //! answer is the same as the one before.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -9,6 +10,7 @@ use url::Url;
 
 use super::TransitService;
 use super::token::{Lease, Token};
+use super::transport::Http;
 use crate::config::secret::SecretSource;
 use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
@@ -58,7 +60,7 @@ fn changed(service: &TransitService) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_an_address_is_reported_once() {
-    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
+    let service = TransitService::new(&vault(), Metrics::default(), Arc::new(Http)).unwrap();
     let error = |text: &str| KeyServiceError::new(ErrorKind::Unreachable, text, "");
     let [first, _second] = service.client.addresses.as_slice() else { panic!("two addresses") };
     assert!(!changed(&service));
@@ -83,7 +85,7 @@ async fn a_change_of_an_address_is_reported_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_token_is_reported_once_to_each_service() {
-    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
+    let service = TransitService::new(&vault(), Metrics::default(), Arc::new(Http)).unwrap();
     let beside = service.beside(&vault());
     let session = &service.session;
     session.end_login(Err(KeyServiceError::deadline("logging in")));

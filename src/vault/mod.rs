@@ -35,3 +35,4 @@ pub(crate) use pem::TlsError;
 pub(crate) use tls::client_config;
 pub(crate) use token::Lookup;
 pub(crate) use transit::TransitService;
+pub(crate) use transport::{Http, Transport};
