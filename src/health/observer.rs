@@ -53,7 +53,7 @@ impl Observer {
                 ServiceId::DecryptOnly(_) => checks.next_read,
             };
             tokio::select! {
-                () = tokio::time::sleep_until(due) => self.check(&mut checks).await,
+                biased;
                 () = self.recheck_hints.notified() => checks.plan_recheck(started),
                 Some(request) = self.read_requests.recv() => {
                     // One read answers all requests that are waiting.
@@ -66,6 +66,7 @@ impl Observer {
                         let _gone = request.send(());
                     }
                 }
+                () = tokio::time::sleep_until(due) => self.check(&mut checks).await,
             }
         }
     }
