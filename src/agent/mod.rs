@@ -16,6 +16,10 @@ mod stop_signals;
 mod timing;
 mod watchdog;
 
+#[cfg(test)]
+#[path = "../../tests/simulation/mod.rs"]
+mod simulation;
+
 pub(crate) use error::AgentError;
 pub(crate) use lifecycle::Agent;
 pub(crate) use reload::Reloader;

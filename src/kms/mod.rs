@@ -16,6 +16,8 @@ mod server;
 mod service;
 mod view;
 
+#[cfg(test)]
+pub(crate) use connection::Connection;
 pub(crate) use connection::Incoming;
 pub(crate) use route::Route;
 pub(crate) use server::serve;

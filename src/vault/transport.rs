@@ -34,7 +34,7 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     /// The operation as a label. Never the path itself: it holds names.
-    pub(super) fn operation(&self) -> &'static str {
+    pub(crate) fn operation(&self) -> &'static str {
         let has = |part: &str| self.path.contains(part);
         match self.path {
             path if path.starts_with("sys/health") => "health",
