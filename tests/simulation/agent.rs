@@ -85,15 +85,13 @@ impl Agent {
         }
     }
 
-    /// Accepts the key as it is now, like `kms-plugin accept-key`.
+    /// Reads the key, and accepts it when it is another one, like `kms-plugin accept-key`.
     pub(super) async fn accept(&self) {
         let mismatch = || {
             let snapshot = self.core.snapshot.borrow();
             snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch())
         };
-        if !mismatch() {
-            let _read = self.core.services.refresh.read(Deadline::after(ACCEPT_READ_TIMEOUT)).await;
-        }
+        let _read = self.core.services.refresh.read(Deadline::after(ACCEPT_READ_TIMEOUT)).await;
         if mismatch() {
             self.core.send(Event::Accept).await;
         }

@@ -131,7 +131,13 @@ impl Fault {
                 vec![if chance.percent(50) { Effect::KeyDeleted } else { Effect::SoftDeleted }]
             }
             Kind::KeyReplaced => {
-                let key = Key::new(world.service.lock().unwrap().make_version());
+                let mut service = world.service.lock().unwrap();
+                let mut key = Key::new(service.make_version());
+                // An administrator may rotate it until the version in use exists again.
+                for _ in 1..if chance.percent(60) { service.key.latest() } else { 1 } {
+                    key.rotate(service.make_version());
+                }
+                drop(service);
                 started.keeps_key = chance.percent(40);
                 world.oracle.key_replaced();
                 vec![Effect::Replaced(key)]
@@ -187,6 +193,9 @@ impl Fault {
     pub(super) async fn end(&self, started: Started, world: &Arc<World>, nodes: &mut [Node]) {
         {
             let mut service = world.service.lock().unwrap();
+            if self.kind == Kind::KeyDeleted {
+                service.restore_created();
+            }
             let now = service.effects.iter().find(|(number, _)| started.effects.contains(number)).cloned();
             started.effects.iter().for_each(|effect| service.end(*effect));
             let other = |effect: &Effect| matches!(effect, Effect::Replaced(_) | Effect::RolledBack(_));

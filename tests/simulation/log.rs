@@ -32,8 +32,4 @@ impl Log {
         let last = &lines[lines.len().saturating_sub(count)..];
         last.iter().map(|(at, text)| format!("{:>10.4} {text}\n", at.as_secs_f64() - 1000.0)).collect()
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.lock().unwrap().is_empty()
-    }
 }

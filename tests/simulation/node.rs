@@ -159,6 +159,12 @@ impl Node {
         }
     }
 
+    /// Lets the API server read every seed again.
+    pub(super) fn read_again(&self) {
+        self.read.lock().unwrap().clear();
+        self.world.stored.send_modify(|_| {});
+    }
+
     /// A seed of the key as it should be that the API server could not read.
     pub(super) fn unread(&self) -> Option<usize> {
         let (storage, read) = (self.world.storage.lock().unwrap(), self.read.lock().unwrap());

@@ -78,7 +78,6 @@ impl Oracle {
     /// An Encrypt succeeded, with the snapshots before and after it.
     pub(super) fn wrapped(
         &self,
-        world: &World,
         node: usize,
         key_id: &str,
         material: u64,
@@ -107,9 +106,6 @@ impl Oracle {
         if (forbids(before) && forbids(after)) || (local_refused(before) && local_refused(after)) {
             let text = format!("agent {node}: wrapped although {}", after.line());
             self.violated(Rule::NoWrapUnderRejected, text);
-        }
-        if world.service.lock().unwrap().created_by_call {
-            self.violated(Rule::NoKeyCreated, format!("agent {node}: a call created a key"));
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::retry;
 const STEP: Duration = Duration::from_secs(1);
 /// Ready after the end of all faults.
 const READY: Duration = Duration::from_secs(10);
+/// A simulation with more requests is not worth its time.
+const RUNAWAY: usize = 30_000;
 /// How long the simulation goes on after the last fault.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -75,7 +77,11 @@ impl Simulation {
             for (watch, node) in self.watches.iter_mut().zip(&mut self.nodes) {
                 watch.step(&self.world, node);
             }
-            if self.world.oracle.failure().is_some() {
+            let runs_away = self.world.service.lock().unwrap().requests.len() > RUNAWAY;
+            if runs_away {
+                self.world.oracle.violated(Rule::Budget, format!("more than {RUNAWAY} requests"));
+            }
+            if runs_away || self.world.oracle.failure().is_some() {
                 return false;
             }
             if next >= until {
@@ -122,12 +128,20 @@ impl Simulation {
     /// After the last fault: administrators accept a key that stays another one; then all must be well.
     async fn quiet(&mut self) {
         self.world.log.add("QUIET");
+        self.world.service.lock().unwrap().restore_created();
+        let calm = Instant::now();
+        // A refusal may show as long as no call disproves it: each API server reads once.
         for node in &self.nodes {
-            if let Some(agent) = &node.agent {
+            node.read_again();
+        }
+        for _ in 0..2 {
+            if !self.pass(Instant::now() + STEP).await {
+                return;
+            }
+            for agent in self.nodes.iter().filter_map(|node| node.agent.as_ref()) {
                 agent.accept().await;
             }
         }
-        let calm = Instant::now();
         if !self.pass(calm + READY).await {
             return;
         }

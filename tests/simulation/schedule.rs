@@ -60,10 +60,6 @@ impl Schedule {
             faults,
         }
     }
-
-    pub(super) fn end(&self) -> Duration {
-        self.faults.iter().map(|fault| fault.end).max().unwrap_or_default()
-    }
 }
 
 fn fault(kind: Kind, start: u64, chance: &mut Chance) -> Fault {

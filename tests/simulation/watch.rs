@@ -11,7 +11,7 @@ use super::node::Node;
 use super::oracle::{Rule, raises_minimum};
 use super::world::World;
 use crate::clock::BootTime;
-use crate::health::{Announce, Phase};
+use crate::health::{Announce, Phase, ReasonKind};
 
 /// How soon a refusal must show, and local KEKs be wiped.
 const REFUSAL: Duration = Duration::from_secs(90);
@@ -34,6 +34,8 @@ pub(super) struct Watch {
     last_sealed: Option<Instant>,
     /// The agent's run, its local KEKs, and its last contact at the last step.
     keks: Option<(Instant, usize, Option<BootTime>)>,
+    /// Whether the agent has known at the last step that the key is missing.
+    knew_missing: bool,
     last_request: Instant,
     seen: usize,
     budget: Budget,
@@ -50,6 +52,7 @@ impl Watch {
             last_minimum: None,
             last_sealed: None,
             keks: None,
+            knew_missing: false,
             last_request: now,
             seen: 0,
             budget: Budget::new(services),
@@ -117,7 +120,7 @@ impl Watch {
         if refused && snapshot.announce == Announce::Ok && !changed {
             violated(Rule::RefusalShown, "Status is ok 90 s after a refusal");
         }
-        let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks + keks.seeds);
+        let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
         if refused && held > 0 && !changed {
             violated(Rule::WipeInTime, "local KEKs are in memory 90 s after a refusal");
         }
@@ -137,6 +140,12 @@ impl Watch {
         {
             violated(Rule::NoEarlyWipe, "local KEKs are gone before max_offline, and nothing refused");
         }
+        let created = world.service.lock().unwrap().created_by.is_some_and(|(by, _)| by == self.node);
+        if created && self.knew_missing {
+            violated(Rule::NoKeyCreated, "it created a key, and knew that the key is missing");
+        }
+        let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
+        self.knew_missing = !created && kind == Some(ReasonKind::KeyMissing);
         self.keks = Some((started, held, snapshot.last_contact));
     }
 

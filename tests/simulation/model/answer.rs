@@ -137,7 +137,7 @@ impl Service {
             "encrypt" => {
                 let key = match key {
                     Some(key) => usable(Some(key))?,
-                    None => self.create(),
+                    None => self.create(asked.node),
                 };
                 let version = u32::try_from(asked.body["key_version"].as_u64().unwrap_or_default()).unwrap();
                 let plaintext = STANDARD.decode(text("plaintext")).unwrap_or_default();
@@ -154,11 +154,11 @@ impl Service {
     }
 
     /// An encryption under a missing key creates the key, where the policy grants `create`.
-    fn create(&mut self) -> Key {
-        self.created_by_call = true;
+    fn create(&mut self, node: usize) -> Key {
         let key = Key::new(self.make_version());
         self.effects.retain(|(_, effect)| !matches!(effect, Effect::KeyDeleted));
-        self.start(Effect::Replaced(key.clone()));
+        let effect = self.start(Effect::Replaced(key.clone()));
+        self.created_by = Some((node, effect));
         key
     }
 }

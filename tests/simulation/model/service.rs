@@ -43,8 +43,8 @@ pub(in super::super) struct Service {
     pub usual_lag: Duration,
     /// Whether the policy also grants `create`.
     pub may_create: bool,
-    /// Whether a call of an agent has created a key.
-    pub created_by_call: bool,
+    /// The agent whose request has created a key, and the effect of that.
+    pub created_by: Option<(usize, u64)>,
     history: VecDeque<(Duration, Option<Key>)>,
     made: u64,
     next_effect: u64,
@@ -85,7 +85,7 @@ impl Service {
             addresses: REPLICAS,
             usual_lag,
             may_create: false,
-            created_by_call: false,
+            created_by: None,
             history: VecDeque::new(),
             made: 2,
             next_effect: 0,
@@ -117,6 +117,13 @@ impl Service {
     pub(in super::super) fn end(&mut self, effect: u64) {
         self.effects.retain(|(number, _)| *number != effect);
         self.record();
+    }
+
+    /// Restores the key instead of one that a request has created.
+    pub(in super::super) fn restore_created(&mut self) {
+        if let Some((_, effect)) = self.created_by.take() {
+            self.end(effect);
+        }
     }
 
     /// Rotates the key as it is now. A version that is made on a rolled-back key does not survive its repair.
