@@ -89,6 +89,10 @@ pub(crate) struct BootTime(pub Duration);
 impl BootTime {
     /// Reads the clock.
     pub(crate) fn now() -> Self {
+        #[cfg(test)]
+        if let Some(elapsed) = simulated::elapsed() {
+            return Self(elapsed);
+        }
         // CLOCK_BOOTTIME exists since Linux 2.6.39. Reading it fails for no other reason.
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
         Self(time)
@@ -106,7 +110,7 @@ impl BootTime {
 
     /// The same moment on the wall clock, for people.
     pub(crate) fn wall(self) -> SystemTime {
-        let (wall, now) = (SystemTime::now(), Self::now());
+        let (wall, now) = (wall(), Self::now());
         let moment = match self > now {
             true => wall.checked_add(self.since(now)),
             false => wall.checked_sub(now.since(self)),
@@ -127,11 +131,53 @@ pub(crate) fn boot_id() -> Option<String> {
     (digits.len() == 32).then_some(digits)
 }
 
+/// Reads the wall clock.
+fn wall() -> SystemTime {
+    #[cfg(test)]
+    if let Some(elapsed) = simulated::elapsed() {
+        return UNIX_EPOCH + simulated::EPOCH + elapsed;
+    }
+    SystemTime::now()
+}
+
 /// Seconds since 1970 on the wall clock, for file formats and for people.
 pub(crate) fn unix_seconds() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    wall().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The clocks of a simulation (`tests/simulation`). The boot clock and the wall clock follow tokio's paused clock, and
+/// also count the time that the simulated machines were suspended. Each simulation has its own thread.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// When each simulation starts, since 1970: the first second of 2026.
+    pub(crate) const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+    /// The boot clock at the start of a simulation. It is not zero: an agent may compare with earlier times.
+    const UPTIME: Duration = Duration::from_secs(1000);
+
+    thread_local! {
+        static START: Cell<Option<Instant>> = const { Cell::new(None) };
+        static SUSPENDED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    /// Lets the clocks of this thread follow tokio's clock. Call it in the paused runtime.
+    pub(crate) fn start() {
+        START.set(Some(Instant::now()));
+        SUSPENDED.set(UPTIME);
+    }
+
+    /// Suspends the machines for `duration`: only the boot clock and the wall clock go on.
+    pub(crate) fn suspend(duration: Duration) {
+        SUSPENDED.set(SUSPENDED.get() + duration);
+    }
+
+    /// The simulated time since boot; `None` in a thread without a simulation.
+    pub(crate) fn elapsed() -> Option<Duration> {
+        START.get().map(|start| start.elapsed() + SUSPENDED.get())
+    }
 }
 
 #[cfg(test)]

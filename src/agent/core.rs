@@ -23,6 +23,7 @@ use crate::key_service::{KeyService, KeyVersion};
 use crate::kms::{KeyServices, View};
 use crate::local_kek::{Cache, KeyCheck};
 use crate::telemetry::metrics::Metrics;
+use crate::vault::Transport;
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
@@ -60,13 +61,14 @@ pub(super) struct Core {
 impl PreparedCore {
     /// Sets up the key services of `settings`, and loads what an earlier run or core has saved.
     ///
-    /// `local_keks` outlives the core: a reload must not lose a key.
+    /// `local_keks` outlives the core: a reload must not lose a key. `transport` sends the requests to Vault.
     pub(super) fn new(
         settings: &Settings,
         metrics: &Metrics,
         local_keks: Arc<Cache>,
+        transport: &Arc<dyn Transport>,
     ) -> Result<Self, AgentError> {
-        let (primary, decrypt_only) = services::build(settings, metrics)?;
+        let (primary, decrypt_only) = services::build(settings, metrics, transport)?;
         let identity = IdentityFile::in_directory(&settings.server.runtime_dir);
         let rules = Rules {
             scope: primary.scope().clone(),

@@ -29,6 +29,7 @@ use crate::socket::{BoundSocket, Heartbeat};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 use crate::telemetry::metrics::Metrics;
+use crate::vault::{Http, Transport};
 
 /// Accepted connections that may wait for the server.
 pub(super) const MAX_ACCEPTED: usize = 64;
@@ -45,6 +46,7 @@ pub(crate) struct Agent {
     /// What calls see. A reload changes it; a publisher updates its snapshot.
     views: Arc<watch::Sender<View>>,
     metrics: Metrics,
+    transport: Arc<dyn Transport>,
     accept_key: mpsc::Receiver<CommandRequest>,
     reload_sender: mpsc::Sender<ReloadRequest>,
     reload_requests: mpsc::Receiver<ReloadRequest>,
@@ -72,7 +74,8 @@ impl Agent {
         let metrics = Metrics::default();
         let list = server.state_dir.join(WRAPPED_KEYS);
         let local_keks = Arc::new(Cache::open(passed.kept, Some(list), settings.local_kek));
-        let prepared = PreparedCore::new(settings, &metrics, local_keks.clone())?;
+        let transport: Arc<dyn Transport> = Arc::new(Http);
+        let prepared = PreparedCore::new(settings, &metrics, local_keks.clone(), &transport)?;
         let listeners = Listeners::bind(server, passed.listener).await?;
 
         let views = Arc::new(watch::channel(prepared.view()).0);
@@ -86,6 +89,7 @@ impl Agent {
             local_keks,
             views,
             metrics,
+            transport,
             accept_key: accept_key_commands,
             reload_sender,
             reload_requests,
@@ -277,7 +281,8 @@ impl Agent {
     /// Starts a core with the new settings beside the old one, and uses it once a round trip has worked. Connections
     /// stay open. A call that has begun ends with the core that it began with.
     async fn reload(&mut self, settings: &Settings) -> Result<(), ReloadError> {
-        let prepared = PreparedCore::new(settings, &self.metrics, self.local_keks.clone());
+        let keks = self.local_keks.clone();
+        let prepared = PreparedCore::new(settings, &self.metrics, keks, &self.transport);
         let prepared = prepared.map_err(ReloadError::KeyServices)?;
         let core = prepared.start(self.views.clone());
         if tokio::time::timeout(VERIFY_TIMEOUT, core.verified()).await.is_err() {

@@ -43,8 +43,9 @@ async fn wipe(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
             pause = expiry.unwrap_or(MAX_WIPE_PAUSE).min(MAX_WIPE_PAUSE);
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             changed = views.changed() => changed.map_err(|_| TaskError::NoPublisher)?,
+            () = tokio::time::sleep(pause) => {}
             // A reload that failed, or a call that ended late, may have left keys of a key service that is not
             // configured.
             _ = retain.tick(), if in_use => {
@@ -92,9 +93,10 @@ async fn fill(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
             due = view.snapshot.primary.key.as_ref().and_then(|key| keys.replacement_due(&key.key_id));
         }
         tokio::select! {
-            () = async { tokio::time::sleep(due.unwrap_or_default()).await }, if due.is_some() => {}
+            biased;
             changed = views.changed() => changed.map_err(|_| TaskError::NoPublisher)?,
             _ = changes.changed() => {}
+            () = async { tokio::time::sleep(due.unwrap_or_default()).await }, if due.is_some() => {}
         }
         tokio::time::sleep(LOCAL_KEK_CHANGE_DELAY).await;
     }

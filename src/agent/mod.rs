@@ -18,6 +18,10 @@ mod timing;
 mod unconfigured;
 mod watchdog;
 
+#[cfg(test)]
+#[path = "../../tests/simulation/mod.rs"]
+mod simulation;
+
 pub(crate) use error::{AgentError, ReloadError};
 pub(crate) use lifecycle::Agent;
 pub(crate) use listeners::passed;

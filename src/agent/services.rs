@@ -10,18 +10,19 @@ use crate::embedded::EmbeddedService;
 use crate::health::{DecryptOnly, Verdict};
 use crate::key_service::KeyService;
 use crate::telemetry::metrics::Metrics;
-use crate::vault::{Budget, TransitService};
+use crate::vault::{Budget, TransitService, Transport};
 
-/// The primary, and the key services that only unwrap. Reads TLS files and keyrings; sends nothing yet.
+/// The primary, and the key services that only unwrap; `transport` sends their requests. Reads TLS files and keyrings; sends nothing yet.
 pub(super) fn build(
     settings: &Settings,
     metrics: &Metrics,
+    transport: &Arc<dyn Transport>,
 ) -> Result<(Arc<dyn KeyService>, Vec<DecryptOnly>), AgentError> {
     let shares = |service: &KeyServiceSettings| matches!(service, KeyServiceSettings::Vault(vault) if vault.shares_login);
     let sharing = settings.decrypt_only.iter().filter(|(_, service)| shares(service)).count();
     let transit = |name: &str, vault: &Vault, services: usize| {
         let budget = Budget::new(name, &settings.health, services, vault.addresses.len(), metrics.clone());
-        TransitService::new(vault, metrics.clone(), budget).map(Arc::new)
+        TransitService::new(vault, metrics.clone(), transport.clone(), budget).map(Arc::new)
     };
     let main = match &settings.primary {
         KeyServiceSettings::Vault(vault) => Some(transit("primary", vault, 1 + sharing)?),

@@ -31,6 +31,7 @@ use crate::socket::{BoundSocket, DirectoryWatch};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 use crate::telemetry::metrics::Metrics;
+use crate::vault::{Http, Transport};
 
 /// What to do, where there is room for it.
 const REMEDY: &str = "correct it (kms-plugin check shows all problems): the agent reads it again within seconds, without a restart";
@@ -55,7 +56,8 @@ impl ConfigSource {
     /// # Errors
     /// Why the settings cannot be used.
     pub(crate) fn check(&self, settings: &Settings) -> Result<(), ReloadError> {
-        services::build(settings, &Metrics::default()).map(drop).map_err(ReloadError::KeyServices)
+        let transport: Arc<dyn Transport> = Arc::new(Http);
+        services::build(settings, &Metrics::default(), &transport).map(drop).map_err(ReloadError::KeyServices)
     }
 }
 

@@ -86,6 +86,7 @@ impl Publisher {
             let grace_end = self.state.grace_end.filter(|_| self.state.phase == Phase::Degraded);
             let pause = grace_end.map(|end| end.since(BootTime::now()).min(MAX_PAUSE));
             tokio::select! {
+                biased;
                 message = messages.recv() => match message {
                     Some(message) => self.handle(message),
                     None => return,

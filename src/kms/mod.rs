@@ -17,6 +17,8 @@ mod service;
 mod unconfigured;
 mod view;
 
+#[cfg(test)]
+pub(crate) use connection::Connection;
 pub(crate) use connection::Incoming;
 pub(crate) use route::Route;
 pub(crate) use server::serve;

@@ -27,7 +27,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 const OTHER_CLUSTER_PAUSE: Duration = Duration::from_secs(60);
 
 /// One address.
-pub(super) struct Address {
+pub(crate) struct Address {
     /// As shown to people.
     pub name: String,
     /// The same, as a metric label.

@@ -1,6 +1,7 @@
 //! Tests of `KeyService::changed`: it completes once for each change of the shown state. It does not complete when an
 //! answer is the same as the one before.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::token::{Lease, Token};
+use super::transport::Http;
 use super::{Budget, TransitService};
 use crate::config::secret::SecretSource;
 use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
@@ -58,7 +60,8 @@ fn changed(service: &TransitService) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_an_address_is_reported_once() {
-    let service = TransitService::new(&vault(), Metrics::default(), Budget::unlimited()).unwrap();
+    let service =
+        TransitService::new(&vault(), Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap();
     let error = |text: &str| KeyServiceError::new(ErrorKind::Unreachable, text, "");
     let [first, _second] = service.client.addresses.as_slice() else { panic!("two addresses") };
     assert!(!changed(&service));
@@ -83,7 +86,8 @@ async fn a_change_of_an_address_is_reported_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_token_is_reported_once_to_each_service() {
-    let service = TransitService::new(&vault(), Metrics::default(), Budget::unlimited()).unwrap();
+    let service =
+        TransitService::new(&vault(), Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap();
     let beside = service.beside(&vault());
     let session = &service.session;
     session.end_login(Err(KeyServiceError::deadline("logging in")));

@@ -20,7 +20,7 @@ use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
 use super::pem::TlsError;
 use super::tls;
-use super::transport::{self, Quota, Request, Response};
+use super::transport::{Quota, Request, Response, Transport};
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
@@ -74,6 +74,7 @@ impl From<KeyServiceError> for CallError {
 /// The cluster's addresses.
 pub(super) struct Client {
     vault: Vault,
+    transport: Arc<dyn Transport>,
     pub(super) addresses: Vec<Address>,
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
@@ -90,11 +91,17 @@ pub(super) struct Client {
 
 impl Client {
     /// Clients for every address. Reads the TLS files.
-    pub(super) fn new(vault: &Vault, metrics: Metrics, budget: Budget) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        vault: &Vault,
+        metrics: Metrics,
+        transport: Arc<dyn Transport>,
+        budget: Budget,
+    ) -> Result<Self, TlsError> {
         let changes = Arc::new(Changes::default());
         let addresses = Address::list(vault, &changes)?;
         Ok(Self {
             vault: vault.clone(),
+            transport,
             addresses,
             preferred: AtomicUsize::new(0),
             cluster_id: Mutex::default(),
@@ -210,7 +217,7 @@ impl Client {
         self.budget.admit(request.operation() == "health", &address.name, deadline).await?;
         // If very little time is left, a failure says nothing about the address.
         let (counts, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
-        let result = transport::send(address, request, deadline).await.and_then(|response| {
+        let result = self.transport.send(address, request, deadline).await.and_then(|response| {
             self.record_quota(response.quota);
             let text =
                 (response.status >= 300).then(|| classification::server_text(&response.body)).flatten();

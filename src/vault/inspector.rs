@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use super::login;
 use super::pem::TlsError;
 use super::token::Lookup;
 use super::transit::TransitService;
-use super::transport::{Quota, Request};
+use super::transport::{Http, Quota, Request};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
@@ -55,7 +56,8 @@ impl Inspector {
     /// # Errors
     /// When TLS cannot be set up.
     pub(crate) fn new(vault: &Vault) -> Result<Self, TlsError> {
-        let key_service = TransitService::new(vault, Metrics::default(), Budget::unlimited())?;
+        let key_service =
+            TransitService::new(vault, Metrics::default(), Arc::new(Http), Budget::unlimited())?;
         Ok(Self { vault: vault.clone(), key_service })
     }
 

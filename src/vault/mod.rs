@@ -39,3 +39,9 @@ pub(crate) use pem::TlsError;
 pub(crate) use tls::client_config;
 pub(crate) use token::Lookup;
 pub(crate) use transit::TransitService;
+pub(crate) use transport::{Http, Transport};
+#[cfg(test)]
+pub(crate) use {
+    address::Address,
+    transport::{Request, Response},
+};

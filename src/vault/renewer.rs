@@ -90,6 +90,7 @@ impl Session {
             let due = self.current().and_then(|token| self.due(&mut renewer, &token));
             let file_check = Instant::now() + FILE_CHECK;
             let requested = tokio::select! {
+                biased;
                 () = self.login_requested.notified() => true,
                 () = tokio::time::sleep_until(due.map_or(file_check, |due| due.min(file_check))) => false,
             };

@@ -19,7 +19,7 @@ use super::login;
 use super::pem::TlsError;
 use super::session::Session;
 use super::token::Token;
-use super::transport::Request;
+use super::transport::{Request, Transport};
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
@@ -71,12 +71,17 @@ struct Decrypted<'a> {
 }
 
 impl TransitService {
-    /// The key service of `vault`. Reads the TLS files, and sends nothing yet.
+    /// The key service of `vault`, whose requests `transport` sends. Reads the TLS files, and sends nothing yet.
     ///
     /// # Errors
     /// When the CA file, the client certificate or its key cannot be used.
-    pub(crate) fn new(vault: &Vault, metrics: Metrics, budget: Budget) -> Result<Self, TlsError> {
-        let client = Arc::new(Client::new(vault, metrics, budget)?);
+    pub(crate) fn new(
+        vault: &Vault,
+        metrics: Metrics,
+        transport: Arc<dyn Transport>,
+        budget: Budget,
+    ) -> Result<Self, TlsError> {
+        let client = Arc::new(Client::new(vault, metrics, transport, budget)?);
         let session = Session::new(
             client.clone(),
             login::method(vault),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder};
 use zeroize::Zeroizing;
@@ -21,7 +22,7 @@ const MAX_ANSWER: usize = 1024 * 1024;
 const MAX_RETRY_AFTER: u64 = 30;
 
 /// A request, the same for every address.
-pub(super) struct Request<'a> {
+pub(crate) struct Request<'a> {
     pub method: Method,
     /// Below `/v1/`, with a query if there is one.
     pub path: &'a str,
@@ -34,7 +35,7 @@ pub(super) struct Request<'a> {
 
 impl Request<'_> {
     /// The operation as a label. Never the path itself: it holds names.
-    pub(super) fn operation(&self) -> &'static str {
+    pub(crate) fn operation(&self) -> &'static str {
         let has = |part: &str| self.path.contains(part);
         match self.path {
             path if path.starts_with("sys/health") => "health",
@@ -61,7 +62,7 @@ pub(crate) struct Quota {
 }
 
 /// An answer with any status.
-pub(super) struct Response {
+pub(crate) struct Response {
     pub status: u16,
     pub location: Option<String>,
     pub retry_after: Option<Duration>,
@@ -70,8 +71,37 @@ pub(super) struct Response {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// Sends `request` to `address` and reads the whole answer before `deadline`.
-pub(super) async fn send(
+/// What sends requests: HTTP in the daemon, a model of the servers in the simulation (`tests/simulation`).
+#[async_trait]
+pub(crate) trait Transport: Send + Sync {
+    /// Sends `request` to `address` and reads the whole answer before `deadline`.
+    ///
+    /// # Errors
+    /// When no whole answer came. An answer with any status is `Ok`.
+    async fn send(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Response, KeyServiceError>;
+}
+
+/// HTTP/1.1, by the client of each address.
+pub(crate) struct Http;
+
+#[async_trait]
+impl Transport for Http {
+    async fn send(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Response, KeyServiceError> {
+        send(address, request, deadline).await
+    }
+}
+
+async fn send(
     address: &Address,
     request: &Request<'_>,
     deadline: Deadline,

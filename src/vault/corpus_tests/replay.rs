@@ -25,7 +25,8 @@ use crate::vault::client::{CallError, Client};
 use crate::vault::login::{Credentials, LoginMethod};
 use crate::vault::session::Session;
 use crate::vault::token::{Lease, Token};
-use crate::vault::{Inspector, TransitService};
+use crate::vault::transport::Http;
+use crate::vault::{Budget, Inspector, TransitService};
 
 /// For all calls of one answer. None waits for it: each answer comes at once.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +67,7 @@ impl Given {
 fn class(error: &KeyServiceError) -> &'static str {
     let says = |words: &str| error.to_string().contains(words);
     match error.kind() {
-        ErrorKind::Unreachable if says("not in Vault's form") || says("not Vault's") => "not_vault",
+        ErrorKind::NotVault => "not_vault",
         ErrorKind::Unreachable if says("disaster-recovery secondary") => "dr_secondary",
         ErrorKind::Unreachable | ErrorKind::Deadline => "outage",
         ErrorKind::Sealed => "sealed",
@@ -79,7 +80,7 @@ fn class(error: &KeyServiceError) -> &'static str {
         ErrorKind::VersionAhead => "version_ahead",
         ErrorKind::BadCiphertext => "bad_ciphertext",
         ErrorKind::KeyUnusable => "key_unusable",
-        ErrorKind::CredentialsUnreadable | ErrorKind::Internal => "own_fault",
+        ErrorKind::CredentialsUnreadable | ErrorKind::HeldBack | ErrorKind::Internal => "own_fault",
     }
 }
 
@@ -112,12 +113,14 @@ async fn call(answer: &Answer, address: &str, files: &Files) -> Given {
     let vault = vault(address, files);
     let deadline = Deadline::after(PATIENCE);
     let service = || {
-        let service = TransitService::new(&vault, Metrics::default()).unwrap();
+        let service =
+            TransitService::new(&vault, Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap();
         service.session.end_login(Ok(token()));
         service
     };
     let session = |path: &str| {
-        let client = Arc::new(Client::new(&vault, Metrics::default()).unwrap());
+        let client =
+            Arc::new(Client::new(&vault, Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap());
         Session::new(client, Box::new(Fixed(path.to_owned())), String::new(), String::new())
     };
     match answer.request.call.as_str() {

@@ -1,0 +1,52 @@
+//! The budget of background requests, as the oracle counts it: a bucket that empties at the allowed rate.
+
+use std::time::Duration;
+
+/// Requests a second, and at once, of each key service.
+const RATE: f64 = 1.0;
+const BURST: f64 = 20.0;
+/// Logins, renewals and confirmations: ten a minute beside that.
+const RESERVE_RATE: f64 = 10.0 / 60.0;
+const RESERVE: f64 = 10.0;
+/// Requests that one call of an API server may cause: it may try three addresses twice, and log in between.
+const PER_CALL: f64 = 10.0;
+
+pub(super) struct Budget {
+    services: f64,
+    level: f64,
+    at: Duration,
+    calls: u64,
+    /// Requests that calls of the API server may still cause: they are not counted.
+    credit: f64,
+}
+
+impl Budget {
+    pub(super) fn new(services: f64) -> Self {
+        Self { services, level: 0.0, at: Duration::ZERO, calls: 0, credit: 0.0 }
+    }
+
+    pub(super) fn capacity(&self) -> f64 {
+        BURST * self.services + RESERVE
+    }
+
+    /// The calls that the API server has begun so far.
+    pub(super) fn calls(&mut self, calls: u64) {
+        #[allow(clippy::cast_precision_loss)] // a few thousand
+        let new = (calls - self.calls) as f64;
+        self.credit = (self.credit + new * PER_CALL).min(20.0 * PER_CALL);
+        self.calls = calls;
+    }
+
+    /// Counts a request. Returns whether it is beyond the budget.
+    pub(super) fn sent(&mut self, at: Duration) -> bool {
+        if self.credit >= 1.0 {
+            self.credit -= 1.0;
+            return false;
+        }
+        let passed = at.saturating_sub(self.at).as_secs_f64();
+        let rate = RATE * self.services + RESERVE_RATE;
+        self.level = (self.level - passed * rate).max(0.0) + 1.0;
+        self.at = at;
+        self.level > self.capacity()
+    }
+}
