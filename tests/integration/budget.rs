@@ -45,7 +45,7 @@ async fn a_start_costs_one_login_one_read_and_one_round_trip() {
 
 /// The intervals are a sixtieth of the defaults: what is counted in 15 s stands for 15 minutes.
 #[tokio::test]
-async fn an_idle_node_stays_below_4000_requests_a_day() {
+async fn an_idle_node_stays_below_4500_requests_a_day() {
     let vault = Vault::start().await;
     let scaled = "[health]\nkey_check_interval = \"1s\"\nprobe_interval = \"1500ms\"\n";
     let _agent = Agent::ready(&(vault.vault_config() + scaled)).await;
@@ -56,7 +56,7 @@ async fn an_idle_node_stays_below_4000_requests_a_day() {
     let a_day = asked as u64 * 86_400 / 60 / seconds;
     // The promise is the upper bound. A busy machine asks less often.
     assert!(
-        (1000..=4000).contains(&a_day),
+        (1000..=4500).contains(&a_day),
         "{asked} requests in {seconds} s are {a_day} a day at the defaults"
     );
 }
