@@ -38,7 +38,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// Words are not shortened below this, as long as the end of the text can be left out instead.
-const SHORTEST_WORD: usize = 16;
+const SHORTEST_WORD: usize = 24;
 
 /// `text` on one line, in at most `room` characters. Long words, such as names and addresses, lose their middle first.
 /// When that is not enough, the text loses its end, at the end of a word.
@@ -67,14 +67,16 @@ pub(crate) fn fit(text: &str, room: usize) -> String {
     }
 }
 
-/// A word in at most `room` characters: its middle is left out.
+/// A word in at most `room` characters: its middle is left out. More is kept of its end, which has the name of a file,
+/// the line, or the port.
 fn fit_word(word: &str, room: usize) -> String {
     let length = word.chars().count();
     if length <= room {
         return word.to_owned();
     }
     let Some(kept) = room.checked_sub(1) else { return String::new() };
-    let (head, tail) = (kept - kept / 2, kept / 2);
+    let tail = kept * 2 / 3;
+    let head = kept - tail;
     word.chars().take(head).chain(['…']).chain(word.chars().skip(length - tail)).collect()
 }
 
@@ -87,10 +89,11 @@ mod tests {
         assert_eq!(fit("a short text", 12), "a short text");
         assert_eq!(fit("two\nlines\tand a tab", 30), "two lines and a tab");
         let text = "https://vault-1.a-long-domain.example.com:8200 did not answer in time";
-        assert_eq!(fit(text, 60), "https://vault-1.a-…n.example.com:8200 did not answer in time");
-        assert_eq!(fit(text, 40), "https://…com:8200 did not answer in time");
+        assert_eq!(fit(text, 60), "https://vaul…-domain.example.com:8200 did not answer in time");
+        assert_eq!(fit(text, 47), "https://…xample.com:8200 did not answer in time");
+        assert_eq!(fit(text, 40), "https://…xample.com:8200 did not answer…");
         assert_eq!(fit("one two: three four", 10), "one two…");
-        assert_eq!(fit("incomprehensibilities", 7), "inc…ies");
+        assert_eq!(fit("incomprehensibilities", 7), "in…ties");
         assert_eq!(fit("anything", 0), "");
     }
 

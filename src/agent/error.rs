@@ -88,6 +88,14 @@ pub(crate) enum ReloadError {
 }
 
 impl ReloadError {
+    /// What is wrong, without general words before it: for lines that have little room.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::KeyServices(AgentError::Tls(cause)) => with_causes(cause),
+            other => other.to_string(),
+        }
+    }
+
     /// The error with its causes, a line for each problem.
     pub(super) fn lines(&self) -> Vec<String> {
         let Self::Configuration(error) = self else { return vec![self.to_string()] };

@@ -115,7 +115,7 @@ impl Reloader {
         self.views.send_modify(|view| {
             let same = digest.is_some_and(|digest| *digest == *view.snapshot.config.digest);
             let mut snapshot = Snapshot::clone(&view.snapshot);
-            snapshot.config.problem = (!same).then(|| cause.to_string().into());
+            snapshot.config.problem = (!same).then(|| cause.cause().into());
             view.snapshot = Arc::new(snapshot);
         });
     }

@@ -282,7 +282,8 @@ pub(crate) fn log(why: &ReloadError) {
 
 /// The state of a process without a configuration.
 fn snapshot(why: &ReloadError) -> Snapshot {
-    let text = format!("the configuration does not load: {why}");
+    let cause = why.cause();
+    let text = format!("the configuration does not load: {cause}");
     let now = BootTime::now();
     Snapshot {
         phase: Phase::Failed,
@@ -305,6 +306,6 @@ fn snapshot(why: &ReloadError) -> Snapshot {
         },
         decrypt_only: Vec::new(),
         local_keks: None,
-        config: ConfigState { digest: Arc::default(), problem: Some(why.to_string().into()) },
+        config: ConfigState { digest: Arc::default(), problem: Some(cause.into()) },
     }
 }

@@ -81,7 +81,9 @@ impl Merged {
         for path in files(sources, problems) {
             if let Some(Document { values: dict, text }) = document::read(&path, problems) {
                 let name = path.display().to_string();
-                for part in [name.as_str(), text.as_str()] {
+                // Without the directory, which may be written in several ways.
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                for part in [&*file, text.as_str()] {
                     // With its length first, so that no two lists of files have the same bytes.
                     digest.update(&(part.len() as u64).to_be_bytes());
                     digest.update(part.as_bytes());
@@ -107,7 +109,7 @@ impl Merged {
         Self { figment, digest: HEXLOWER.encode(digest.finish().as_ref()) }
     }
 
-    /// A hash of the files that were read, with their paths. It does not cover variables and flags.
+    /// A hash of the files that were read, with their names. It does not cover variables and flags.
     pub(crate) fn digest(&self) -> &str {
         &self.digest
     }

@@ -36,5 +36,6 @@ mod reload;
 mod render;
 mod systemd;
 mod tls;
+mod unconfigured;
 mod verify_etcd;
 mod wiped;
