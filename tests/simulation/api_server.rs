@@ -160,7 +160,7 @@ impl ApiServer {
             let snapshot = serving.views.borrow().snapshot.clone();
             snapshot.phase == Phase::Ready
         });
-        let lineage = self.world.oracle.is_lineage(&self.world, stored.material);
+        let lineage = self.world.oracle.is_readable(&self.world, stored);
         if well && lineage && self.world.clean_for() > READABLE + ILL_INTERVAL {
             let text = format!("API server {} cannot read seed {} after 2 s", self.node, stored.number);
             self.world.oracle.violated(Rule::ReadAfterRotation, text);

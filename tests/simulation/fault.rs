@@ -152,7 +152,9 @@ impl Fault {
             }
             Kind::Rotated => {
                 let mut service = world.service.lock().unwrap();
-                service.rotate();
+                if service.rotate() {
+                    world.oracle.key_replaced();
+                }
                 let latest = service.key.latest();
                 match chance.below(4) {
                     0 => vec![Effect::MinVersions(latest, 1)],
@@ -198,6 +200,9 @@ impl Fault {
             }
             let now = service.effects.iter().find(|(number, _)| started.effects.contains(number)).cloned();
             started.effects.iter().for_each(|effect| service.end(*effect));
+            if matches!(self.kind, Kind::KeyReplaced | Kind::RolledBack | Kind::KeyDeleted) {
+                world.oracle.key_replaced();
+            }
             let other = |effect: &Effect| matches!(effect, Effect::Replaced(_) | Effect::RolledBack(_));
             if let Some((_, Effect::Replaced(key))) = now
                 && started.keeps_key

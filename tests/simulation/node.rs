@@ -169,7 +169,7 @@ impl Node {
     pub(super) fn unread(&self) -> Option<usize> {
         let (storage, read) = (self.world.storage.lock().unwrap(), self.read.lock().unwrap());
         let mut unread = storage.iter().filter(|stored| !read.contains(&stored.number));
-        let unread = unread.find(|stored| self.world.oracle.is_lineage(&self.world, stored.material));
+        let unread = unread.find(|stored| self.world.oracle.is_readable(&self.world, stored));
         unread.map(|stored| stored.number)
     }
 

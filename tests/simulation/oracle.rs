@@ -9,9 +9,10 @@ use std::time::Duration;
 pub(super) use super::rule::Rule;
 
 use super::model::effect::Effect;
-use super::model::service::now;
-use super::world::World;
+use super::model::service::{KEY, OLD_KEY, now};
+use super::world::{Stored, World};
 use crate::health::{Announce, ReasonKind, Snapshot};
+use crate::key_service::{KeyScope, key_id};
 
 /// How late a re-creation may be noticed: one `key_check_interval` with its jitter, and the time of a read.
 const RECREATION_NOTICED: Duration = Duration::from_secs(60 * 11 / 10 + 4);
@@ -68,11 +69,16 @@ impl Oracle {
         *self.replaced.lock().unwrap() = Some(now());
     }
 
-    /// Whether a key version belongs to the key as it should be, or to the key for decryption only.
-    pub(super) fn is_lineage(&self, world: &World, material: u64) -> bool {
+    /// Whether a seed was wrapped by the key as it should be, or by the key for decryption only, under its own key_id.
+    /// A seed that was wrapped within the window after a re-creation has the key_id of the other key.
+    pub(super) fn is_readable(&self, world: &World, stored: &Stored) -> bool {
         let service = world.service.lock().unwrap();
-        let mut versions = service.key.versions.values().chain(service.old_key.versions.values());
-        versions.any(|version| version.material == material)
+        [(KEY, &service.key), (OLD_KEY, &service.old_key)].into_iter().any(|(name, key)| {
+            let scope = KeyScope { namespace: String::new(), mount: "transit".into(), key: name.into() };
+            let is_its = |version: u32, created| key_id::derive(&scope, version, created, 0) == stored.key_id;
+            let mut versions = key.versions.iter().filter(|(_, made)| made.material == stored.material);
+            versions.any(|(version, made)| is_its(*version, made.created))
+        })
     }
 
     /// An Encrypt succeeded, with the snapshots before and after it.

@@ -11,11 +11,11 @@ use super::node::Setup;
 /// Before the first fault.
 const WARM_UP: u64 = 14_000;
 /// In which the faults start.
-const WINDOW: u64 = 110_000;
+const WINDOW: u64 = 120_000;
 /// Pairs of faults that each seed surely has, so that every pair comes often enough.
-const PAIRS: u64 = 3;
+const PAIRS: u64 = 4;
 /// An instant fault counts as active for this long.
-const INSTANT: Duration = Duration::from_secs(12);
+const INSTANT: Duration = Duration::from_secs(15);
 
 pub(super) struct Schedule {
     pub setup: Setup,

@@ -70,13 +70,13 @@ impl Watch {
 
     pub(super) fn step(&mut self, world: &World, node: &mut Node) {
         let now = Instant::now();
-        let (dark, raised, sealed, changed) = {
+        let (dark, raised, sealed) = {
             let service = world.service.lock().unwrap();
             let truth = service.truth(self.node, &node.secret_id);
             if truth != self.truth.0 {
                 self.truth = (truth, now);
             }
-            if service.refuses(self.node, &node.secret_id) {
+            if service.refuses(self.node, &node.secret_id) || service.differs() {
                 self.last_refusal = Some(now);
             }
             let has = |which: fn(&Effect) -> bool| service.effects.iter().any(|(_, effect)| which(effect));
@@ -84,7 +84,6 @@ impl Watch {
                 service.is_dark(self.node),
                 has(raises_minimum),
                 has(|effect| matches!(effect, Effect::Sealed(_))),
-                has(|effect| matches!(effect, Effect::Replaced(_) | Effect::RolledBack(_))),
             )
         };
         self.dark_since = if dark { self.dark_since.or(Some(now)) } else { None };
@@ -117,11 +116,11 @@ impl Watch {
             violated(Rule::OutageNoticed, "ready 15 s after every address has gone");
         }
         let refused = self.truth.0 == Truth::Refuses && stands(self.truth.1) > REFUSAL;
-        if refused && snapshot.announce == Announce::Ok && !changed {
+        if refused && snapshot.announce == Announce::Ok {
             violated(Rule::RefusalShown, "Status is ok 90 s after a refusal");
         }
         let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
-        if refused && held > 0 && !changed {
+        if refused && held > 0 {
             violated(Rule::WipeInTime, "local KEKs are in memory 90 s after a refusal");
         }
         let recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < AFTERMATH);

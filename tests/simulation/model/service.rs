@@ -67,6 +67,8 @@ pub(in super::super) struct Sent {
 pub(in super::super) enum Truth {
     Works,
     Refuses,
+    /// Another key than before answers under the name.
+    Differs,
     Away,
 }
 
@@ -126,18 +128,18 @@ impl Service {
         }
     }
 
-    /// Rotates the key as it is now. A version that is made on a rolled-back key does not survive its repair.
-    pub(in super::super) fn rotate(&mut self) {
+    /// Rotates the key as it is now. Returns whether it is another key than it should be: a version that is made on a
+    /// rolled-back key does not survive its repair.
+    pub(in super::super) fn rotate(&mut self) -> bool {
         let version = self.make_version();
         let rolled = self.effects.iter_mut().find_map(|(_, effect)| match effect {
             Effect::RolledBack(key) | Effect::Replaced(key) => Some(key),
             _ => None,
         });
-        match rolled {
-            Some(key) => key.rotate(version),
-            None => self.key.rotate(version),
-        }
+        let differs = rolled.is_some();
+        rolled.unwrap_or(&mut self.key).rotate(version);
         self.record();
+        differs
     }
 
     /// The key, as the active replica has it; `None` when it is deleted.
@@ -258,19 +260,25 @@ impl Service {
             Truth::Away
         } else if self.refuses(node, secret_id) {
             Truth::Refuses
+        } else if self.differs() {
+            Truth::Differs
         } else {
             Truth::Works
         }
     }
 
-    /// Whether the service itself refuses, or has another key, whether it can be reached or not.
+    /// Whether the service itself refuses, whether it can be reached or not.
     pub(in super::super) fn refuses(&self, node: usize, secret_id: &str) -> bool {
         let (encrypt, decrypt, _) = self.rights();
-        let same = |key: Key| !key.soft_deleted && key.versions == self.key.versions;
         let locked = self.has(|effect| matches!(effect, Effect::RoleLocked)) || self.role.is_locked();
         let token = self.tokens.values().any(|token| token.node == node && token.is_alive());
         let known = token || (self.role.secret_id == secret_id && !locked);
-        !(encrypt && decrypt && known && self.key_now().is_some_and(same))
+        !(encrypt && decrypt && known && self.key_now().is_some_and(|key| !key.soft_deleted))
+    }
+
+    /// Whether another key than before is under the name.
+    pub(in super::super) fn differs(&self) -> bool {
+        self.key_now().is_some_and(|key| key.versions != self.key.versions)
     }
 
     /// Whether no replica answers an agent as a server that can serve: each hangs, is gone, or is sealed.
