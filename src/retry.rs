@@ -60,9 +60,10 @@ pub(crate) fn jitter() -> f64 {
     delay.saturating_sub(unit).as_secs_f64().clamp(0.0, 0.999_999)
 }
 
-/// `interval`, up to 10 % shorter or longer, so that the nodes do not send their requests at the same time.
-pub(crate) fn spread(interval: Duration) -> Duration {
-    interval.mul_f64(0.9 + jitter() * 0.2)
+/// `interval`, up to 10 % shorter or longer, so that the nodes do not send their requests at the same time. `chance` is a
+/// number in `0.0..1.0`, from [`jitter`].
+pub(crate) fn spread(interval: Duration, chance: f64) -> Duration {
+    interval.mul_f64(0.9 + chance * 0.2)
 }
 
 /// The jitter of a simulation (`tests/simulation`).
@@ -128,6 +129,6 @@ mod tests {
         assert!(values.iter().all(|value| (0.0..1.0).contains(value)));
         assert!(values.iter().any(|value| *value < 0.3) && values.iter().any(|value| *value > 0.7));
         let interval = Duration::from_secs(60);
-        assert!((0..100).all(|_| (54..=66).contains(&spread(interval).as_secs())));
+        assert!((0..100).all(|_| (54..=66).contains(&spread(interval, jitter()).as_secs())));
     }
 }

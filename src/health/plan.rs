@@ -11,6 +11,7 @@ use super::timing::{
     MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
 };
 use crate::key_service::KeyServiceError;
+use crate::retry::spread;
 
 /// One way to look at a key service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,9 +237,4 @@ impl Plan {
 /// `first`, doubled for each earlier try, `longest` at most; up to a tenth shorter or longer.
 fn delay(first: Duration, longest: Duration, earlier: u32, chance: f64) -> Duration {
     spread(first.saturating_mul(1 << earlier.min(10)).min(longest), chance)
-}
-
-/// Up to a tenth shorter or longer, so that the nodes do not send their requests at the same time.
-fn spread(interval: Duration, chance: f64) -> Duration {
-    interval.mul_f64(0.9 + 0.2 * chance)
 }

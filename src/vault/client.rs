@@ -86,7 +86,10 @@ pub(super) struct Client {
     pub(super) metrics: Metrics,
     budget: Budget,
     pub(super) changes: Arc<Changes>,
+    /// For the credentials.
     pub(super) files: FileAccess,
+    /// For the files of TLS: if their file system hangs, the credentials can still be read.
+    pub(super) tls_access: FileAccess,
 }
 
 impl Client {
@@ -111,6 +114,7 @@ impl Client {
             budget,
             changes,
             files: FileAccess::default(),
+            tls_access: FileAccess::default(),
         })
     }
 
@@ -123,7 +127,7 @@ impl Client {
     /// Reads the TLS files again. After an error, the old TLS configuration stays in use.
     pub(super) async fn reload_tls(&self) -> Result<(), TlsError> {
         let tls = self.vault.tls.clone();
-        let read = self.files.run(move || tls::client_config(&tls)).await;
+        let read = self.tls_access.run(move || tls::client_config(&tls)).await;
         let tls = read.map_err(|cause| TlsError::new(format!("the TLS files cannot be read: {cause}")))??;
         self.addresses.iter().try_for_each(|address| address.reload(&self.vault, tls.clone()))
     }

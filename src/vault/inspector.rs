@@ -1,6 +1,6 @@
 //! Single steps for `kms-plugin check`: each sends one request to the cluster, or to one address. At most one login.
 //!
-//! Must not judge the results, nor renew a token: that is the renewer's task.
+//! Must not judge the results, nor renew a token.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -135,9 +135,7 @@ impl Inspector {
     /// # Errors
     /// When the credentials cannot be read, or are refused, or no address answers.
     pub(crate) async fn log_in(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
-        let token = self.key_service.session.request_token(deadline).await?;
-        self.key_service.session.end_login(Ok(token));
-        Ok(())
+        self.key_service.session.log_in_once(deadline).await
     }
 
     /// The lookup of the token; `None` when its policy denies that.
@@ -146,7 +144,7 @@ impl Inspector {
     /// When no address answers.
     pub(crate) async fn token(&self, deadline: Deadline) -> Result<Option<Lookup>, KeyServiceError> {
         let token = self.key_service.session.token(deadline).await?;
-        self.key_service.session.lookup(&token.secret, deadline).await
+        self.key_service.session.lookup(&token, deadline).await
     }
 
     /// The capabilities of the token on each of these paths in the key's namespace; `None` when its policy denies
@@ -198,13 +196,8 @@ impl Inspector {
         self.key_service.client.quota()
     }
 
-    /// Revokes the token of [`Self::log_in`]. A token that was created elsewhere is not revoked. Where the policy
-    /// denies it, the token stays valid until it expires.
+    /// Revokes the token of [`Self::log_in`]. A token that was created elsewhere is not revoked.
     pub(crate) async fn revoke_login(&self, deadline: Deadline) {
-        let session = &self.key_service.session;
-        let Some(token) = session.current().filter(|_| session.method.logs_in()) else { return };
-        let path = "auth/token/revoke-self";
-        let request = session.request(Method::POST, path, Some(&token.secret), None);
-        let _refused = self.key_service.client.call(&request, deadline).await;
+        self.key_service.session.revoke(deadline).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Transit in HashiCorp Vault or OpenBao, as a `KeyService`.
 //!
 //! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses. `session`
-//! holds the token, `renewer` logs in and renews, `login` has one file for each login method. `transit` wraps and
+//! keeps the token: it logs in and renews. `login` has one file for each login method. `transit` wraps and
 //! unwraps. `inspector` gives `kms-plugin check` access to single steps.
 
 mod address;
@@ -22,7 +22,6 @@ mod key;
 mod login;
 mod metadata;
 mod pem;
-mod renewer;
 mod session;
 mod tls;
 mod token;

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Method;
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -21,7 +19,7 @@ use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 use crate::telemetry::metrics::Metrics;
-use crate::vault::client::{CallError, Client};
+use crate::vault::client::Client;
 use crate::vault::login::{Credentials, LoginMethod};
 use crate::vault::session::Session;
 use crate::vault::token::{Lease, Token};
@@ -115,7 +113,7 @@ async fn call(answer: &Answer, address: &str, files: &Files) -> Given {
     let service = || {
         let service =
             TransitService::new(&vault, Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap();
-        service.session.end_login(Ok(token()));
+        service.session.hold(token());
         service
     };
     let session = |path: &str| {
@@ -132,43 +130,31 @@ async fn call(answer: &Answer, address: &str, files: &Files) -> Given {
         "decrypt" => Given::of(service().unwrap(b"vault:v1:AAAA", &[], deadline).await),
         "read_key" => Given::of(service().describe(0, deadline).await),
         "health" | "plain_health" => Given::of(service().reachable(deadline).await),
-        "login" => Given::of(session(&answer.request.path).request_token(deadline).await),
+        "login" => Given::of(session(&answer.request.path).log_in_once(deadline).await),
         "lookup" => {
             let session = session("");
-            Given::of_optional(session.lookup(&token().secret, deadline).await)
+            Given::of_optional(session.lookup(&token(), deadline).await)
         }
-        "renew" => renew(&session(""), deadline).await,
+        "renew" => renew(&session("")).await,
         "capabilities" => {
             let inspector = Inspector::new(&vault).unwrap();
-            inspector.key_service().session.end_login(Ok(token()));
+            inspector.key_service().session.hold(token());
             Given::of_optional(inspector.capabilities(&["transit/encrypt/kms-key"], deadline).await)
         }
         "wrapping_lookup" | "unwrap" => {
             let session = service().session;
-            Given::of(session.method.credentials(&session.client, deadline).await)
+            Given::of(session.credentials(deadline).await)
         }
         other => panic!("{}: {other} is not a call of the agent", answer.name),
     }
 }
 
-/// As `Session::renew` does: every refusal means that the policy may deny renewals.
-async fn renew(session: &Session, deadline: Deadline) -> Given {
-    #[derive(Deserialize)]
-    struct Renewed {
-        #[serde(rename = "auth")]
-        _auth: RenewedLease,
-    }
-    #[derive(Deserialize)]
-    struct RenewedLease {
-        #[serde(rename = "lease_duration")]
-        _lease_duration: u64,
-    }
-    let token = token();
-    let request = session.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
-    match session.client.call(&request, deadline).await {
-        Ok(answer) => Given::of(answer.parse::<Renewed>()),
-        Err(CallError::Refused(_)) => Given::without_reason("denied"),
-        Err(CallError::Failed(error)) => Given::of::<()>(Err(error)),
+/// Every refusal means that the policy may deny renewals.
+async fn renew(session: &Session) -> Given {
+    match session.renew(&token()).await {
+        Ok(true) => Given::without_reason("ok"),
+        Ok(false) => Given::without_reason("denied"),
+        Err(error) => Given::of::<()>(Err(error)),
     }
 }
 
