@@ -63,6 +63,7 @@ impl Driver {
         loop {
             let (look, due) = machine.next();
             tokio::select! {
+                biased;
                 Some(request) = self.requests.recv() => self.answer(&mut machine, &mut version, request).await,
                 Some(hint) = self.hints.recv() => machine.hint(hint, Instant::now()),
                 () = tokio::time::sleep_until(due) => self.look(&mut machine, &mut version, look).await,
@@ -92,6 +93,7 @@ impl Driver {
     }
 
     async fn look(&self, machine: &mut Machine, version: &mut u32, look: Look) {
+        let began = Instant::now();
         let result = match look {
             Look::Health => {
                 self.key_service.reachable(Deadline::after(HEALTH_TIMEOUT)).await.map(|()| Seen::Good)
@@ -102,7 +104,7 @@ impl Driver {
         };
         let worked = look == Look::RoundTrip && result.is_ok();
         machine.set_has_version(*version > 0);
-        machine.looked(look, result, Instant::now(), jitter());
+        machine.looked(look, result, (began, Instant::now()), jitter());
         self.send(Event::Judged { verdict: machine.verdict(), worked }).await;
     }
 

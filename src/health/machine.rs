@@ -210,19 +210,19 @@ impl Machine {
         }
     }
 
-    /// A look has ended. `chance` is a random number in `0.0..1.0`, for the jitter of what is planned.
+    /// A look has ended, with when it began and when it ended. `chance` is a random number in `0.0..1.0`, for the jitter of what is planned.
     pub(super) fn looked(
         &mut self,
         look: Look,
         result: Result<Seen, KeyServiceError>,
-        now: Instant,
+        (began, now): (Instant, Instant),
         chance: f64,
     ) {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::HeldBack) {
             // The agent's own budget: it says nothing of the service.
             return self.plan.held_back(look, now);
         }
-        self.plan.looked(look, now, chance);
+        self.plan.looked(look, began, now, chance);
         match (look, result) {
             (Look::Health, Ok(_)) => self.answers(now),
             (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => self.health_is_blocked(now),
@@ -239,6 +239,7 @@ impl Machine {
 
     /// `sys/health` answered: it can serve. Whether it serves us is another question.
     fn answers(&mut self, now: Instant) {
+        self.plan.unblock_health();
         match &mut self.state {
             State::Away { returning, .. } => {
                 *returning = true;
@@ -256,9 +257,11 @@ impl Machine {
     /// Something else than the service answered for its health: a gateway may block that path and pass the others on.
     /// It says nothing; another look does.
     fn health_is_blocked(&mut self, now: Instant) {
-        self.plan.block_health(now);
         match &mut self.state {
-            State::Well { .. } | State::Starting => self.plan.hurry(Look::Read, now),
+            State::Well { .. } | State::Starting => {
+                self.plan.block_health(now);
+                self.plan.hurry(Look::Read, now);
+            }
             State::Away { returning, .. } => {
                 *returning = true;
                 self.plan.return_now(now);
@@ -385,6 +388,9 @@ impl Machine {
 
     /// No answer, or one that says that the service cannot serve.
     fn lost(&mut self, error: KeyServiceError, look: Look, now: Instant, chance: f64) {
+        if error.kind() != ErrorKind::NotVault {
+            self.plan.unblock_health();
+        }
         self.plan.lost(&error, look, now, chance);
         let next = self.plan.return_at();
         if error.kind() == ErrorKind::Sealed && self.sealed_is_denied {

@@ -51,6 +51,8 @@ pub(super) struct Plan {
     health: Instant,
     read: Instant,
     round_trip: Instant,
+    /// When the last look began.
+    began: Instant,
     /// When the last look of each kind ended.
     last: [Option<Instant>; 4],
     last_answer: Option<Instant>,
@@ -59,6 +61,8 @@ pub(super) struct Plan {
     /// The service asked for a pause until then. Its health may be asked for all the same.
     paused_until: Option<Instant>,
     health_blocked_until: Option<Instant>,
+    /// How often in a row something else answered for the health.
+    health_blocks: u32,
     outages: u32,
     refusals: u32,
     proofs: u32,
@@ -73,11 +77,13 @@ impl Plan {
             health: now + HEALTH_INTERVAL,
             read: now,
             round_trip: now,
+            began: now,
             last: [None; 4],
             last_answer: None,
             back: now,
             paused_until: None,
             health_blocked_until: None,
+            health_blocks: 0,
             outages: 0,
             refusals: 0,
             proofs: 0,
@@ -118,7 +124,8 @@ impl Plan {
     }
 
     /// A look has ended: plans the next one of its kind.
-    pub(super) fn looked(&mut self, look: Look, now: Instant, chance: f64) {
+    pub(super) fn looked(&mut self, look: Look, began: Instant, now: Instant, chance: f64) {
+        self.began = began;
         if let Some(last) = self.last.get_mut(look.index()) {
             *last = Some(now);
         }
@@ -186,10 +193,19 @@ impl Plan {
         self.read = now + spread(REFUSED_READ_INTERVAL.min(self.pace.read), chance);
     }
 
-    /// The health of the service cannot be asked for: not for a while.
+    /// The health of the service cannot be asked for: not for a while, and longer each time, since the fault of a proxy
+    /// may look the same for seconds.
     pub(super) fn block_health(&mut self, now: Instant) {
-        self.health_blocked_until = Some(now + BLOCKED_HEALTH);
-        self.health = now + BLOCKED_HEALTH;
+        let pause = HEALTH_INTERVAL.saturating_mul(1 << self.health_blocks.min(10)).min(BLOCKED_HEALTH);
+        self.health_blocks = self.health_blocks.saturating_add(1);
+        self.health_blocked_until = Some(now + pause);
+        self.health = now + pause;
+    }
+
+    /// The service itself answered for its health, or nobody did.
+    pub(super) fn unblock_health(&mut self) {
+        (self.health_blocks, self.health_blocked_until) = (0, None);
+        self.health = self.last_answer.map_or(self.health, |last| last + HEALTH_INTERVAL);
     }
 
     pub(super) fn health_is_blocked(&self, now: Instant) -> bool {
@@ -201,7 +217,8 @@ impl Plan {
         let (first, longest) = OUTAGE_DELAYS;
         // A service whose health is good and which does not do its work is asked less often: that costs it more.
         let first = if look == Look::Health { first } else { longest };
-        self.back = now + delay(first, longest, self.outages, chance);
+        // From one look to the next: one that hangs has waited long enough.
+        self.back = now.max(self.began + delay(first, longest, self.outages, chance));
         self.outages = self.outages.saturating_add(1);
         self.paused_until = error.retry_after().map(|pause| now + pause.min(MAX_RETRY_AFTER));
     }
@@ -212,9 +229,8 @@ impl Plan {
 
     /// The service answers again: the key is read, then used.
     pub(super) fn return_now(&mut self, now: Instant) {
-        let at = if self.health_is_blocked(now) { self.back.max(now) } else { now };
-        self.read = at;
-        self.round_trip = at + self.pause();
+        self.read = now;
+        self.round_trip = now + self.pause();
     }
 
     /// When a refusal is looked at again.

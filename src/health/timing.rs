@@ -27,7 +27,8 @@ pub(super) const FRESH_TIMEOUT: Duration = Duration::from_millis(1600);
 const _: () = assert!(HEALTH_TIMEOUT.as_millis() < FRESH_TIMEOUT.as_millis());
 /// An answer that is older does not satisfy somebody who asks for the health of the service.
 pub(super) const FRESH: Duration = Duration::from_secs(5);
-/// How long the health is not asked for after something else than the service answered: a gateway blocks that path.
+/// Longest time that the health is not asked for while something else than the service answers: a gateway blocks that
+/// path.
 pub(super) const BLOCKED_HEALTH: Duration = Duration::from_secs(600);
 /// An idle agent sees an outage within this time.
 const OUTAGE_SEEN: Duration = Duration::from_secs(15);
@@ -37,11 +38,12 @@ const _: () =
 /// Least time between two looks at the health, and between two other looks of one kind.
 pub(super) const MIN_HEALTH_PAUSE: Duration = Duration::from_millis(150);
 pub(super) const MIN_LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// First and longest delay until the next look during an outage. They are short, so that the agent notices at once
+/// First and longest time from one look to the next during an outage. They are short, so that the agent notices at once
 /// when a short outage ends.
-pub(super) const OUTAGE_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
-/// First and longest delay until the next look after a refusal.
-pub(super) const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+pub(super) const OUTAGE_DELAYS: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_millis(1500));
+/// First and longest delay until the next look after a refusal. With jitter, the longest stays below 30 s.
+pub(super) const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(27));
 /// When a look is tried again that the budget held back: by then another one may pass.
 pub(super) const HELD_BACK_PAUSE: Duration = Duration::from_secs(2);
 /// How often a read is tried that is refused while the key itself works.

@@ -8,21 +8,28 @@ const BURST: f64 = 20.0;
 /// Logins, renewals and confirmations: ten a minute beside that.
 const RESERVE_RATE: f64 = 10.0 / 60.0;
 const RESERVE: f64 = 10.0;
+/// `sys/health` is asked without a login and not audited: it has a bucket of its own, for each address.
+const HEALTH_RATE: f64 = 1.0;
+const HEALTH_BURST: f64 = 20.0;
 /// Requests that one call of an API server may cause: it may try three addresses twice, and log in between.
 const PER_CALL: f64 = 10.0;
 
 pub(super) struct Budget {
     services: f64,
+    addresses: f64,
     level: f64,
     at: Duration,
+    health: f64,
+    health_at: Duration,
     calls: u64,
     /// Requests that calls of the API server may still cause: they are not counted.
     credit: f64,
 }
 
 impl Budget {
-    pub(super) fn new(services: f64) -> Self {
-        Self { services, level: 0.0, at: Duration::ZERO, calls: 0, credit: 0.0 }
+    pub(super) fn new(services: f64, addresses: f64) -> Self {
+        let (level, at) = (0.0, Duration::ZERO);
+        Self { services, addresses, level, at, health: level, health_at: at, calls: 0, credit: 0.0 }
     }
 
     pub(super) fn capacity(&self) -> f64 {
@@ -37,7 +44,16 @@ impl Budget {
         self.calls = calls;
     }
 
-    /// Counts a request. Returns whether it is beyond the budget.
+    /// Counts a request for the health of an address. Returns whether it is beyond its budget.
+    pub(super) fn asked_for_health(&mut self, at: Duration) -> bool {
+        let passed = at.saturating_sub(self.health_at).as_secs_f64();
+        let services = self.services * self.addresses;
+        self.health = (self.health - passed * HEALTH_RATE * services).max(0.0) + 1.0;
+        self.health_at = at;
+        self.health > HEALTH_BURST * services
+    }
+
+    /// Counts another request. Returns whether it is beyond the budget.
     pub(super) fn sent(&mut self, at: Duration) -> bool {
         if self.credit >= 1.0 {
             self.credit -= 1.0;

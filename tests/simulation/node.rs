@@ -78,6 +78,10 @@ pub(super) struct Node {
 }
 
 impl Node {
+    pub(super) fn stop_api_server(&mut self) {
+        self.api_server.abort_all();
+    }
+
     pub(super) fn new(number: usize, setup: &Setup, world: &Arc<World>) -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let directory = match memory.is_dir() {

@@ -46,38 +46,11 @@ impl Rule {
 pub(super) const NOT_YET: &[(Rule, &str)] = &[
     (Rule::NoEarlyWipe, "a DR secondary counts as a refusal"),
     (Rule::OutageIsNoRefusal, "a DR secondary counts as a refusal"),
-    (Rule::OutageNoticed, "an idle agent looks once a minute"),
-    (Rule::NeverBlind, "refused credentials and Retry-After stop every look"),
-    (Rule::Budget, "no bucket bounds the background requests"),
-    (Rule::ReadyAgain, "Retry-After up to an hour; a confirmation that ends well does not clear the fault"),
-    (Rule::ReadableAgain, "an agent that is not ready again does not read"),
 ];
 
 /// Directed scenarios that fail yet, by name.
 pub(super) const SCENARIOS_NOT_YET: &[(&str, &str)] = &[
-    ("first read 403", "a first read that is refused plans the next one in the past"),
-    ("first request 403", "a first read that is refused plans the next one in the past"),
-    ("first read 404", "a first read that is refused plans the next one in the past"),
-    ("Retry-After, then a refusal", "Retry-After counts up to an hour, and stops every look"),
-    ("Retry-After, then well", "Retry-After counts up to an hour, and stops every look"),
-    ("DR secondary", "a DR secondary counts as a refusal"),
     ("one DR secondary", "a DR secondary counts as a refusal"),
     ("DR secondary at the start", "a DR secondary counts as a refusal"),
     ("election", "474 counts as an answer of a proxy"),
-    ("idle, hang", "an idle agent looks once a minute"),
-    ("idle, kill", "an idle agent looks once a minute"),
-    ("idle, seal", "an idle agent looks once a minute"),
-    ("key deleted for 3 s", "Encrypt is refused from memory"),
-    ("key deleted for a minute", "Encrypt is refused from memory"),
-    ("right restored, idle", "a confirmation that ends well does not clear the fault"),
-    ("key made again, local KEKs", "a read makes a local KEK before the key is judged"),
-    ("sys/health blocked", "a blocked sys/health counts as an outage"),
-    ("outage budget, kill", "no bucket"),
-    ("outage budget, proxy", "no bucket"),
-    ("outage budget, seal", "no bucket"),
-    ("outage budget, 500", "no bucket"),
-    ("outage budget, DR", "no bucket"),
-    ("day refused", "a refusal is confirmed at every address each time"),
-    ("day refused, local KEKs", "a refusal is confirmed at every address each time"),
-    ("day without the key", "a refusal is confirmed at every address each time"),
 ];

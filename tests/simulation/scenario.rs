@@ -124,6 +124,12 @@ impl Simulation {
         (recent().count(), recent().filter(|sent| sent.audited).count())
     }
 
+    /// Requests for the health of the service since `since`: without a login, and not audited.
+    pub(super) fn health_requests(&self, since: Duration) -> usize {
+        let service = self.world.service.lock().unwrap();
+        service.requests.iter().filter(|sent| sent.at >= since && sent.operation == "health").count()
+    }
+
     /// A new API server makes a seed within this time.
     pub(super) async fn wraps_within(&mut self, seconds: u64) -> Found {
         let before = self.world.storage.lock().unwrap().len();

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::model::effect::Effect;
-use super::model::service::Truth;
+use super::model::service::{REPLICAS, Truth};
 use super::node::Node;
 use super::oracle::{Rule, raises_minimum};
 use super::world::World;
@@ -55,7 +55,7 @@ impl Watch {
             knew_missing: false,
             last_request: now,
             seen: 0,
-            budget: Budget::new(services),
+            budget: Budget::new(services, f64::from(u32::try_from(REPLICAS).unwrap())),
         }
     }
 
@@ -156,7 +156,11 @@ impl Watch {
         self.budget.calls(world.oracle.calls(self.node));
         for sent in new.iter().filter(|sent| sent.node == self.node) {
             self.last_request = Instant::now();
-            if self.budget.sent(sent.at) {
+            let beyond = match sent.operation {
+                "health" => self.budget.asked_for_health(sent.at),
+                _ => self.budget.sent(sent.at),
+            };
+            if beyond {
                 let text = format!(
                     "agent {}: more than {} background requests at once, last {}",
                     self.node,

@@ -168,6 +168,8 @@ pub(super) struct Logins {
     pub ended_early: bool,
     /// Delayed logins in a row.
     pub delays: u32,
+    /// The last login failed in an outage: the next one waits until then.
+    pub not_before: Option<Instant>,
     pub waiters: Vec<Waiter>,
 }
 

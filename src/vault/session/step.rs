@@ -19,6 +19,9 @@ use crate::secret::Fingerprint;
 /// locks a role after a few failures.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// Shortest and longest time between two logins, while tokens end early.
+/// Time from a login that failed in an outage to the next one, however many callers want one: without it the logins
+/// would use up the budget that a look at the service needs.
+const OUTAGE_PAUSE: Duration = Duration::from_millis(1500);
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// Shortest and longest time until a failed renewal of a valid token is retried.
 const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -80,6 +83,10 @@ impl Step {
     fn begin_login(&mut self) {
         let logins = &mut self.state.logins;
         if logins.stage != Stage::Idle {
+            return;
+        }
+        if let Some(at) = logins.not_before.filter(|at| *at > self.now) {
+            logins.stage = Stage::Delayed(at);
             return;
         }
         if std::mem::take(&mut logins.ended_early) {
@@ -144,7 +151,7 @@ impl Step {
     fn logged_in(&mut self, mut token: Token) {
         let state = &mut self.state;
         state.logins.count += 1;
-        state.logins.refused = None;
+        (state.logins.refused, state.logins.not_before) = (None, None);
         token.generation = state.logins.count;
         (state.uses, state.failure, state.problem) = (0, None, None);
         self.effects.push(Effect::Report(Report::LoggedIn { ttl: token.lease.ttl }));
@@ -166,6 +173,7 @@ impl Step {
 
     fn login_failed(&mut self, error: KeyServiceError) {
         let token_held = self.state.token.is_some();
+        self.state.logins.not_before = error.kind().is_outage().then(|| self.now + OUTAGE_PAUSE);
         self.state.failure = Some(error.clone());
         self.state.problem = Some(error.to_string());
         self.effects.push(Effect::Report(Report::LoginFailed { error, token_held }));

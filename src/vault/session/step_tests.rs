@@ -40,6 +40,22 @@ fn near_its_maximum_lifetime_a_token_is_replaced_while_it_still_works() {
 }
 
 #[test]
+fn in_an_outage_callers_wait_for_a_login_that_is_not_sent_more_often_than_each_1500_ms() {
+    let mut case = Case::new();
+    let mut logins = 0;
+    for _ in 0..100 {
+        let mut effects = case.want();
+        effects.extend(case.after(SECOND / 10));
+        if begins_login(&effects) {
+            logins += 1;
+            case.send_credentials("secret");
+            case.send(Event::LoginEnded(Err(error(ErrorKind::Unreachable))));
+        }
+    }
+    assert!((6..=8).contains(&logins), "{logins} in ten seconds");
+}
+
+#[test]
 fn a_refused_renewal_is_followed_by_a_login() {
     let mut case = Case::with_token(HOUR);
     assert!(renews(&case.after(HOUR * 2 / 3)));
