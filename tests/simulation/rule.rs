@@ -47,6 +47,7 @@ pub(super) const NOT_YET: &[(Rule, &str)] = &[
     (Rule::NoEarlyWipe, "a DR secondary counts as a refusal"),
     (Rule::OutageIsNoRefusal, "a DR secondary counts as a refusal"),
     (Rule::OutageNoticed, "an idle agent looks once a minute"),
+    (Rule::RefusalShown, "a refusal that turns into another one shows as ok until that is confirmed"),
     (Rule::NeverBlind, "refused credentials and Retry-After stop every look"),
     (Rule::Budget, "no bucket bounds the background requests"),
     (Rule::ReadyAgain, "Retry-After up to an hour; a confirmation that ends well does not clear the fault"),
