@@ -66,3 +66,27 @@ impl Budget {
         self.level > self.capacity()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_the_rate_are_within_and_more_is_beyond() {
+        let at = |second: f64| Duration::from_secs_f64(1000.0 + second);
+        let mut burst = Budget::new(1.0, 1.0);
+        assert!((0..30).all(|_| !burst.sent(at(0.0))) && burst.sent(at(0.0)));
+        let mut steady = Budget::new(1.0, 1.0);
+        assert!((0..1000_u32).all(|second| !steady.sent(at(f64::from(second)))));
+        let mut fast = Budget::new(1.0, 1.0);
+        assert!((0..1000_u32).any(|count| fast.sent(at(f64::from(count) / 1.5))));
+    }
+
+    #[test]
+    fn calls_of_the_api_server_are_not_counted() {
+        let mut budget = Budget::new(1.0, 1.0);
+        budget.calls(2);
+        assert!((0..50).all(|_| !budget.sent(Duration::from_secs(1000))));
+        assert!(budget.sent(Duration::from_secs(1000)));
+    }
+}

@@ -26,8 +26,8 @@ const STEP: Duration = Duration::from_secs(1);
 const READY: Duration = Duration::from_secs(10);
 /// A simulation with more requests is not worth its time.
 const RUNAWAY: usize = 30_000;
-/// How long the simulation goes on after the last fault.
-const QUIET: Duration = Duration::from_secs(30);
+/// How long the simulation goes on after the last fault: until every node has seen a rotation.
+const QUIET: Duration = Duration::from_secs(95);
 
 /// What came of one seed.
 pub(super) struct Outcome {
@@ -153,7 +153,12 @@ impl Simulation {
                 self.world.oracle.violated(Rule::ReadyAgain, text);
             }
         }
-        self.pass(calm + QUIET).await;
+        // A rotation that every node can see.
+        self.world.log.add("ROTATE");
+        self.world.service.lock().unwrap().rotate();
+        if !self.pass(calm + QUIET).await {
+            return;
+        }
         for (node, unread) in self.nodes.iter().map(|node| (node, node.unread())) {
             if let Some(number) = unread {
                 let text = format!("API server {}: seed {number} cannot be read", node.number);

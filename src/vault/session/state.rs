@@ -170,6 +170,8 @@ pub(super) struct Logins {
     pub delays: u32,
     /// The last login failed in an outage: the next one waits until then.
     pub not_before: Option<Instant>,
+    /// Logins in a row that failed in an outage.
+    pub outages: u32,
     pub waiters: Vec<Waiter>,
 }
 

@@ -19,9 +19,9 @@ use crate::secret::Fingerprint;
 /// locks a role after a few failures.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// Shortest and longest time between two logins, while tokens end early.
-/// Time from a login that failed in an outage to the next one, however many callers want one: without it the logins
-/// would use up the budget that a look at the service needs.
-const OUTAGE_PAUSE: Duration = Duration::from_millis(1500);
+/// Shortest and longest time from a login that failed in an outage to the next one, however many callers want one. A
+/// login may try every address: without a pause, the logins would use up the budget that a look at the service needs.
+const OUTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(5));
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// Shortest and longest time until a failed renewal of a valid token is retried.
 const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -151,7 +151,7 @@ impl Step {
     fn logged_in(&mut self, mut token: Token) {
         let state = &mut self.state;
         state.logins.count += 1;
-        (state.logins.refused, state.logins.not_before) = (None, None);
+        (state.logins.refused, state.logins.not_before, state.logins.outages) = (None, None, 0);
         token.generation = state.logins.count;
         (state.uses, state.failure, state.problem) = (0, None, None);
         self.effects.push(Effect::Report(Report::LoggedIn { ttl: token.lease.ttl }));
@@ -173,7 +173,11 @@ impl Step {
 
     fn login_failed(&mut self, error: KeyServiceError) {
         let token_held = self.state.token.is_some();
-        self.state.logins.not_before = error.kind().is_outage().then(|| self.now + OUTAGE_PAUSE);
+        let logins = &mut self.state.logins;
+        if error.kind().is_outage() {
+            logins.not_before = Some(self.now + delay(OUTAGE_PAUSE, logins.outages, self.jitter));
+            logins.outages = logins.outages.saturating_add(1);
+        }
         self.state.failure = Some(error.clone());
         self.state.problem = Some(error.to_string());
         self.effects.push(Effect::Report(Report::LoginFailed { error, token_held }));
