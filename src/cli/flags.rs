@@ -35,11 +35,8 @@ impl ConfigFlags {
 
     /// The runtime directory, also when the configuration is not valid.
     pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
-        let key = "server.runtime_dir";
-        let merged = self.merge().ok().and_then(|merged| merged.value(key)?.into_string());
-        let flag = || self.values.iter().find(|(path, _)| path == key).map(|(_, value)| value.clone());
-        let variable = || std::env::var(schema::find(key)?.variable()).ok();
-        merged.or_else(flag).or_else(variable).map(PathBuf::from)
+        let merged = Merged::readable(&self.sources(environment().unwrap_or_default()));
+        merged.value("server.runtime_dir")?.into_string().map(PathBuf::from)
     }
 
     fn named(&self) -> Option<PathBuf> {

@@ -15,7 +15,7 @@ pub(crate) const MAX_LINE: usize = 160;
 const RELOAD: &str = "correct it, then run kms-plugin reload";
 
 impl ReasonKind {
-    /// What to do, in a few words: at most 42 characters, so that the line has room for the reason.
+    /// What to do, in a few words: at most 45 characters, so that the line has room for the reason.
     pub(crate) fn short_remedy(self) -> &'static str {
         match self {
             Self::NoContact => "wait a minute, then run kms-plugin check",
@@ -26,7 +26,7 @@ impl ReasonKind {
             Self::CredentialsUnreadable => "repair the file: kms-plugin check",
             Self::KeyMissing => "restore the key; do not create a new one",
             Self::KeyUnusable => "run kms-plugin check, and repair the key",
-            Self::KeyReplaced => "restore the old key from a backup",
+            Self::KeyReplaced => "restore the old key, or kms-plugin accept-key",
             Self::KeyRolledBack => "restore a newer state of Vault",
             Self::KeyUnreadable => "allow to read it: kms-plugin render policy",
             Self::Configuration => "correct the file; no restart is needed",

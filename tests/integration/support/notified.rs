@@ -1,21 +1,40 @@
 //! Stands in for the socket of systemd that receives notifications (sd_notify(3)).
 
+use std::collections::VecDeque;
 use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::eventually;
 
+/// A message that ends the receiver.
+const END: &str = "X_TEST_END=1";
+
 /// The receiver of notifications.
 pub struct Notified {
-    socket: UnixDatagram,
     directory: tempfile::TempDir,
+    messages: Arc<Mutex<VecDeque<String>>>,
+    receiver: Option<JoinHandle<()>>,
 }
 
 impl Notified {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        Self { socket, directory }
+        let messages = Arc::<Mutex<VecDeque<String>>>::default();
+        let received = messages.clone();
+        // A thread, as in systemd: an agent waits when its messages are not received, and few fit into the socket.
+        let receive = move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if text == END {
+                    return;
+                }
+                received.lock().unwrap().push_back(text);
+            }
+        };
+        Self { directory, messages, receiver: Some(std::thread::spawn(receive)) }
     }
 
     pub fn path(&self) -> String {
@@ -24,15 +43,15 @@ impl Notified {
 
     /// The next message that holds `words`; others are skipped.
     pub async fn next(&self, words: &str) -> String {
+        let mut skipped = Vec::new();
         eventually(&format!("a notification with {words:?}"), async || {
-            let mut buffer = [0; 4096];
-            match self.socket.recv(&mut buffer) {
-                Ok(length) => {
-                    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                    if text.contains(words) { Ok(text) } else { Err(text) }
+            while let Some(message) = self.pop() {
+                if message.contains(words) {
+                    return Ok(message);
                 }
-                Err(error) => Err(error.to_string()),
+                skipped.push(message);
             }
+            Err(format!("only {skipped:?}"))
         })
         .await
     }
@@ -50,12 +69,22 @@ impl Notified {
     }
 
     pub fn drain(&self) {
-        let mut buffer = [0; 4096];
-        while self.socket.recv(&mut buffer).is_ok() {}
+        self.messages.lock().unwrap().clear();
     }
 
-    /// Whether no message waits.
+    /// Whether no message has come since the last one that was taken.
     pub fn is_quiet(&self) -> bool {
-        self.socket.recv(&mut [0; 64]).is_err()
+        self.messages.lock().unwrap().is_empty()
+    }
+
+    fn pop(&self) -> Option<String> {
+        self.messages.lock().unwrap().pop_front()
+    }
+}
+
+impl Drop for Notified {
+    fn drop(&mut self) {
+        let _sent = UnixDatagram::unbound().unwrap().send_to(END.as_bytes(), self.path());
+        let _ended = self.receiver.take().map(JoinHandle::join);
     }
 }
