@@ -296,8 +296,8 @@ impl Machine {
         match &mut self.state {
             State::Well { unreadable } => *unreadable = None,
             State::Starting | State::Away { .. } => self.plan.due_now(Look::RoundTrip, now),
-            State::Suspected { step: step @ Step::Explain, next, .. } => {
-                (*step, *next) = (Step::Confirm(0), now);
+            State::Suspected { error, step: step @ Step::Explain, next } => {
+                (*step, *next) = explained(error.kind(), &mut self.plan, now, chance);
             }
             State::Suspected { step: Step::Prove, next, .. } | State::Refused { next, .. } => *next = now,
             // A read that a call asked for: the confirmation goes on.
@@ -322,7 +322,7 @@ impl Machine {
                     *first = error;
                 }
                 if matches!(step, Step::Explain) {
-                    (*step, *next) = (Step::Confirm(0), now);
+                    (*step, *next) = explained(first.kind(), &mut self.plan, now, chance);
                 }
             }
             State::Starting | State::Well { .. } | State::Away { .. } if may_work => {
@@ -342,7 +342,7 @@ impl Machine {
         }
         let (step, next) = match (self.role, &self.state) {
             // An address allows it, and the usual one does not: not in a loop.
-            (_, State::Suspected { step: Step::Prove, .. }) => {
+            (_, State::Suspected { step: Step::Prove, .. }) if error.kind().is_refusal() => {
                 (Step::Confirm(0), self.plan.retry_at(now, chance))
             }
             // The first of the two refusals was the read itself.
@@ -411,6 +411,15 @@ impl Machine {
             State::Refused { away, next: due, .. } => (*away, *due) = (true, next),
             state => *state = State::Away { error, returning: false },
         }
+    }
+}
+
+/// What follows when the key was read after a failed look: a refusal is confirmed. An error about one version of the key
+/// is over when a replica has caught up, or when the next look uses the version that was just read.
+fn explained(kind: ErrorKind, plan: &mut Plan, now: Instant, chance: f64) -> (Step, Instant) {
+    match kind.is_refusal() {
+        true => (Step::Confirm(0), now),
+        false => (Step::Prove, plan.catch_up_at(now, chance)),
     }
 }
 

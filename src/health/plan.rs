@@ -66,6 +66,7 @@ pub(super) struct Plan {
     outages: u32,
     refusals: u32,
     proofs: u32,
+    catch_ups: u32,
     last_hurried: Option<Instant>,
 }
 
@@ -87,6 +88,7 @@ impl Plan {
             outages: 0,
             refusals: 0,
             proofs: 0,
+            catch_ups: 0,
             last_hurried: None,
         }
     }
@@ -180,7 +182,7 @@ impl Plan {
 
     /// The service works: later faults start with the first delays again.
     pub(super) fn works(&mut self) {
-        (self.outages, self.refusals, self.proofs) = (0, 0, 0);
+        (self.outages, self.refusals, self.proofs, self.catch_ups) = (0, 0, 0, 0);
         self.paused_until = None;
     }
 
@@ -238,6 +240,16 @@ impl Plan {
         let at = now + delay(REFUSAL_DELAYS.0, REFUSAL_DELAYS.1, self.refusals, chance);
         self.refusals = self.refusals.saturating_add(1);
         at
+    }
+
+    /// When a look follows that failed because of one version of the key: soon at first, since a replica may be behind.
+    pub(super) fn catch_up_at(&mut self, now: Instant, chance: f64) -> Instant {
+        self.catch_ups = self.catch_ups.saturating_add(1);
+        match self.catch_ups {
+            1 => now,
+            2..=12 => now + spread(REFUSAL_DELAYS.0, chance),
+            _ => now + spread(REFUSAL_DELAYS.1, chance),
+        }
     }
 
     /// When a usual look follows a confirmation that found no refusal: at once for the first time.
