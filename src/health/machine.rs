@@ -189,6 +189,9 @@ impl Machine {
 
     /// A call of the API server ended in a way that may not fit the state.
     pub(super) fn hint(&mut self, hint: Hint, now: Instant) {
+        if hint == Hint::Worked {
+            self.plan.end_pause();
+        }
         let look = self.usual_look();
         match (&mut self.state, hint) {
             (State::Well { .. }, Hint::Worked) | (State::Starting, _) => {}
@@ -347,7 +350,9 @@ impl Machine {
             }
             // The first of the two refusals was the read itself.
             (Role::DecryptOnly, _) => (Step::Confirm(1), now + CONFIRMATION_PAUSE),
-            (Role::Primary, _) if self.read_error.is_some() => (Step::Confirm(0), now),
+            (Role::Primary, _) if self.read_error.is_some() && error.kind().is_refusal() => {
+                (Step::Confirm(0), now)
+            }
             (Role::Primary, _) => (Step::Explain, now),
         };
         self.state = State::Suspected { error, step, next };

@@ -180,6 +180,11 @@ impl Plan {
         at
     }
 
+    /// The service served a call: it does not ask for a pause any more.
+    pub(super) fn end_pause(&mut self) {
+        self.paused_until = None;
+    }
+
     /// The service works: later faults start with the first delays again.
     pub(super) fn works(&mut self) {
         (self.outages, self.refusals, self.proofs, self.catch_ups) = (0, 0, 0, 0);

@@ -128,9 +128,10 @@ impl KmsService {
     fn hint<T>(&self, answer: &Result<T, Status>) {
         let view = self.current_view();
         let works = view.snapshot.can_wrap();
+        let local = view.services.local_kek_policy.is_some();
         let hint = match answer.as_ref().map_err(Status::code) {
-            // With local KEKs, a call may have worked without the key service.
-            Ok(_) if !works && view.services.local_kek_policy.is_none() => Hint::Worked,
+            // With local KEKs, a call may have worked without the key service; not while that refuses.
+            Ok(_) if !works && (!local || view.snapshot.primary.wipe_at.is_some()) => Hint::Worked,
             Err(Code::PermissionDenied | Code::FailedPrecondition) => Hint::Refused,
             Err(Code::Unavailable | Code::DeadlineExceeded) if works => Hint::NoAnswer,
             _ => return,
