@@ -61,7 +61,7 @@ type Stamps = Vec<(PathBuf, Option<SystemTime>)>;
 /// The state of the renewer between two steps.
 struct Renewer {
     logins: u64,
-    /// The refused credentials, until when they are not sent again, and the error.
+    /// The refused or denied credentials, until when they are not sent again, and the error.
     refused: Option<(Fingerprint, Instant, KeyServiceError)>,
     login_backoff: Backoff,
     renewal_backoff: Backoff,
@@ -205,12 +205,18 @@ impl Session {
                 Ok(token)
             }
             Err(error) => {
-                if error.kind() == ErrorKind::CredentialsRefused {
-                    tracing::error!(KMS_REASON = error.kind().name(), KMS_REMEDY = error.remedy(), "{error}");
+                // A denied login says nothing about the credentials, and may be tried again soon.
+                let definite = error.kind() == ErrorKind::CredentialsRefused;
+                let pause = match error.retry_after() {
+                    _ if definite => REFUSED_PAUSE,
+                    Some(pause) if error.kind() == ErrorKind::Denied => pause,
+                    _ => return Err(error),
+                };
+                tracing::error!(KMS_REASON = error.kind().name(), KMS_REMEDY = error.remedy(), "{error}");
+                if definite {
                     self.set_refused(Some(fingerprint));
-                    renewer.refused =
-                        Some((fingerprint, Instant::now() + spread(REFUSED_PAUSE), error.clone()));
                 }
+                renewer.refused = Some((fingerprint, Instant::now() + spread(pause), error.clone()));
                 Err(error)
             }
         }
@@ -286,6 +292,7 @@ impl Session {
         let granted = Instant::now();
         let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
         let answer = self.client.call(&request, Deadline::after(LOGIN).of(Purpose::Upkeep)).await;
+        let answer = answer.map_err(|error| error.unless_denied("renewing the token"));
         let parsed = answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth));
         let outcome = match &parsed {
             Ok(_) => "ok",

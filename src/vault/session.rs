@@ -158,11 +158,13 @@ impl Session {
     }
 
     /// Call it when the server refused `path` to `token`. Returns a new token when the server no longer accepts that
-    /// one. Returns `None` when the token is valid: then the reason of the refusal is the policy or the key.
+    /// one. Returns `None` when the token is valid: then the reason of the refusal is the policy or the key. `dead` is
+    /// whether the server said that it does not know the token: then no lookup is needed.
     pub(super) async fn after_refusal(
         &self,
         token: &Token,
         path: &str,
+        dead: bool,
         deadline: Deadline,
     ) -> Result<Option<Arc<Token>>, KeyServiceError> {
         let refused_at = Instant::now();
@@ -183,7 +185,10 @@ impl Session {
         if self.is_denied_fresh(token) {
             return Ok(None);
         }
-        let found = match self.lookup(&token.secret, deadline.of(Purpose::Upkeep)).await {
+        let looked_up = async {
+            if dead { Ok(None) } else { self.lookup(&token.secret, deadline.of(Purpose::Upkeep)).await }
+        };
+        let found = match looked_up.await {
             // Too many refusals to look into each one: the server's refusal is the answer.
             Err(error) if error.kind() == ErrorKind::HeldBack => return Ok(None),
             found => found?,
@@ -271,7 +276,7 @@ impl Session {
             self.replacement_requested.store(true, Ordering::Relaxed);
             token = self.next_login(deadline, |_| false).await?;
         }
-        Ok(self.after_refusal(&token, LOOKUP, deadline).await?.unwrap_or(token))
+        Ok(self.after_refusal(&token, LOOKUP, false, deadline).await?.unwrap_or(token))
     }
 
     /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
@@ -289,9 +294,9 @@ impl Session {
                     if self.client.is_other_cluster(refusal.address, deadline).await {
                         continue;
                     }
-                    return match refusal.status {
-                        403 => Ok(None),
-                        _ => Err(refusal.of_login("looking up the token", "see the server's log")),
+                    return match refusal.may_be_the_token() {
+                        true => Ok(None),
+                        false => Err(refusal.of_login("looking up the token", "see the server's log")),
                     };
                 }
             }
