@@ -22,6 +22,7 @@ impl ReasonKind {
             Self::Unreachable => "run kms-plugin check",
             Self::Sealed => "unseal Vault: vault operator unseal",
             Self::Denied => "allow it: kms-plugin render policy",
+            Self::WrongSetting => "run kms-plugin check, correct the setting",
             Self::CredentialsRefused => "put valid credentials into their file",
             Self::CredentialsUnreadable => "repair the file: kms-plugin check",
             Self::KeyMissing => "restore the key; do not create a new one",

@@ -17,12 +17,14 @@ pub(super) fn reason_of(error: &KeyServiceError) -> Reason {
     let kind = match error.kind() {
         ErrorKind::Unreachable
         | ErrorKind::NotVault
+        | ErrorKind::Standby
         | ErrorKind::Throttled
         | ErrorKind::HeldBack
         | ErrorKind::Deadline
         | ErrorKind::Internal => ReasonKind::Unreachable,
         ErrorKind::Sealed => ReasonKind::Sealed,
         ErrorKind::Denied => ReasonKind::Denied,
+        ErrorKind::WrongSetting => ReasonKind::WrongSetting,
         ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,
         ErrorKind::CredentialsUnreadable => ReasonKind::CredentialsUnreadable,
         ErrorKind::NotFound | ErrorKind::SoftDeleted => ReasonKind::KeyMissing,

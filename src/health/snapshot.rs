@@ -63,6 +63,8 @@ pub(crate) enum ReasonKind {
     Sealed,
     /// The key service refuses our requests.
     Denied,
+    /// The key service names a setting that does not fit: a namespace, a mount, a role.
+    WrongSetting,
     /// The key service refuses our credentials.
     CredentialsRefused,
     /// Our credentials cannot be read.
@@ -89,6 +91,7 @@ impl ReasonKind {
             Self::Unreachable => "unreachable",
             Self::Sealed => "sealed",
             Self::Denied => "denied",
+            Self::WrongSetting => "wrong_setting",
             Self::CredentialsRefused => "credentials_refused",
             Self::CredentialsUnreadable => "credentials_unreadable",
             Self::KeyMissing => "key_missing",
@@ -100,11 +103,12 @@ impl ReasonKind {
         }
     }
 
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::NoContact,
         Self::Unreachable,
         Self::Sealed,
         Self::Denied,
+        Self::WrongSetting,
         Self::CredentialsRefused,
         Self::CredentialsUnreadable,
         Self::KeyMissing,

@@ -12,6 +12,9 @@ pub(crate) enum ErrorKind {
     NotVault,
     /// The service answers that it is sealed.
     Sealed,
+    /// The server is a standby without an active node, was removed from the cluster, or is a secondary of disaster
+    /// recovery. Another address may serve.
+    Standby,
     /// The service answers that there are too many requests.
     Throttled,
     /// The agent did not send the request, because it limits its own requests. This says nothing about the service.
@@ -20,11 +23,13 @@ pub(crate) enum ErrorKind {
     Deadline,
     /// The service refused the request, also after a fresh login.
     Denied,
-    /// The login was refused: wrong role-id, secret-id, user or password, or a locked role.
+    /// The login was refused: wrong role-id, secret-id, user or password.
     CredentialsRefused,
+    /// The service names a setting that does not fit: a namespace, a mount, a role, the network of a login.
+    WrongSetting,
     /// The agent cannot read its own credentials: a missing, empty or unsafe file.
     CredentialsUnreadable,
-    /// The mount or the key does not exist.
+    /// The key does not exist.
     NotFound,
     /// The key is soft-deleted: an administrator can restore it.
     SoftDeleted,
@@ -47,11 +52,13 @@ impl ErrorKind {
             Self::Unreachable => "unreachable",
             Self::NotVault => "not_vault",
             Self::Sealed => "sealed",
+            Self::Standby => "standby",
             Self::Throttled => "throttled",
             Self::HeldBack => "held_back",
             Self::Deadline => "deadline",
             Self::Denied => "denied",
             Self::CredentialsRefused => "credentials_refused",
+            Self::WrongSetting => "wrong_setting",
             Self::CredentialsUnreadable => "credentials_unreadable",
             Self::NotFound => "not_found",
             Self::SoftDeleted => "soft_deleted",
@@ -70,6 +77,7 @@ impl ErrorKind {
             Self::Unreachable
                 | Self::NotVault
                 | Self::Sealed
+                | Self::Standby
                 | Self::Throttled
                 | Self::HeldBack
                 | Self::Deadline
@@ -79,7 +87,7 @@ impl ErrorKind {
 
     /// Whether the service refuses us, rather than being away or failing.
     pub(crate) fn is_refusal(self) -> bool {
-        matches!(self, Self::Denied | Self::CredentialsRefused) || self.is_missing_key()
+        matches!(self, Self::Denied | Self::CredentialsRefused | Self::WrongSetting) || self.is_missing_key()
     }
 
     /// Whether there is no key to use.
@@ -94,7 +102,7 @@ impl ErrorKind {
 
     /// Whether the request is retried at another address.
     pub(crate) fn may_fail_over(self) -> bool {
-        matches!(self, Self::Unreachable | Self::NotVault | Self::Sealed | Self::Throttled)
+        matches!(self, Self::Unreachable | Self::NotVault | Self::Sealed | Self::Standby | Self::Throttled)
     }
 }
 

@@ -15,6 +15,7 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::Unreachable
         | ErrorKind::NotVault
         | ErrorKind::Sealed
+        | ErrorKind::Standby
         | ErrorKind::Throttled
         | ErrorKind::HeldBack
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,
@@ -24,7 +25,8 @@ fn code(kind: ErrorKind) -> Code {
         | ErrorKind::SoftDeleted
         | ErrorKind::VersionGone
         | ErrorKind::VersionAhead
-        | ErrorKind::KeyUnusable => Code::FailedPrecondition,
+        | ErrorKind::KeyUnusable
+        | ErrorKind::WrongSetting => Code::FailedPrecondition,
         ErrorKind::BadCiphertext => Code::InvalidArgument,
         ErrorKind::Internal => Code::Internal,
     }

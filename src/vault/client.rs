@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::address::Address;
 use super::budget::Budget;
 use super::changes::Changes;
-use super::classification::{self, Refusal};
+use super::classification::{self, Call, Class, Judgement, Received, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
 use super::pem::TlsError;
@@ -65,10 +65,31 @@ pub(super) enum CallError {
     Failed(KeyServiceError),
 }
 
+impl CallError {
+    /// The same, where only the refusal of a right or of the token counts as a refusal: the caller can go on without
+    /// what it asked for. `what` says what was attempted.
+    pub(super) fn unless_denied(self, what: &str) -> Self {
+        match self {
+            Self::Refused(refusal) if !matches!(refusal.class(), Class::Denied | Class::TokenDead) => {
+                Self::Failed(refusal.of_transit(what))
+            }
+            other => other,
+        }
+    }
+}
+
 impl From<KeyServiceError> for CallError {
     fn from(error: KeyServiceError) -> Self {
         Self::Failed(error)
     }
+}
+
+/// What one address did with a request.
+enum Attempt {
+    Answered(Response),
+    Refused(Judgement),
+    /// It sends to the configured address with this index.
+    Redirected(usize),
 }
 
 /// The cluster's addresses.
@@ -186,64 +207,52 @@ impl Client {
         let mut index = index;
         for _hop in 0..2 {
             let Some(address) = self.addresses.get(index) else { break };
-            let response = self.attempt(address, request, deadline).await?;
-            if let Some(location) = &response.location {
-                index = self.redirect(address, location).inspect_err(|error| address.failed(error))?;
-                continue;
-            }
+            let judgement = match self.attempt(address, request, deadline).await? {
+                Attempt::Redirected(to) => {
+                    index = to;
+                    continue;
+                }
+                Attempt::Answered(response) => {
+                    address.answered();
+                    self.metadata.log(&response.body, request.operation(), &address.name);
+                    self.set_preferred(index);
+                    return Ok(Answer { body: response.body, index: response.index, address: index });
+                }
+                Attempt::Refused(judgement) => judgement,
+            };
             address.answered();
-            if response.status < 300 {
-                self.metadata.log(&response.body, request.operation(), &address.name);
-                self.set_preferred(index);
-                return Ok(Answer { body: response.body, index: response.index, address: index });
-            }
             return Err(CallError::Refused(Refusal {
-                status: response.status,
-                text: classification::server_text(&response.body).unwrap_or_default(),
+                judgement,
                 path: request.path.to_owned(),
                 address: index,
                 address_name: address.name.clone(),
             }));
         }
         let message = "the configured addresses redirect to each other";
-        Err(KeyServiceError::new(ErrorKind::Unreachable, message, "wait for the cluster to elect a leader")
+        Err(KeyServiceError::new(ErrorKind::Standby, message, "wait for the cluster to elect a leader")
             .into())
     }
 
-    /// Sends one request to one address, when the budget allows it. All requests are sent here, so that no caller can
-    /// exceed the budget. An answer is a failure when it is not Vault's own, or says that Vault cannot serve.
-    pub(super) async fn attempt(
+    /// Sends one request to one address. An answer that says nothing about the request, but that this address cannot
+    /// process it, is an error.
+    async fn attempt(
         &self,
         address: &Address,
         request: &Request<'_>,
         deadline: Deadline,
-    ) -> Result<Response, KeyServiceError> {
-        self.budget.admit(request.operation() == "health", &address.name, deadline).await?;
+    ) -> Result<Attempt, KeyServiceError> {
         // If very little time is left, a failure says nothing about the address.
-        let (counts, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
-        let result = self.transport.send(address, request, deadline).await.and_then(|response| {
-            self.record_quota(response.quota);
-            let text =
-                (response.status >= 300).then(|| classification::server_text(&response.body)).flatten();
-            let outage = match response.status {
-                _ if response.location.is_some() => None,
-                ..300 if !classification::is_json(&response.body) => {
-                    Some(classification::not_vault(&address.name))
-                }
-                ..300 => None,
-                status => classification::outage(&address.name, status, text.as_deref()),
-            };
-            match outage {
-                Some(error) => Err(error.with_retry_after(response.retry_after)),
-                None => Ok(response),
+        let counts = deadline.remaining() >= MIN_SHARE;
+        let result = self.send(address, request, deadline).await.and_then(|(response, judgement)| {
+            if let Some(to) = self.addresses.iter().position(|known| judgement.redirects_to(&known.origin)) {
+                return Ok(Attempt::Redirected(to));
+            }
+            match (judgement.failure(&address.name), judgement.class()) {
+                (Some(error), _) => Err(error.with_retry_after(response.retry_after)),
+                (None, Class::Ok) => Ok(Attempt::Answered(response)),
+                (None, _) => Ok(Attempt::Refused(judgement)),
             }
         });
-        let outcome = match &result {
-            Ok(response) if response.status < 400 => "ok",
-            Ok(_) => "refused",
-            Err(error) => error.kind().name(),
-        };
-        self.metrics.vault_call(request.operation(), &address.label, outcome, started.elapsed());
         if let Err(error) = &result
             && counts
         {
@@ -252,17 +261,35 @@ impl Client {
         result
     }
 
-    fn redirect(&self, from: &Address, location: &str) -> Result<usize, KeyServiceError> {
-        let target = from.base.join(location).ok().map(|url| url.origin());
-        let known = self.addresses.iter().position(|address| Some(&address.origin) == target.as_ref());
-        known.ok_or_else(|| {
-            let shown = target.map_or_else(|| "no address".into(), |origin| origin.ascii_serialization());
-            KeyServiceError::new(
-                ErrorKind::Unreachable,
-                format!("{} redirects to {shown}, which is not configured", from.name),
-                "add that address to vault.addresses if it is yours; the agent sends its token to no other address",
-            )
-        })
+    /// Sends one request to one address, when the budget allows it, and judges the answer. All requests are sent here,
+    /// so that no caller can exceed the budget.
+    pub(super) async fn send(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<(Response, Judgement), KeyServiceError> {
+        let call = request.call();
+        self.budget.admit(call == Call::Health, &address.name, deadline).await?;
+        let started = Instant::now();
+        let result = self.transport.send(address, request, deadline).await.map(|response| {
+            self.record_quota(response.quota);
+            let judgement = Judgement::of(&Received {
+                call,
+                base: &address.base,
+                path: request.path,
+                status: response.status,
+                location: response.location.as_deref(),
+                body: &response.body,
+            });
+            (response, judgement)
+        });
+        let outcome = match &result {
+            Ok((_, judgement)) => judgement.outcome(),
+            Err(error) => error.kind().name(),
+        };
+        self.metrics.vault_call(call.label(), &address.label, outcome, started.elapsed());
+        result
     }
 
     /// Sets the cluster that the key is in.

@@ -167,7 +167,8 @@ impl Inspector {
             index: token.index.as_deref(),
             body: Some(&body),
         };
-        match self.key_service.client.call(&request, deadline).await {
+        let answer = self.key_service.client.call(&request, deadline).await;
+        match answer.map_err(|error| error.unless_denied("reading the token's capabilities")) {
             Ok(answer) => {
                 let Capabilities { paths } = answer.data()?;
                 let words = |(path, value)| Some((path, serde_json::from_value(value).ok()?));

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::budget::Budget;
 use super::changes::ChangeReceiver;
-use super::classification::{Refusal, not_vault};
+use super::classification::{Class, Refusal, not_vault};
 use super::client::{Answer, CallError, Client, Data};
 use super::key::KeyData;
 use super::login;
@@ -137,13 +137,14 @@ impl TransitService {
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => refusal,
             };
-            if refusal.status != 403 {
+            if !refusal.may_be_the_token() {
                 return self.try_other_addresses(call, refusal, &token, deadline).await;
             }
             if self.client.is_other_cluster(refusal.address, deadline).await {
                 continue;
             }
-            match self.session.after_refusal(&token, call.path, deadline).await? {
+            let dead = refusal.class() == Class::TokenDead;
+            match self.session.after_refusal(&token, call.path, dead, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
                 _ => return Err(call.refused(&refusal)),
             }
@@ -160,7 +161,7 @@ impl TransitService {
         deadline: Deadline,
     ) -> Result<Answer, KeyServiceError> {
         let error = call.refused(&refusal);
-        if error.kind() == ErrorKind::VersionAhead {
+        if refusal.class() == Class::VersionAhead {
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
             {
                 if let Ok(answer) = self.client.once(index, &self.request(call, token), share()).await {
@@ -234,13 +235,13 @@ impl KeyService for TransitService {
         let action = format!("reading {}", self.scope);
         let call = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
         let answer = self.call(&call, deadline).await?;
-        let mut description = answer.data::<KeyData>()?.describe(&self.keys)?;
+        let mut description = answer.data::<KeyData>()?.describe(&self.keys);
         description.cluster_id = self.client.learn_cluster(answer.address, deadline).await;
         if description.latest < at_least {
             let token = self.session.token(deadline).await?;
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != answer.address) {
                 if let Ok(other) = self.client.once(index, &self.request(&call, &token), share()).await
-                    && let Ok(other) = other.data::<KeyData>().and_then(|data| data.describe(&self.keys))
+                    && let Ok(other) = other.data::<KeyData>().map(|data| data.describe(&self.keys))
                     && other.latest > description.latest
                 {
                     description = KeyDescription { cluster_id: description.cluster_id, ..other };
@@ -305,9 +306,12 @@ impl KeyService for TransitService {
                 Ok(()) => return Ok(()),
                 Err(CallError::Failed(error)) => outage = outage.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {
+                    let error = refusal.of_transit(&format!("using {}", self.scope));
                     let other_cluster = self.client.is_other_cluster(refusal.address, deadline).await;
-                    if !other_cluster && self.client.is_trusted(refusal.address) {
-                        refused = Some(refusal.of_transit(&format!("using {}", self.scope)));
+                    if error.is_outage() {
+                        outage = outage.or(Some(error));
+                    } else if !other_cluster && self.client.is_trusted(refusal.address) {
+                        refused = Some(error);
                     } else {
                         let message = format!(
                             "{} refuses, but it is not certain that it is a server of the key's cluster",

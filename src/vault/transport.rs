@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder};
 use zeroize::Zeroizing;
 
 use super::address::Address;
-use super::classification;
+use super::classification::{self, Call};
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::Secret;
@@ -34,20 +34,14 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The operation as a label. Never the path itself: it holds names.
+    /// Which call it is.
+    pub(crate) fn call(&self) -> Call {
+        Call::of(self.path)
+    }
+
+    /// The call as a label.
     pub(crate) fn operation(&self) -> &'static str {
-        let has = |part: &str| self.path.contains(part);
-        match self.path {
-            path if path.starts_with("sys/health") => "health",
-            path if path.starts_with("sys/wrapping/") => "unwrap_secret",
-            path if path.starts_with("sys/capabilities-self") => "capabilities",
-            "auth/token/lookup-self" => "lookup",
-            "auth/token/renew-self" => "renew",
-            path if path.starts_with("auth/") => "login",
-            _ if has("/encrypt/") => "encrypt",
-            _ if has("/decrypt/") => "decrypt",
-            _ => "read_key",
-        }
+        self.call().label()
     }
 }
 
@@ -131,11 +125,7 @@ async fn send(
     };
     match tokio::time::timeout_at(deadline.instant(), attempt).await {
         Ok(answer) => answer,
-        Err(_) => Err(KeyServiceError::new(
-            ErrorKind::Unreachable,
-            format!("{} did not answer in time", address.name),
-            "look for a firewall, a server that hangs, or a slow network",
-        )),
+        Err(_) => Err(classification::timeout(&address.name)),
     }
 }
 

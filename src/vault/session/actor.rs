@@ -30,6 +30,7 @@ pub(super) enum Command {
     Refused {
         generation: u64,
         path: String,
+        dead: bool,
         at: Instant,
         reply: oneshot::Sender<Answer>,
     },
@@ -93,8 +94,8 @@ impl<'a> Actor<'a> {
             Command::NewerWanted { generation, reply } => {
                 Event::NewerWanted { waiter: self.waiter(reply), generation }
             }
-            Command::Refused { generation, path, at, reply } => {
-                Event::Refused(Refusal { waiter: self.waiter(reply), generation, path, at })
+            Command::Refused { generation, path, dead, at, reply } => {
+                Event::Refused(Refusal { waiter: self.waiter(reply), generation, path, dead, at })
             }
             Command::Accepted { generation, path } => Event::Accepted { generation, path },
             Command::Used { generation } => Event::Used { generation },

@@ -104,7 +104,7 @@ async fn token(handle: &Handle, time: Duration) -> Option<Answer> {
 
 async fn refused(handle: &Handle, generation: u64) -> Option<Answer> {
     let at = Instant::now();
-    let command = |reply| Command::Refused { generation, path: "path".into(), at, reply };
+    let command = |reply| Command::Refused { generation, path: "path".into(), dead: false, at, reply };
     handle.ask(Deadline::after(SECOND * 9), command).await
 }
 

@@ -166,11 +166,13 @@ impl Session {
     }
 
     /// Call it when the server refused `path` to `token`. Returns a new token when the server no longer accepts that
-    /// one. Returns `None` when the token is valid: then the reason of the refusal is the policy or the key.
+    /// one. Returns `None` when the token is valid: then the reason of the refusal is the policy or the key. `dead` is
+    /// whether the server said that it does not know the token.
     pub(super) async fn after_refusal(
         &self,
         token: &Token,
         path: &str,
+        dead: bool,
         deadline: Deadline,
     ) -> Result<Option<Arc<Token>>, KeyServiceError> {
         if !self.handle.status.borrow().maintained {
@@ -178,7 +180,7 @@ impl Session {
             return self.lookup(token, deadline).await.map(|_| None);
         }
         let (generation, path, at) = (token.generation, path.to_owned(), Instant::now());
-        let refused = |reply| Command::Refused { generation, path, at, reply };
+        let refused = |reply| Command::Refused { generation, path, dead, at, reply };
         match self.handle.ask(deadline, refused).await {
             Some(Answer::Token(token)) => {
                 self.handle.count_use(&token);
@@ -205,7 +207,7 @@ impl Session {
             let newer = |reply| Command::NewerWanted { generation, reply };
             token = self.answered(self.handle.ask(deadline, newer).await)?;
         }
-        Ok(self.after_refusal(&token, LOOKUP, deadline).await?.unwrap_or(token))
+        Ok(self.after_refusal(&token, LOOKUP, false, deadline).await?.unwrap_or(token))
     }
 
     /// Logs in once and holds the token, for a command that has no actor.

@@ -108,9 +108,9 @@ impl Requests {
                     if self.client.is_other_cluster(refusal.address, deadline).await {
                         continue;
                     }
-                    return match refusal.status {
-                        403 => Ok(None),
-                        _ => Err(refusal.of_login("looking up the token", "see the server's log")),
+                    return match refusal.may_be_the_token() {
+                        true => Ok(None),
+                        false => Err(refusal.of_login("looking up the token", "see the server's log")),
                     };
                 }
             }
@@ -215,6 +215,7 @@ impl TokenRequests for Requests {
         let at = Instant::now();
         let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
         let answer = self.client.call(&request, deadline()).await;
+        let answer = answer.map_err(|error| error.unless_denied("renewing the token"));
         match answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth)) {
             Ok(auth) => Renewal::Granted { at, ttl: lease(auth.lease_duration), renewable: auth.renewable },
             Err(CallError::Refused(_)) => Renewal::Refused { at },

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::token::{Lease, Token};
-use crate::key_service::KeyServiceError;
+use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::Fingerprint;
 
 /// How often the files are checked for changes.
@@ -59,6 +59,8 @@ pub(super) struct Refusal {
     pub waiter: Waiter,
     pub generation: u64,
     pub path: String,
+    /// Whether the server said that it does not know the token.
+    pub dead: bool,
     pub at: Instant,
 }
 
@@ -282,7 +284,13 @@ impl State {
             token: self.token.clone(),
             logins: self.logins.count,
             problem: self.problem.clone(),
-            refused: self.logins.refused.as_ref().map(|refused| refused.fingerprint),
+            // Those of a login that was only denied may be right.
+            refused: self
+                .logins
+                .refused
+                .as_ref()
+                .filter(|refused| refused.error.kind() == ErrorKind::CredentialsRefused)
+                .map(|refused| refused.fingerprint),
             accepted: self.checks.accepted,
             denied_fresh: self.checks.denied_fresh.clone(),
             maintained: true,

@@ -161,11 +161,15 @@ impl Step {
     }
 
     fn login_refused(&mut self, error: KeyServiceError) {
-        if let (ErrorKind::CredentialsRefused, Stage::Sent(fingerprint)) =
-            (error.kind(), self.state.logins.stage)
-        {
+        // A login that is denied says nothing of the credentials, and may be tried again sooner.
+        let pause = match error.kind() {
+            ErrorKind::CredentialsRefused => Some(REFUSED_PAUSE),
+            ErrorKind::Denied => error.retry_after(),
+            _ => None,
+        };
+        if let (Some(pause), Stage::Sent(fingerprint)) = (pause, self.state.logins.stage) {
             self.effects.push(Effect::Report(Report::CredentialsRefused(error.clone())));
-            let until = self.now + REFUSED_PAUSE.mul_f64(0.9 + self.jitter * 0.2);
+            let until = self.now + pause.mul_f64(0.9 + self.jitter * 0.2);
             self.state.logins.refused = Some(RefusedCredentials { fingerprint, until, error: error.clone() });
         }
         self.login_failed(error);
@@ -229,8 +233,13 @@ impl Step {
         // A check that ended after this refusal has already shown that the token is valid.
         let last = self.state.checks.last;
         let checked = last.is_some_and(|(of, ended)| of == token.generation && ended >= refusal.at);
-        if checked || self.state.is_denied_fresh(&token, self.now) {
+        if !refusal.dead && (checked || self.state.is_denied_fresh(&token, self.now)) {
             return self.answer(refusal.waiter, Answer::NoBetterToken);
+        }
+        if refusal.dead {
+            // In the server's own words: no lookup is needed, and the policy is not the reason.
+            self.discard(&token);
+            return self.answer_newer(refusal.waiter, 0);
         }
         if self.state.checks.running.is_none() {
             self.state.checks.running = Some((token.generation, refusal.path.clone()));
@@ -274,11 +283,15 @@ impl Step {
                 return Some(Answer::NoBetterToken);
             }
         }
+        self.discard(token);
+        None
+    }
+
+    fn discard(&mut self, token: &Token) {
         self.effects.push(Effect::Report(Report::TokenDead));
         self.state.logins.ended_early = self.now.saturating_duration_since(token.born) < EARLY;
         self.state.token = None;
         self.state.schedule.due = None;
-        None
     }
 
     fn renewed(&mut self, generation: u64, renewal: Renewal) {

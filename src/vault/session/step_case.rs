@@ -74,7 +74,13 @@ impl Case {
     /// A refusal of the held token at this path, now.
     pub(super) fn refuse(&mut self, path: &str) -> Vec<Effect> {
         let (waiter, generation) = (self.waiter(), self.generation());
-        self.send(Event::Refused(Refusal { waiter, generation, path: path.into(), at: self.now }))
+        self.send(Event::Refused(Refusal {
+            waiter,
+            generation,
+            path: path.into(),
+            dead: false,
+            at: self.now,
+        }))
     }
 
     pub(super) fn looked_up(&mut self, valid: bool) -> Vec<Effect> {

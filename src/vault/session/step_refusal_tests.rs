@@ -45,7 +45,7 @@ fn a_dead_token_is_replaced_and_its_callers_get_the_new_one() {
     assert_eq!(answers(&case.end_login(HOUR)), [Ok(2)]);
     // A late refusal of the old token.
     let waiter = case.waiter();
-    let late = Refusal { waiter, generation: 1, path: "transit/keys/key".into(), at: case.now };
+    let late = Refusal { waiter, generation: 1, path: "transit/keys/key".into(), dead: false, at: case.now };
     assert_eq!(answers(&case.send(Event::Refused(late))), [Ok(2)]);
 }
 
@@ -59,7 +59,7 @@ fn refusals_at_the_same_time_share_one_lookup() {
     assert_eq!(answers(&case.looked_up(true)), [Ok(0); 2]);
     // Refused before the lookup ended, reported after.
     let waiter = case.waiter();
-    let late = Refusal { waiter, generation: 1, path: "c".into(), at: refused_before };
+    let late = Refusal { waiter, generation: 1, path: "c".into(), dead: false, at: refused_before };
     assert_eq!(answers(&case.send(Event::Refused(late))), [Ok(0)]);
     case.now += SECOND;
     assert!(looks_up(&case.refuse("a")), "a later refusal may have another cause");
@@ -135,7 +135,7 @@ fn no_event_leaves_a_plan_in_the_past() {
         let event = match pick(10) {
             0 => Event::Wanted(waiter),
             1 => Event::NewerWanted { waiter, generation },
-            2 => Event::Refused(Refusal { waiter, generation, path: "p".into(), at }),
+            2 => Event::Refused(Refusal { waiter, generation, path: "p".into(), dead: false, at }),
             3 => Event::Accepted { generation, path: "p".into() },
             4 if state.checking.0 || files == Files::Tls => {
                 Event::FilesChecked { files, changed: pick(9) == 0 }
