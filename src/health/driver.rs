@@ -15,7 +15,7 @@ use super::plan::{Look, Pace, Plan};
 use super::publisher::{Message, ServiceId};
 use super::snapshot::Snapshot;
 use super::timing::{CALL_TIMEOUT, CONFIRMATION_TIMEOUT, HEALTH_TIMEOUT};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Purpose};
 use crate::config::settings::Health;
 use crate::key_service::{ErrorKind, KeyChange, KeyDescription, KeyService, KeyServiceError};
 use crate::local_kek::KeyCheck;
@@ -66,7 +66,7 @@ impl Driver {
                 biased;
                 Some(request) = self.requests.recv() => self.answer(&mut machine, &mut version, request).await,
                 Some(hint) = self.hints.recv() => machine.hint(hint, Instant::now()),
-                () = tokio::time::sleep_until(due) => self.look(&mut machine, &mut version, look).await,
+                () = tokio::time::sleep_until(due) => self.look(&mut machine, &mut version, look, Purpose::Background).await,
             }
         }
     }
@@ -83,22 +83,23 @@ impl Driver {
             next = self.requests.try_recv().ok();
         }
         if !reads.is_empty() {
-            self.look(machine, version, Look::Read).await;
+            // For calls of the API server, at most once a second: their reads are no part of the agent's own budget.
+            self.look(machine, version, Look::Read, Purpose::ApiServer).await;
         } else if machine.is_stale(Instant::now()) {
-            self.look(machine, version, Look::Health).await;
+            self.look(machine, version, Look::Health, Purpose::Background).await;
         }
         for done in reads.into_iter().chain(healths) {
             let _gone = done.send(());
         }
     }
 
-    async fn look(&self, machine: &mut Machine, version: &mut u32, look: Look) {
+    async fn look(&self, machine: &mut Machine, version: &mut u32, look: Look, purpose: Purpose) {
         let began = Instant::now();
         let result = match look {
             Look::Health => {
                 self.key_service.reachable(Deadline::after(HEALTH_TIMEOUT)).await.map(|()| Seen::Good)
             }
-            Look::Read => self.read(version).await,
+            Look::Read => self.read(version, purpose).await,
             Look::RoundTrip => self.round_trip(*version).await.map(|()| Seen::Good),
             Look::Confirm { wrap } => self.confirm(version, wrap).await,
         };
@@ -109,8 +110,8 @@ impl Driver {
     }
 
     /// Reads the key's versions and reports them.
-    async fn read(&self, version: &mut u32) -> Result<Seen, KeyServiceError> {
-        let mut key = self.key_service.describe(*version, Deadline::after(CALL_TIMEOUT)).await?;
+    async fn read(&self, version: &mut u32, purpose: Purpose) -> Result<Seen, KeyServiceError> {
+        let mut key = self.key_service.describe(*version, Deadline::after(CALL_TIMEOUT).of(purpose)).await?;
         let mut complete = true;
         if let Some(key_check) = &self.key_check {
             match self.id {
@@ -145,7 +146,7 @@ impl Driver {
         if self.id == ServiceId::Primary {
             return self.key_service.confirm(wrap_with, deadline).await.map(|()| Seen::Good);
         }
-        let Err(error) = self.read(version).await else { return Ok(Seen::Good) };
+        let Err(error) = self.read(version, Purpose::Upkeep).await else { return Ok(Seen::Good) };
         match self.key_service.confirm(None, deadline).await {
             // A policy may allow to read the key and not to unwrap: an address that allows the read proves nothing.
             Ok(()) if error.kind() == ErrorKind::Denied => Err(error),

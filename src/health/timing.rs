@@ -44,8 +44,8 @@ pub(super) const OUTAGE_DELAYS: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(1500));
 /// First and longest delay until the next look after a refusal. With jitter, the longest stays below 30 s.
 pub(super) const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(27));
-/// When a look is tried again that the budget held back: by then another one may pass.
-pub(super) const HELD_BACK_PAUSE: Duration = Duration::from_secs(2);
+/// When a look is tried again that the budget held back: by then a whole round trip may pass.
+pub(super) const HELD_BACK_PAUSE: Duration = Duration::from_secs(3);
 /// How often a read is tried that is refused while the key itself works.
 pub(super) const REFUSED_READ_INTERVAL: Duration = Duration::from_secs(27);
 /// Longest pause that a service may ask for (`Retry-After`). Its health is asked for all the same.

@@ -6,7 +6,7 @@
 //! | Requests | Sustained | Burst |
 //! |---|---|---|
 //! | background: reads, probes, local KEKs | 1 a second; more only where the configured intervals need it | 20 |
-//! | upkeep: login, renewal, lookup, confirmation of a refusal | 10 a minute, and what the background has to spare | 10 |
+//! | upkeep: login, renewal, lookup, confirmation of a refusal | 10 a minute for each address, and what the background has to spare | 10 for each address |
 //! | `sys/health` (needs no token, is not audited) | 1 a second for each address | 20 |
 //!
 //! A request that must wait waits for a moment within its own deadline: a slow answer is better than a wrong alarm.
@@ -27,7 +27,7 @@ use crate::telemetry::metrics::Metrics;
 const BURST: u32 = 20;
 /// Least sustained rate of the background, as the time for one request.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The reserve of the upkeep.
+/// The reserve of the upkeep, for each address: a login may try them all, and a confirmation does.
 const RESERVE: u32 = 10;
 const RESERVE_INTERVAL: Duration = Duration::from_secs(6);
 /// The background keeps this much to itself: prefetches and the upkeep take only what is above it.
@@ -102,7 +102,7 @@ impl Budget {
         metrics.init_held_back(service);
         let buckets = Buckets {
             background: Bucket::new(BURST, INTERVAL.min(planned(health) / 2 / count(services))),
-            reserve: Bucket::new(RESERVE, RESERVE_INTERVAL),
+            reserve: Bucket::new(RESERVE * count(addresses), RESERVE_INTERVAL / count(addresses)),
             health: Bucket::new(BURST, INTERVAL / count(addresses)),
             held_back: (0, None),
         };

@@ -33,7 +33,7 @@ impl Budget {
     }
 
     pub(super) fn capacity(&self) -> f64 {
-        BURST * self.services + RESERVE
+        BURST * self.services + RESERVE * self.addresses
     }
 
     /// The calls that the API server has begun so far.
@@ -60,7 +60,7 @@ impl Budget {
             return false;
         }
         let passed = at.saturating_sub(self.at).as_secs_f64();
-        let rate = RATE * self.services + RESERVE_RATE;
+        let rate = RATE * self.services + RESERVE_RATE * self.addresses;
         self.level = (self.level - passed * rate).max(0.0) + 1.0;
         self.at = at;
         self.level > self.capacity()
