@@ -1,8 +1,8 @@
 //! Transit in HashiCorp Vault or OpenBao, as a `KeyService`.
 //!
-//! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses. `session`
-//! keeps the token: it logs in and renews. `login` has one file for each login method. `transit` wraps and
-//! unwraps. `inspector` gives `kms-plugin check` access to single steps.
+//! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses, and
+//! `classification` says what an answer means. `session` keeps the token: it logs in and renews. `login` has one file
+//! for each login method. `transit` wraps and unwraps. `inspector` gives `kms-plugin check` access to single steps.
 
 mod address;
 mod budget;

@@ -99,7 +99,7 @@ async fn a_wrong_namespace_is_reported_with_its_setting() {
         Agent::start(&(config + QUIET)).wait_for_phase("ready").await;
         return;
     }
-    reported(config, "failed", "denied", "vault.auth_namespace").await;
+    reported(config, "failed", "wrong_setting", "vault.auth_namespace").await;
 }
 
 /// An agent with this configuration reaches a phase, with a reason of this kind that contains `words`.

@@ -145,3 +145,33 @@ impl Refusal {
             .with_retry_after((cause == Cause::LoginDenied).then_some(LOGIN_PAUSE))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A locked role answers 403 to the right secret-id, too: it must be tried again, and not all the time.
+    #[test]
+    fn a_denied_login_is_tried_again_after_a_minute() {
+        let refusal = |status, text: &str| {
+            let (base, body) =
+                (Url::parse("https://vault:8200").unwrap(), format!(r#"{{"errors":["{text}"]}}"#));
+            let judgement = Judgement::of(&Received {
+                call: Call::Login,
+                base: &base,
+                path: "auth/approle/login",
+                status,
+                location: None,
+                body: body.as_bytes(),
+            });
+            let (path, address_name) = ("auth/approle/login".into(), "https://vault:8200".into());
+            Refusal { judgement, path, address: 0, address_name }.of_login("login", "write a new secret-id")
+        };
+        let locked = refusal(403, "permission denied");
+        assert_eq!(locked.kind(), ErrorKind::Denied);
+        assert!(locked.retry_after().unwrap() >= Duration::from_secs(67), "with jitter, more than a minute");
+        let wrong = refusal(400, "invalid role or secret ID");
+        assert_eq!((wrong.kind(), wrong.retry_after()), (ErrorKind::CredentialsRefused, None));
+        assert_eq!(wrong.remedy(), "write a new secret-id");
+    }
+}

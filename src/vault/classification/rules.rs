@@ -165,3 +165,43 @@ fn first(rules: &[Rule], call: Call, status: u16, text: &str) -> Cause {
     let found = rules.iter().find(|rule| rule.fits(call, status, text));
     found.map_or(Cause::OtherServer, |rule| rule.cause)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::classification::Class;
+
+    /// What the corpus cannot have: words of the servers' sources, and words that nobody knows.
+    #[test]
+    fn words_that_were_not_recorded() {
+        let class = |call, status, text| of_the_server(call, status, text).class();
+        assert_eq!(class(Call::Encrypt, 503, "Vault is in standby mode"), Class::Standby);
+        assert_eq!(class(Call::Encrypt, 400, "Vault is not initialized"), Class::Sealed);
+        assert_eq!(class(Call::Encrypt, 400, "no such key version"), Class::VersionGone);
+        let locked = "API access to this namespace has been locked by an administrator";
+        assert_eq!(class(Call::Login, 503, locked), Class::Denied);
+        assert_eq!(class(Call::Unwrap, 403, "permission denied"), Class::Denied);
+        assert_eq!(class(Call::Login, 403, "invalid token"), Class::Denied, "a login has no token");
+        assert_eq!(class(Call::Login, 400, "unknown words"), Class::CredentialsRefused);
+        assert_eq!(class(Call::Login, 404, "unknown words"), Class::WrongSetting);
+        assert_eq!(class(Call::Decrypt, 400, "unknown words"), Class::BadCiphertext);
+        assert_eq!(class(Call::Encrypt, 403, "unknown words"), Class::Denied);
+        assert_eq!(class(Call::Encrypt, 501, "unknown words"), Class::Outage);
+        for status in [400, 409, 422] {
+            let given = class(Call::Encrypt, status, "unknown words");
+            assert_eq!(given, Class::OwnFault, "{status} is no reason to erase keys");
+        }
+        // A gateway that blocks sys/health.
+        assert_eq!(class(Call::Health, 403, "permission denied"), Class::NotVault);
+    }
+
+    #[test]
+    fn an_answer_in_another_form_is_never_a_refusal() {
+        for status in 100..=999 {
+            for call in [Call::Health, Call::Login, Call::Lookup, Call::Encrypt, Call::ReadKey] {
+                let kind = of_another(call, status, "<html>permission denied</html>").class().kind().unwrap();
+                assert!(kind.is_outage() && kind.may_fail_over(), "{status}");
+            }
+        }
+    }
+}

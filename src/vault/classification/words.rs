@@ -55,7 +55,11 @@ pub(super) fn failure(judgement: &Judgement, address: &str) -> (String, Text) {
         ),
         Cause::QuotaExceeded => (
             format!("{address} asks to slow down ({status}){said}"),
-            "raise the quota of this mount, or find other clients that use it up",
+            if text.contains("lease count") {
+                "raise the lease count quota, or find the clients that log in too often"
+            } else {
+                "raise the rate limit quota of this mount, or find other clients that use it up"
+            },
         ),
         Cause::Overloaded => (
             format!("{address} is overloaded ({status}){said}"),
@@ -146,7 +150,7 @@ pub(super) fn remedy(call: Call, cause: Cause, path: &str) -> Option<Text> {
         Cause::NoTls => "write https:// in vault.addresses; a load balancer in front must not end TLS".into(),
         Cause::SecondFactor => "exempt this login from MFA: the agent has no second factor".into(),
         Cause::ControlGroup => format!("exempt {path} from the control group in the token's policy").into(),
-        Cause::KeyMissing => format!("check vault.namespace, vault.transit.mount and vault.transit.key: no key is at {path}; if it was deleted, restore it from a backup").into(),
+        Cause::KeyMissing => format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}; if the key was deleted, restore it from a backup").into(),
         Cause::KeySoftDeleted => {
             let key = path.replace("/encrypt/", "/keys/").replace("/decrypt/", "/keys/");
             format!("restore it: vault write -f {key}/soft-delete-restore").into()
