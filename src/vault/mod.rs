@@ -12,6 +12,8 @@ mod changes_tests;
 mod classification;
 mod client;
 mod cluster;
+#[cfg(test)]
+mod corpus_tests;
 mod file_access;
 mod handshake;
 mod inspector;

@@ -44,7 +44,7 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         // What is left of a lease, or lags behind, by the second or less.
         (r#""(ttl)":[1-9]\d*"#, r#""$1":3600"#),
         (
-            r#""(clock_skew_ms|echo_duration_ms|replication_primary_canary_age_ms|last_wal|raft_[a-z]+_index)":\d+"#,
+            r#""(clock_skew_ms|echo_duration_ms|last_request_forwarding_heartbeat_ms|replication_primary_canary_age_ms|last_wal|raft_[a-z]+_index)":-?\d+"#,
             r#""$1":0"#,
         ),
         (r"(/dev/shm|/tmp)/[^\s\x22\\]+", "/var/lib/server"),
