@@ -78,6 +78,7 @@ async fn lose(loss: Loss) {
     loss.end(&mut cluster, leader).await;
     cluster.settled().await;
     for outcome in stop(users, loss.name(), &[Outage { lost, back }]).await {
+        outcome.in_time();
         outcome.same_key();
     }
 }
