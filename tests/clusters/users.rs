@@ -9,7 +9,7 @@ use crate::balancer::{Balancer, CHECKED_EVERY};
 use crate::cluster::Cluster;
 use crate::support::agent::{Agent, QUICK};
 use crate::support::eventually;
-use crate::support::kms::SEED;
+use crate::support::kms::{DEADLINE, SEED};
 use crate::support::load::{Call, Calls, Load};
 
 /// What calls may fail with while a cluster has no leader.
@@ -22,8 +22,6 @@ pub const TO_LEADER: &str = "HAProxy to the leader";
 
 /// How long calls may fail after a leader serves again.
 const LATE: Duration = Duration::from_secs(2);
-/// HAProxy's interval of checks of the leader.
-const LEADER_NOTICED: Duration = Duration::from_secs(1);
 /// An outage: from the loss of a leader, or of a member, until a leader serves.
 #[derive(Clone, Copy)]
 pub struct Outage {
@@ -136,7 +134,7 @@ impl Outcome {
                 outages.iter().any(|outage| call.ended >= outage.lost),
                 "{what}: before the fault: {call:?}"
             );
-            let allowed = AWAY.contains(&call.code) || more.contains(&call.code);
+            let allowed = AWAY.contains(&call.code) || more.contains(&call.code) || is_late(call);
             assert!(allowed, "{what}: {call:?}\n{}", self.log);
         }
     }
@@ -145,9 +143,9 @@ impl Outcome {
     pub fn in_time(&self) {
         let bound = match self.route {
             // The agent tries one address once: a member that is dead, or that has lost the leader, fails calls until
-            // HAProxy notices. Known; for a later change.
-            OVER_ALL => LATE + CHECKED_EVERY,
-            TO_LEADER => LATE + LEADER_NOTICED,
+            // HAProxy notices. Known; for a later change. HAProxy's checks of the leader are quicker, but on a busy
+            // machine they take their time, too.
+            OVER_ALL | TO_LEADER => LATE + CHECKED_EVERY,
             _ => LATE,
         };
         assert!(self.late <= bound, "{}: failed {:?} after the outage\n{}", self.route, self.late, self.log);
@@ -168,4 +166,10 @@ fn after(call: &Call, outages: &[Outage]) -> Duration {
     let begun = call.ended - call.took;
     let outage = outages.iter().rfind(|outage| outage.lost <= call.ended);
     outage.map_or(Duration::ZERO, |outage| begun.saturating_duration_since(outage.back))
+}
+
+/// Whether this client gave up at its deadline. The agent answers DeadlineExceeded a little before, which on a busy
+/// machine comes too late for the client.
+fn is_late(call: &Call) -> bool {
+    call.code == Code::Cancelled && call.text == "Timeout expired" && call.took >= DEADLINE
 }
