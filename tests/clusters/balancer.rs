@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -15,6 +16,8 @@ use crate::cluster::{Cluster, PORT};
 use crate::network::MEMBERS;
 use crate::support::{eventually, tools};
 
+/// How often all members are checked: that long a dead one is kept.
+pub const CHECKED_EVERY: Duration = Duration::from_secs(10);
 /// The port that leads to the leader.
 const LEADER_PORT: u16 = 8300;
 
@@ -56,6 +59,9 @@ impl Balancer {
             write!(
                 config,
                 "frontend {name}\n bind {host}:{port} ssl crt {:?}\n default_backend {name}\n\
+                 http-request deny deny_status 502 if {{ var(proc.answer) -m int 502 }}\n\
+                 http-request deny deny_status 503 if {{ var(proc.answer) -m int 503 }}\n\
+                 http-request deny deny_status 504 if {{ var(proc.answer) -m int 504 }}\n\
                  backend {name}\n option httpchk GET {check}\n http-check expect status 200\n\
                  default-server check {interval} ssl verify required ca-file {:?}\n",
                 file("bind.pem"),
@@ -97,6 +103,22 @@ impl Balancer {
         let answer =
             self.try_command(&format!("set server spread/{} state {state}", server(member))).unwrap();
         assert_eq!(answer.trim(), "", "HAProxy's answer");
+    }
+
+    /// Answers each request with a page of HTML of this status, which is 502, 503 or 504; not any more with 0.
+    pub fn answer(&self, status: u16) {
+        self.try_command(&format!("experimental-mode on; set var proc.answer int({status})")).unwrap();
+    }
+
+    /// Waits until HAProxy, just started, has checked this member for the first time; the next check is
+    /// [`CHECKED_EVERY`] later.
+    pub async fn checked(&self, member: usize) -> Instant {
+        eventually("HAProxy's first check", async || {
+            let state = self.try_command("show stat").map_err(|error| error.to_string())?;
+            if field(&state, "spread", member, "check_status") == Some("L7OK") { Ok(()) } else { Err(state) }
+        })
+        .await;
+        Instant::now()
     }
 
     /// Waits until HAProxy finds this member dead or well.
@@ -146,8 +168,12 @@ fn server(member: usize) -> String {
 
 /// Whether a member is up by the answer to `show stat`.
 fn is_up(stat: &str, backend: &str, member: usize) -> bool {
+    field(stat, backend, member, "status").is_some_and(|status| status.starts_with("UP"))
+}
+
+/// A member's field in the answer to `show stat`, whose first line names the fields.
+fn field<'a>(stat: &'a str, backend: &str, member: usize, name: &str) -> Option<&'a str> {
+    let index = stat.lines().next()?.split(',').position(|field| field == name)?;
     let line = format!("{backend},{},", server(member));
-    let fields = stat.lines().find_map(|all| all.strip_prefix(&line));
-    // The 18th field, without the first two.
-    fields.and_then(|fields| fields.split(',').nth(15)).is_some_and(|status| status.starts_with("UP"))
+    stat.lines().find(|all| all.starts_with(&line))?.split(',').nth(index)
 }

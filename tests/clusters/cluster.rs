@@ -18,7 +18,7 @@ use crate::support::vault::{KEY, Vault};
 /// The port of the API at each address.
 pub const PORT: u16 = 8200;
 /// How long a request waits that asks who leads. A member that is cut off never answers.
-const ASKED: Duration = Duration::from_millis(500);
+pub const ASKED: Duration = Duration::from_millis(500);
 
 /// A running cluster. The members are counted from 0.
 pub struct Cluster {
@@ -162,6 +162,7 @@ impl Cluster {
 
     /// Starts a removed member without its data: it joins as a new one.
     pub async fn join_again(&mut self, member: usize) {
+        self.members[member].kill();
         let data = self.members[member].file("data");
         fs::remove_dir_all(&data).unwrap();
         fs::create_dir(&data).unwrap();

@@ -75,9 +75,13 @@ async fn lose(loss: Loss) {
     loss.begin(&mut cluster, leader).await;
     let (_, back) = cluster.new_leader(&Cluster::others(leader)).await;
     tokio::time::sleep(HOLD).await;
+    // The return of a member can cost another election.
+    let returns = Instant::now();
     loss.end(&mut cluster, leader).await;
     cluster.settled().await;
-    for outcome in stop(users, loss.name(), &[Outage { lost, back }]).await {
+    let outages = [Outage { lost, back }, Outage { lost: returns, back: Instant::now() }];
+    for outcome in stop(users, loss.name(), &outages).await {
+        outcome.in_time();
         outcome.same_key();
     }
 }

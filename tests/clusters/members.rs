@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::Value;
+use tonic::Code;
 
 use crate::balancer::Balancer;
-use crate::cluster::Cluster;
+use crate::cluster::{ASKED, Cluster};
 use crate::support::agent::{Agent, QUICK};
 use crate::support::eventually;
-use crate::users::{Outage, on_all_routes, stop};
+use crate::users::{Outage, User, on_all_routes, stop, stop_allowing};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_three_are_lost() {
@@ -26,39 +28,58 @@ async fn two_of_three_are_lost() {
     cluster.restart(follower).await;
     cluster.settled().await;
     for outcome in stop(users, "two of three killed -9", &[Outage { lost, back }]).await {
+        outcome.in_time();
         outcome.same_key();
     }
 }
 
-/// The agent keeps the address of a member that was removed from the cluster, and is the first one in its list.
+/// Agents keep the address of a member that was removed from the cluster, and the key is rotated. A removed OpenBao
+/// member still answers as a standby, with the old key: known; for a later change. So what agents see before it joins
+/// again is only printed, and Encrypt and Decrypt may be refused as too new.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_follower() {
     let mut cluster = Cluster::start().await;
     let balancer = Balancer::start(&cluster).await;
-    let mut addresses = cluster.addresses();
     let leader = cluster.leader().await;
     let removed = Cluster::others(leader)[0];
-    addresses.swap(0, removed);
-    let removed_first = Agent::ready(&(cluster.config(&addresses) + QUICK)).await;
-    let users = on_all_routes(&cluster, &balancer).await;
+    let mut removed_first = cluster.addresses();
+    removed_first.swap(0, removed);
+    let only = Agent::ready(&(cluster.config(&[&cluster.members[removed].address]) + QUICK)).await;
+    let mut users = on_all_routes(&cluster, &balancer).await;
+    users.push(User::start("three addresses, removed one first", &cluster.config(&removed_first)).await);
+    let before = users[0].key_id().await;
     let lost = Instant::now();
     cluster.remove(removed, leader).await;
     // There is a leader all the time.
     let back = Instant::now();
     // Longer than HAProxy takes to notice.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let seen = cluster.members[removed].request(reqwest::Method::GET, "sys/health", Value::Null, "").await;
-    println!("  the removed member answers sys/health with {seen:?}");
-    println!("  the agent says: {}", removed_first.status().unwrap()["primary"]["addresses"][0]);
+    let asked = cluster.members[removed].try_request(Method::GET, "sys/health", Value::Null, ASKED).await;
+    println!("  the removed member answers sys/health: {asked:?}");
+    cluster.members[leader].rotate().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for user in &users {
+        let current = user.key_id().await != before;
+        println!("MEASURED 5 s after a removal and a rotation; {}: current key {current}", user.route);
+    }
+    let status = only.status().unwrap();
+    let current = only.kms().await.status().await.unwrap().key_id != before;
+    println!(
+        "MEASURED 5 s after a removal and a rotation; removed member alone: current key {current}, phase {}",
+        status["phase"]
+    );
+    println!("  {}", status["primary"]["addresses"][0]);
     cluster.join_again(removed).await;
     cluster.settled().await;
-    for outcome in stop(users, "follower removed", &[Outage { lost, back }]).await {
-        outcome.same_key();
+    let agents = users.iter().map(|user| (user.route, &user.agent)).chain([("removed member alone", &only)]);
+    for (route, agent) in agents {
+        eventually(&format!("{route}: the new key_id after the member joined again"), async || {
+            let now = agent.kms().await.status().await.map_err(|status| status.to_string())?.key_id;
+            if now == before { Err(agent.log()) } else { Ok(()) }
+        })
+        .await;
+        agent.wait_for_phase("ready").await;
     }
-    eventually("the member that joined again", async || {
-        let status = removed_first.status()?;
-        let first = &status["primary"]["addresses"][0];
-        if first["reachable"] == true { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
+    let more = [Code::FailedPrecondition];
+    stop_allowing(users, "follower removed", &[Outage { lost, back }], &more).await;
 }

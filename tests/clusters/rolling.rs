@@ -64,6 +64,7 @@ async fn roll(what: &str, product: Product, from: PathBuf) {
     assert_eq!([version(&cluster, 1).await, version(&cluster, 2).await], [after.clone(), after.clone()]);
     let what = if before == after { what.to_owned() } else { format!("{what} from {before} to {after}") };
     for outcome in stop(users, &what, &outages).await {
+        outcome.in_time();
         outcome.same_key();
     }
 }

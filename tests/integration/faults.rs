@@ -79,7 +79,7 @@ async fn a_server_that_returns_is_used_without_intervention() {
     let back = Instant::now();
     pause(3000).await;
     let calls = load.stop().await;
-    assert!(calls.failed_only_between("OpenBao killed -9 and restarted", away, back, &AWAY) < RECOVERY);
+    assert!(calls.failed_only_between("server killed -9 and restarted", away, back, &AWAY) < RECOVERY);
 
     let load = load_with_deadline(&agent).await;
     pause(300).await;

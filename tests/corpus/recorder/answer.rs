@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::call::Call;
 use crate::placeholders;
-use crate::server::Server;
+use crate::server::{RawAnswer, Server};
 use crate::support::product::Product;
 
 /// The headers that a classification could need. Others change with each answer, or say nothing.
@@ -93,7 +93,7 @@ impl Recorder {
         files.filter(|file| !names.iter().any(|name| format!("{name}.json") == *file)).collect()
     }
 
-    fn write(&self, name: String, state: &str, call: &Call, answer: crate::server::RawAnswer) {
+    fn write(&self, name: String, state: &str, call: &Call, answer: RawAnswer) {
         assert!(!self.names.borrow().contains(&name), "{name} is recorded twice");
         let file = self.folder.join(format!("{name}.json"));
         let before: Option<Answer> =
@@ -138,9 +138,14 @@ impl Recorder {
 impl State<'_> {
     /// Sends the call and writes its answer into `STATE-CALL.json`.
     pub async fn ask(&self, server: &Server, call: Call) {
-        let name = format!("{}-{}", self.name, call.kind.replace('_', "-"));
         let answer = server.send(&call).await;
-        self.recorder.write(name, &self.words, &call, answer);
+        self.keep(&call, answer);
+    }
+
+    /// Writes the answer to a call that was sent already.
+    pub fn keep(&self, call: &Call, answer: RawAnswer) {
+        let name = format!("{}-{}", self.name, call.kind.replace('_', "-"));
+        self.recorder.write(name, &self.words, call, answer);
     }
 
     pub async fn ask_all(&self, server: &Server, calls: Vec<Call>) {

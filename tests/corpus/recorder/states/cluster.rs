@@ -56,7 +56,16 @@ pub async fn record(recorder: &Recorder) {
 
     // Removed, the node still runs.
     active.put("sys/storage/raft/remove-peer", json!({ "server_id": "three" })).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    if recorder.product == Product::Vault {
+        eventually("removed", async || {
+            let health = third.send(&call::plain_health()).await;
+            if health.status == 530 { Ok(()) } else { Err(health.body) }
+        })
+        .await;
+    } else {
+        // OpenBao's node does not say that it was removed.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
     let state = recorder.state("removed", "the node was removed from the cluster and still runs");
     state.ask_all(&third, call::all(&token)).await;
 
@@ -99,15 +108,27 @@ async fn stepped_down(recorder: &Recorder) {
     active(&server).await;
     set_up(&server).await;
     let token = server.token(json!({ "policies": ["kms", "default"], "ttl": "1h" })).await;
-    server.put("sys/step-down", json!({})).await;
-    eventually("stepped down", async || {
-        let health = server.send(&call::plain_health()).await;
-        if health.status == 200 { Err(health.body) } else { Ok(()) }
-    })
-    .await;
     let state =
         recorder.state("stepped-down", "the active node stepped down, and no other one is active yet");
-    state.ask_all(&server, call::all(&token)).await;
+    // A busy machine may be too slow for the ten seconds: then it steps down once more.
+    for _ in 0..10 {
+        active(&server).await;
+        server.put("sys/step-down", json!({})).await;
+        eventually("stepped down", async || {
+            let health = server.send(&call::plain_health()).await;
+            if health.status == 200 { Err(health.body) } else { Ok(()) }
+        })
+        .await;
+        let mut answers = Vec::new();
+        for call in call::all(&token) {
+            answers.push((server.send(&call).await, call));
+        }
+        if server.send(&call::plain_health()).await.status != 200 {
+            answers.into_iter().for_each(|(answer, call)| state.keep(&call, answer));
+            return;
+        }
+    }
+    panic!("this machine is too slow to record a node that stepped down");
 }
 
 async fn active(server: &Server) {
