@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::event::Event;
-use super::machine::{Hint, Machine, Role, Seen};
+use super::machine::Machine;
 use super::plan::{Look, Pace, Plan};
 use super::publisher::{Message, ServiceId};
 use super::snapshot::Snapshot;
 use super::timing::{CALL_TIMEOUT, CONFIRMATION_TIMEOUT, HEALTH_TIMEOUT};
+use super::verdict::{Hint, Role, Seen};
 use crate::clock::{Deadline, Purpose};
 use crate::config::settings::Health;
 use crate::key_service::{ErrorKind, KeyChange, KeyDescription, KeyService, KeyServiceError};

@@ -1,6 +1,6 @@
 //! What goes into the state machine of the phases and what comes out: its rules, events and effects.
 
-use super::machine::Verdict;
+use super::verdict::Verdict;
 use crate::config::settings::Grace;
 use crate::key_service::{KeyDescription, KeyScope};
 

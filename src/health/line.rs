@@ -28,7 +28,7 @@ impl ReasonKind {
             Self::KeyMissing => "restore the key; do not create a new one",
             Self::KeyUnusable => "run kms-plugin check, and repair the key",
             Self::KeyReplaced => "restore the old key, or kms-plugin accept-key",
-            Self::KeyRolledBack => "restore a newer state of Vault",
+            Self::KeyRolledBack => "restore a newer Vault, or run accept-key",
             Self::KeyUnreadable => "allow to read it: kms-plugin render policy",
             Self::Configuration => "correct the file; no restart is needed",
         }

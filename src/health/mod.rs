@@ -18,13 +18,14 @@ mod refresh;
 mod refresher;
 mod snapshot;
 mod timing;
+mod verdict;
 
 pub(crate) use driver::Driver;
 pub(crate) use event::{Event, Rules};
 pub(crate) use identity::IdentityFile;
-pub(crate) use machine::{Hint, Verdict};
 pub(crate) use phase::State;
 pub(crate) use publisher::{DecryptOnly, Message, Output, Publish, Publisher, ServiceId, render};
 pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshReceivers};
 pub(crate) use refresher::run as run_refresher;
 pub(crate) use snapshot::{Announce, ConfigState, Phase, Reason, ReasonKind, ServiceState, Snapshot};
+pub(crate) use verdict::{Hint, Verdict};

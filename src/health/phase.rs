@@ -5,10 +5,10 @@
 //! go out as effects.
 
 use super::event::{Effect, Event, Rules};
-use super::machine::Verdict;
 use super::reasons::{key_replaced, key_rolled_back, key_unreadable, no_contact, reason_of};
 use super::snapshot::{Announce, Phase, Reason};
 use super::timing::{ROLLBACK_INTERVAL, WIPE_DELAY, WIPE_LIMIT};
+use super::verdict::Verdict;
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
 use crate::key_service::key_id;

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::event::{Effect, Event};
 use super::identity::IdentityFile;
-use super::machine::Verdict;
 use super::phase::{State, step, wipe_at};
 use super::phase_log::log_phase;
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
+use super::verdict::Verdict;
 use crate::clock::BootTime;
 use crate::key_service::{KeyService, KeyVersions, KnownKey, key_id};
 use crate::local_kek::Cache;

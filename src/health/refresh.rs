@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::driver::LookRequest;
-use super::machine::Hint;
 use super::timing::{FRESH_TIMEOUT, UNKNOWN_KEY_ID_TTL};
+use super::verdict::Hint;
 use crate::clock::Deadline;
 
 /// Requests that may wait for one read.
