@@ -185,10 +185,11 @@ impl Session {
         if self.is_denied_fresh(token) {
             return Ok(None);
         }
-        let looked_up = async {
-            if dead { Ok(None) } else { self.lookup(&token.secret, deadline.of(Purpose::Upkeep)).await }
+        let found = match dead {
+            true => Ok(None),
+            false => self.lookup(&token.secret, deadline.of(Purpose::Upkeep)).await,
         };
-        let found = match looked_up.await {
+        let found = match found {
             // Too many refusals to look into each one: the server's refusal is the answer.
             Err(error) if error.kind() == ErrorKind::HeldBack => return Ok(None),
             found => found?,
@@ -294,10 +295,8 @@ impl Session {
                     if self.client.is_other_cluster(refusal.address, deadline).await {
                         continue;
                     }
-                    return match refusal.may_be_the_token() {
-                        true => Ok(None),
-                        false => Err(refusal.of_login("looking up the token", "see the server's log")),
-                    };
+                    let denied = refusal.may_be_the_token().then_some(None);
+                    return denied.ok_or_else(|| refusal.of_login("looking up the token", ""));
                 }
             }
         }
