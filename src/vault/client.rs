@@ -221,12 +221,8 @@ impl Client {
                 Attempt::Refused(judgement) => judgement,
             };
             address.answered();
-            return Err(CallError::Refused(Refusal {
-                judgement,
-                path: request.path.to_owned(),
-                address: index,
-                address_name: address.name.clone(),
-            }));
+            let (path, address_name) = (request.path.to_owned(), address.name.clone());
+            return Err(CallError::Refused(Refusal { judgement, path, address: index, address_name }));
         }
         let message = "the configured addresses redirect to each other";
         Err(KeyServiceError::new(ErrorKind::Standby, message, "wait for the cluster to elect a leader")

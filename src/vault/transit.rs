@@ -52,12 +52,6 @@ struct Call<'a> {
     body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
-impl Call<'_> {
-    fn refused(&self, refusal: &Refusal) -> KeyServiceError {
-        refusal.of_transit(self.action)
-    }
-}
-
 #[derive(Deserialize)]
 struct Encrypted<'a> {
     #[serde(borrow)]
@@ -146,7 +140,7 @@ impl TransitService {
             let dead = refusal.class() == Class::TokenDead;
             match self.session.after_refusal(&token, call.path, dead, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
-                _ => return Err(call.refused(&refusal)),
+                _ => return Err(refusal.of_transit(call.action)),
             }
             logged_in = true;
         }
@@ -160,7 +154,7 @@ impl TransitService {
         token: &Token,
         deadline: Deadline,
     ) -> Result<Answer, KeyServiceError> {
-        let error = call.refused(&refusal);
+        let error = refusal.of_transit(call.action);
         if refusal.class() == Class::VersionAhead {
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
             {
