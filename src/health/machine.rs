@@ -97,10 +97,14 @@ impl Machine {
         }
     }
 
-    /// Whether the last read found no key. Then nothing is wrapped: a wrap could create one.
+    /// Whether the last read found no key, or another look did. Then nothing is wrapped: a wrap could create one.
     fn key_is_missing(&self) -> bool {
+        let told = match &self.state {
+            State::Suspected { error, .. } | State::Refused { error, .. } => Some(error),
+            _ => None,
+        };
         let missing = |error: &KeyServiceError| error.kind().is_missing_key();
-        self.read_error.as_ref().is_some_and(missing)
+        self.read_error.iter().chain(told).any(missing)
     }
 
     pub(super) fn verdict(&self) -> Verdict {

@@ -168,8 +168,22 @@ fn a_deleted_key_is_told_as_missing_and_nothing_is_wrapped_until_it_was_read() {
     assert!(matches!(run.machine.verdict(), Verdict::Good), "the key is there again");
 }
 
+/// A wrap says that the key is deleted, and the key is gone altogether a moment later: the next wrap would make one.
 #[test]
-fn a_refusal_is_looked_at_again_after_5_10_20_then_30_seconds_and_sooner_for_a_call() {
+fn a_key_that_a_wrap_found_deleted_is_read_before_the_next_wrap() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    while run.step(
+        |look| if look == Look::RoundTrip { Err(error(ErrorKind::SoftDeleted)) } else { Ok(Seen::Good) },
+    ) != Look::RoundTrip
+    {}
+    for _ in 0..20 {
+        assert_ne!(run.fail(ErrorKind::NotFound), Look::RoundTrip);
+    }
+}
+
+#[test]
+fn a_refusal_is_looked_at_again_after_5_10_20_then_27_seconds_and_sooner_for_a_call() {
     let mut run = Run::well(Role::Primary);
     run.hint(Hint::Refused);
     run.until_refused(ErrorKind::Denied);
