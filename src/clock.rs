@@ -8,19 +8,59 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-/// The time at which a caller stops waiting for the result. Every call to another process or server takes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Deadline(Instant);
+/// Why a call is made. It decides from which budget the call's requests to a key service are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// The API server waits for the result.
+    ApiServer,
+    /// The agent's own checks, and everything that is not marked as something else.
+    #[default]
+    Background,
+    /// Work ahead of time that may wait for the agent's checks.
+    Prefetch,
+    /// What the agent needs to go on: logins, renewals, and whether a refusal is true.
+    Upkeep,
+}
+
+impl Purpose {
+    /// The stable name: a label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ApiServer => "api_server",
+            Self::Background => "background",
+            Self::Prefetch => "prefetch",
+            Self::Upkeep => "upkeep",
+        }
+    }
+}
+
+/// The time at which a caller stops waiting for the result, and the purpose of the call. Every call to another process
+/// or server takes one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    instant: Instant,
+    purpose: Purpose,
+}
 
 impl Deadline {
-    /// A deadline `timeout` from now.
+    /// A deadline `timeout` from now, of the background.
     pub(crate) fn after(timeout: Duration) -> Self {
-        Self(Instant::now() + timeout)
+        Self { instant: Instant::now() + timeout, purpose: Purpose::default() }
+    }
+
+    /// The same deadline for another purpose.
+    pub(crate) fn of(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
+
+    /// Why the call is made.
+    pub(crate) fn purpose(self) -> Purpose {
+        self.purpose
     }
 
     /// The time left; zero when the deadline has passed.
     pub(crate) fn remaining(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.instant.saturating_duration_since(Instant::now())
     }
 
     /// Whether the deadline has passed.
@@ -28,14 +68,14 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
-    /// The earlier of this deadline and `timeout` from now: for one attempt of a call.
+    /// The earlier of this deadline and `timeout` from now, for the same purpose: for one attempt of a call.
     pub(crate) fn at_most(self, timeout: Duration) -> Self {
-        self.min(Self::after(timeout))
+        Self { instant: self.instant.min(Instant::now() + timeout), ..self }
     }
 
     /// The instant, for `tokio::time::timeout_at`.
     pub(crate) fn instant(self) -> Instant {
-        self.0
+        self.instant
     }
 }
 
@@ -49,6 +89,10 @@ pub(crate) struct BootTime(pub Duration);
 impl BootTime {
     /// Reads the clock.
     pub(crate) fn now() -> Self {
+        #[cfg(test)]
+        if let Some(elapsed) = simulated::elapsed() {
+            return Self(elapsed);
+        }
         // CLOCK_BOOTTIME exists since Linux 2.6.39. Reading it fails for no other reason.
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
         Self(time)
@@ -66,7 +110,7 @@ impl BootTime {
 
     /// The same moment on the wall clock, for people.
     pub(crate) fn wall(self) -> SystemTime {
-        let (wall, now) = (SystemTime::now(), Self::now());
+        let (wall, now) = (wall(), Self::now());
         let moment = match self > now {
             true => wall.checked_add(self.since(now)),
             false => wall.checked_sub(now.since(self)),
@@ -87,11 +131,53 @@ pub(crate) fn boot_id() -> Option<String> {
     (digits.len() == 32).then_some(digits)
 }
 
+/// Reads the wall clock.
+fn wall() -> SystemTime {
+    #[cfg(test)]
+    if let Some(elapsed) = simulated::elapsed() {
+        return UNIX_EPOCH + simulated::EPOCH + elapsed;
+    }
+    SystemTime::now()
+}
+
 /// Seconds since 1970 on the wall clock, for file formats and for people.
 pub(crate) fn unix_seconds() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    wall().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The clocks of a simulation (`tests/simulation`). The boot clock and the wall clock follow tokio's paused clock, and
+/// also count the time that the simulated machines were suspended. Each simulation has its own thread.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// When each simulation starts, since 1970: the first second of 2026.
+    pub(crate) const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+    /// The boot clock at the start of a simulation. It is not zero: an agent may compare with earlier times.
+    const UPTIME: Duration = Duration::from_secs(1000);
+
+    thread_local! {
+        static START: Cell<Option<Instant>> = const { Cell::new(None) };
+        static SUSPENDED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    /// Lets the clocks of this thread follow tokio's clock. Call it in the paused runtime.
+    pub(crate) fn start() {
+        START.set(Some(Instant::now()));
+        SUSPENDED.set(UPTIME);
+    }
+
+    /// Suspends the machines for `duration`: only the boot clock and the wall clock go on.
+    pub(crate) fn suspend(duration: Duration) {
+        SUSPENDED.set(SUSPENDED.get() + duration);
+    }
+
+    /// The simulated time since boot; `None` in a thread without a simulation.
+    pub(crate) fn elapsed() -> Option<Duration> {
+        START.get().map(|start| start.elapsed() + SUSPENDED.get())
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +189,9 @@ mod tests {
         let deadline = Deadline::after(Duration::from_secs(3));
         assert_eq!(deadline.at_most(Duration::from_secs(1)).remaining(), Duration::from_secs(1));
         assert_eq!(deadline.at_most(Duration::from_secs(9)).remaining(), Duration::from_secs(3));
+        for timeout in [1, 9].map(Duration::from_secs) {
+            assert_eq!(deadline.of(Purpose::Upkeep).at_most(timeout).purpose(), Purpose::Upkeep);
+        }
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(deadline.expired());
         assert_eq!(deadline.remaining(), Duration::ZERO);

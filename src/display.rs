@@ -15,6 +15,11 @@ pub(crate) fn moment(at: BootTime) -> String {
     humantime::format_rfc3339_seconds(at.wall()).to_string()
 }
 
+/// A time on the wall clock (ISO 8601, UTC), to the minute: for lines that have little room.
+pub(crate) fn minute(at: BootTime) -> String {
+    moment(at).chars().take("2026-01-02T03:04".len()).chain(['Z']).collect()
+}
+
 /// A duration in its two largest units.
 pub(crate) fn ago(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -30,4 +35,74 @@ pub(crate) fn ago(duration: Duration) -> String {
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}")).replace('\n', "; ")
+}
+
+/// Words are not shortened below this, as long as the end of the text can be left out instead.
+const SHORTEST_WORD: usize = 24;
+
+/// `text` on one line, in at most `room` characters. Long words, such as names and addresses, lose their middle first.
+/// When that is not enough, the text loses its end, at the end of a word.
+pub(crate) fn fit(text: &str, room: usize) -> String {
+    let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words: Vec<&str> = visible.split_whitespace().collect();
+    for longest in std::iter::once(usize::MAX).chain((SHORTEST_WORD..room).rev()) {
+        let line = words.iter().map(|word| fit_word(word, longest)).collect::<Vec<_>>().join(" ");
+        if line.chars().count() <= room {
+            return line;
+        }
+    }
+    let mut line = String::new();
+    for word in words.iter().map(|word| fit_word(word, SHORTEST_WORD)) {
+        let space = if line.is_empty() { "" } else { " " };
+        // One character is for the mark of what is left out.
+        if line.chars().count() + space.len() + word.chars().count() + 1 > room {
+            break;
+        }
+        line.push_str(space);
+        line.push_str(&word);
+    }
+    match line.trim_end_matches([':', ';', ',', ' ']) {
+        "" => fit_word(words.first().copied().unwrap_or_default(), room),
+        whole => format!("{whole}…"),
+    }
+}
+
+/// A word in at most `room` characters: its middle is left out. More is kept of its end, which has the name of a file,
+/// the line, or the port.
+fn fit_word(word: &str, room: usize) -> String {
+    let length = word.chars().count();
+    if length <= room {
+        return word.to_owned();
+    }
+    let Some(kept) = room.checked_sub(1) else { return String::new() };
+    let tail = kept * 2 / 3;
+    let head = kept - tail;
+    word.chars().take(head).chain(['…']).chain(word.chars().skip(length - tail)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_words_lose_their_middle_and_then_a_text_loses_its_end() {
+        assert_eq!(fit("a short text", 12), "a short text");
+        assert_eq!(fit("two\nlines\tand a tab", 30), "two lines and a tab");
+        let text = "https://vault-1.a-long-domain.example.com:8200 did not answer in time";
+        assert_eq!(fit(text, 60), "https://vaul…-domain.example.com:8200 did not answer in time");
+        assert_eq!(fit(text, 47), "https://…xample.com:8200 did not answer in time");
+        assert_eq!(fit(text, 40), "https://…xample.com:8200 did not answer…");
+        assert_eq!(fit("one two: three four", 10), "one two…");
+        assert_eq!(fit("incomprehensibilities", 7), "in…ties");
+        assert_eq!(fit("anything", 0), "");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_text_always_fits(text in ".{0,200}", room in 0_usize..200) {
+            let line = fit(&text, room);
+            proptest::prop_assert!(line.chars().count() <= room, "{line:?}");
+            proptest::prop_assert!(!line.contains(char::is_control), "{line:?}");
+        }
+    }
 }

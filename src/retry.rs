@@ -24,8 +24,8 @@ impl Backoff {
             .with_min_delay(first)
             .with_max_delay(longest)
             .with_factor(2.0)
-            .without_max_times()
-            .with_jitter();
+            .without_max_times();
+        let builder = with_jitter(builder);
         Self { builder, delays: builder.build(), longest }
     }
 
@@ -40,23 +40,62 @@ impl Backoff {
     }
 }
 
+/// Adds jitter. In a simulation, it is a function of the seed and the time.
+fn with_jitter(builder: ExponentialBuilder) -> ExponentialBuilder {
+    #[cfg(test)]
+    if let Some(seed) = simulated::seed() {
+        return builder.with_jitter().with_jitter_seed(seed);
+    }
+    builder.with_jitter()
+}
+
 /// A random number in `0.0..1.0`, for jitter. Not for cryptography.
 pub(crate) fn jitter() -> f64 {
     // Derived from a delay of `backon`, so that only one crate makes random times.
     let unit = Duration::from_secs(1);
-    let delay = ExponentialBuilder::default()
-        .with_min_delay(unit)
-        .with_max_delay(unit)
-        .with_jitter()
+    let delay = with_jitter(ExponentialBuilder::default().with_min_delay(unit).with_max_delay(unit))
         .build()
         .next()
         .unwrap_or(unit);
     delay.saturating_sub(unit).as_secs_f64().clamp(0.0, 0.999_999)
 }
 
-/// `interval`, up to 10 % shorter or longer, so that the nodes do not send their requests at the same time.
-pub(crate) fn spread(interval: Duration) -> Duration {
-    interval.mul_f64(0.9 + jitter() * 0.2)
+/// `interval`, up to 10 % shorter or longer, so that the nodes do not send their requests at the same time. `chance` is a
+/// number in `0.0..1.0`, from [`jitter`].
+pub(crate) fn spread(interval: Duration, chance: f64) -> Duration {
+    interval.mul_f64(0.9 + chance * 0.2)
+}
+
+/// The jitter of a simulation (`tests/simulation`).
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    use crate::clock;
+
+    thread_local! {
+        static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// Makes the jitter of this thread follow from `seed`.
+    pub(crate) fn start(seed: u64) {
+        SEED.set(Some(seed));
+    }
+
+    /// A seed from the simulation's seed and the time. It does not depend on the order of two tasks that run at the
+    /// same time: tokio does not define this order.
+    pub(super) fn seed() -> Option<u64> {
+        let elapsed = u64::try_from(clock::simulated::elapsed()?.as_nanos()).unwrap_or_default();
+        Some(mix(SEED.get()? ^ mix(elapsed)))
+    }
+
+    /// SplitMix64's mixing function.
+    pub(crate) fn mix(number: u64) -> u64 {
+        let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +129,6 @@ mod tests {
         assert!(values.iter().all(|value| (0.0..1.0).contains(value)));
         assert!(values.iter().any(|value| *value < 0.3) && values.iter().any(|value| *value > 0.7));
         let interval = Duration::from_secs(60);
-        assert!((0..100).all(|_| (54..=66).contains(&spread(interval).as_secs())));
+        assert!((0..100).all(|_| (54..=66).contains(&spread(interval, jitter()).as_secs())));
     }
 }

@@ -85,6 +85,27 @@ pub(crate) struct Status {
     pub unreadable_key_ids: u64,
     /// The state of local KEKs; absent when they are off.
     pub offline: Option<LocalKeks>,
+    /// Whether the agent uses the configuration on disk.
+    pub config: Config,
+}
+
+/// The configuration that the agent uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    /// Whether the last read of the configuration on disk is in use.
+    pub in_use: bool,
+    /// Why it is not.
+    pub problem: Option<String>,
+    /// A hash of the files that are in use, with their names; empty when they are not known.
+    pub digest: String,
+}
+
+impl Default for Config {
+    /// An older agent does not tell.
+    fn default() -> Self {
+        Self { in_use: true, problem: None, digest: String::new() }
+    }
 }
 
 impl Status {
@@ -256,6 +277,6 @@ mod tests {
         assert_eq!(status.reason.unwrap().kind, "too_cold");
         assert_eq!(status.primary.key.unwrap().version, 2);
         let older: Status = serde_json::from_str(r#"{"phase": "ready"}"#).unwrap();
-        assert_eq!((older.phase, older.offline), (Phase::Ready, None));
+        assert_eq!((older.phase, older.offline, older.config.in_use), (Phase::Ready, None, true));
     }
 }

@@ -40,7 +40,7 @@ impl TestServer {
         let (reload, reloads) = mpsc::channel(1);
         let commands = AdminCommands { accept_key, reload };
         let snapshot = Arc::new(ready());
-        let snapshots: crate::admin::Snapshots = Arc::new(move || snapshot.clone());
+        let snapshots = crate::admin::Snapshots::fixed(move || snapshot.clone());
         let fingerprints: crate::admin::LocalKekFingerprints = Arc::new(|| vec!["fingerprint".to_owned()]);
         let router = router(snapshots, Arc::new(|| Ok(())), Metrics::default(), commands, fingerprints);
         (Self::new(router), reloads)

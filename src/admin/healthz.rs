@@ -53,6 +53,7 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let reached =
         snapshot.verified || primary.addresses.iter().any(|address| address.reachable == Some(true));
     let mut checks = vec![
+        Check::new("configuration", true, failure(&[Kind::Configuration])),
         Check::new("vault", reached, failure(&[Kind::NoContact, Kind::Unreachable, Kind::Sealed])),
         Check::new(
             "auth",
@@ -110,6 +111,11 @@ pub(super) fn verbose(snapshot: &Snapshot, endpoint: &str, good: bool) -> String
     let mut text: String = checks(snapshot).iter().map(|check| check.line() + "\n").collect();
     if let Some(end) = snapshot.grace_end.filter(|_| snapshot.phase == Phase::Degraded) {
         text.push_str(&format!("grace: Status stays ok for {} more\n", ago(end.since(BootTime::now()))));
+    }
+    // Without any configuration, the first check says the same.
+    let is_running = snapshot.reason.as_ref().is_none_or(|reason| reason.kind != Kind::Configuration);
+    if let Some(problem) = snapshot.config.problem.as_ref().filter(|_| is_running) {
+        text.push_str(&format!("configuration: the one on disk is not in use: {problem}\n"));
     }
     if let Some(keks) = &snapshot.local_keks {
         text.push_str(&format!("offline: {}", keks.line()));

@@ -72,6 +72,10 @@ fn state(snapshot: &Snapshot) -> Registry {
     seconds(&mut registry, "grace_left", "Time that Status stays ok in this outage", left);
     let ago = snapshot.last_contact.map(|contact| whole(now.since(contact)));
     seconds(&mut registry, "last_contact_age", "Time since the last good round trip", ago);
+    let in_use: Gauge = Gauge::default();
+    in_use.set(snapshot.config.problem.is_none().into());
+    let help = "Whether the agent uses the configuration on disk, as it last read it";
+    registry.register("config_in_use", help, in_use);
     services(&mut registry, snapshot);
     if let Some(state) = &snapshot.local_keks {
         local_keks(&mut registry, state, now);

@@ -1,7 +1,7 @@
 //! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key, /reload,
 //! /refused and /local-keks.
 //!
-//! Renders the snapshot, so a request makes no call to the key service. Must not know KMS.
+//! Renders the snapshot. Only /healthz has the key service looked at before that. Must not know KMS.
 
 pub(crate) mod api_types;
 pub(crate) mod client;

@@ -9,6 +9,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api_types::{CommandDone, CommandFailed};
@@ -33,8 +34,37 @@ pub(crate) struct AdminCommands {
     pub reload: mpsc::Sender<CommandRequest>,
 }
 
-/// Returns the current snapshot.
-pub(crate) type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
+/// Where snapshots come from.
+#[derive(Clone)]
+pub(crate) struct Snapshots {
+    current: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
+    look: Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl Snapshots {
+    /// `current` returns the snapshot of this moment. `look` looks at the key service, unless that answered a moment ago;
+    /// when it ends, its result is in the snapshot.
+    pub(crate) fn new(
+        current: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static,
+        look: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { current: Arc::new(current), look: Arc::new(look) }
+    }
+
+    /// Without a key service to look at.
+    pub(crate) fn fixed(current: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static) -> Self {
+        Self::new(current, || Box::pin(async {}))
+    }
+
+    fn current(&self) -> Arc<Snapshot> {
+        (self.current)()
+    }
+
+    async fn fresh(&self) -> Arc<Snapshot> {
+        (self.look)().await;
+        self.current()
+    }
+}
 
 /// Checks that the accept loop runs; the error says for how long it has not.
 pub(crate) type Liveness = Arc<dyn Fn() -> Result<(), Stalled> + Send + Sync>;
@@ -83,16 +113,17 @@ pub(crate) fn router(
     public_router(snapshots, liveness, metrics).merge(private).merge(credentials).merge(keks)
 }
 
-/// Whether everything behind the socket works: the key service, our login, the key.
+/// Whether everything behind the socket works: the key service, our login, the key. Looks at the key service first, unless
+/// it answered a moment ago.
 async fn healthz(State(rendered): State<Rendered>, query: RawQuery, headers: HeaderMap) -> Response {
-    let snapshot = (rendered.snapshots)();
+    let snapshot = rendered.snapshots.fresh().await;
     let good = health_text::is_healthy(&snapshot);
     answer((&snapshot, &rendered.metrics), "healthz", good, &query, &headers)
 }
 
 /// Whether an Encrypt would work now.
 async fn readyz(State(rendered): State<Rendered>, query: RawQuery, headers: HeaderMap) -> Response {
-    let snapshot = (rendered.snapshots)();
+    let snapshot = rendered.snapshots.current();
     let good = snapshot.can_wrap();
     answer((&snapshot, &rendered.metrics), "readyz", good, &query, &headers)
 }
@@ -107,13 +138,13 @@ async fn livez(State(liveness): State<Liveness>) -> Response {
 }
 
 async fn scrape(State(rendered): State<Rendered>) -> Response {
-    let text = metrics::render(&(rendered.snapshots)(), &rendered.metrics);
+    let text = metrics::render(&rendered.snapshots.current(), &rendered.metrics);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
         .into_response()
 }
 
 async fn status(State(rendered): State<Rendered>) -> Response {
-    let snapshot = (rendered.snapshots)();
+    let snapshot = rendered.snapshots.current();
     Json(status_answer::status(&snapshot, &rendered.metrics)).into_response()
 }
 
@@ -141,8 +172,8 @@ fn answer(
 }
 
 /// Which credentials were refused, as hashes, so that `kms-plugin check` does not send them again.
-async fn refused(State(snapshot): State<Snapshots>) -> Response {
-    Json(status_answer::refused(&snapshot())).into_response()
+async fn refused(State(snapshots): State<Snapshots>) -> Response {
+    Json(status_answer::refused(&snapshots.current())).into_response()
 }
 
 /// Which local KEKs and seeds are in memory, as hashes of their wrapped form in etcd. From them, `verify-etcd` finds

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::api_types::{Address, Key, KmsStatus, LocalKeks, Phase, Reason, Service, Status, Token, Warning};
+use super::api_types::{
+    Address, Config, Key, KmsStatus, LocalKeks, Phase, Reason, Service, Status, Token, Warning,
+};
 use crate::clock::BootTime;
 use crate::health::{self, Announce, ServiceState, Snapshot};
 use crate::key_service::{AddressState, KnownKey, TokenState};
@@ -47,6 +49,11 @@ pub(super) fn status(snapshot: &Snapshot, metrics: &Metrics) -> Status {
         decrypt_only: snapshot.decrypt_only.iter().map(service).collect(),
         unreadable_key_ids: u64::try_from(metrics.unreadable()).unwrap_or_default(),
         offline: snapshot.local_keks.as_ref().map(|state| local_keks(state, now)),
+        config: Config {
+            in_use: snapshot.config.problem.is_none(),
+            problem: snapshot.config.problem.as_deref().map(str::to_owned),
+            digest: snapshot.config.digest.to_string(),
+        },
     }
 }
 
@@ -141,7 +148,7 @@ mod tests {
     #[test]
     fn the_fields_of_the_status_are_those_that_other_programs_read() {
         let json = serde_json::to_value(status(&ready(), &Metrics::default())).unwrap();
-        let top = "decrypt_only for_seconds grace_left_seconds kms_status last_contact_seconds_ago line offline \
+        let top = "config decrypt_only for_seconds grace_left_seconds kms_status last_contact_seconds_ago line offline \
                    phase primary reason summary unreadable_key_ids version";
         assert_eq!(fields(&json).join(" "), top);
         assert_eq!((&json["phase"], &json["kms_status"]), (&"ready".into(), &"ok".into()));

@@ -43,9 +43,10 @@ pub(super) fn ready() -> Snapshot {
             }],
             problem: None,
             last_contact: Some(now),
-            refuses: false,
+            wipe_at: None,
         },
         decrypt_only: Vec::new(),
         local_keks: None,
+        config: Default::default(),
     }
 }

@@ -1,5 +1,5 @@
-//! The core: everything that depends on the configured key services. These are the token renewers, an observer for
-//! each key service, the refresher, and the publisher of the state.
+//! The core: everything that depends on the configured key services. These are the token renewers, a driver for each
+//! key service, the refresher, and the publisher of the state.
 //!
 //! A reload starts a new core beside the old one. The new one replaces the old one only when a round trip has worked.
 
@@ -16,18 +16,19 @@ use crate::clock::{BootTime, Deadline};
 use crate::config::Settings;
 use crate::config::settings::Health;
 use crate::health::{
-    self, DecryptOnly, Event, IdentityFile, Message, Observer, Output, Publish, Publisher, Refresh,
-    RefreshRequests, Rules, ServiceId, ServiceState, Snapshot, State,
+    self, DecryptOnly, Driver, Event, IdentityFile, Message, Output, Publish, Publisher, Refresh,
+    RefreshReceivers, Rules, ServiceId, ServiceState, Snapshot, State,
 };
 use crate::key_service::{KeyService, KeyVersion};
 use crate::kms::{KeyServices, View};
 use crate::local_kek::{Cache, KeyCheck};
 use crate::telemetry::metrics::Metrics;
+use crate::vault::Transport;
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
-/// Requests to read the key that may wait for an observer; the refresher sends one at a time.
-const MAX_READ_REQUESTS: usize = 4;
+/// Requests to look that may wait for a driver of a key service that only unwraps: the refresher sends one at a time.
+const MAX_LOOK_REQUESTS: usize = 4;
 
 /// A task's name and how it ended.
 pub(super) type Ended = (&'static str, Result<(), TaskError>);
@@ -43,7 +44,9 @@ pub(super) struct PreparedCore {
     primary: Arc<dyn KeyService>,
     decrypt_only: Vec<DecryptOnly>,
     services: Arc<KeyServices>,
-    requests: RefreshRequests,
+    receivers: RefreshReceivers,
+    /// The digest of the settings.
+    digest: Arc<str>,
 }
 
 /// A running core. Its tasks end when it is dropped.
@@ -58,24 +61,24 @@ pub(super) struct Core {
 impl PreparedCore {
     /// Sets up the key services of `settings`, and loads what an earlier run or core has saved.
     ///
-    /// `local_keks` outlives the core: a reload must not lose a key.
+    /// `local_keks` outlives the core: a reload must not lose a key. `transport` sends the requests to Vault.
     pub(super) fn new(
         settings: &Settings,
         metrics: &Metrics,
         local_keks: Arc<Cache>,
+        transport: &Arc<dyn Transport>,
     ) -> Result<Self, AgentError> {
-        let (primary, decrypt_only) = services::build(settings, metrics)?;
+        let (primary, decrypt_only) = services::build(settings, metrics, transport)?;
         let identity = IdentityFile::in_directory(&settings.server.runtime_dir);
         let rules = Rules {
             scope: primary.scope().clone(),
             epoch: settings.primary.key_id_epoch(),
             grace: settings.health.outage_grace,
-            sealed_is_denied: settings.health.sealed_is_denied,
             expect_created: settings.primary.expect_created(),
         };
         let saved = identity.load(&rules.scope, rules.epoch);
         primary.expect_cluster(saved.as_ref().and_then(|(key, _)| key.cluster_id.clone()));
-        let (refresh, requests) = Refresh::channel();
+        let (refresh, receivers) = Refresh::channel();
         let services = KeyServices {
             primary: primary.clone(),
             decrypt_only: decrypt_only.iter().map(|other| other.key_service.clone()).collect(),
@@ -93,14 +96,16 @@ impl PreparedCore {
             primary,
             decrypt_only,
             services: Arc::new(services),
-            requests,
+            receivers,
+            digest: settings.digest.as_str().into(),
         })
     }
 
     /// What calls see before the first event.
     pub(super) fn view(&self) -> View {
         let cache = active_cache(&self.services);
-        let snapshot = health::render(&self.state, &self.primary, &self.decrypt_only, cache.as_deref());
+        let mut snapshot = health::render(&self.state, &self.primary, &self.decrypt_only, cache.as_deref());
+        snapshot.config.digest = self.digest.clone();
         View { snapshot: Arc::new(snapshot), services: self.services.clone() }
     }
 
@@ -109,37 +114,40 @@ impl PreparedCore {
         let (snapshots, snapshot) = watch::channel(self.view().snapshot);
         let (messages, inbox) = mpsc::channel(MAX_EVENTS);
         let mut tasks = JoinSet::new();
-        let mut observers = Vec::new();
-        let observed = std::iter::once((ServiceId::Primary, self.primary.clone(), self.saved_version)).chain(
+        let mut drivers = Vec::new();
+        let RefreshReceivers { reads, hints, looks } = self.receivers;
+        let mut of_primary = Some((self.services.refresh.looks(), looks, hints));
+        let driven = std::iter::once((ServiceId::Primary, self.primary.clone(), self.saved_version)).chain(
             self.decrypt_only
                 .iter()
                 .enumerate()
                 .map(|(number, other)| (ServiceId::DecryptOnly(number), other.key_service.clone(), 0)),
         );
         let cache = active_cache(&self.services);
-        for (id, key_service, saved_version) in observed {
-            let recheck_hints = match id {
-                ServiceId::Primary => self.services.refresh.recheck_hints(),
-                ServiceId::DecryptOnly(_) => Arc::default(),
-            };
+        for (id, key_service, saved_version) in driven {
             let key_check = cache.clone().map(|keys| KeyCheck { keys, epoch: self.epoch });
-            let (read_sender, read_requests) = mpsc::channel(MAX_READ_REQUESTS);
-            observers.push(read_sender);
+            // The primary is the first one.
+            let (looks, requests, hints) = of_primary.take().unwrap_or_else(|| {
+                let (looks, requests) = mpsc::channel(MAX_LOOK_REQUESTS);
+                (looks, requests, mpsc::channel(1).1)
+            });
+            drivers.push(looks);
             let renewer = key_service.clone();
             spawn(&mut tasks, "token renewer", async move { renewer.maintain().await });
-            let observer = Observer {
+            let driver = Driver {
                 id,
                 key_service,
                 health: self.health,
                 messages: messages.clone(),
+                snapshot: snapshot.clone(),
                 saved_version,
-                read_requests,
-                recheck_hints,
+                requests,
+                hints,
                 key_check,
             };
-            spawn(&mut tasks, "observer", observer.run());
+            spawn(&mut tasks, "driver", driver.run());
         }
-        spawn(&mut tasks, "refresher", health::run_refresher(self.requests, observers));
+        spawn(&mut tasks, "refresher", health::run_refresher(reads, drivers));
         let publisher = Publisher {
             state: self.state,
             primary: self.primary,
@@ -208,13 +216,15 @@ fn active_cache(services: &KeyServices) -> Option<Arc<Cache>> {
     services.local_kek_policy.map(|_| services.local_keks.clone())
 }
 
-/// Puts a snapshot into `views`, while `views` has these key services. Returns whether it has.
+/// Puts a snapshot into `views`, while `views` has these key services. Returns whether it has. What is known about the
+/// configuration stays: the publisher of the snapshot knows nothing of it.
 fn publish(views: Arc<watch::Sender<View>>, services: Arc<KeyServices>) -> Publish {
     Box::new(move |snapshot| {
         views.send_if_modified(|view| {
             let in_use = Arc::ptr_eq(&view.services, &services);
             if in_use {
-                view.snapshot = snapshot.clone();
+                let config = view.snapshot.config.clone();
+                view.snapshot = Arc::new(Snapshot { config, ..Snapshot::clone(snapshot) });
             }
             in_use
         })

@@ -86,3 +86,21 @@ pub(crate) enum ReloadError {
     #[error("the agent is stopping")]
     Stopping,
 }
+
+impl ReloadError {
+    /// What is wrong, without general words before it: for lines that have little room.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::KeyServices(AgentError::Tls(cause)) => with_causes(cause),
+            other => other.to_string(),
+        }
+    }
+
+    /// The error with its causes, a line for each problem.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let Self::Configuration(error) = self else { return vec![self.to_string()] };
+        let first: &dyn std::error::Error = &**error;
+        let causes = std::iter::successors(Some(first), |cause| cause.source());
+        causes.flat_map(|cause| cause.to_string().lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+}

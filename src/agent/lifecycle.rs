@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -16,20 +17,22 @@ use super::error::{AgentError, ReloadError, TaskError};
 use super::listeners::Listeners;
 use super::reload::{ReloadRequest, done};
 use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
-use super::{server_restart, status_line, watchdog};
+use super::{readiness, server_restart, status_line, watchdog};
 use crate::admin::api_types::CommandFailed;
 use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
 use crate::clock::Deadline;
 use crate::config::Settings;
-use crate::health::{Event, Snapshot};
+use crate::health::{ConfigState, Event, Snapshot};
 use crate::kms::{Incoming, KmsService, View};
 use crate::local_kek::Cache;
-use crate::socket::{BoundSocket, Heartbeat, SocketError};
-use crate::systemd::{activation, notify};
+use crate::socket::{BoundSocket, Heartbeat};
+use crate::systemd::activation::Passed;
+use crate::systemd::notify;
 use crate::telemetry::metrics::Metrics;
+use crate::vault::{Http, Transport};
 
 /// Accepted connections that may wait for the server.
-const MAX_ACCEPTED: usize = 64;
+pub(super) const MAX_ACCEPTED: usize = 64;
 /// Name of the list of wrapped keys in the state directory.
 const WRAPPED_KEYS: &str = "wrapped-keys.json";
 /// The task that serves KMS v2: draining waits for it.
@@ -43,6 +46,7 @@ pub(crate) struct Agent {
     /// What calls see. A reload changes it; a publisher updates its snapshot.
     views: Arc<watch::Sender<View>>,
     metrics: Metrics,
+    transport: Arc<dyn Transport>,
     accept_key: mpsc::Receiver<CommandRequest>,
     reload_sender: mpsc::Sender<ReloadRequest>,
     reload_requests: mpsc::Receiver<ReloadRequest>,
@@ -56,22 +60,22 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Binds everything, then starts the tasks. When this returns, the socket is served; the snapshot shows whether
-    /// the key service is reached. Reload commands of an administrator go to `reload_commands`: only the caller knows
-    /// where settings come from.
+    /// the key service is reached. `passed` is what systemd passed to the process. Reload commands of an administrator
+    /// go to `reload_commands`: only the caller knows where settings come from.
     ///
     /// # Errors
     /// When something cannot be bound, or TLS or the keyring cannot be set up. Then nothing is left behind.
     pub(crate) async fn start(
         settings: &Settings,
+        passed: Passed,
         reload_commands: mpsc::Sender<CommandRequest>,
     ) -> Result<Self, AgentError> {
         let server = &settings.server;
         let metrics = Metrics::default();
-        let passed = activation::take(Cache::store_prefix());
-        let passed = passed.map_err(|cause| SocketError::not_adopted(&server.socket, cause))?;
         let list = server.state_dir.join(WRAPPED_KEYS);
         let local_keks = Arc::new(Cache::open(passed.kept, Some(list), settings.local_kek));
-        let prepared = PreparedCore::new(settings, &metrics, local_keks.clone())?;
+        let transport: Arc<dyn Transport> = Arc::new(Http);
+        let prepared = PreparedCore::new(settings, &metrics, local_keks.clone(), &transport)?;
         let listeners = Listeners::bind(server, passed.listener).await?;
 
         let views = Arc::new(watch::channel(prepared.view()).0);
@@ -85,6 +89,7 @@ impl Agent {
             local_keks,
             views,
             metrics,
+            transport,
             accept_key: accept_key_commands,
             reload_sender,
             reload_requests,
@@ -155,7 +160,13 @@ impl Agent {
     ) {
         let (views, keks) = (self.views.subscribe(), self.local_keks.clone());
         let liveness: admin::Liveness = Arc::new(move || heartbeat.alive());
-        let snapshots: admin::Snapshots = Arc::new(move || views.borrow().snapshot.clone());
+        let looked = views.clone();
+        let look = move || {
+            let services = looked.borrow().services.clone();
+            let look: BoxFuture<'static, ()> = Box::pin(async move { services.refresh.fresh().await });
+            look
+        };
+        let snapshots = admin::Snapshots::new(move || views.borrow().snapshot.clone(), look);
         let fingerprints: admin::LocalKekFingerprints = Arc::new(move || keks.fingerprints());
         let metrics = self.metrics.clone();
         let router =
@@ -191,6 +202,11 @@ impl Agent {
         self.views.subscribe()
     }
 
+    /// Where a failed reload is shown.
+    pub(super) fn views(&self) -> Arc<watch::Sender<View>> {
+        self.views.clone()
+    }
+
     /// Where to send reload requests.
     pub(crate) fn reload_sender(&self) -> mpsc::Sender<ReloadRequest> {
         self.reload_sender.clone()
@@ -216,13 +232,10 @@ impl Agent {
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
-        let (mut views, ready_timeout) = (self.views.subscribe(), self.ready_timeout);
-        notify::starting(ready_timeout + START_MARGIN);
-        // READY must not wait for the key service for ever: the kubelet is started after this service.
+        notify::starting(self.ready_timeout + START_MARGIN);
+        let ready = readiness::run(self.views.subscribe(), self.ready_timeout);
         self.spawn("readiness", async move {
-            let verified = views.wait_for(|view| view.snapshot.verified);
-            let _in_time = tokio::time::timeout(ready_timeout, verified).await.is_ok();
-            notify::ready();
+            ready.await;
             std::future::pending().await
         });
         self.spawn("status line", status_line::run(self.views.subscribe()));
@@ -268,11 +281,12 @@ impl Agent {
     /// Starts a core with the new settings beside the old one, and uses it once a round trip has worked. Connections
     /// stay open. A call that has begun ends with the core that it began with.
     async fn reload(&mut self, settings: &Settings) -> Result<(), ReloadError> {
-        let prepared = PreparedCore::new(settings, &self.metrics, self.local_keks.clone());
+        let keks = self.local_keks.clone();
+        let prepared = PreparedCore::new(settings, &self.metrics, keks, &self.transport);
         let prepared = prepared.map_err(ReloadError::KeyServices)?;
         let core = prepared.start(self.views.clone());
         if tokio::time::timeout(VERIFY_TIMEOUT, core.verified()).await.is_err() {
-            let state = core.snapshot.borrow().line();
+            let state = core.snapshot.borrow().details();
             return Err(ReloadError::NotVerified { within: VERIFY_TIMEOUT, state });
         }
         // After a reload, /healthz must not show a key service as unknown: an administrator who moves to another key
@@ -285,8 +299,10 @@ impl Agent {
             // The first snapshot that is shown must have the new policy and the new local KEK.
             core.send(Event::Tick).await;
         }
+        let mut snapshot = Snapshot::clone(&core.snapshot.borrow());
+        snapshot.config = ConfigState { digest: settings.digest.as_str().into(), problem: None };
         self.views.send_modify(|view| {
-            *view = View { snapshot: core.snapshot.borrow().clone(), services: core.services.clone() };
+            *view = View { snapshot: Arc::new(snapshot), services: core.services.clone() };
         });
         self.core = core;
         if settings.local_kek.is_none() {

@@ -11,10 +11,21 @@ use tokio::net::{TcpListener, UnixListener};
 use super::error::AgentError;
 use crate::admin;
 use crate::config::server::Server;
-use crate::socket::{Acceptor, BoundSocket};
+use crate::local_kek::Cache;
+use crate::socket::{Acceptor, BoundSocket, SocketError};
+use crate::systemd::activation::{self, Passed};
 
 /// Name of the watchdog's private socket in the runtime directory.
 const WATCHDOG_SOCKET: &str = "watchdog.sock";
+
+/// What systemd passed to this process: the KMS socket at `socket`, and the keys that it holds. Call it once.
+///
+/// # Errors
+/// When systemd passed sockets, and none of them is the KMS socket.
+pub(crate) fn passed(socket: &Path) -> Result<Passed, AgentError> {
+    let passed = activation::take(Cache::store_prefix());
+    Ok(passed.map_err(|cause| SocketError::not_adopted(socket, cause))?)
+}
 
 /// The bound listeners.
 pub(super) struct Listeners {

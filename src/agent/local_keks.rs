@@ -14,7 +14,7 @@ use super::timing::{
     LOCAL_KEK_CALL_TIMEOUT, LOCAL_KEK_CHANGE_DELAY, LOCAL_KEK_RETRY_DELAYS, MAX_WIPE_PAUSE, PREFETCH_PAUSE,
     RETAIN_INTERVAL,
 };
-use crate::clock::{BootTime, Deadline};
+use crate::clock::{BootTime, Deadline, Purpose};
 use crate::health::{ServiceState, Snapshot};
 use crate::key_service::{KeyScope, KeyVersion};
 use crate::kms::{KeyServices, Route, View};
@@ -43,8 +43,9 @@ async fn wipe(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
             pause = expiry.unwrap_or(MAX_WIPE_PAUSE).min(MAX_WIPE_PAUSE);
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             changed = views.changed() => changed.map_err(|_| TaskError::NoPublisher)?,
+            () = tokio::time::sleep(pause) => {}
             // A reload that failed, or a call that ended late, may have left keys of a key service that is not
             // configured.
             _ = retain.tick(), if in_use => {
@@ -66,7 +67,8 @@ fn service_health(snapshot: &Snapshot) -> Vec<ServiceHealth> {
             scope: service.scope.clone(),
             versions: service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default(),
             contact: service.last_contact,
-            refuses: service.refuses,
+            wipe_at: service.wipe_at,
+            replaced: std::ptr::eq(service, &snapshot.primary) && snapshot.has_another_key(),
             min_version: service.key.as_ref().map_or(0, |key| key.min_decryption),
         })
         .collect()
@@ -91,9 +93,10 @@ async fn fill(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
             due = view.snapshot.primary.key.as_ref().and_then(|key| keys.replacement_due(&key.key_id));
         }
         tokio::select! {
-            () = async { tokio::time::sleep(due.unwrap_or_default()).await }, if due.is_some() => {}
+            biased;
             changed = views.changed() => changed.map_err(|_| TaskError::NoPublisher)?,
             _ = changes.changed() => {}
+            () = async { tokio::time::sleep(due.unwrap_or_default()).await }, if due.is_some() => {}
         }
         tokio::time::sleep(LOCAL_KEK_CHANGE_DELAY).await;
     }
@@ -147,7 +150,7 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<KeyScope>) -> Pre
         }
         Route::OtherPlugin(_) | Route::Unknown | Route::Unreadable => return Prefetched::Never,
     };
-    let deadline = Deadline::after(LOCAL_KEK_CALL_TIMEOUT);
+    let deadline = Deadline::after(LOCAL_KEK_CALL_TIMEOUT).of(Purpose::Prefetch);
     prefetch(&services.local_keks, key, &candidates, failed, deadline).await
 }
 

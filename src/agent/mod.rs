@@ -7,6 +7,7 @@ mod error;
 mod lifecycle;
 mod listeners;
 mod local_keks;
+mod readiness;
 mod reload;
 mod runtime_dir;
 mod server_restart;
@@ -14,10 +15,17 @@ mod services;
 mod status_line;
 mod stop_signals;
 mod timing;
+mod unconfigured;
 mod watchdog;
 
-pub(crate) use error::AgentError;
+#[cfg(test)]
+#[path = "../../tests/simulation/mod.rs"]
+mod simulation;
+
+pub(crate) use error::{AgentError, ReloadError};
 pub(crate) use lifecycle::Agent;
+pub(crate) use listeners::passed;
 pub(crate) use reload::Reloader;
 pub(crate) use runtime_dir::{is_ours_alone, make as make_runtime_dir};
 pub(crate) use stop_signals::Signals;
+pub(crate) use unconfigured::{ConfigSource, Unconfigured, log as log_unloadable};

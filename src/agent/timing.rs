@@ -55,3 +55,10 @@ const _: () = assert!(RETAIN_INTERVAL.as_millis() > RELOAD.as_millis());
 /// Changes of the state and of the cache within this time are handled together, and changes of the list of wrapped keys
 /// are written together. The cache changes with every Encrypt.
 pub(super) const LOCAL_KEK_CHANGE_DELAY: Duration = Duration::from_secs(1);
+
+/// How often a configuration that does not load is read again, beside the reports of inotify.
+pub(super) const CONFIG_INTERVAL: Duration = Duration::from_secs(2);
+/// Time from a change of its files until it is read.
+pub(super) const CONFIG_SETTLE: Duration = Duration::from_millis(200);
+/// Longest time for the last answers of a process that had no configuration.
+pub(super) const LAST_ANSWERS: Duration = Duration::from_secs(1);

@@ -9,13 +9,14 @@ use super::exit::{Exit, Failure};
 use super::report::{self, Output};
 use super::runtime;
 use super::serve::failure;
-use crate::agent::{Agent, AgentError, Signals};
+use crate::agent::{Agent, AgentError, Signals, passed};
 use crate::config::{Settings, defaults};
 use crate::diagnose::probe::first_round_trip;
 use crate::embedded::Keyring;
 use crate::kms::client;
 use crate::kubernetes::encryption_configuration_template::{self as template, Identity, KmsProvider};
 use crate::proto::StatusRequest;
+use crate::systemd::activation::Passed;
 use crate::telemetry;
 
 /// Time for a call to the agent's socket.
@@ -67,11 +68,12 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(failure)?;
         // `dev` reads no configuration, so nobody receives reload requests.
         let reload = tokio::sync::mpsc::channel(1).0;
-        let agent = match Agent::start(&settings, reload.clone()).await {
+        let passed = passed(&settings.server.socket).map_err(failure)?;
+        let agent = match Agent::start(&settings, passed, reload.clone()).await {
             // The default port is in use. A port that the user named is not replaced.
             Err(AgentError::Admin { .. }) if args.admin.is_none() => {
                 settings.server.admin = Some(free_port);
-                Agent::start(&settings, reload.clone()).await
+                Agent::start(&settings, Passed::default(), reload.clone()).await
             }
             started => started,
         };
@@ -86,8 +88,8 @@ async fn show(agent: &Agent, settings: &Settings, keyring: &Path, output: Output
     let mut view = agent.view();
     let ready = view.wait_for(|view| view.snapshot.verified);
     if tokio::time::timeout(settings.health.ready_timeout, ready).await.is_err() {
-        let line = view.borrow().snapshot.line();
-        return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {line}")));
+        let state = view.borrow().snapshot.details();
+        return Err(Failure::message(Exit::Unavailable, format!("the agent is not ready: {state}")));
     }
     let socket = &settings.server.socket;
     let mut kms =

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::compat::{CompatError, CompatFlags};
 use crate::config::schema::{self, Kind, VARIABLE_PREFIX};
 use crate::config::{ConfigError, Problem};
-use crate::config::{DEFAULT_FILE, Merged, Sources};
+use crate::config::{DEFAULT_FILE, Merged, Provisional, Sources};
 use crate::diagnose::check::Configuration;
 
 /// Variables with our prefix that are no keys: the file's path, the id of the boot, and those of the tests.
@@ -35,11 +35,8 @@ impl ConfigFlags {
 
     /// The runtime directory, also when the configuration is not valid.
     pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
-        let key = "server.runtime_dir";
-        let merged = self.merge().ok().and_then(|merged| merged.value(key)?.into_string());
-        let flag = || self.values.iter().find(|(path, _)| path == key).map(|(_, value)| value.clone());
-        let variable = || std::env::var(schema::find(key)?.variable()).ok();
-        merged.or_else(flag).or_else(variable).map(PathBuf::from)
+        let merged = Merged::readable(&self.sources(environment().unwrap_or_default()));
+        merged.value("server.runtime_dir")?.into_string().map(PathBuf::from)
     }
 
     fn named(&self) -> Option<PathBuf> {
@@ -82,16 +79,25 @@ impl ConfigFlags {
         }
     }
 
+    /// What an agent needs of a configuration that does not load.
+    pub(crate) fn provisional(&self) -> Provisional {
+        let environment = environment().unwrap_or_default();
+        Provisional::of(&Merged::readable(&self.sources(environment)))
+    }
+
     fn load(&self) -> Result<Merged, ConfigError> {
+        Merged::load(&self.sources(environment()?))
+    }
+
+    fn sources(&self, environment: Vec<(String, String)>) -> Sources {
         let named = self.named();
-        let sources = Sources {
+        Sources {
             required: named.is_some(),
             file: Some(named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))),
             defaults: self.compat.defaults.clone(),
-            environment: environment()?,
+            environment,
             flags: self.compat.values.iter().chain(&self.values).cloned().collect(),
-        };
-        Merged::load(&sources)
+        }
     }
 }
 

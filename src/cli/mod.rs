@@ -26,7 +26,6 @@ use clap::{Parser, Subcommand};
 
 use crate::compat;
 use exit::{Exit, Failure};
-use flags::ConfigFlags;
 
 /// A Kubernetes KMS v2 plugin: wraps DEK seeds with a Transit key in HashiCorp Vault or OpenBao.
 #[derive(Debug, Parser)]
@@ -46,13 +45,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: ConfigFlags,
+    serve: serve::ServeArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve KMS v2 on the socket (the default command)
-    Serve(ConfigFlags),
+    Serve(serve::ServeArgs),
     /// Try it out with keys in a local file: for development only
     Dev(dev::DevArgs),
     /// Call a KMS v2 plugin as kube-apiserver does, and time it
@@ -88,7 +87,7 @@ pub fn daemon() -> ExitCode {
         Err(exit) => return exit.into(),
     };
     end(match command {
-        Command::Serve(flags) => without_verdict(serve::run(&flags.with_compat(compat))),
+        Command::Serve(args) => without_verdict(serve::run(args, compat)),
         Command::Reload(args) => without_verdict(reload::run(&args)),
         Command::Dev(args) => without_verdict(dev::run(&args)),
         _ => Err(executables::run_tools(&arguments)),

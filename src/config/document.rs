@@ -7,6 +7,7 @@ use std::path::Path;
 
 use figment::value::{Dict, Value};
 use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
 use super::problem::Problem;
 use super::schema::{self, Kind};
@@ -15,8 +16,15 @@ use crate::files;
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads a file. `None` when it has problems, which are then in `problems`.
-pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
+/// A file that was read.
+pub(super) struct Document {
+    /// Its values. With problems of single keys, the values of the others are right.
+    pub values: Dict,
+    pub text: Zeroizing<String>,
+}
+
+/// Reads a file. `None` when it is no TOML at all. What is wrong with it is added to `problems`.
+pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Document> {
     let place = path.display().to_string();
     let text = match files::read_text(path, MAX_FILE) {
         Ok(text) => text,
@@ -27,10 +35,9 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
     };
     match DeTable::parse(&text) {
         Ok(table) => {
-            let before = problems.len();
-            let mut checker = Checker { path, text: &text, problems };
-            checker.table("", "", table.get_ref());
-            (checker.problems.len() == before).then(|| convert_table(table.get_ref()))
+            Checker { path, text: &text, problems }.table("", "", table.get_ref());
+            let values = convert_table(table.get_ref());
+            Some(Document { values, text })
         }
         Err(error) => {
             let line = error.span().map(|span| line_of(&text, span.start));
@@ -169,7 +176,7 @@ mod tests {
 
     fn problem(path: &Path) -> String {
         let mut problems = Vec::new();
-        assert!(read(path, &mut problems).is_none());
+        let _values = read(path, &mut problems);
         assert_eq!(problems.len(), 1, "{problems:?}");
         problems.remove(0).message
     }

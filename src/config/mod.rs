@@ -22,7 +22,7 @@ pub(crate) mod vault;
 pub(crate) use problem::{ConfigError, Problem};
 pub(crate) use raw::{Merged, Sources};
 pub(crate) use schema::DEFAULT_RUNTIME_DIR;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Provisional, Settings};
 
 /// The main configuration file, unless another one is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/kms-plugin/config.toml";

@@ -5,11 +5,13 @@
 
 use std::path::PathBuf;
 
+use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::Deserialize;
 
-use super::document;
+use super::document::{self, Document};
 use super::problem::{ConfigError, Problem};
 use super::schema::{self, Key, Kind};
 
@@ -48,26 +50,50 @@ impl Provider for Layer {
 #[derive(Clone, Debug)]
 pub(crate) struct Merged {
     figment: Figment,
+    /// A hash of the files, to compare what is on disk with what an agent has read.
+    digest: String,
 }
 
 impl Merged {
     /// Reads and merges `sources`: the file, `config.d/*.toml` beside it by name, environment, flags.
+    ///
+    /// # Errors
+    /// Every problem, not only the first.
     pub(crate) fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
+        let merged = Self::merge(sources, &mut problems);
+        if problems.is_empty() { Ok(merged) } else { Err(ConfigError { problems }) }
+    }
+
+    /// What can be read of a configuration with problems: an agent that waits for a better one needs its socket.
+    pub(crate) fn readable(sources: &Sources) -> Self {
+        Self::merge(sources, &mut Vec::new())
+    }
+
+    fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Self {
         let mut figment = Figment::new();
+        let mut digest = Context::new(&SHA256);
         for (path, text) in &sources.defaults {
             if let Some(key) = schema::find(path) {
-                add_text(&mut figment, key, text, "another plugin's default".into(), &mut problems);
+                add_text(&mut figment, key, text, "another plugin's default".into(), problems);
             }
         }
-        for path in files(sources, &mut problems) {
-            if let Some(dict) = document::read(&path, &mut problems) {
-                figment = figment.merge(Layer { name: path.display().to_string(), dict });
+        for path in files(sources, problems) {
+            if let Some(Document { values: dict, text }) = document::read(&path, problems) {
+                let name = path.display().to_string();
+                // Without the directory, which may be written in several ways.
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                for part in [&*file, text.as_str()] {
+                    // With its length first, so that no two lists of files have the same bytes.
+                    digest.update(&(part.len() as u64).to_be_bytes());
+                    digest.update(part.as_bytes());
+                }
+                figment = figment.merge(Layer { name, dict });
             }
         }
         for (variable, text) in &sources.environment {
             match schema::KEYS.iter().find(|key| key.variable() == *variable) {
-                Some(key) => add_text(&mut figment, key, text, variable.clone(), &mut problems),
+                Some(key) => add_text(&mut figment, key, text, variable.clone(), problems),
                 None => {
                     let nearest = schema::nearest_variable(variable);
                     problems
@@ -77,10 +103,15 @@ impl Merged {
         }
         for (path, text) in &sources.flags {
             if let Some(key) = schema::find(path) {
-                add_text(&mut figment, key, text, format!("--{}", key.flag()), &mut problems);
+                add_text(&mut figment, key, text, format!("--{}", key.flag()), problems);
             }
         }
-        if problems.is_empty() { Ok(Self { figment }) } else { Err(ConfigError { problems }) }
+        Self { figment, digest: HEXLOWER.encode(digest.finish().as_ref()) }
+    }
+
+    /// A hash of the files that were read, with their names. It does not cover variables and flags.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Reads the merged values into `T`.

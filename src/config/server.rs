@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use figment::value::Value;
 use serde::Deserialize;
 
 use super::defaults;
+use super::raw::Merged;
 use super::validate::Validator;
 
 #[derive(Clone, Debug)]
@@ -43,6 +45,22 @@ pub(super) struct RawServer {
     max_in_flight: Option<i64>,
     call_timeout: Option<String>,
     drain_timeout: Option<String>,
+}
+
+impl RawServer {
+    /// Where to listen, from a configuration that may have problems elsewhere.
+    pub(super) fn readable(merged: &Merged) -> Self {
+        let text = |key: &str| merged.value(key).and_then(Value::into_string);
+        let flag = |key: &str| merged.value(key).and_then(|value| value.to_bool());
+        Self {
+            socket: text("server.socket"),
+            admin: text("server.admin"),
+            insecure_admin_beyond_loopback: flag("server.insecure_admin_beyond_loopback").unwrap_or_default(),
+            runtime_dir: text("server.runtime_dir").map(PathBuf::from),
+            state_dir: text("server.state_dir").map(PathBuf::from),
+            ..Self::default()
+        }
+    }
 }
 
 pub(super) fn own_uids() -> Vec<u32> {

@@ -27,6 +27,36 @@ pub(crate) struct Settings {
     /// `None` when local KEKs are off.
     pub local_kek: Option<Policy>,
     pub log: Log,
+    /// A hash of the files that these settings came from ([`Merged::digest`]); empty when they came from no file.
+    pub digest: String,
+}
+
+/// What an agent needs while its configuration does not load: where to listen, and how long the boot waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Provisional {
+    pub server: Server,
+    pub ready_timeout: Duration,
+    pub log: Log,
+}
+
+impl Provisional {
+    /// From a configuration with problems. The tables that have one themselves count as empty.
+    pub(crate) fn of(merged: &Merged) -> Self {
+        let mut check = Validator::new(merged);
+        let mut server = server(RawServer::readable(merged), &mut check);
+        if check.has_problems() {
+            server = super::server::server(RawServer::default(), &mut Validator::new(merged));
+        }
+        let text = |key: &str| merged.value(key).and_then(figment::value::Value::into_string);
+        let with_default = |key: &str| {
+            let mut check = Validator::new(merged);
+            let value = check.duration(key, text(key).as_deref(), "0s", "10m");
+            if check.has_problems() { defaults::duration(key) } else { value }
+        };
+        let mut check = Validator::new(merged);
+        let log = log(&RawLog { level: text("log.level"), target: text("log.target") }, &mut check);
+        Self { server, ready_timeout: with_default("health.ready_timeout"), log }
+    }
 }
 
 /// One key service with its key.
@@ -75,7 +105,7 @@ pub(crate) enum Grace {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Health {
     pub outage_grace: Grace,
-    /// How long the start waits for the first successful probe before it reports readiness.
+    /// Longest time from the start to READY while nothing is known about the key service.
     pub ready_timeout: Duration,
     /// How often the agent reads the key's versions.
     pub key_check_interval: Duration,
@@ -154,6 +184,7 @@ impl Settings {
             health: health(&raw.health, local_kek, &mut check),
             local_kek,
             log: log(&raw.log, &mut check),
+            digest: merged.digest().to_owned(),
         };
         check.finish(settings)
     }
@@ -183,6 +214,7 @@ impl Settings {
             },
             local_kek: None,
             log: Log { level: tracing::Level::INFO, target: LogTarget::Stderr },
+            digest: String::new(),
         }
     }
 }

@@ -28,6 +28,11 @@ impl<'a> Validator<'a> {
         self.problems.push(Problem::of_key(self.merged, key, message.into()));
     }
 
+    /// Whether a problem was found.
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
     /// The settings, or every problem that was found.
     pub(super) fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
         if self.problems.is_empty() { Ok(settings) } else { Err(ConfigError { problems: self.problems }) }

@@ -8,6 +8,7 @@ use crate::admin::api_types::{KmsStatus, LocalKeks, Phase, Service, Status};
 use crate::clock::unix_seconds;
 use crate::diagnose::PRIMARY;
 use crate::display::ago;
+use crate::health::ReasonKind;
 
 /// The text, with colours.
 pub(crate) fn status_text(status: &Status) -> String {
@@ -24,14 +25,23 @@ pub(crate) fn status_text(status: &Status) -> String {
     let mut text =
         format!("{style}●{style:#} {style}{phase}{style:#} for {since}, kms-plugin {}\n", status.version);
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13} {value}\n"));
+    let known = status.reason.as_ref().and_then(|reason| reason.known_kind());
     if let Some(reason) = &status.reason {
         line("reason", format!("{} ({})", reason.text, reason.kind));
         line("remedy", reason.remedy.clone());
+    }
+    // Without any configuration, the reason says the same.
+    let problem = status.config.problem.as_ref().filter(|_| known != Some(ReasonKind::Configuration));
+    if let Some(problem) = problem {
+        line("configuration", format!("the one on disk is not in use: {problem}"));
     }
     let announced = match status.kms_status {
         KmsStatus::Ok => "ok",
         KmsStatus::Unhealthy => "answers with the reason; the API server's /readyz fails",
         KmsStatus::Refused => "answers with an error; the API server's writes stop",
+        KmsStatus::Unknown if known == Some(ReasonKind::Configuration) => {
+            "answers with an error; there is no configuration"
+        }
         KmsStatus::Unknown => "answers with an error; the key is not known yet",
     };
     line("kms status", announced.to_owned());

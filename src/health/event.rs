@@ -1,7 +1,8 @@
 //! What goes into the state machine of the phases and what comes out: its rules, events and effects.
 
+use super::verdict::Verdict;
 use crate::config::settings::Grace;
-use crate::key_service::{KeyDescription, KeyScope, KeyServiceError};
+use crate::key_service::{KeyDescription, KeyScope};
 
 /// What stays the same during a run.
 #[derive(Clone, Debug)]
@@ -12,8 +13,6 @@ pub(crate) struct Rules {
     pub epoch: u32,
     /// How long KMS Status stays ok in an outage.
     pub grace: Grace,
-    /// Whether a sealed service counts as a refusal.
-    pub sealed_is_denied: bool,
     /// The creation time that an administrator accepts for the newest version, in seconds since 1970.
     pub expect_created: Option<i64>,
 }
@@ -23,15 +22,11 @@ pub(crate) struct Rules {
 pub(crate) enum Event {
     /// The key's versions were read.
     Described(KeyDescription),
-    /// The key's versions could not be read.
-    DescribeFailed(KeyServiceError),
-    /// A round trip (wrap and unwrap) returned the same bytes.
-    RoundTripSucceeded,
-    /// A round trip failed.
-    RoundTripFailed {
-        error: KeyServiceError,
-        /// Whether a refusal is confirmed: it was repeated, at every address, after a fresh login.
-        confirmed: bool,
+    /// The key service was looked at.
+    Judged {
+        verdict: Verdict,
+        /// Whether the look was a round trip (wrap and unwrap) that returned the same bytes.
+        worked: bool,
     },
     /// An administrator accepts the key as it is now.
     Accept,

@@ -1,23 +1,18 @@
-//! The phases as a pure state machine: what was observed, and when, decides in which phase the agent is.
+//! The phase of the agent, purely: it follows from the verdict on the primary, from the identity of the key, and from
+//! the grace period.
 //!
-//! Must not know clocks, tasks or I/O. They come in as events and `now`, and go out as effects.
-//!
-//! ```text
-//! Starting ──first round trip works──▶ Ready ◀───────────────┐
-//!    │                                   │ fault             │ round trip works
-//!    │ confirmed refusal                 ▼                   │
-//!    └──────────▶ Failed ◀──grace over, refusal── Degraded ──┤
-//!                   └────────────────────────────────────────┘
-//! ```
+//! Judges no answer: [`super::machine`] does. Must not know clocks, tasks or I/O: they come in as events and `now`, and
+//! go out as effects.
 
 use super::event::{Effect, Event, Rules};
-use super::reasons::{is_refusal, key_replaced, key_rolled_back, key_unreadable, no_contact, reason_of};
+use super::reasons::{key_replaced, key_rolled_back, key_unreadable, no_contact, reason_of};
 use super::snapshot::{Announce, Phase, Reason};
-use super::timing::{ROLLBACK_INTERVAL, SEALED_CONFIRMATION};
+use super::timing::{ROLLBACK_INTERVAL, WIPE_DELAY, WIPE_LIMIT};
+use super::verdict::Verdict;
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
 use crate::key_service::key_id;
-use crate::key_service::{ErrorKind, KeyDescription, KeyServiceError, KeyVersions, KnownKey};
+use crate::key_service::{KeyChange, KeyDescription, KeyVersions, KnownKey};
 
 /// Consecutive observations of a lower version needed to believe a rollback: one replica may lag.
 const ROLLBACK_CONFIRMATIONS: u32 = 3;
@@ -52,9 +47,9 @@ pub(crate) struct State {
     last_rollback_observation: Option<BootTime>,
     /// Why the key that was read is not the known key, and what was read.
     mismatch: Option<(Reason, KeyDescription)>,
-    describe_error: Option<KeyServiceError>,
-    /// The error of the last round trip, and whether it is a confirmed refusal.
-    round_trip_error: Option<(KeyServiceError, bool)>,
+    verdict: Verdict,
+    /// Since when a refusal is confirmed.
+    refused_since: Option<BootTime>,
 }
 
 impl State {
@@ -79,8 +74,8 @@ impl State {
             rollback_observations: 0,
             last_rollback_observation: None,
             mismatch: None,
-            describe_error: None,
-            round_trip_error: None,
+            verdict: Verdict::Unknown,
+            refused_since: None,
         };
         state.update(now);
         state
@@ -91,17 +86,26 @@ impl State {
         self.mismatch.is_some()
     }
 
-    /// Whether a refusal of the key service is confirmed. Then the agent must stop using the keys that the service
-    /// once unwrapped, also during a mismatch. A mismatch alone is no refusal: the cached keys may be the only copy.
-    pub(crate) fn refuses(&self, now: BootTime) -> bool {
-        match &self.round_trip_error {
-            // A server that is just starting is sealed, too.
-            Some((error, _)) if error.kind() == ErrorKind::Sealed => {
-                self.rules.sealed_is_denied && now.since(self.since) >= SEALED_CONFIRMATION
-            }
-            Some((error, confirmed)) => *confirmed && is_refusal(error),
-            None => false,
+    /// When the keys that the service once unwrapped must be wiped, because it refuses. A mismatch alone is no refusal:
+    /// the keys in memory may be the only copy.
+    pub(crate) fn wipe_at(&self) -> Option<BootTime> {
+        self.refused_since.map(|since| wipe_at(since, self.last_contact))
+    }
+
+    /// Takes the verdict on the primary.
+    fn judged(&mut self, verdict: Verdict, worked: bool, now: BootTime) {
+        match &verdict {
+            // After an outage, the key may be another one.
+            Verdict::Away(_) => self.key_stale = true,
+            // Where the policy does not allow to read the key, waiting for a read would never end.
+            Verdict::Unreadable(_) => self.key_stale = false,
+            _ => {}
         }
+        if worked {
+            (self.last_contact, self.verified) = (Some(now), true);
+        }
+        self.refused_since = verdict.ends_use().then(|| self.refused_since.unwrap_or(now));
+        self.verdict = verdict;
     }
 
     /// Makes the key that was read the known key.
@@ -112,47 +116,42 @@ impl State {
         self.last_rollback_observation = None;
     }
 
-    /// Compares what was read with the known key. The key is the same when every known version has its creation
-    /// time, and the newest version is not lower.
+    /// Takes what was read, unless it is another key than the known one.
     fn described(&mut self, description: KeyDescription, now: BootTime, effects: &mut Vec<Effect>) {
-        self.describe_error = None;
         self.key_stale = false;
         let Some(known) = &self.key else {
             let versions = description.versions.clone();
             return self.set_key(&description, &versions);
         };
+        let change = known.compare(&description);
         let newest = description.versions.get(&description.latest).copied();
         let expected = self.rules.expect_created.is_some() && newest == self.rules.expect_created;
-        let differs = |(version, created): (&u32, &i64)| {
-            known.versions.get(version).is_some_and(|known| known != created)
-        };
-        if let Some((version, created)) = description.versions.iter().find(|pair| differs(*pair)) {
-            if expected {
-                let versions = description.versions.clone();
-                return self.set_key(&description, &versions);
+        if expected && change != KeyChange::Same {
+            let versions = description.versions.clone();
+            return self.set_key(&description, &versions);
+        }
+        match change {
+            KeyChange::Same => {
+                let mut versions = known.versions.clone();
+                versions.extend(&description.versions);
+                self.set_key(&description, &versions);
             }
-            let before = known.versions.get(version).copied().unwrap_or_default();
-            let reason = key_replaced(&known.scope, *version, before, *created);
-            self.mismatch = Some((reason, description));
-        } else if description.latest < known.version {
-            if expected {
-                let versions = description.versions.clone();
-                return self.set_key(&description, &versions);
+            KeyChange::Replaced { version, before, now } => {
+                let reason = key_replaced(&known.scope, version, before, now);
+                self.mismatch = Some((reason, description));
             }
-            if self.last_rollback_observation.is_none_or(|last| now.since(last) >= ROLLBACK_INTERVAL) {
-                self.rollback_observations += 1;
-                self.last_rollback_observation = Some(now);
+            KeyChange::Lower => {
+                if self.last_rollback_observation.is_none_or(|last| now.since(last) >= ROLLBACK_INTERVAL) {
+                    self.rollback_observations += 1;
+                    self.last_rollback_observation = Some(now);
+                }
+                if self.rollback_observations < ROLLBACK_CONFIRMATIONS && self.mismatch.is_none() {
+                    effects.push(Effect::ReadAgainSoon);
+                    return;
+                }
+                let reason = key_rolled_back(&known.scope, known.version, description.latest);
+                self.mismatch = Some((reason, description));
             }
-            if self.rollback_observations < ROLLBACK_CONFIRMATIONS && self.mismatch.is_none() {
-                effects.push(Effect::ReadAgainSoon);
-                return;
-            }
-            let reason = key_rolled_back(&known.scope, known.version, description.latest);
-            self.mismatch = Some((reason, description));
-        } else {
-            let mut versions = known.versions.clone();
-            versions.extend(&description.versions);
-            self.set_key(&description, &versions);
         }
     }
 
@@ -188,30 +187,16 @@ impl State {
         if let Some((reason, _)) = &self.mismatch {
             return (Phase::Failed, Some(reason.clone()), None);
         }
-        if let Some((error, confirmed)) = &self.round_trip_error {
-            return self.evaluate_error(error, *confirmed, now);
-        }
-        match (&self.describe_error, self.verified, &self.key) {
-            (None, true, Some(_)) => (Phase::Ready, None, None),
-            (Some(error), true, Some(_)) if error.kind() == ErrorKind::Denied => {
+        match &self.verdict {
+            Verdict::Refused(error) => (Phase::Failed, Some(reason_of(error)), None),
+            Verdict::Away(error) | Verdict::Suspected(error) => self.outage(reason_of(error), now),
+            Verdict::Good if self.verified && self.key.is_some() => (Phase::Ready, None, None),
+            Verdict::Unreadable(error) if self.verified && self.key.is_some() => {
                 (Phase::Degraded, Some(key_unreadable(error)), None)
             }
-            (Some(error), ..) => self.evaluate_error(error, false, now),
-            (None, ..) => self.outage(no_contact(&self.rules.scope), now),
+            Verdict::Unreadable(error) => self.outage(reason_of(error), now),
+            Verdict::Good | Verdict::Unknown => self.outage(no_contact(&self.rules.scope), now),
         }
-    }
-
-    fn evaluate_error(&self, error: &KeyServiceError, confirmed: bool, now: BootTime) -> Evaluation {
-        if self.is_outage(error) {
-            return self.outage(reason_of(error), now);
-        }
-        // A read that says "not found" explains a refusal better than the refusal itself.
-        let missing = self.describe_error.as_ref().filter(|error| error.kind() == ErrorKind::NotFound);
-        let reason = reason_of(missing.unwrap_or(error));
-        if confirmed || error.kind() == ErrorKind::Sealed {
-            return (Phase::Failed, Some(reason), None);
-        }
-        self.outage(reason, now)
     }
 
     /// Degraded until the grace period ends, counted from the last contact. An agent that never had contact, neither
@@ -228,14 +213,14 @@ impl State {
             end => (Phase::Degraded, Some(reason), end),
         }
     }
+}
 
-    fn is_outage(&self, error: &KeyServiceError) -> bool {
-        match error.kind() {
-            ErrorKind::Sealed => !self.rules.sealed_is_denied,
-            ErrorKind::CredentialsUnreadable => true,
-            kind => kind.is_outage(),
-        }
-    }
+/// When keys are wiped after a refusal that is confirmed since then. A policy that a tool applies anew looks like a
+/// refusal for seconds, and a wipe cannot be undone; but the refusal may be as old as the last contact.
+pub(super) fn wipe_at(confirmed: BootTime, last_contact: Option<BootTime>) -> BootTime {
+    let late = last_contact.map(|contact| contact.plus(WIPE_LIMIT));
+    let at = confirmed.plus(WIPE_DELAY);
+    late.map_or(at, |late| at.min(late)).max(confirmed)
 }
 
 /// The state after `event`, and what to do next.
@@ -249,23 +234,11 @@ pub(super) fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec
                 effects.push(Effect::SaveIdentity);
             }
         }
-        Event::DescribeFailed(error) => {
-            // Where the policy does not allow reading the key, waiting for a read would never end.
-            if !state.is_outage(&error) {
-                state.key_stale = false;
+        Event::Judged { verdict, worked } => {
+            state.judged(verdict, worked, now);
+            if worked {
+                effects.push(Effect::SaveIdentity);
             }
-            state.describe_error = Some(error);
-        }
-        Event::RoundTripSucceeded => {
-            state.round_trip_error = None;
-            state.last_contact = Some(now);
-            state.verified = true;
-            effects.push(Effect::SaveIdentity);
-        }
-        Event::RoundTripFailed { error, confirmed } => {
-            // After an outage, the key may be another one.
-            state.key_stale |= state.is_outage(&error);
-            state.round_trip_error = Some((error, confirmed));
         }
         Event::Accept => {
             state.accept();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::health::ReasonKind;
-use crate::key_service::KeyScope;
+use crate::key_service::{ErrorKind, KeyScope, KeyServiceError};
 
 const GRACE: Duration = Duration::from_secs(3600);
 
@@ -13,7 +13,6 @@ fn rules() -> Rules {
         scope: KeyScope { namespace: String::new(), mount: "transit".into(), key: "k".into() },
         epoch: 0,
         grace: Grace::For(GRACE),
-        sealed_is_denied: false,
         expect_created: None,
     }
 }
@@ -34,8 +33,12 @@ fn key(versions: &[(u32, i64)]) -> Event {
     })
 }
 
-fn failed(kind: ErrorKind, confirmed: bool) -> Event {
-    Event::RoundTripFailed { error: KeyServiceError::new(kind, "it failed", "repair it"), confirmed }
+fn judged(verdict: fn(KeyServiceError) -> Verdict, kind: ErrorKind) -> Event {
+    Event::Judged { verdict: verdict(KeyServiceError::new(kind, "it failed", "repair it")), worked: false }
+}
+
+fn worked() -> Event {
+    Event::Judged { verdict: Verdict::Good, worked: true }
 }
 
 fn run(state: State, events: Vec<Event>, now: BootTime) -> State {
@@ -43,7 +46,7 @@ fn run(state: State, events: Vec<Event>, now: BootTime) -> State {
 }
 
 fn ready() -> State {
-    run(State::new(rules(), None, at(0)), vec![key(&[(1, 10), (2, 20)]), Event::RoundTripSucceeded], at(100))
+    run(State::new(rules(), None, at(0)), vec![key(&[(1, 10), (2, 20)]), worked()], at(100))
 }
 
 fn kind(state: &State) -> Option<ReasonKind> {
@@ -54,19 +57,19 @@ fn kind(state: &State) -> Option<ReasonKind> {
 fn a_start_is_ready_after_the_first_round_trip_only() {
     let state = State::new(rules(), None, at(0));
     assert_eq!((state.phase, kind(&state)), (Phase::Starting, Some(ReasonKind::NoContact)));
-    let state = run(state, vec![failed(ErrorKind::Unreachable, false)], at(9000));
+    let state = run(state, vec![judged(Verdict::Away, ErrorKind::Unreachable)], at(9000));
     assert_eq!(state.phase, Phase::Starting, "without an identity there is no grace to count");
     let state = run(state, vec![key(&[(1, 10)])], at(9001));
     assert_ne!(state.phase, Phase::Ready, "a key that was read is not verified yet");
-    let state = run(state, vec![Event::RoundTripSucceeded], at(9002));
+    let state = run(state, vec![worked()], at(9002));
     assert_eq!((state.phase, kind(&state), state.since), (Phase::Ready, None, at(9002)));
 }
 
 #[test]
 fn an_outage_is_degraded_until_the_grace_counted_from_the_last_contact_ends() {
-    let state = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
+    let state = run(ready(), vec![judged(Verdict::Away, ErrorKind::Unreachable)], at(200));
     assert_eq!((state.phase, state.grace_end), (Phase::Degraded, Some(at(100 + 3600))));
-    let state = run(state, vec![failed(ErrorKind::Sealed, false), Event::Tick], at(3699));
+    let state = run(state, vec![judged(Verdict::Away, ErrorKind::Sealed), Event::Tick], at(3699));
     assert_eq!(
         (state.phase, kind(&state), state.since),
         (Phase::Degraded, Some(ReasonKind::Sealed), at(200))
@@ -74,7 +77,7 @@ fn an_outage_is_degraded_until_the_grace_counted_from_the_last_contact_ends() {
     let state = run(state, vec![Event::Tick], at(3700));
     assert_eq!((state.phase, state.since), (Phase::Failed, at(3700)));
     assert_eq!(state.announce, Announce::Unhealthy, "Status answers with a text, not an error");
-    let state = run(state, vec![Event::RoundTripSucceeded], at(3800));
+    let state = run(state, vec![worked()], at(3800));
     assert_eq!((state.phase, kind(&state)), (Phase::Ready, None));
 }
 
@@ -82,7 +85,7 @@ fn an_outage_is_degraded_until_the_grace_counted_from_the_last_contact_ends() {
 fn a_grace_of_zero_and_an_unlimited_grace() {
     let mut none = rules();
     none.grace = Grace::For(Duration::ZERO);
-    let start = vec![key(&[(1, 10)]), Event::RoundTripSucceeded, failed(ErrorKind::Unreachable, false)];
+    let start = vec![key(&[(1, 10)]), worked(), judged(Verdict::Away, ErrorKind::Unreachable)];
     assert_eq!(run(State::new(none, None, at(0)), start.clone(), at(1)).phase, Phase::Failed);
     let mut unlimited = rules();
     unlimited.grace = Grace::Unlimited;
@@ -93,35 +96,36 @@ fn a_grace_of_zero_and_an_unlimited_grace() {
 
 #[test]
 fn a_refusal_fails_only_when_it_is_confirmed() {
-    let state = run(ready(), vec![failed(ErrorKind::Denied, false)], at(200));
+    let state = run(ready(), vec![judged(Verdict::Suspected, ErrorKind::Denied)], at(200));
     assert_eq!((state.phase, kind(&state)), (Phase::Degraded, Some(ReasonKind::Denied)));
-    let state = run(state, vec![failed(ErrorKind::Denied, true)], at(205));
+    let state = run(state, vec![judged(Verdict::Refused, ErrorKind::Denied)], at(205));
     assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::Denied)));
-    assert_eq!(run(state, vec![Event::RoundTripSucceeded], at(300)).phase, Phase::Ready);
-}
-
-#[test]
-fn a_sealed_service_is_a_refusal_when_configured() {
-    let mut strict = rules();
-    strict.sealed_is_denied = true;
-    let events = vec![key(&[(1, 10)]), Event::RoundTripSucceeded, failed(ErrorKind::Sealed, false)];
-    let state = run(State::new(strict, None, at(0)), events, at(1));
-    assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Refused));
+    assert_eq!(run(state, vec![worked()], at(300)).phase, Phase::Ready);
 }
 
 #[test]
 fn losing_only_the_right_to_read_the_key_is_degraded_without_an_end() {
-    let denied = KeyServiceError::new(ErrorKind::Denied, "no read", "grant read");
-    let state = run(ready(), vec![Event::DescribeFailed(denied), Event::RoundTripSucceeded], at(200));
+    let state = run(ready(), vec![judged(Verdict::Unreadable, ErrorKind::Denied)], at(200));
     assert_eq!((state.phase, kind(&state)), (Phase::Degraded, Some(ReasonKind::KeyUnreadable)));
     assert_eq!(run(state, vec![Event::Tick], at(1_000_000)).phase, Phase::Degraded);
 }
 
+/// A policy that a tool applies anew looks like a refusal for seconds, and a wipe cannot be undone.
 #[test]
-fn the_reason_is_a_deleted_key_and_not_the_refusal_that_follows() {
-    let gone = KeyServiceError::new(ErrorKind::NotFound, "no such key", "restore it");
-    let state = run(ready(), vec![Event::DescribeFailed(gone), failed(ErrorKind::Denied, true)], at(200));
-    assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::KeyMissing)));
+fn keys_are_wiped_30_seconds_after_the_confirmation_and_90_after_the_last_contact() {
+    let refused = || judged(Verdict::Refused, ErrorKind::Denied);
+    let state = run(ready(), vec![refused()], at(110));
+    assert_eq!(state.wipe_at(), Some(at(140)));
+    assert_eq!(run(state.clone(), vec![refused()], at(130)).wipe_at(), Some(at(140)), "counted once");
+    assert_eq!(run(state, vec![worked()], at(131)).wipe_at(), None);
+    assert_eq!(
+        run(ready(), vec![refused()], at(170)).wipe_at(),
+        Some(at(190)),
+        "the last contact was at 100"
+    );
+    assert_eq!(run(ready(), vec![refused()], at(500)).wipe_at(), Some(at(500)));
+    let unusable = run(ready(), vec![judged(Verdict::Refused, ErrorKind::KeyUnusable)], at(110));
+    assert_eq!((unusable.phase, unusable.wipe_at()), (Phase::Failed, None), "no refusal of us");
 }
 
 #[test]
@@ -138,7 +142,7 @@ fn a_rotation_is_followed_and_old_versions_are_remembered() {
 
 #[test]
 fn a_replaced_key_fails_at_once_until_it_is_accepted() {
-    let state = run(ready(), vec![key(&[(1, 77)]), Event::RoundTripSucceeded], at(200));
+    let state = run(ready(), vec![key(&[(1, 77)]), worked()], at(200));
     assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::KeyReplaced)));
     assert_eq!(state.key.as_ref().unwrap().version, 2, "the old identity is kept");
     let restored = run(state.clone(), vec![key(&[(1, 10), (2, 20)])], at(300));
@@ -153,7 +157,7 @@ fn a_replaced_key_fails_at_once_until_it_is_accepted() {
 fn a_configured_creation_time_accepts_a_replaced_key() {
     let mut expecting = rules();
     expecting.expect_created = Some(77);
-    let events = vec![key(&[(1, 10)]), Event::RoundTripSucceeded, key(&[(1, 77)])];
+    let events = vec![key(&[(1, 10)]), worked(), key(&[(1, 77)])];
     let state = run(State::new(expecting, None, at(0)), events, at(1));
     assert_eq!((state.phase, state.key.unwrap().created), (Phase::Ready, 77));
 }
@@ -185,23 +189,22 @@ fn the_key_is_stale_after_a_restart_and_after_an_outage() {
     let resumed = State::new(rules(), Some((known, Some(at(100)))), at(200));
     assert!(resumed.key_stale);
     assert!(!run(resumed.clone(), vec![key(&[(1, 10), (2, 20)])], at(201)).key_stale);
-    let forbidden = KeyServiceError::new(ErrorKind::Denied, "no read", "grant read");
     assert!(
-        !run(resumed, vec![Event::DescribeFailed(forbidden)], at(201)).key_stale,
+        !run(resumed, vec![judged(Verdict::Unreadable, ErrorKind::Denied)], at(201)).key_stale,
         "otherwise no write would ever work"
     );
-    let outage = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
-    assert!(outage.key_stale && run(outage, vec![Event::RoundTripSucceeded], at(201)).key_stale);
+    let outage = run(ready(), vec![judged(Verdict::Away, ErrorKind::Unreachable)], at(200));
+    assert!(outage.key_stale && run(outage, vec![worked()], at(201)).key_stale);
 }
 
 #[test]
 fn reads_do_not_extend_the_grace_and_an_unconfirmed_refusal_does_not_change_its_end() {
-    let broken = vec![failed(ErrorKind::Internal, false), key(&[(1, 10), (2, 20)])];
+    let broken = vec![judged(Verdict::Away, ErrorKind::Internal), key(&[(1, 10), (2, 20)])];
     let state = run(ready(), broken.clone(), at(3000));
     assert_eq!((state.phase, state.grace_end), (Phase::Degraded, Some(at(3700))));
     let state = run(state, broken, at(3701));
     assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Unhealthy));
-    let state = run(state, vec![failed(ErrorKind::Denied, false)], at(3702));
+    let state = run(state, vec![judged(Verdict::Suspected, ErrorKind::Denied)], at(3702));
     assert_eq!((state.phase, state.announce), (Phase::Failed, Announce::Unhealthy));
 }
 
@@ -221,7 +224,7 @@ fn a_restart_continues_the_old_grace_and_compares_with_the_saved_identity() {
 
 #[test]
 fn a_stopping_agent_keeps_its_last_reason() {
-    let degraded = run(ready(), vec![failed(ErrorKind::Unreachable, false)], at(200));
-    let state = run(degraded, vec![Event::Stop, Event::RoundTripSucceeded, Event::Tick], at(300));
+    let degraded = run(ready(), vec![judged(Verdict::Away, ErrorKind::Unreachable)], at(200));
+    let state = run(degraded, vec![Event::Stop, worked(), Event::Tick], at(300));
     assert_eq!((state.phase, kind(&state)), (Phase::Stopping, Some(ReasonKind::Unreachable)));
 }

@@ -10,9 +10,11 @@ use tokio::time::Instant;
 
 use super::event::{Effect, Event};
 use super::identity::IdentityFile;
-use super::phase::{State, step};
+use super::phase::{State, step, wipe_at};
+use super::phase_log::log_phase;
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
+use super::verdict::Verdict;
 use crate::clock::BootTime;
 use crate::key_service::{KeyService, KeyVersions, KnownKey, key_id};
 use crate::local_kek::Cache;
@@ -40,11 +42,10 @@ pub(crate) struct DecryptOnly {
     pub epoch: u32,
     pub key_service: Arc<dyn KeyService>,
     pub key: Option<KnownKey>,
-    /// The error of its last check.
-    pub problem: Option<String>,
+    pub verdict: Verdict,
     pub last_contact: Option<BootTime>,
-    /// Whether a refusal is confirmed.
-    pub refuses: bool,
+    /// Since when a refusal is confirmed.
+    pub refused_since: Option<BootTime>,
 }
 
 /// The owner of the state.
@@ -85,6 +86,7 @@ impl Publisher {
             let grace_end = self.state.grace_end.filter(|_| self.state.phase == Phase::Degraded);
             let pause = grace_end.map(|end| end.since(BootTime::now()).min(MAX_PAUSE));
             tokio::select! {
+                biased;
                 message = messages.recv() => match message {
                     Some(message) => self.handle(message),
                     None => return,
@@ -163,24 +165,23 @@ impl Publisher {
                 versions.extend(&description.versions);
                 service.key =
                     key_id::known_key(service.key_service.scope(), &description, &versions, service.epoch);
-                (service.last_contact, service.refuses) = (Some(BootTime::now()), false);
-                if service.problem.take().is_some() {
-                    tracing::info!("decrypt_only {:?} can be read again", service.name);
-                }
+                service.last_contact = Some(BootTime::now());
             }
-            Event::DescribeFailed(error) => {
-                let problem = error.to_string();
-                if service.problem.is_none() {
-                    tracing::warn!(
+            Event::Judged { verdict, .. } => {
+                match (service.verdict.error(), verdict.error()) {
+                    (None, Some(error)) => tracing::warn!(
                         KMS_REASON = error.kind().name(),
                         KMS_REMEDY = error.remedy(),
-                        "decrypt_only {:?}: {problem}",
+                        "decrypt_only {:?}: {error}",
                         service.name
-                    );
+                    ),
+                    (Some(_), None) => tracing::info!("decrypt_only {:?} can be read again", service.name),
+                    _ => {}
                 }
-                service.problem = Some(problem);
+                let since = service.refused_since.unwrap_or_else(BootTime::now);
+                service.refused_since = verdict.ends_use().then_some(since);
+                service.verdict = verdict;
             }
-            Event::RoundTripFailed { confirmed, .. } => service.refuses = confirmed,
             _ => {}
         }
     }
@@ -258,10 +259,11 @@ pub(crate) fn render(
             addresses: primary.addresses(),
             problem: state.reason.as_ref().map(|reason| reason.text.clone()),
             last_contact: None,
-            refuses: state.refuses(BootTime::now()),
+            wipe_at: state.wipe_at(),
         },
         decrypt_only: decrypt_only.iter().map(DecryptOnly::state).collect(),
         local_keks: local_keks.and_then(|keks| keks.state(state.key.as_ref().map(|key| &*key.key_id))),
+        config: Default::default(),
     };
     // An answer under another key than the known one does not extend the use of local KEKs.
     snapshot.primary.last_contact = state.last_contact.filter(|_| snapshot.can_wrap());
@@ -276,9 +278,9 @@ impl DecryptOnly {
             key: self.key.clone(),
             token: self.key_service.token(),
             addresses: self.key_service.addresses(),
-            problem: self.problem.clone(),
+            problem: self.verdict.error().map(ToString::to_string),
             last_contact: self.last_contact,
-            refuses: self.refuses,
+            wipe_at: self.refused_since.map(|since| wipe_at(since, self.last_contact)),
         }
     }
 }
@@ -298,21 +300,5 @@ fn log_key(before: Option<&KnownKey>, now: Option<&KnownKey>) {
         if before.is_none_or(|before| !before.warnings.contains(warning)) {
             tracing::warn!(KMS_REMEDY = warning.remedy, "{}: {}", key.scope, warning.text);
         }
-    }
-}
-
-/// Logs one line for each change of the phase or the reason, at the priority of the new phase.
-fn log_phase(before: &Snapshot, now: &Snapshot) {
-    let kind = |snapshot: &Snapshot| snapshot.reason.as_ref().map(|reason| reason.kind);
-    if (before.phase, kind(before)) == (now.phase, kind(now)) {
-        return;
-    }
-    let line = now.line();
-    let reason = kind(now).map_or("none", |kind| kind.name());
-    match now.phase {
-        Phase::Failed => tracing::error!(KMS_REASON = reason, "{line}"),
-        Phase::Degraded => tracing::warn!(KMS_REASON = reason, "{line}"),
-        Phase::Starting if now.reason.is_some() => tracing::warn!(KMS_REASON = reason, "{line}"),
-        _ => tracing::info!(KMS_REASON = reason, "{line}"),
     }
 }

@@ -15,11 +15,16 @@ pub(super) fn no_contact(scope: &KeyScope) -> Reason {
 /// The reason that an error of the key service gives the agent.
 pub(super) fn reason_of(error: &KeyServiceError) -> Reason {
     let kind = match error.kind() {
-        ErrorKind::Unreachable | ErrorKind::Throttled | ErrorKind::Deadline | ErrorKind::Internal => {
-            ReasonKind::Unreachable
-        }
+        ErrorKind::Unreachable
+        | ErrorKind::NotVault
+        | ErrorKind::Standby
+        | ErrorKind::Throttled
+        | ErrorKind::HeldBack
+        | ErrorKind::Deadline
+        | ErrorKind::Internal => ReasonKind::Unreachable,
         ErrorKind::Sealed => ReasonKind::Sealed,
         ErrorKind::Denied => ReasonKind::Denied,
+        ErrorKind::WrongSetting => ReasonKind::WrongSetting,
         ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,
         ErrorKind::CredentialsUnreadable => ReasonKind::CredentialsUnreadable,
         ErrorKind::NotFound | ErrorKind::SoftDeleted => ReasonKind::KeyMissing,
@@ -64,12 +69,4 @@ pub(super) fn key_rolled_back(scope: &KeyScope, before: u32, now: u32) -> Reason
         ),
         remedy: "restore a newer state of the key service; if nobody needs what was written since the rotation, raise vault.transit.key_id_epoch on every node, so that no key_id is used twice, and run kms-plugin accept-key".into(),
     }
-}
-
-/// Whether the key service refuses the request, rather than being unreachable or failing.
-pub(super) fn is_refusal(error: &KeyServiceError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Denied | ErrorKind::CredentialsRefused | ErrorKind::NotFound | ErrorKind::SoftDeleted
-    )
 }

@@ -1,31 +1,47 @@
-//! Requests to read the keys now, ahead of their interval: another node may have rotated the key a moment ago.
+//! What the calls of the API server tell the drivers: requests to read the keys now, since another node may have rotated
+//! the key a moment ago, and hints that the state may have changed.
 //!
 //! One read answers all requests that are waiting, and there is at most one read a second (see `refresher`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::timing::UNKNOWN_KEY_ID_TTL;
+use super::driver::LookRequest;
+use super::timing::{FRESH_TIMEOUT, UNKNOWN_KEY_ID_TTL};
+use super::verdict::Hint;
 use crate::clock::Deadline;
 
 /// Requests that may wait for one read.
 const MAX_WAITING: usize = 256;
 /// Unknown key_ids that are remembered, so that the same one does not cause a read with each call.
 const MAX_REMEMBERED: usize = 256;
+/// Hints that may wait for the driver. More tell nothing new.
+const MAX_HINTS: usize = 4;
 
 /// The side that requests reads.
 pub(crate) struct Refresh {
     requests: mpsc::Sender<oneshot::Sender<()>>,
     /// Key_ids that a read did not find, and when.
     unknown: Mutex<HashMap<String, Instant>>,
-    recheck: Arc<Notify>,
+    hints: mpsc::Sender<Hint>,
+    looks: mpsc::Sender<LookRequest>,
 }
 
-/// The side that reads. It answers a request when the new snapshot is published.
+/// Requests to read. Each is answered when the new snapshot is published.
 pub(crate) type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
+
+/// The sides that receive.
+pub(crate) struct RefreshReceivers {
+    /// For the refresher.
+    pub reads: RefreshRequests,
+    /// For the driver of the primary.
+    pub hints: mpsc::Receiver<Hint>,
+    /// For the driver of the primary.
+    pub looks: mpsc::Receiver<LookRequest>,
+}
 
 /// The result of a request to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,20 +55,33 @@ pub(crate) enum RefreshOutcome {
 }
 
 impl Refresh {
-    /// The two sides.
-    pub(crate) fn channel() -> (Self, RefreshRequests) {
-        let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        (Self { requests, unknown: Mutex::default(), recheck: Arc::default() }, receiver)
+    /// The side that sends, and those that receive.
+    pub(crate) fn channel() -> (Self, RefreshReceivers) {
+        let (requests, reads) = mpsc::channel(MAX_WAITING);
+        let (hint_sender, hints) = mpsc::channel(MAX_HINTS);
+        let (look_sender, looks) = mpsc::channel(MAX_WAITING);
+        let sender = Self { requests, unknown: Mutex::default(), hints: hint_sender, looks: look_sender };
+        (sender, RefreshReceivers { reads, hints, looks })
     }
 
-    /// Requests a check of the primary soon, because the result of a call does not fit the state.
-    pub(crate) fn recheck(&self) {
-        self.recheck.notify_one();
+    /// Where requests for the driver of the primary go.
+    pub(crate) fn looks(&self) -> mpsc::Sender<LookRequest> {
+        self.looks.clone()
     }
 
-    /// Notified of each such request. Several before the next check count as one.
-    pub(crate) fn recheck_hints(&self) -> Arc<Notify> {
-        self.recheck.clone()
+    /// Waits until the primary has been looked at, unless it answered a moment ago. All who ask at the same time share
+    /// one look. Ends after [`FRESH_TIMEOUT`]: then the snapshot is as fresh as it can be.
+    pub(crate) async fn fresh(&self) {
+        let (done, looked) = oneshot::channel();
+        if self.looks.try_send(LookRequest::Health(done)).is_ok() {
+            let _late = tokio::time::timeout(FRESH_TIMEOUT, looked).await;
+        }
+    }
+
+    /// The result of a call does not fit the state of the primary.
+    pub(crate) fn hint(&self, hint: Hint) {
+        // Where several wait, the driver looks anyway.
+        let _full = self.hints.try_send(hint);
     }
 
     /// Requests a read of the keys because `key_id` is unknown, and waits for the new snapshot.
@@ -97,7 +126,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_id_that_stays_unknown_causes_one_read_in_five_seconds() {
-        let (refresh, mut requests) = Refresh::channel();
+        let (refresh, receivers) = Refresh::channel();
+        let mut requests = receivers.reads;
         let reader = tokio::spawn(async move {
             let mut reads = 0;
             while let Some(done) = requests.recv().await {
@@ -128,7 +158,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_ends_at_its_deadline() {
-        let (refresh, _requests) = Refresh::channel();
+        let (refresh, _receivers) = Refresh::channel();
         assert_eq!(refresh.read(Deadline::after(Duration::from_secs(1))).await, RefreshOutcome::TimedOut);
     }
 }

@@ -1,4 +1,4 @@
-//! Makes all observers read the keys of their key services when a Decrypt call has an unknown key_id.
+//! Makes all drivers read the keys of their key services when a Decrypt call has an unknown key_id.
 //!
 //! One read answers all requests that are waiting, and there is at most one read a second.
 
@@ -6,11 +6,12 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::driver::LookRequest;
 use super::refresh::RefreshRequests;
 use super::timing::{REFRESH_INTERVAL, REFRESH_TIMEOUT};
 
 /// Runs until nobody can request a read any more.
-pub(crate) async fn run(mut requests: RefreshRequests, observers: Vec<mpsc::Sender<oneshot::Sender<()>>>) {
+pub(crate) async fn run(mut requests: RefreshRequests, drivers: Vec<mpsc::Sender<LookRequest>>) {
     let mut last_read: Option<Instant> = None;
     while let Some(first) = requests.recv().await {
         if let Some(last_read) = last_read {
@@ -21,9 +22,9 @@ pub(crate) async fn run(mut requests: RefreshRequests, observers: Vec<mpsc::Send
             waiting.push(request);
         }
         last_read = Some(Instant::now());
-        let reads = observers.iter().map(|observer| async move {
+        let reads = drivers.iter().map(|driver| async move {
             let (done, wait) = oneshot::channel();
-            if observer.send(done).await.is_ok() {
+            if driver.send(LookRequest::Read(done)).await.is_ok() {
                 let _answered = wait.await;
             }
         });
@@ -45,12 +46,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_at_the_same_time_share_one_read() {
-        let (refresh, requests) = Refresh::channel();
-        let (observer, mut reads) = mpsc::channel::<oneshot::Sender<()>>(4);
-        tokio::spawn(run(requests, vec![observer]));
+        let (refresh, receivers) = Refresh::channel();
+        let requests = receivers.reads;
+        let (driver, mut reads) = mpsc::channel(4);
+        tokio::spawn(run(requests, vec![driver]));
         let reader = tokio::spawn(async move {
             let mut count = 0;
-            while let Some(done) = reads.recv().await {
+            while let Some(LookRequest::Read(done)) = reads.recv().await {
                 count += 1;
                 let _ = done.send(());
             }

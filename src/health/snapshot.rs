@@ -3,10 +3,9 @@
 //!
 //! It does not change once published, and holds nothing secret. Must not know who renders it.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::clock::BootTime;
-use crate::display::moment;
 use crate::key_service::{AddressState, KeyScope, KnownKey, TokenState};
 use crate::local_kek::LocalKekState;
 
@@ -64,6 +63,8 @@ pub(crate) enum ReasonKind {
     Sealed,
     /// The key service refuses our requests.
     Denied,
+    /// The key service names a setting that does not fit: a namespace, a mount, a role.
+    WrongSetting,
     /// The key service refuses our credentials.
     CredentialsRefused,
     /// Our credentials cannot be read.
@@ -78,6 +79,8 @@ pub(crate) enum ReasonKind {
     KeyRolledBack,
     /// The key's versions cannot be read, while wrapping works.
     KeyUnreadable,
+    /// The configuration does not load, so there is no key service yet.
+    Configuration,
 }
 
 impl ReasonKind {
@@ -88,6 +91,7 @@ impl ReasonKind {
             Self::Unreachable => "unreachable",
             Self::Sealed => "sealed",
             Self::Denied => "denied",
+            Self::WrongSetting => "wrong_setting",
             Self::CredentialsRefused => "credentials_refused",
             Self::CredentialsUnreadable => "credentials_unreadable",
             Self::KeyMissing => "key_missing",
@@ -95,14 +99,16 @@ impl ReasonKind {
             Self::KeyReplaced => "key_replaced",
             Self::KeyRolledBack => "key_rolled_back",
             Self::KeyUnreadable => "key_unreadable",
+            Self::Configuration => "configuration",
         }
     }
 
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::NoContact,
         Self::Unreachable,
         Self::Sealed,
         Self::Denied,
+        Self::WrongSetting,
         Self::CredentialsRefused,
         Self::CredentialsUnreadable,
         Self::KeyMissing,
@@ -110,6 +116,7 @@ impl ReasonKind {
         Self::KeyReplaced,
         Self::KeyRolledBack,
         Self::KeyUnreadable,
+        Self::Configuration,
     ];
 
     /// The kind with this name; `None` for a name of another version of the agent.
@@ -158,8 +165,9 @@ pub(crate) struct ServiceState {
     pub problem: Option<String>,
     /// Its last good answer. For the primary, only while wrapping works.
     pub last_contact: Option<BootTime>,
-    /// Whether a refusal is confirmed.
-    pub refuses: bool,
+    /// When the keys that it once unwrapped are wiped, because it refuses. They are not used any more from the
+    /// confirmation on; `None` while no refusal is confirmed.
+    pub wipe_at: Option<BootTime>,
 }
 
 impl ServiceState {
@@ -167,6 +175,15 @@ impl ServiceState {
     pub(crate) fn is_readable(&self) -> bool {
         self.key.is_some() && self.problem.is_none()
     }
+}
+
+/// The configuration that is in use, and whether it is the one on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConfigState {
+    /// The digest of the files that the settings in use came from; empty when they came from no file.
+    pub digest: Arc<str>,
+    /// Why the agent does not use the configuration on disk; `None` when it uses it.
+    pub problem: Option<Arc<str>>,
 }
 
 /// The state of the agent at one moment.
@@ -193,6 +210,8 @@ pub(crate) struct Snapshot {
     pub decrypt_only: Vec<ServiceState>,
     /// Whether the agent can serve without the key service; `None` while local KEKs are off.
     pub local_keks: Option<LocalKekState>,
+    /// The configuration in use. The agent sets it: a key service knows nothing of files.
+    pub config: ConfigState,
 }
 
 impl Snapshot {
@@ -203,60 +222,8 @@ impl Snapshot {
                 && self.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyUnreadable))
     }
 
-    /// Whether the last check was refused. A call that works after it shows that the refusal is over.
-    pub(crate) fn is_refused(&self) -> bool {
-        let kind = self.reason.as_ref().map(|reason| reason.kind);
-        matches!(kind, Some(ReasonKind::Denied | ReasonKind::CredentialsRefused))
-    }
-
-    /// A text to add to the reason when local KEKs are wiped because of a long outage; empty otherwise.
-    pub(crate) fn wiped_note(&self) -> String {
-        match &self.local_keks {
-            Some(keks) if self.phase == Phase::Failed && self.grace_end.is_some() => {
-                let limit = humantime::format_duration(Duration::from_secs(keks.max_offline_seconds));
-                format!(
-                    "; the key service was not reached for longer than local_kek.max_offline ({limit}), so the keys in memory are wiped"
-                )
-            }
-            _ => String::new(),
-        }
-    }
-
-    /// One line: the phase, since when, why, and what to do. All outputs show this line. It contains points in time
-    /// and no durations: systemd may show the line long after it was sent.
-    pub(crate) fn line(&self) -> String {
-        let mut line = self.summary();
-        if let Some(reason) = &self.reason {
-            line.push_str(&format!("; remedy: {}", reason.remedy));
-        }
-        match (self.phase, &self.local_keks) {
-            (Phase::Ready, Some(keks)) => line.push_str(&format!("; {}", keks.line())),
-            (Phase::Degraded, Some(keks)) if keks.keks + keks.seeds == 0 => {
-                line.push_str(
-                    "; no key is in memory: nothing is wrapped or unwrapped until the key service answers",
-                );
-            }
-            _ => {}
-        }
-        line
-    }
-
-    /// The phase, since when, and why: the line without the remedy.
-    pub(crate) fn summary(&self) -> String {
-        let mut line = self.phase.name().to_owned();
-        if let Some(key) = &self.primary.key {
-            line.push_str(&format!(": {} version {}", key.scope, key.version));
-        }
-        line.push_str(&format!(", since {}", moment(self.since)));
-        if let Some(reason) = &self.reason {
-            line.push_str(&format!("; {}{}", reason.text, self.wiped_note()));
-            if self.phase == Phase::Degraded && reason.kind.is_outage() {
-                match self.grace_end {
-                    Some(until) => line.push_str(&format!("; Status stays ok until {}", moment(until))),
-                    None => line.push_str("; Status stays ok without a limit"),
-                }
-            }
-        }
-        line
+    /// Whether the key that was read last is not the known one.
+    pub(crate) fn has_another_key(&self) -> bool {
+        self.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch())
     }
 }

@@ -17,17 +17,46 @@ pub(super) const CONFIRMATION_PAUSE: Duration = Duration::from_secs(5);
 /// been sealed for this long.
 pub(super) const SEALED_CONFIRMATION: Duration = CONFIRMATION_PAUSE;
 
-/// Longest time for the check whether an unreachable service can be reached again.
-pub(super) const REACHABILITY_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Pause between two such checks. With the timeout it bounds how late the end of an outage is noticed.
-pub(super) const REACHABILITY_INTERVAL: Duration = Duration::from_millis(1700);
-/// First and longest delay until the next check during an outage. They are short, so that the agent notices at once
+/// How often the health of a service that works is asked for: unauthenticated, and not in its audit log. Any other
+/// answer counts as well.
+pub(super) const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest time for that.
+pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Longest time that somebody waits who asks for the health of the service: a look that has begun, or one that begins.
+pub(super) const FRESH_TIMEOUT: Duration = Duration::from_millis(1600);
+const _: () = assert!(HEALTH_TIMEOUT.as_millis() < FRESH_TIMEOUT.as_millis());
+/// An answer that is older does not satisfy somebody who asks for the health of the service.
+pub(super) const FRESH: Duration = Duration::from_secs(5);
+/// Longest time that the health is not asked for while something else than the service answers: a gateway blocks that
+/// path.
+pub(super) const BLOCKED_HEALTH: Duration = Duration::from_secs(600);
+/// An idle agent sees an outage within this time.
+const OUTAGE_SEEN: Duration = Duration::from_secs(15);
+const _: () =
+    assert!(HEALTH_INTERVAL.as_millis() * 11 / 10 + HEALTH_TIMEOUT.as_millis() < OUTAGE_SEEN.as_millis());
+
+/// Least time between two looks at the health, and between two other looks of one kind.
+pub(super) const MIN_HEALTH_PAUSE: Duration = Duration::from_millis(150);
+pub(super) const MIN_LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// First and longest time from one look to the next during an outage. They are short, so that the agent notices at once
 /// when a short outage ends.
-pub(super) const OUTAGE_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
-/// First and longest delay until the next check after a refusal, or when the service limits our requests.
-pub(super) const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
-/// Least time between two checks because of recheck hints, however many calls give one.
-pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const OUTAGE_DELAYS: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_millis(1500));
+/// First and longest delay until the next look after a refusal. With jitter, the longest stays below 30 s.
+pub(super) const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(27));
+/// When a look is tried again that the budget held back: by then a whole round trip may pass.
+pub(super) const HELD_BACK_PAUSE: Duration = Duration::from_secs(3);
+/// How often a read is tried that is refused while the key itself works.
+pub(super) const REFUSED_READ_INTERVAL: Duration = Duration::from_secs(27);
+/// Longest pause that a service may ask for (`Retry-After`). Its health is asked for all the same.
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Least time between two looks because of calls, however many calls ask for one.
+pub(super) const HINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// With local KEKs: the keys are wiped this long after a refusal was confirmed.
+pub(super) const WIPE_DELAY: Duration = Duration::from_secs(30);
+/// And this long after the last contact, if that is earlier: the refusal may be as old.
+pub(super) const WIPE_LIMIT: Duration = Duration::from_secs(90);
 
 /// Delay until the key is read again when the last read may have met a lagging replica.
 pub(super) const REPEAT_READ_DELAY: Duration = Duration::from_secs(5);

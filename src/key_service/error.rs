@@ -8,19 +8,28 @@ use std::time::Duration;
 pub(crate) enum ErrorKind {
     /// No connection, a timeout, a status 5xx, or a body that the service does not send (a proxy's page).
     Unreachable,
+    /// Something answered, but not as the service does: a proxy, a balancer, or another server.
+    NotVault,
     /// The service answers that it is sealed.
     Sealed,
+    /// The server is a standby without an active node, was removed from the cluster, or is a secondary of disaster
+    /// recovery. Another address may serve.
+    Standby,
     /// The service answers that there are too many requests.
     Throttled,
+    /// The agent did not send the request, because it limits its own requests. This says nothing about the service.
+    HeldBack,
     /// The caller's deadline passed first.
     Deadline,
     /// The service refused the request, also after a fresh login.
     Denied,
-    /// The login was refused: wrong role-id, secret-id, user or password, or a locked role.
+    /// The login was refused: wrong role-id, secret-id, user or password.
     CredentialsRefused,
+    /// The service names a setting that does not fit: a namespace, a mount, a role, the network of a login.
+    WrongSetting,
     /// The agent cannot read its own credentials: a missing, empty or unsafe file.
     CredentialsUnreadable,
-    /// The mount or the key does not exist.
+    /// The key does not exist.
     NotFound,
     /// The key is soft-deleted: an administrator can restore it.
     SoftDeleted,
@@ -41,11 +50,15 @@ impl ErrorKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
+            Self::NotVault => "not_vault",
             Self::Sealed => "sealed",
+            Self::Standby => "standby",
             Self::Throttled => "throttled",
+            Self::HeldBack => "held_back",
             Self::Deadline => "deadline",
             Self::Denied => "denied",
             Self::CredentialsRefused => "credentials_refused",
+            Self::WrongSetting => "wrong_setting",
             Self::CredentialsUnreadable => "credentials_unreadable",
             Self::NotFound => "not_found",
             Self::SoftDeleted => "soft_deleted",
@@ -59,12 +72,37 @@ impl ErrorKind {
 
     /// Whether the service did not process the request, so that it refused nothing.
     pub(crate) fn is_outage(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Deadline | Self::Internal)
+        matches!(
+            self,
+            Self::Unreachable
+                | Self::NotVault
+                | Self::Sealed
+                | Self::Standby
+                | Self::Throttled
+                | Self::HeldBack
+                | Self::Deadline
+                | Self::Internal
+        )
+    }
+
+    /// Whether the service refuses us, rather than being away or failing.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(self, Self::Denied | Self::CredentialsRefused | Self::WrongSetting) || self.is_missing_key()
+    }
+
+    /// Whether there is no key to use.
+    pub(crate) fn is_missing_key(self) -> bool {
+        matches!(self, Self::NotFound | Self::SoftDeleted)
+    }
+
+    /// Whether one answer is enough to believe it: no server says it by mistake, or while it starts.
+    pub(crate) fn needs_no_confirmation(self) -> bool {
+        matches!(self, Self::KeyUnusable | Self::SoftDeleted)
     }
 
     /// Whether the request is retried at another address.
     pub(crate) fn may_fail_over(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled)
+        matches!(self, Self::Unreachable | Self::NotVault | Self::Sealed | Self::Standby | Self::Throttled)
     }
 }
 

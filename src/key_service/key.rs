@@ -93,6 +93,32 @@ pub(crate) struct KnownKey {
     pub ids: Arc<HashMap<String, u32>>,
 }
 
+/// How a key that was read differs from the known one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyChange {
+    /// It is the same key: every known version has its creation time, and the newest is not lower.
+    Same,
+    /// A version has another creation time: another key.
+    Replaced { version: u32, before: i64, now: i64 },
+    /// The newest version is lower than before.
+    Lower,
+}
+
+impl KnownKey {
+    /// Compares what was read with the known key.
+    pub(crate) fn compare(&self, description: &KeyDescription) -> KeyChange {
+        let differs = |(version, now): (&u32, &i64)| {
+            let before = *self.versions.get(version)?;
+            (before != *now).then_some(KeyChange::Replaced { version: *version, before, now: *now })
+        };
+        match description.versions.iter().find_map(differs) {
+            Some(replaced) => replaced,
+            None if description.latest < self.version => KeyChange::Lower,
+            None => KeyChange::Same,
+        }
+    }
+}
+
 /// A version of a key, with the key_id that a ciphertext was stored with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyVersion<'a> {

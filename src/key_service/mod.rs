@@ -9,6 +9,6 @@ mod service;
 mod state;
 
 pub(crate) use error::{ErrorKind, KeyServiceError};
-pub(crate) use key::{KeyDescription, KeyScope, KeyVersion, KeyVersions, KeyWarning, KnownKey};
+pub(crate) use key::{KeyChange, KeyDescription, KeyScope, KeyVersion, KeyVersions, KeyWarning, KnownKey};
 pub(crate) use service::KeyService;
 pub(crate) use state::{AddressState, TokenState};

@@ -29,6 +29,12 @@ impl Connection {
         Self { uid: stream.peer_cred().ok().map(|peer| peer.uid()), announced: Arc::default() }
     }
 
+    /// A connection of a peer in this process, for tests that call the service without a socket.
+    #[cfg(test)]
+    pub(crate) fn in_process(uid: u32) -> Self {
+        Self { uid: Some(uid), announced: Arc::default() }
+    }
+
     /// Notes the key_id that Status answered with.
     pub(super) fn set_announced(&self, key_id: &Arc<str>) {
         *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(key_id.clone());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Request;
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Purpose};
 
 /// The part of a caller's time that is left for the answer to travel back; at most a tenth of it.
 const MARGIN: Duration = Duration::from_millis(50);
@@ -13,7 +13,7 @@ const MARGIN: Duration = Duration::from_millis(50);
 pub(super) fn of_request<T>(request: &Request<T>, limit: Duration) -> Deadline {
     let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
     let timeout = header.and_then(parse_timeout).unwrap_or(limit).min(limit);
-    Deadline::after(timeout.saturating_sub(MARGIN.min(timeout / 10)))
+    Deadline::after(timeout.saturating_sub(MARGIN.min(timeout / 10))).of(Purpose::ApiServer)
 }
 
 /// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2).
@@ -58,7 +58,9 @@ mod tests {
             if let Some(timeout) = timeout {
                 request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
             }
-            of_request(&request, Duration::from_secs(10)).remaining()
+            let deadline = of_request(&request, Duration::from_secs(10));
+            assert_eq!(deadline.purpose(), Purpose::ApiServer);
+            deadline.remaining()
         };
         assert_eq!(remaining(Some("3S")), Duration::from_millis(2950));
         assert_eq!(remaining(Some("100m")), Duration::from_millis(90), "the margin is at most a tenth");

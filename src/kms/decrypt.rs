@@ -82,6 +82,7 @@ impl KmsService {
         let mut views = self.views.clone();
         let found = views.wait_for(|view| !matches!(view.route(key_id, wrapped), Route::Unknown));
         tokio::select! {
+            biased;
             refreshed = view.services.refresh.for_unknown(key_id, deadline) => refreshed,
             found = async { found.await.is_ok() } => match found {
                 true => RefreshOutcome::Refreshed,

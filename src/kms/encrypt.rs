@@ -35,6 +35,11 @@ impl KmsService {
             let _read = view.services.refresh.read(read_deadline).await;
             view = self.current_view();
         }
+        if view.snapshot.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyMissing) {
+            // It may be there again. Nothing is wrapped before a read has shown that: a wrap could create a key.
+            let _read = view.services.refresh.read(deadline).await;
+            view = self.current_view();
+        }
         let snapshot = &view.snapshot;
         // A local KEK was wrapped while the key was known, so it can be used although the key is stale.
         let usable = |_: &&KnownKey| !snapshot.key_stale || (local && snapshot.announce == Announce::Ok);

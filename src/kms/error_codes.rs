@@ -13,8 +13,11 @@ const MAX_MESSAGE: usize = 900;
 fn code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::Unreachable
+        | ErrorKind::NotVault
         | ErrorKind::Sealed
+        | ErrorKind::Standby
         | ErrorKind::Throttled
+        | ErrorKind::HeldBack
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,
         ErrorKind::Deadline => Code::DeadlineExceeded,
         ErrorKind::Denied | ErrorKind::CredentialsRefused => Code::PermissionDenied,
@@ -22,7 +25,8 @@ fn code(kind: ErrorKind) -> Code {
         | ErrorKind::SoftDeleted
         | ErrorKind::VersionGone
         | ErrorKind::VersionAhead
-        | ErrorKind::KeyUnusable => Code::FailedPrecondition,
+        | ErrorKind::KeyUnusable
+        | ErrorKind::WrongSetting => Code::FailedPrecondition,
         ErrorKind::BadCiphertext => Code::InvalidArgument,
         ErrorKind::Internal => Code::Internal,
     }
@@ -67,10 +71,18 @@ pub(super) fn not_started(snapshot: &Snapshot) -> Status {
     }
 }
 
+/// Between what happened and what to do, in a message.
+const REMEDY: &str = "; remedy: ";
+
 /// `text` and what to do about it, within the limit.
 pub(super) fn with_remedy(code: Code, text: &str, remedy: &str) -> Status {
-    let message = format!("{text}; remedy: {remedy}");
+    let message = format!("{text}{REMEDY}{remedy}");
     Status::new(code, message.chars().take(MAX_MESSAGE).collect::<String>())
+}
+
+/// What happened, and what to do: the parts of a message. The remedy is empty in a message without one.
+pub(super) fn split_remedy(message: &str) -> (&str, &str) {
+    message.rsplit_once(REMEDY).unwrap_or((message, ""))
 }
 
 /// The name of a code as a metric label. Stable.

@@ -14,10 +14,14 @@ mod local_kek;
 mod route;
 mod server;
 mod service;
+mod unconfigured;
 mod view;
 
+#[cfg(test)]
+pub(crate) use connection::Connection;
 pub(crate) use connection::Incoming;
 pub(crate) use route::Route;
 pub(crate) use server::serve;
 pub(crate) use service::{KmsService, MAX_MESSAGE};
+pub(crate) use unconfigured::serve_unconfigured;
 pub(crate) use view::{KeyServices, View};

@@ -12,7 +12,7 @@ use super::in_flight::{InFlight, InFlightCall};
 use super::view::View;
 use super::{deadline, error_codes};
 use crate::clock::Deadline;
-use crate::health::{Announce, Phase};
+use crate::health::{Announce, Hint};
 use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
@@ -123,32 +123,35 @@ impl KmsService {
         self.metrics.call(method, error_codes::label(code), started.elapsed());
     }
 
-    /// Requests a check soon when the result of a call does not fit the state: a refusal in phase Ready, or a success
-    /// although the last check was refused. The next check by the interval may be far away.
-    fn recheck_if_unexpected<T>(&self, answer: &Result<T, Status>) {
+    /// Has the key service looked at soon when the result of a call does not fit its state. The next look by the
+    /// interval may be far away.
+    fn hint<T>(&self, answer: &Result<T, Status>) {
         let view = self.current_view();
-        let unexpected = match answer.as_ref().map_err(Status::code) {
-            Ok(_) => view.snapshot.is_refused(),
-            Err(Code::PermissionDenied) => view.snapshot.phase == Phase::Ready,
-            Err(_) => false,
+        let works = view.snapshot.can_wrap();
+        let local = view.services.local_kek_policy.is_some();
+        let hint = match answer.as_ref().map_err(Status::code) {
+            // With local KEKs, a call may have worked without the key service; not while that refuses.
+            Ok(_) if !works && (!local || view.snapshot.primary.wipe_at.is_some()) => Hint::Worked,
+            Err(Code::PermissionDenied | Code::FailedPrecondition) => Hint::Refused,
+            Err(Code::Unavailable | Code::DeadlineExceeded) if works => Hint::NoAnswer,
+            _ => return,
         };
-        if unexpected {
-            view.services.refresh.recheck();
-        }
+        view.services.refresh.hint(hint);
     }
 
     /// Logs a failed call: the first of its kind at once, repetitions folded into one line.
     fn log_failure(&self, operation: &'static str, uid: &str, key_id: &str, status: Status) -> Status {
         let label = format!("{operation} {:?}", status.code());
         if let Some(times) = self.failures.admit(&label) {
+            let (text, remedy) = error_codes::split_remedy(status.message());
             tracing::warn!(
                 KMS_OPERATION = operation,
                 KMS_UID = uid,
                 KMS_KEY_ID = key_id,
+                KMS_REMEDY = remedy,
                 times,
-                "{operation} failed ({:?}): {}",
-                status.code(),
-                status.message()
+                "{operation} failed ({:?}): {text}",
+                status.code()
             );
         }
         status
@@ -168,7 +171,7 @@ impl KeyManagementService for Arc<KmsService> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
         let uid = request.get_ref().uid.clone();
         let wrapped = self.wrap(request).await;
-        self.recheck_if_unexpected(&wrapped);
+        self.hint(&wrapped);
         self.count("Encrypt", started, &wrapped);
         wrapped.map(Response::new).map_err(|status| self.log_failure("encrypt", &uid, "", status))
     }
@@ -178,7 +181,7 @@ impl KeyManagementService for Arc<KmsService> {
         let uid = request.get_ref().uid.clone();
         let key_id: String = request.get_ref().key_id.chars().take(64).collect();
         let unwrapped = self.unwrap(request).await;
-        self.recheck_if_unexpected(&unwrapped);
+        self.hint(&unwrapped);
         self.count("Decrypt", started, &unwrapped);
         match unwrapped.as_ref().map_err(Status::code) {
             Ok(_) => self.metrics.readable(&key_id, true),

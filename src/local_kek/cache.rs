@@ -261,6 +261,12 @@ impl Cache {
         self.report_change();
     }
 
+    /// Copies of the descriptors that systemd would hold while the agent restarts.
+    #[cfg(test)]
+    pub(crate) fn descriptors(&self) -> Vec<(String, OwnedFd)> {
+        self.lock().keys.descriptors()
+    }
+
     /// Writes the list of wrapped keys, if it has changed. Returns false when it could not be written.
     ///
     /// One writer at a time: an older copy must not replace a newer one, and a disk that hangs must hold one thread only.

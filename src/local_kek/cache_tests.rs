@@ -20,7 +20,14 @@ fn key_version<'a>(scope: &'a KeyScope, version: u32, key_id: &'a str) -> KeyVer
 /// A healthy key service with versions 1 to 20, each created at a hundred times its number.
 fn healthy(scope: &KeyScope) -> ServiceHealth {
     let versions: KeyVersions = (1..=20).map(|version| (version, i64::from(version) * 100)).collect();
-    ServiceHealth { scope: scope.clone(), versions, contact: None, refuses: false, min_version: 1 }
+    ServiceHealth {
+        scope: scope.clone(),
+        versions,
+        contact: None,
+        wipe_at: None,
+        replaced: false,
+        min_version: 1,
+    }
 }
 
 fn cache() -> Cache {
@@ -132,7 +139,7 @@ fn a_refusal_wipes_the_keys_of_that_key_service_and_no_more_are_cached() {
     for (scope, key_id) in [(&ours, "v1.a"), (&theirs, "v1.b")] {
         cache.insert_current(key_version(scope, 1, key_id), b"vault:v1:kek", &key());
     }
-    let refusing = ServiceHealth { refuses: true, ..healthy(&ours) };
+    let refusing = ServiceHealth { wipe_at: Some(BootTime::default()), ..healthy(&ours) };
     cache.apply_health(&[refusing.clone(), healthy(&theirs)]);
     assert!(cache.use_current("v1.a").is_none() && cache.use_current("v1.b").is_some());
     cache.insert(KeyKind::Seed, key_version(&ours, 1, "v1.a"), b"vault:v1:late", &[1; 32]);
@@ -149,11 +156,12 @@ fn keys_with_the_same_name_in_two_clusters_are_different_keys() {
     cache.insert_current(new, b"vault:v1:new", &key());
     cache.insert(KeyKind::Kek, key_version(&scope, 1, "v1.old"), b"vault:v1:old", &[1; 32]);
     let primary = ServiceHealth { versions: KeyVersions::from([(1, 777)]), ..healthy(&scope) };
-    let unread = ServiceHealth { versions: KeyVersions::new(), refuses: true, ..healthy(&scope) };
+    let unread =
+        ServiceHealth { versions: KeyVersions::new(), wipe_at: Some(BootTime::default()), ..healthy(&scope) };
     cache.apply_health(&[primary.clone(), unread]);
     assert!(cache.use_current("v1.new").is_some(), "a key service that was never read does not count");
     assert!(cache.find(KeyKind::Kek, "v1.old", b"vault:v1:old").is_some());
-    cache.apply_health(&[primary, ServiceHealth { refuses: true, ..healthy(&scope) }]);
+    cache.apply_health(&[primary, ServiceHealth { wipe_at: Some(BootTime::default()), ..healthy(&scope) }]);
     assert!(cache.use_current("v1.new").is_some());
     assert!(cache.find(KeyKind::Kek, "v1.old", b"vault:v1:old").is_none());
 }
@@ -248,7 +256,7 @@ fn the_minimum_version_of_another_cluster_does_not_count() {
 fn a_key_that_two_clusters_have_is_refused_when_both_refuse() {
     let (cache, scope) = (cache(), scope("k"));
     cache.insert_current(key_version(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
-    let refusing = ServiceHealth { refuses: true, ..healthy(&scope) };
+    let refusing = ServiceHealth { wipe_at: Some(BootTime::default()), ..healthy(&scope) };
     cache.apply_health(&[healthy(&scope), refusing.clone()]);
     assert!(cache.use_current("v1.a").is_some());
     cache.insert(KeyKind::Seed, key_version(&scope, 1, "v1.a"), b"vault:v1:seed", &[1; 32]);
@@ -268,7 +276,7 @@ fn a_refusal_also_wipes_the_keys_under_a_replaced_key() {
     cache.apply_health(&[ServiceHealth { contact: Some(later), ..accepted.clone() }]);
     assert!(cache.use_current("v1.a").is_some());
     assert_eq!(cache.state(None).unwrap().until, before, "the answer of another key does not count");
-    cache.apply_health(&[ServiceHealth { refuses: true, ..accepted }]);
+    cache.apply_health(&[ServiceHealth { wipe_at: Some(BootTime::default()), ..accepted }]);
     assert!(cache.use_current("v1.a").is_none());
 }
 

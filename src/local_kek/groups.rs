@@ -60,14 +60,17 @@ impl KeyGroups {
     /// The groups whose keys may be used now.
     pub(super) fn usable(&self) -> impl Iterator<Item = &KeyGroup> {
         let now = BootTime::now();
-        self.groups.iter().filter(move |group| self.policy.is_some_and(|policy| now < expiry(group, policy)))
+        self.groups.iter().filter(move |group| {
+            self.policy.is_some_and(|policy| may_use(group, policy, &self.services, now))
+        })
     }
 
     /// Finds a key that may be used now.
     pub(super) fn find(&mut self, fingerprint: &Fingerprint) -> Option<Record> {
         self.use_count += 1;
         let (policy, now, use_count) = (self.policy?, BootTime::now(), self.use_count);
-        let usable = |group: &&mut KeyGroup| now < expiry(group, policy);
+        let services = &self.services;
+        let usable = |group: &&mut KeyGroup| may_use(group, policy, services, now);
         self.groups.iter_mut().filter(usable).find_map(|group| group.find(fingerprint, use_count))
     }
 
@@ -131,15 +134,19 @@ impl KeyGroups {
         Some(policy.max_age.saturating_sub(age).max(Duration::from_secs(1)))
     }
 
-    /// When the first group expires; `None` without groups.
+    /// When the first group is to be wiped; `None` without groups.
     pub(super) fn next_expiry(&self) -> Option<BootTime> {
         let policy = self.policy?;
-        self.groups.iter().map(|group| expiry(group, policy)).min()
+        let wiped = |group: &KeyGroup| {
+            let refused = Eligibility::of(&group.wrapping_key, &self.services).wipe_at;
+            refused.map_or(expiry(group, policy), |at| at.min(expiry(group, policy)))
+        };
+        self.groups.iter().map(wiped).min()
     }
 
     /// Whether the key service refuses, so that no key under this version may be cached.
     pub(super) fn is_refused(&self, wrapping_key: &WrappingKey) -> bool {
-        Eligibility::of(wrapping_key, &self.services).refused
+        Eligibility::of(wrapping_key, &self.services).wipe_at.is_some()
     }
 
     /// Caches a key that the key service has just wrapped or unwrapped, so the time of last contact is now. Returns
@@ -195,14 +202,17 @@ impl KeyGroups {
         }
         let now = BootTime::now();
         changed |= self.wipe("the key service refuses us", |group| {
-            Eligibility::of(&group.wrapping_key, services).refused
+            Eligibility::of(&group.wrapping_key, services).wipe_at.is_some_and(|at| now >= at)
         });
         changed |= self.wipe("min_decryption_version was raised above their key's version", |group| {
             Eligibility::of(&group.wrapping_key, services).below_min_version
         });
-        changed |= self.wipe("the key service was not reached for local_kek.max_offline", |group| {
-            now >= expiry(group, policy)
-        });
+        let expired = |group: &KeyGroup| now >= expiry(group, policy);
+        changed |= self.wipe(
+            "the key service has another key by that name, and local_kek.max_offline has passed since it had this one",
+            |group| expired(group) && Eligibility::of(&group.wrapping_key, services).replaced,
+        );
+        changed |= self.wipe("the key service was not reached for local_kek.max_offline", expired);
         changed
     }
 
@@ -246,6 +256,11 @@ impl KeyGroups {
     pub(super) fn descriptors(&self) -> Vec<(String, std::os::fd::OwnedFd)> {
         self.groups.iter().map(KeyGroup::descriptor).collect()
     }
+}
+
+/// Whether the keys of a group may be used now: its key service was reached not too long ago, and does not refuse.
+fn may_use(group: &KeyGroup, policy: Policy, services: &[ServiceHealth], now: BootTime) -> bool {
+    now < expiry(group, policy) && Eligibility::of(&group.wrapping_key, services).wipe_at.is_none()
 }
 
 /// When the keys of a group may not be used any more, unless its key service answers before.

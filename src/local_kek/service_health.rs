@@ -13,8 +13,11 @@ pub(crate) struct ServiceHealth {
     pub versions: KeyVersions,
     /// When it last answered successfully; `None` when it never did, or when a later refusal is not confirmed yet.
     pub contact: Option<BootTime>,
-    /// Whether it refuses the agent, confirmed.
-    pub refuses: bool,
+    /// When the keys that it once unwrapped are wiped, because it refuses the agent; `None` while no refusal is
+    /// confirmed.
+    pub wipe_at: Option<BootTime>,
+    /// Whether its key is another one than before: its answers are not about this key.
+    pub replaced: bool,
     /// The lowest version of its key that still unwraps; 0 when it is not known.
     pub min_version: u32,
 }
@@ -24,8 +27,11 @@ pub(crate) struct ServiceHealth {
 pub(super) struct Eligibility {
     /// The last successful answer of a key service that has this version.
     pub contact: Option<BootTime>,
-    /// Every key service that may have this version refuses.
-    pub refused: bool,
+    /// Set when every key service that may have this version refuses: no key is used any more, and from this time on
+    /// they are wiped.
+    pub wipe_at: Option<BootTime>,
+    /// Every key service that may have this version has another key now.
+    pub replaced: bool,
     /// Every key service that may have this version has a higher minimum version.
     pub below_min_version: bool,
 }
@@ -42,10 +48,13 @@ impl Eligibility {
         let with_version: Vec<&ServiceHealth> = same_name().filter(has_version).collect();
         let relevant = if with_version.is_empty() { same_name().collect() } else { with_version.clone() };
         // A key service that was not read since the start may hold another key: its answers do not count.
-        let good = with_version.iter().filter(|service| !service.refuses);
+        let good = with_version.iter().filter(|service| service.wipe_at.is_none());
+        // `None` is less than any time: one service that does not refuse is enough.
+        let wipe_at = relevant.iter().map(|service| service.wipe_at);
         Self {
             contact: good.filter_map(|service| service.contact).max(),
-            refused: !relevant.is_empty() && relevant.iter().all(|service| service.refuses),
+            wipe_at: wipe_at.clone().min().flatten().and_then(|_| wipe_at.max().flatten()),
+            replaced: !relevant.is_empty() && relevant.iter().all(|service| service.replaced),
             below_min_version: !relevant.is_empty()
                 && relevant.iter().all(|service| wrapping_key.version < service.min_version),
         }

@@ -1,6 +1,6 @@
-//! Reports changes in the directory of a socket, with inotify(7).
+//! Reports changes in a directory, with inotify(7): in that of a socket, and in those of the configuration.
 //!
-//! Must not know what the changes mean: the caller checks the socket. Some changes are not reported: a file system
+//! Must not know what the changes mean: the caller checks the files. Some changes are not reported: a file system
 //! that is mounted over the directory, and a renamed parent directory.
 
 use std::io;
@@ -21,6 +21,9 @@ const EVENTS: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);
+/// The events that may mean that a file has another content, or that another user may read it.
+const FILE_EVENTS: AddWatchFlags =
+    EVENTS.union(AddWatchFlags::IN_CLOSE_WRITE).union(AddWatchFlags::IN_ATTRIB);
 
 /// An inotify instance, as `AsyncFd` needs it.
 struct Instance(Inotify);
@@ -41,17 +44,28 @@ fn open() -> io::Result<AsyncFd<Instance>> {
 }
 
 /// A watch on the directory at a path.
-pub(super) struct DirectoryWatch {
+pub(crate) struct DirectoryWatch {
     directory: PathBuf,
+    events: AddWatchFlags,
     /// `None` when inotify is not available.
     inotify: Option<AsyncFd<Instance>>,
     watched: Option<WatchDescriptor>,
 }
 
 impl DirectoryWatch {
-    /// A watch that is not armed yet. When there is no inotify, that is logged, and [`Self::arm`] returns false.
+    /// A watch for files that come and go. It is not armed yet. When there is no inotify, that is logged, and
+    /// [`Self::arm`] returns false.
     pub(super) fn new(directory: &Path) -> Self {
-        let mut new = Self { directory: directory.to_path_buf(), inotify: None, watched: None };
+        Self::with(directory, EVENTS)
+    }
+
+    /// A watch that reports also changes of the content and of the mode of files.
+    pub(crate) fn of_files(directory: &Path) -> Self {
+        Self::with(directory, FILE_EVENTS)
+    }
+
+    fn with(directory: &Path, events: AddWatchFlags) -> Self {
+        let mut new = Self { directory: directory.to_path_buf(), events, inotify: None, watched: None };
         match open() {
             Ok(inotify) => new.inotify = Some(inotify),
             Err(error) => new.give_up(&error),
@@ -59,13 +73,13 @@ impl DirectoryWatch {
         new
     }
 
-    /// Watches the directory that is at the path now. Call this before each check of the socket, so that no later
+    /// Watches the directory that is at the path now. Call this before each check of the files, so that no later
     /// change is missed. Returns false when changes are not reported: the directory is missing, or inotify is not
     /// available.
-    pub(super) fn arm(&mut self) -> bool {
+    pub(crate) fn arm(&mut self) -> bool {
         let Some(inotify) = &self.inotify else { return false };
         // For a directory that is watched already, this returns the same descriptor and changes nothing.
-        match inotify.get_ref().0.add_watch(&self.directory, EVENTS) {
+        match inotify.get_ref().0.add_watch(&self.directory, self.events) {
             Ok(watched) => {
                 let old = self.watched.replace(watched);
                 // The directory was replaced. The old one may still exist under another name. Its watch may have
@@ -85,14 +99,14 @@ impl DirectoryWatch {
     }
 
     /// Waits for a change. Never returns when changes are not reported.
-    pub(super) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         let Some(inotify) = &self.inotify else { return std::future::pending().await };
         let result = loop {
             let mut ready = match inotify.readable().await {
                 Ok(ready) => ready,
                 Err(error) => break Err(error),
             };
-            // The kind of the event does not matter: the caller checks the socket after each one.
+            // The kind of the event does not matter: the caller checks the files after each one.
             let read = ready.try_io(|inotify| Ok(inotify.get_ref().0.read_events()?));
             if let Ok(read) = read {
                 break read.map(drop);
@@ -108,7 +122,7 @@ impl DirectoryWatch {
     fn give_up(&mut self, error: &io::Error) {
         self.inotify = None;
         tracing::info!(
-            "changes of the directory {} are not reported (inotify: {error}); the socket is checked twice a second instead",
+            "changes of the directory {} are not reported (inotify: {error}); its files are checked in short intervals instead",
             self.directory.display()
         );
     }
@@ -170,6 +184,22 @@ mod tests {
         assert!(reports(&mut watch).await);
         fs::remove_dir_all(&path).unwrap();
         assert!(reports(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_new_content_or_mode_of_a_file_is_reported_where_it_matters() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let (mut sockets, mut files) =
+            (DirectoryWatch::new(directory.path()), DirectoryWatch::of_files(directory.path()));
+        assert!(sockets.arm() && files.arm());
+        fs::write(&file, "new").unwrap();
+        assert!(reports(&mut files).await);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(reports(&mut files).await);
+        assert!(is_quiet(&mut sockets).await);
     }
 
     #[tokio::test]

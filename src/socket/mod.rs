@@ -11,5 +11,6 @@ mod rebind;
 
 pub(crate) use acceptor::{Acceptor, AcceptorEnded};
 pub(crate) use bound::BoundSocket;
+pub(crate) use directory_watch::DirectoryWatch;
 pub(crate) use error::SocketError;
 pub(crate) use heartbeat::{Heartbeat, Stalled};

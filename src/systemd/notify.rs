@@ -10,6 +10,11 @@ fn send(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Whether systemd started this process as a service that notifies it (`Type=notify`).
+pub(crate) fn is_expected() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// The service starts, and needs at most this long until it is ready: systemd extends its start timeout.
 pub(crate) fn starting(at_most: Duration) {
     send(&[NotifyState::ExtendTimeoutUsec(micros(at_most))]);

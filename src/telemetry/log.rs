@@ -7,6 +7,7 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogTarget {
@@ -23,11 +24,27 @@ pub(crate) struct Log {
     pub target: LogTarget,
 }
 
+/// Changes the level of the log.
+pub(crate) struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    /// Uses another level from now on.
+    pub(crate) fn set(&self, level: tracing::Level) {
+        // Fails only when the log is gone.
+        let _set = self.0.reload(filter(level));
+    }
+}
+
+/// Libraries log the data that they transport at levels below `warn`, so only our own lines go below it.
+fn filter(level: tracing::Level) -> Targets {
+    let level = LevelFilter::from_level(level);
+    Targets::new().with_target("kms_plugin", level).with_default(level.min(LevelFilter::WARN))
+}
+
 /// Sets up the log of the process. A second call has no effect.
-pub(crate) fn init(log: &Log) {
-    // Libraries log the data that they transport at levels below `warn`, so only our own lines go below it.
-    let level = LevelFilter::from_level(log.level);
-    let filter = Targets::new().with_target("kms_plugin", level).with_default(level.min(LevelFilter::WARN));
+pub(crate) fn init(log: &Log) -> LogLevel {
+    let (filter, handle) = reload::Layer::new(filter(log.level));
+    let level = LogLevel(handle);
     let journal = match log.target {
         LogTarget::Journal => true,
         LogTarget::Stderr => false,
@@ -36,7 +53,10 @@ pub(crate) fn init(log: &Log) {
     let mut problem = None;
     if journal {
         match tracing_journald::layer() {
-            Ok(layer) => return to_journal(layer, filter),
+            Ok(layer) => {
+                to_journal(layer, filter);
+                return level;
+            }
             Err(error) => problem = Some(error),
         }
     }
@@ -47,9 +67,10 @@ pub(crate) fn init(log: &Log) {
     if let Some(error) = problem {
         tracing::warn!("cannot write to the journal ({error}); logging to stderr instead");
     }
+    level
 }
 
-fn to_journal(layer: tracing_journald::Layer, filter: Targets) {
+fn to_journal(layer: tracing_journald::Layer, filter: reload::Layer<Targets, Registry>) {
     let layer = layer
         .with_syslog_identifier("kms-plugin".into())
         // Our fields already have the prefix KMS_.
@@ -66,7 +87,7 @@ fn to_journal(layer: tracing_journald::Layer, filter: Targets) {
 
 /// Compares `$JOURNAL_STREAM` with stderr, as systemd.exec(5) recommends: a child process inherits the variable also
 /// when its stderr is another file.
-fn stderr_is_the_journal() -> bool {
+pub(crate) fn stderr_is_the_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
     stream == format!("{}:{}", stderr.dev(), stderr.ino())

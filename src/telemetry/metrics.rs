@@ -50,6 +50,12 @@ struct VaultTime {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HeldBack {
+    service: String,
+    purpose: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
 }
@@ -75,6 +81,7 @@ struct Inner {
     connections: Gauge,
     vault_calls: Family<VaultCall, Counter>,
     vault_times: Times<VaultTime>,
+    held_back: Family<HeldBack, Counter>,
     logins: Family<Outcome, Counter>,
     renewals: Family<Outcome, Counter>,
     rebinds: Counter,
@@ -94,6 +101,7 @@ impl Default for Metrics {
             connections: Gauge::default(),
             vault_calls: Family::default(),
             vault_times: times(),
+            held_back: Family::default(),
             logins: Family::default(),
             renewals: Family::default(),
             rebinds: Counter::default(),
@@ -116,6 +124,9 @@ impl Default for Metrics {
         registry.register("vault_requests", help, inner.vault_calls.clone());
         let help = "Time of one request to the key service";
         registry.register_with_unit("vault_request_duration", help, Unit::Seconds, inner.vault_times.clone());
+        let help =
+            "Requests to the key service that the agent did not send, because it limits its own requests";
+        registry.register("requests_held_back", help, inner.held_back.clone());
         registry.register("logins", "Login attempts, by outcome", inner.logins.clone());
         registry.register("token_renewals", "Token renewal attempts, by outcome", inner.renewals.clone());
         let help = "Times that the socket was deleted or replaced and the agent bound it again";
@@ -187,6 +198,19 @@ impl Metrics {
         let time = VaultTime { operation, address: address.clone() };
         self.0.vault_calls.get_or_create(&VaultCall { operation, address, outcome }).inc();
         self.0.vault_times.get_or_create(&time).observe(took.as_secs_f64());
+    }
+
+    /// Shows the count of a service before there is anything to count, so that an alert sees the first increase.
+    pub(crate) fn init_held_back(&self, service: &str) {
+        for purpose in ["background", "prefetch", "upkeep", "health"] {
+            let _shown =
+                self.0.held_back.get_or_create(&HeldBack { service: service.to_owned(), purpose }).get();
+        }
+    }
+
+    /// Counts a request to the key service that was not sent.
+    pub(crate) fn held_back(&self, service: &str, purpose: &'static str) {
+        self.0.held_back.get_or_create(&HeldBack { service: service.to_owned(), purpose }).inc();
     }
 
     /// Counts a login attempt.

@@ -4,4 +4,4 @@ mod log;
 pub(crate) mod metrics;
 pub(crate) mod throttle;
 
-pub(crate) use log::{Log, LogTarget, init};
+pub(crate) use log::{Log, LogTarget, init, stderr_is_the_journal};

@@ -15,7 +15,7 @@ use super::changes::Changes;
 use super::pem::TlsError;
 use super::{classification, tls};
 use crate::config::vault::{Vault, is_loopback};
-use crate::key_service::KeyServiceError;
+use crate::key_service::{ErrorKind, KeyServiceError};
 
 /// Vault closes idle connections after five minutes. The agent closes them earlier.
 const IDLE: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 const OTHER_CLUSTER_PAUSE: Duration = Duration::from_secs(60);
 
 /// One address.
-pub(super) struct Address {
+pub(crate) struct Address {
     /// As shown to people.
     pub name: String,
     /// The same, as a metric label.
@@ -97,8 +97,12 @@ impl Address {
         }
     }
 
-    /// Records a failure. Logs the first one only: that after an answer, or after the start.
+    /// Records a failure. Logs the first one only: that after an answer, or after the start. A request that was not
+    /// sent is no failure of the address.
     pub(super) fn failed(&self, error: &KeyServiceError) {
+        if error.kind() == ErrorKind::HeldBack {
+            return;
+        }
         let reason = error.to_string();
         if self.record(false, Some(reason.clone())) != Some(false) {
             tracing::warn!(KMS_VAULT_ADDRESS = self.name, "{reason}");

@@ -1,18 +1,16 @@
 //! Tests of `KeyService::changed`: it completes once for each change of the shown state. It does not complete when an
-//! answer is the same as the one before.
+//! answer is the same as the one before. Changes of the token: see the tests of `session`.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use tokio::time::Instant;
 use url::Url;
 
-use super::TransitService;
-use super::token::{Lease, Token};
+use super::transport::Http;
+use super::{Budget, TransitService};
 use crate::config::secret::SecretSource;
 use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
-use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 
 fn vault() -> Vault {
@@ -36,18 +34,6 @@ fn vault() -> Vault {
     }
 }
 
-fn token(generation: u64) -> Token {
-    let now = Instant::now();
-    Token {
-        secret: Secret::new("s.token".into()),
-        generation,
-        born: now,
-        lease: Lease::new(now, Some(Duration::from_secs(60)), true),
-        num_uses: 0,
-        index: None,
-    }
-}
-
 /// Whether something changed since the last call. A second call must find nothing.
 #[track_caller]
 fn changed(service: &TransitService) -> bool {
@@ -58,12 +44,15 @@ fn changed(service: &TransitService) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_an_address_is_reported_once() {
-    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
+    let service =
+        TransitService::new(&vault(), Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap();
+    let beside = service.beside(&vault());
     let error = |text: &str| KeyServiceError::new(ErrorKind::Unreachable, text, "");
     let [first, _second] = service.client.addresses.as_slice() else { panic!("two addresses") };
     assert!(!changed(&service));
     first.answered();
     assert!(changed(&service) && service.addresses()[0].reachable == Some(true));
+    assert!(changed(&beside), "it shares the addresses");
     first.answered();
     assert!(!changed(&service), "the same answer again");
     first.failed(&error("refused"));
@@ -79,32 +68,4 @@ async fn a_change_of_an_address_is_reported_once() {
     assert!(!changed(&service));
     service.client.set_preferred(1);
     assert!(changed(&service) && service.addresses()[1].preferred);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_change_of_the_token_is_reported_once_to_each_service() {
-    let service = TransitService::new(&vault(), Metrics::default()).unwrap();
-    let beside = service.beside(&vault());
-    let session = &service.session;
-    session.end_login(Err(KeyServiceError::deadline("logging in")));
-    session.set_problem(None);
-    assert!(!changed(&service), "a failed first login changes nothing that is shown");
-    session.end_login(Ok(token(1)));
-    assert!(changed(&service) && changed(&beside) && service.token().unwrap().held);
-    let renewed = token(1);
-    session.replace(&token(1), Some(renewed.into()));
-    assert!(changed(&service));
-    session.replace(&token(7), None);
-    assert!(!changed(&service), "another token is held");
-    for (problem, expected) in [("late", true), ("late", false), ("other", true)] {
-        session.set_problem(Some(problem.into()));
-        assert_eq!(changed(&service), expected, "{problem}");
-    }
-    let refused = Secret::new("s.token".into()).fingerprint();
-    session.set_refused(Some(refused));
-    assert!(changed(&service));
-    session.set_refused(Some(refused));
-    assert!(!changed(&service));
-    session.replace(&token(1), None);
-    assert!(changed(&service) && !service.token().unwrap().held);
 }

@@ -13,14 +13,15 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::address::Address;
+use super::budget::Budget;
 use super::changes::Changes;
-use super::classification::{self, Refusal};
+use super::classification::{self, Call, Class, Judgement, Received, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
 use super::pem::TlsError;
 use super::tls;
-use super::transport::{self, Quota, Request, Response};
-use crate::clock::Deadline;
+use super::transport::{Quota, Request, Response, Transport};
+use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
 use crate::retry;
@@ -28,8 +29,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Shortest time for one of several addresses before the next is tried.
 const MIN_SHARE: Duration = Duration::from_millis(250);
-/// Longest pause before a second round over the addresses. After a longer `Retry-After`, there is no second round.
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a second round over the addresses, when the server sent no `Retry-After`.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A successful answer.
 pub(super) struct Answer {
@@ -64,15 +65,37 @@ pub(super) enum CallError {
     Failed(KeyServiceError),
 }
 
+impl CallError {
+    /// The same, where only the refusal of a right or of the token counts as a refusal: the caller can go on without
+    /// what it asked for. `what` says what was attempted.
+    pub(super) fn unless_denied(self, what: &str) -> Self {
+        match self {
+            Self::Refused(refusal) if !matches!(refusal.class(), Class::Denied | Class::TokenDead) => {
+                Self::Failed(refusal.of_transit(what))
+            }
+            other => other,
+        }
+    }
+}
+
 impl From<KeyServiceError> for CallError {
     fn from(error: KeyServiceError) -> Self {
         Self::Failed(error)
     }
 }
 
+/// What one address did with a request.
+enum Attempt {
+    Answered(Response),
+    Refused(Judgement),
+    /// It sends to the configured address with this index.
+    Redirected(usize),
+}
+
 /// The cluster's addresses.
 pub(super) struct Client {
     vault: Vault,
+    transport: Arc<dyn Transport>,
     pub(super) addresses: Vec<Address>,
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
@@ -82,25 +105,37 @@ pub(super) struct Client {
     /// The quota in the first and in the last answer that had one.
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
+    budget: Budget,
     pub(super) changes: Arc<Changes>,
+    /// For the credentials.
     pub(super) files: FileAccess,
+    /// For the files of TLS: if their file system hangs, the credentials can still be read.
+    pub(super) tls_access: FileAccess,
 }
 
 impl Client {
     /// Clients for every address. Reads the TLS files.
-    pub(super) fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        vault: &Vault,
+        metrics: Metrics,
+        transport: Arc<dyn Transport>,
+        budget: Budget,
+    ) -> Result<Self, TlsError> {
         let changes = Arc::new(Changes::default());
         let addresses = Address::list(vault, &changes)?;
         Ok(Self {
             vault: vault.clone(),
+            transport,
             addresses,
             preferred: AtomicUsize::new(0),
             cluster_id: Mutex::default(),
             metadata: ResponseMetadata::default(),
             quota: Mutex::default(),
             metrics,
+            budget,
             changes,
             files: FileAccess::default(),
+            tls_access: FileAccess::default(),
         })
     }
 
@@ -113,7 +148,7 @@ impl Client {
     /// Reads the TLS files again. After an error, the old TLS configuration stays in use.
     pub(super) async fn reload_tls(&self) -> Result<(), TlsError> {
         let tls = self.vault.tls.clone();
-        let read = self.files.run(move || tls::client_config(&tls)).await;
+        let read = self.tls_access.run(move || tls::client_config(&tls)).await;
         let tls = read.map_err(|cause| TlsError::new(format!("the TLS files cannot be read: {cause}")))??;
         self.addresses.iter().try_for_each(|address| address.reload(&self.vault, tls.clone()))
     }
@@ -137,9 +172,13 @@ impl Client {
             }
             // One more round, where the time allows it: a connection may have been closed, or a server was busy.
             let Some(error) = &last else { break };
-            let pause = error.retry_after().unwrap_or(Duration::from_millis(20));
-            let pause = pause.mul_f64(1.0 + retry::jitter() / 2.0);
-            if round > 0 || pause > MAX_PAUSE || pause * 2 > deadline.remaining() {
+            let pause = match (error.retry_after(), deadline.purpose()) {
+                // The agent's own checks report the answer, and have intervals of their own: `Retry-After` delays
+                // none.
+                (Some(_), Purpose::Background | Purpose::Prefetch) => break,
+                (after, _) => after.unwrap_or(PAUSE).mul_f64(1.0 + retry::jitter() / 2.0),
+            };
+            if round > 0 || pause * 2 > deadline.remaining() {
                 break;
             }
             tokio::time::sleep(pause).await;
@@ -168,63 +207,48 @@ impl Client {
         let mut index = index;
         for _hop in 0..2 {
             let Some(address) = self.addresses.get(index) else { break };
-            let response = self.attempt(address, request, deadline).await?;
-            if let Some(location) = &response.location {
-                index = self.redirect(address, location).inspect_err(|error| address.failed(error))?;
-                continue;
-            }
+            let judgement = match self.attempt(address, request, deadline).await? {
+                Attempt::Redirected(to) => {
+                    index = to;
+                    continue;
+                }
+                Attempt::Answered(response) => {
+                    address.answered();
+                    self.metadata.log(&response.body, request.operation(), &address.name);
+                    self.set_preferred(index);
+                    return Ok(Answer { body: response.body, index: response.index, address: index });
+                }
+                Attempt::Refused(judgement) => judgement,
+            };
             address.answered();
-            if response.status < 300 {
-                self.metadata.log(&response.body, request.operation(), &address.name);
-                self.set_preferred(index);
-                return Ok(Answer { body: response.body, index: response.index, address: index });
-            }
-            return Err(CallError::Refused(Refusal {
-                status: response.status,
-                text: classification::server_text(&response.body).unwrap_or_default(),
-                path: request.path.to_owned(),
-                address: index,
-                address_name: address.name.clone(),
-            }));
+            let (path, address_name) = (request.path.to_owned(), address.name.clone());
+            return Err(CallError::Refused(Refusal { judgement, path, address: index, address_name }));
         }
         let message = "the configured addresses redirect to each other";
-        Err(KeyServiceError::new(ErrorKind::Unreachable, message, "wait for the cluster to elect a leader")
+        Err(KeyServiceError::new(ErrorKind::Standby, message, "wait for the cluster to elect a leader")
             .into())
     }
 
-    /// Sends one request to one address. An answer is a failure when it is not Vault's own, or says that Vault cannot
-    /// serve.
-    pub(super) async fn attempt(
+    /// Sends one request to one address. An answer that says nothing about the request, but that this address cannot
+    /// process it, is an error.
+    async fn attempt(
         &self,
         address: &Address,
         request: &Request<'_>,
         deadline: Deadline,
-    ) -> Result<Response, KeyServiceError> {
+    ) -> Result<Attempt, KeyServiceError> {
         // If very little time is left, a failure says nothing about the address.
-        let (counts, started) = (deadline.remaining() >= MIN_SHARE, Instant::now());
-        let result = transport::send(address, request, deadline).await.and_then(|response| {
-            self.record_quota(response.quota);
-            let text =
-                (response.status >= 300).then(|| classification::server_text(&response.body)).flatten();
-            let outage = match response.status {
-                _ if response.location.is_some() => None,
-                ..300 if !classification::is_json(&response.body) => {
-                    Some(classification::not_vault(&address.name))
-                }
-                ..300 => None,
-                status => classification::outage(&address.name, status, text.as_deref()),
-            };
-            match outage {
-                Some(error) => Err(error.with_retry_after(response.retry_after)),
-                None => Ok(response),
+        let counts = deadline.remaining() >= MIN_SHARE;
+        let result = self.send(address, request, deadline).await.and_then(|(response, judgement)| {
+            if let Some(to) = self.addresses.iter().position(|known| judgement.redirects_to(&known.origin)) {
+                return Ok(Attempt::Redirected(to));
+            }
+            match (judgement.failure(&address.name), judgement.class()) {
+                (Some(error), _) => Err(error.with_retry_after(response.retry_after)),
+                (None, Class::Ok) => Ok(Attempt::Answered(response)),
+                (None, _) => Ok(Attempt::Refused(judgement)),
             }
         });
-        let outcome = match &result {
-            Ok(response) if response.status < 400 => "ok",
-            Ok(_) => "refused",
-            Err(error) => error.kind().name(),
-        };
-        self.metrics.vault_call(request.operation(), &address.label, outcome, started.elapsed());
         if let Err(error) = &result
             && counts
         {
@@ -233,17 +257,35 @@ impl Client {
         result
     }
 
-    fn redirect(&self, from: &Address, location: &str) -> Result<usize, KeyServiceError> {
-        let target = from.base.join(location).ok().map(|url| url.origin());
-        let known = self.addresses.iter().position(|address| Some(&address.origin) == target.as_ref());
-        known.ok_or_else(|| {
-            let shown = target.map_or_else(|| "no address".into(), |origin| origin.ascii_serialization());
-            KeyServiceError::new(
-                ErrorKind::Unreachable,
-                format!("{} redirects to {shown}, which is not configured", from.name),
-                "add that address to vault.addresses if it is yours; the agent sends its token to no other address",
-            )
-        })
+    /// Sends one request to one address, when the budget allows it, and judges the answer. All requests are sent here,
+    /// so that no caller can exceed the budget.
+    pub(super) async fn send(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<(Response, Judgement), KeyServiceError> {
+        let call = request.call();
+        self.budget.admit(call == Call::Health, &address.name, deadline).await?;
+        let started = Instant::now();
+        let result = self.transport.send(address, request, deadline).await.map(|response| {
+            self.record_quota(response.quota);
+            let judgement = Judgement::of(&Received {
+                call,
+                base: &address.base,
+                path: request.path,
+                status: response.status,
+                location: response.location.as_deref(),
+                body: &response.body,
+            });
+            (response, judgement)
+        });
+        let outcome = match &result {
+            Ok((_, judgement)) => judgement.outcome(),
+            Err(error) => error.kind().name(),
+        };
+        self.metrics.vault_call(call.label(), &address.label, outcome, started.elapsed());
+        result
     }
 
     /// Sets the cluster that the key is in.

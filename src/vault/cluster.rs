@@ -8,14 +8,14 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::address::Address;
-use super::classification;
+use super::classification::{Class, Judgement, not_vault};
 use super::client::Client;
 use super::transport::Request;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::Backoff;
 
-/// The server answers 200 to this in every state. A disaster-recovery secondary answers 472: it serves no keys.
+/// The server answers 200 to this in most states. The answer is judged by its body: a gateway may drop the query.
 const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
 
 /// Shortest and longest time between two checks of an address that failed.
@@ -96,13 +96,11 @@ impl Client {
         address: &Address,
         deadline: Deadline,
     ) -> Result<SysHealth, KeyServiceError> {
-        let health = self.sys_health(address, deadline).await?;
-        let (text, remedy) = match health.initialized {
-            true if !health.sealed => return Ok(health),
-            true => ("is sealed", "unseal it: vault operator unseal"),
-            false => ("is not initialised", "initialise and unseal it: vault operator init"),
-        };
-        Err(KeyServiceError::new(ErrorKind::Sealed, format!("{} {text}", address.name), remedy))
+        let (health, judgement) = self.ask_health(address, deadline).await?;
+        match judgement.failure(&address.name) {
+            Some(error) => Err(error),
+            None => health.ok_or_else(|| not_vault(&address.name)),
+        }
     }
 
     /// The health of the server at an address, also when it is sealed.
@@ -111,6 +109,20 @@ impl Client {
         address: &Address,
         deadline: Deadline,
     ) -> Result<SysHealth, KeyServiceError> {
+        let (health, judgement) = self.ask_health(address, deadline).await?;
+        match (health, judgement.failure(&address.name)) {
+            (Some(health), Some(_)) if judgement.class() == Class::Sealed => Ok(health),
+            (_, Some(error)) => Err(error),
+            (health, None) => health.ok_or_else(|| not_vault(&address.name)),
+        }
+    }
+
+    /// What the server says of its health, if it does, and what the answer means.
+    async fn ask_health(
+        &self,
+        address: &Address,
+        deadline: Deadline,
+    ) -> Result<(Option<SysHealth>, Judgement), KeyServiceError> {
         let request = Request {
             method: Method::GET,
             path: HEALTH,
@@ -119,8 +131,8 @@ impl Client {
             index: None,
             body: None,
         };
-        let response = self.attempt(address, &request, deadline).await?;
-        serde_json::from_slice(&response.body).map_err(|_| classification::not_vault(&address.name))
+        let (response, judgement) = self.send(address, &request, deadline).await?;
+        Ok((serde_json::from_slice(&response.body).ok(), judgement))
     }
 
     /// Whether the address that refused a request belongs to a cluster other than the key's. When all addresses do,

@@ -1,13 +1,15 @@
 //! Single steps for `kms-plugin check`: each sends one request to the cluster, or to one address. At most one login.
 //!
-//! Must not judge the results, nor renew a token: that is the renewer's task.
+//! Must not judge the results, nor renew a token.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use reqwest::Method;
 use serde::Deserialize;
 
+use super::budget::Budget;
 use super::client::CallError;
 use super::cluster::SysHealth;
 use super::handshake::{self, Handshake};
@@ -15,7 +17,7 @@ use super::login;
 use super::pem::TlsError;
 use super::token::Lookup;
 use super::transit::TransitService;
-use super::transport::{Quota, Request};
+use super::transport::{Http, Quota, Request};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
@@ -54,7 +56,9 @@ impl Inspector {
     /// # Errors
     /// When TLS cannot be set up.
     pub(crate) fn new(vault: &Vault) -> Result<Self, TlsError> {
-        Ok(Self { vault: vault.clone(), key_service: TransitService::new(vault, Metrics::default())? })
+        let key_service =
+            TransitService::new(vault, Metrics::default(), Arc::new(Http), Budget::unlimited())?;
+        Ok(Self { vault: vault.clone(), key_service })
     }
 
     /// Another key of the same cluster, with the same login.
@@ -131,9 +135,7 @@ impl Inspector {
     /// # Errors
     /// When the credentials cannot be read, or are refused, or no address answers.
     pub(crate) async fn log_in(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
-        let token = self.key_service.session.request_token(deadline).await?;
-        self.key_service.session.end_login(Ok(token));
-        Ok(())
+        self.key_service.session.log_in_once(deadline).await
     }
 
     /// The lookup of the token; `None` when its policy denies that.
@@ -142,7 +144,7 @@ impl Inspector {
     /// When no address answers.
     pub(crate) async fn token(&self, deadline: Deadline) -> Result<Option<Lookup>, KeyServiceError> {
         let token = self.key_service.session.token(deadline).await?;
-        self.key_service.session.lookup(&token.secret, deadline).await
+        self.key_service.session.lookup(&token, deadline).await
     }
 
     /// The capabilities of the token on each of these paths in the key's namespace; `None` when its policy denies
@@ -165,7 +167,8 @@ impl Inspector {
             index: token.index.as_deref(),
             body: Some(&body),
         };
-        match self.key_service.client.call(&request, deadline).await {
+        let answer = self.key_service.client.call(&request, deadline).await;
+        match answer.map_err(|error| error.unless_denied("reading the token's capabilities")) {
             Ok(answer) => {
                 let Capabilities { paths } = answer.data()?;
                 let words = |(path, value)| Some((path, serde_json::from_value(value).ok()?));
@@ -194,13 +197,8 @@ impl Inspector {
         self.key_service.client.quota()
     }
 
-    /// Revokes the token of [`Self::log_in`]. A token that was created elsewhere is not revoked. Where the policy
-    /// denies it, the token stays valid until it expires.
+    /// Revokes the token of [`Self::log_in`]. A token that was created elsewhere is not revoked.
     pub(crate) async fn revoke_login(&self, deadline: Deadline) {
-        let session = &self.key_service.session;
-        let Some(token) = session.current().filter(|_| session.method.logs_in()) else { return };
-        let path = "auth/token/revoke-self";
-        let request = session.request(Method::POST, path, Some(&token.secret), None);
-        let _refused = self.key_service.client.call(&request, deadline).await;
+        self.key_service.session.revoke(deadline).await;
     }
 }

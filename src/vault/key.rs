@@ -1,15 +1,18 @@
-//! What Transit reports about a key, and whether the agent can use it.
+//! What Transit reports about a key, and whether the agent can use it. Pure.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::classification::Cause;
 use crate::clock::unix_seconds;
-use crate::key_service::{ErrorKind, KeyDescription, KeyServiceError, KeyVersions, KeyWarning};
+use crate::key_service::{KeyDescription, KeyVersions, KeyWarning};
 
 /// Key types that authenticate what they encrypt. With others, a changed ciphertext could be decrypted without an
 /// error.
 const AEAD_TYPES: [&str; 4] = ["aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+/// Longest shown type, in characters.
+const MAX_TYPE_SHOWN: usize = 40;
 /// Age of the newest version from which a rotation is advised, in seconds.
 const ROTATION_ADVISED: i64 = 90 * 86_400;
 
@@ -40,57 +43,47 @@ pub(super) struct KeyData {
 }
 
 impl KeyData {
-    /// The key as the agent knows it, when it can be used. `path` names it in errors.
-    pub(super) fn describe(self, path: &str) -> Result<KeyDescription, KeyServiceError> {
-        self.usable(path)?;
-        let parse = |(version, created): (&String, &serde_json::Value)| {
-            Some((version.parse::<u32>().ok()?, created.as_i64()?))
-        };
-        let versions: KeyVersions = self.keys.iter().filter_map(parse).collect();
-        if !versions.contains_key(&self.latest_version) {
-            return Err(KeyServiceError::new(
-                ErrorKind::KeyUnusable,
-                format!("{path} does not show when its version {} was created", self.latest_version),
-                "use a symmetric Transit key that Vault or OpenBao created itself",
-            ));
-        }
-        Ok(KeyDescription {
+    /// The key as the agent knows it. Call it for a key without a [problem](Self::problem). `path` is for the
+    /// remedies of its warnings.
+    pub(super) fn describe(self, path: &str) -> KeyDescription {
+        let versions = self.versions();
+        KeyDescription {
             latest: self.latest_version,
             min_encryption: self.min_encryption_version,
             min_decryption: self.min_decryption_version,
             warnings: self.warnings(&versions, path),
             versions,
             cluster_id: None,
-        })
+        }
     }
 
-    /// Refuses a key that cannot be used. A key with a risky setting gets a warning instead.
-    fn usable(&self, path: &str) -> Result<(), KeyServiceError> {
-        let unusable = |message: String, remedy: String| {
-            Err(KeyServiceError::new(ErrorKind::KeyUnusable, message, remedy))
+    fn versions(&self) -> KeyVersions {
+        let parse = |(version, created): (&String, &serde_json::Value)| {
+            Some((version.parse::<u32>().ok()?, created.as_i64()?))
         };
-        let aead = "create a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)"
-            .to_owned();
-        if self.soft_deleted {
-            return Err(KeyServiceError::new(
-                ErrorKind::SoftDeleted,
-                format!("{path} is soft-deleted"),
-                format!("restore it: vault write -f {path}/soft-delete-restore"),
-            ));
+        self.keys.iter().filter_map(parse).collect()
+    }
+
+    /// Why the key cannot be used, if it cannot. A key with a risky setting gets a warning instead.
+    pub(super) fn problem(&self) -> Option<(Cause, String)> {
+        let key_type: String =
+            self.key_type.chars().filter(|c| !c.is_control()).take(MAX_TYPE_SHOWN).collect();
+        let unusable = |text: String| Some((Cause::KeyUnusable, text));
+        match () {
+            () if self.soft_deleted => Some((Cause::KeySoftDeleted, "the key is soft-deleted".into())),
+            () if !self.supports_encryption => {
+                unusable(format!("the key has type {key_type}, which cannot encrypt"))
+            }
+            () if !AEAD_TYPES.contains(&self.key_type.as_str()) => {
+                unusable(format!("the key has type {key_type}, which does not authenticate what it encrypts"))
+            }
+            () if self.derived => unusable("it is a derived key: it needs a context with every call".into()),
+            () if !self.versions().contains_key(&self.latest_version) => unusable(format!(
+                "the key does not show when its version {} was created: it was not made by Vault or OpenBao",
+                self.latest_version
+            )),
+            () => None,
         }
-        if !self.supports_encryption {
-            return unusable(format!("{path} has type {}, which cannot encrypt", self.key_type), aead);
-        }
-        if !AEAD_TYPES.contains(&self.key_type.as_str()) {
-            return unusable(
-                format!("{path} has type {}, which does not authenticate what it encrypts", self.key_type),
-                aead,
-            );
-        }
-        if self.derived {
-            return unusable(format!("{path} is a derived key: it needs a context with every call"), aead);
-        }
-        Ok(())
     }
 
     fn warnings(&self, versions: &KeyVersions, path: &str) -> Vec<KeyWarning> {
@@ -138,20 +131,26 @@ impl KeyData {
 mod tests {
     use super::*;
 
-    fn described(changes: serde_json::Value, age: i64) -> Result<KeyDescription, KeyServiceError> {
+    fn key(changes: serde_json::Value, age: i64) -> KeyData {
         let mut data = serde_json::json!({
             "type": "aes256-gcm96", "latest_version": 2, "supports_encryption": true,
             "keys": { "1": 1_000_000, "2": unix_seconds() - age },
         });
         data.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        serde_json::from_value::<KeyData>(data).unwrap().describe("transit/keys/k")
+        serde_json::from_value(data).unwrap()
+    }
+
+    fn warnings(changes: serde_json::Value, age: i64) -> Vec<KeyWarning> {
+        let key = key(changes, age);
+        assert_eq!(key.problem(), None);
+        key.describe("transit/keys/k").warnings
     }
 
     #[test]
     fn a_risky_setting_gives_a_warning_with_its_remedy() {
         let none = serde_json::json!({});
-        assert!(described(none.clone(), 89 * 86_400).unwrap().warnings.is_empty());
-        let old = described(none, 91 * 86_400).unwrap().warnings;
+        assert!(warnings(none.clone(), 89 * 86_400).is_empty());
+        let old = warnings(none, 91 * 86_400);
         assert_eq!(old.len(), 1);
         assert!(
             old[0].text.contains("91 days old") && old[0].remedy == "vault write -f transit/keys/k/rotate"
@@ -161,22 +160,22 @@ mod tests {
             ("deletion_allowed", "may be deleted"),
             ("allow_plaintext_backup", "plaintext backup"),
         ] {
-            let warnings = described(serde_json::json!({ setting: true }), 0).unwrap().warnings;
+            let warnings = warnings(serde_json::json!({ setting: true }), 0);
             assert!(warnings.len() == 1 && warnings[0].text.contains(word), "{warnings:?}");
         }
     }
 
     #[test]
     fn a_key_that_cannot_be_used_is_refused() {
-        let soft_deleted = described(serde_json::json!({ "soft_deleted": true }), 0);
-        assert_eq!(soft_deleted.unwrap_err().kind(), ErrorKind::SoftDeleted);
+        let cause = |changes| key(changes, 0).problem().unwrap().0;
+        assert_eq!(cause(serde_json::json!({ "soft_deleted": true })), Cause::KeySoftDeleted);
         for changes in [
             serde_json::json!({ "supports_encryption": false, "type": "ed25519" }),
             serde_json::json!({ "type": "rsa-2048" }),
             serde_json::json!({ "derived": true }),
             serde_json::json!({ "keys": {} }),
         ] {
-            assert_eq!(described(changes, 0).unwrap_err().kind(), ErrorKind::KeyUnusable);
+            assert_eq!(cause(changes), Cause::KeyUnusable);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Transit in HashiCorp Vault or OpenBao, as a `KeyService`.
 //!
-//! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses. `session`
-//! holds the token, `renewer` logs in and renews, `login` has one file for each login method. `transit` wraps and
-//! unwraps. `inspector` gives `kms-plugin check` access to single steps.
+//! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses, and
+//! `classification` says what an answer means. `session` keeps the token: it logs in and renews. `login` has one file
+//! for each login method. `transit` wraps and unwraps. `inspector` gives `kms-plugin check` access to single steps.
 
 mod address;
+mod budget;
 mod certificate;
 mod changes;
 #[cfg(test)]
@@ -21,7 +22,6 @@ mod key;
 mod login;
 mod metadata;
 mod pem;
-mod renewer;
 mod session;
 mod tls;
 mod token;
@@ -29,6 +29,7 @@ mod transit;
 mod transport;
 mod verifier;
 
+pub(crate) use budget::Budget;
 pub(crate) use certificate::CertificateFacts;
 pub(crate) use cluster::SysHealth;
 pub(crate) use handshake::Handshake;
@@ -37,3 +38,9 @@ pub(crate) use pem::TlsError;
 pub(crate) use tls::client_config;
 pub(crate) use token::Lookup;
 pub(crate) use transit::TransitService;
+pub(crate) use transport::{Http, Transport};
+#[cfg(test)]
+pub(crate) use {
+    address::Address,
+    transport::{Request, Response},
+};

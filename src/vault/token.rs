@@ -22,7 +22,7 @@ pub(super) struct Lease {
     pub renewable: bool,
 }
 
-/// What the renewer does next with a lease.
+/// What the session does next with a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Nothing: it does not end.

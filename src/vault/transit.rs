@@ -10,16 +10,17 @@ use reqwest::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::budget::Budget;
 use super::changes::ChangeReceiver;
-use super::classification::{Refusal, not_vault};
+use super::classification::{Class, Refusal, not_vault};
 use super::client::{Answer, CallError, Client, Data};
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;
 use super::session::Session;
 use super::token::Token;
-use super::transport::Request;
-use crate::clock::Deadline;
+use super::transport::{Request, Transport};
+use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
     AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, TokenState,
@@ -51,12 +52,6 @@ struct Call<'a> {
     body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
-impl Call<'_> {
-    fn refused(&self, refusal: &Refusal) -> KeyServiceError {
-        refusal.of_transit(self.action)
-    }
-}
-
 #[derive(Deserialize)]
 struct Encrypted<'a> {
     #[serde(borrow)]
@@ -70,12 +65,17 @@ struct Decrypted<'a> {
 }
 
 impl TransitService {
-    /// The key service of `vault`. Reads the TLS files, and sends nothing yet.
+    /// The key service of `vault`, whose requests `transport` sends. Reads the TLS files, and sends nothing yet.
     ///
     /// # Errors
     /// When the CA file, the client certificate or its key cannot be used.
-    pub(crate) fn new(vault: &Vault, metrics: Metrics) -> Result<Self, TlsError> {
-        let client = Arc::new(Client::new(vault, metrics)?);
+    pub(crate) fn new(
+        vault: &Vault,
+        metrics: Metrics,
+        transport: Arc<dyn Transport>,
+        budget: Budget,
+    ) -> Result<Self, TlsError> {
+        let client = Arc::new(Client::new(vault, metrics, transport, budget)?);
         let session = Session::new(
             client.clone(),
             login::method(vault),
@@ -131,15 +131,16 @@ impl TransitService {
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => refusal,
             };
-            if refusal.status != 403 {
+            if !refusal.may_be_the_token() {
                 return self.try_other_addresses(call, refusal, &token, deadline).await;
             }
             if self.client.is_other_cluster(refusal.address, deadline).await {
                 continue;
             }
-            match self.session.after_refusal(&token, call.path, deadline).await? {
+            let dead = refusal.class() == Class::TokenDead;
+            match self.session.after_refusal(&token, call.path, dead, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
-                _ => return Err(call.refused(&refusal)),
+                _ => return Err(refusal.of_transit(call.action)),
             }
             logged_in = true;
         }
@@ -153,8 +154,8 @@ impl TransitService {
         token: &Token,
         deadline: Deadline,
     ) -> Result<Answer, KeyServiceError> {
-        let error = call.refused(&refusal);
-        if error.kind() == ErrorKind::VersionAhead {
+        let error = refusal.of_transit(call.action);
+        if refusal.class() == Class::VersionAhead {
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
             {
                 if let Ok(answer) = self.client.once(index, &self.request(call, token), share()).await {
@@ -228,13 +229,13 @@ impl KeyService for TransitService {
         let action = format!("reading {}", self.scope);
         let call = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
         let answer = self.call(&call, deadline).await?;
-        let mut description = answer.data::<KeyData>()?.describe(&self.keys)?;
+        let mut description = answer.data::<KeyData>()?.describe(&self.keys);
         description.cluster_id = self.client.learn_cluster(answer.address, deadline).await;
         if description.latest < at_least {
             let token = self.session.token(deadline).await?;
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != answer.address) {
                 if let Ok(other) = self.client.once(index, &self.request(&call, &token), share()).await
-                    && let Ok(other) = other.data::<KeyData>().and_then(|data| data.describe(&self.keys))
+                    && let Ok(other) = other.data::<KeyData>().map(|data| data.describe(&self.keys))
                     && other.latest > description.latest
                 {
                     description = KeyDescription { cluster_id: description.cluster_id, ..other };
@@ -290,6 +291,7 @@ impl KeyService for TransitService {
     }
 
     async fn confirm(&self, version: Option<u32>, deadline: Deadline) -> Result<(), KeyServiceError> {
+        let deadline = deadline.of(Purpose::Upkeep);
         let token = self.session.fresh(deadline).await?;
         let mut refused = None;
         let mut outage = None;
@@ -298,9 +300,12 @@ impl KeyService for TransitService {
                 Ok(()) => return Ok(()),
                 Err(CallError::Failed(error)) => outage = outage.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {
+                    let error = refusal.of_transit(&format!("using {}", self.scope));
                     let other_cluster = self.client.is_other_cluster(refusal.address, deadline).await;
-                    if !other_cluster && self.client.is_trusted(refusal.address) {
-                        refused = Some(refusal.of_transit(&format!("using {}", self.scope)));
+                    if error.is_outage() {
+                        outage = outage.or(Some(error));
+                    } else if !other_cluster && self.client.is_trusted(refusal.address) {
+                        refused = Some(error);
                     } else {
                         let message = format!(
                             "{} refuses, but it is not certain that it is a server of the key's cluster",

@@ -4,23 +4,25 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder};
 use zeroize::Zeroizing;
 
 use super::address::Address;
-use super::classification;
+use super::classification::{self, Call};
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::Secret;
 
 /// Largest answer that is read, in bytes. Metadata of a key with thousands of versions fits.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// Longest `Retry-After` that is accepted, in seconds.
-const MAX_RETRY_AFTER: u64 = 3600;
+/// Longest `Retry-After` that is accepted, in seconds. A server, or a load balancer in front of it, may send an hour;
+/// the agent would then not see a revocation for an hour.
+const MAX_RETRY_AFTER: u64 = 30;
 
 /// A request, the same for every address.
-pub(super) struct Request<'a> {
+pub(crate) struct Request<'a> {
     pub method: Method,
     /// Below `/v1/`, with a query if there is one.
     pub path: &'a str,
@@ -32,20 +34,14 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The operation as a label. Never the path itself: it holds names.
-    pub(super) fn operation(&self) -> &'static str {
-        let has = |part: &str| self.path.contains(part);
-        match self.path {
-            path if path.starts_with("sys/health") => "health",
-            path if path.starts_with("sys/wrapping/") => "unwrap_secret",
-            path if path.starts_with("sys/capabilities-self") => "capabilities",
-            "auth/token/lookup-self" => "lookup",
-            "auth/token/renew-self" => "renew",
-            path if path.starts_with("auth/") => "login",
-            _ if has("/encrypt/") => "encrypt",
-            _ if has("/decrypt/") => "decrypt",
-            _ => "read_key",
-        }
+    /// Which call it is.
+    pub(crate) fn call(&self) -> Call {
+        Call::of(self.path)
+    }
+
+    /// The call as a label.
+    pub(crate) fn operation(&self) -> &'static str {
+        self.call().label()
     }
 }
 
@@ -60,7 +56,7 @@ pub(crate) struct Quota {
 }
 
 /// An answer with any status.
-pub(super) struct Response {
+pub(crate) struct Response {
     pub status: u16,
     pub location: Option<String>,
     pub retry_after: Option<Duration>,
@@ -69,8 +65,37 @@ pub(super) struct Response {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// Sends `request` to `address` and reads the whole answer before `deadline`.
-pub(super) async fn send(
+/// What sends requests: HTTP in the daemon, a model of the servers in the simulation (`tests/simulation`).
+#[async_trait]
+pub(crate) trait Transport: Send + Sync {
+    /// Sends `request` to `address` and reads the whole answer before `deadline`.
+    ///
+    /// # Errors
+    /// When no whole answer came. An answer with any status is `Ok`.
+    async fn send(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Response, KeyServiceError>;
+}
+
+/// HTTP/1.1, by the client of each address.
+pub(crate) struct Http;
+
+#[async_trait]
+impl Transport for Http {
+    async fn send(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Response, KeyServiceError> {
+        send(address, request, deadline).await
+    }
+}
+
+async fn send(
     address: &Address,
     request: &Request<'_>,
     deadline: Deadline,
@@ -100,11 +125,7 @@ pub(super) async fn send(
     };
     match tokio::time::timeout_at(deadline.instant(), attempt).await {
         Ok(answer) => answer,
-        Err(_) => Err(KeyServiceError::new(
-            ErrorKind::Unreachable,
-            format!("{} did not answer in time", address.name),
-            "look for a firewall, a server that hangs, or a slow network",
-        )),
+        Err(_) => Err(classification::timeout(&address.name)),
     }
 }
 

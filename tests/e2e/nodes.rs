@@ -48,13 +48,13 @@ impl Node {
 }
 
 /// A key, and the login to its Vault, in the table of this name.
-fn vault(table: &str, vault: &Vault, key: &str) -> String {
+fn table_of(table: &str, vault: &Vault, key: &str) -> String {
     let rest = vault.key_and_auth(table).replace(&format!("key = {KEY:?}"), &format!("key = {key:?}"));
     format!("[{table}]\naddresses = [{:?}]\n{rest}", vault.address)
 }
 
 fn decrypt_only(vault: &Vault, key: &str) -> String {
-    format!("[[decrypt_only]]\nname = \"{key}\"\n{}", vault("decrypt_only.vault", vault, key))
+    format!("[[decrypt_only]]\nname = \"{key}\"\n{}", table_of("decrypt_only.vault", vault, key))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn another_vault_and_key_behind_the_same_sockets_under_load() {
     let (etcd, a, b) = tokio::join!(Etcd::start(), Vault::start(), Vault::start());
     b.post(&format!("transit/keys/{OTHER}"), json!({})).await;
     b.put_policy("kms", &policy("transit", OTHER)).await;
-    let from = vault("vault", &a, KEY) + QUICK;
+    let from = table_of("vault", &a, KEY) + QUICK;
     let (one, two) = tokio::join!(Node::start(&etcd, &from), Node::start(&etcd, &from));
     let nodes = [one, two];
     let x = nodes[0].key_id().await;
@@ -76,7 +76,7 @@ async fn another_vault_and_key_behind_the_same_sockets_under_load() {
         assert_eq!(node.key_id().await, x);
     }
     // 2. Node by node, Y writes and X is read; between the two turns both keys are written under.
-    let to = vault("vault", &b, OTHER) + QUICK;
+    let to = table_of("vault", &b, OTHER) + QUICK;
     let mut y = String::new();
     for node in &nodes {
         node.reload(&(to.clone() + &decrypt_only(&a, KEY)));

@@ -84,7 +84,7 @@ async fn a_wrong_mount_or_key_is_reported_with_its_setting() {
     reported(config.replace("\"kms-key\"", "\"kms-kex\""), "failed", "denied", "check that the key exists")
         .await;
     let wrong_auth = config.replace("[vault.auth]", "[vault.auth]\nmount = \"approll\"");
-    reported(wrong_auth, "failed", "credentials_refused", "approll").await;
+    reported(wrong_auth, "failed", "denied", "approll").await;
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_wrong_namespace_is_reported_with_its_setting() {
         Agent::start(&(config + QUIET)).wait_for_phase("ready").await;
         return;
     }
-    reported(config, "failed", "denied", "vault.auth_namespace").await;
+    reported(config, "failed", "wrong_setting", "vault.auth_namespace").await;
 }
 
 /// An agent with this configuration reaches a phase, with a reason of this kind that contains `words`.

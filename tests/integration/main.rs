@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)] // nobody uses a test program as a library
 #![allow(missing_docs)] // a test's name says what it shows
 
+#[allow(dead_code)] // clusters and the recorder of answers share it, and use other parts
 mod support;
 
 mod auth;
@@ -31,9 +32,11 @@ mod metrics;
 mod offline;
 mod outage;
 mod output;
+mod readiness;
 mod reload;
 mod render;
 mod systemd;
 mod tls;
+mod unconfigured;
 mod verify_etcd;
 mod wiped;

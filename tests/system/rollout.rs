@@ -73,9 +73,9 @@ async fn a_node_configured_by_machineconfig_alone_serves() {
     let file = directory.path().join("config.toml");
     // The role-id in the configuration, the secret-id a file of root's that was put on the node before.
     let role = std::fs::read_to_string(vault.file("role-id")).unwrap();
-    let vault = Node::vault(&vault)
+    let table = Node::vault(&vault)
         .replace("role_id_file = \"/etc/kms-plugin/role-id\"", &format!("role_id = {:?}", role.trim()));
-    std::fs::write(&file, vault + QUICK).unwrap();
+    std::fs::write(&file, table + QUICK).unwrap();
     let digest = "0123456789abcdef".repeat(4);
     let image = format!("registry.example/kms-plugin@sha256:{digest}");
     let config = ignition(&file, &["--way", "fetch", "--image", &image]);

@@ -4,9 +4,9 @@ use crate::node::{Node, QUICK};
 use crate::support::vault::Vault;
 
 fn with_credential(vault: &Vault) -> String {
-    let vault = Node::vault(vault);
-    let file = vault.lines().find(|line| line.starts_with("secret_id_file")).unwrap().to_owned();
-    vault.replace(&file, "credential = \"secret-id\"") + QUICK
+    let table = Node::vault(vault);
+    let file = table.lines().find(|line| line.starts_with("secret_id_file")).unwrap().to_owned();
+    table.replace(&file, "credential = \"secret-id\"") + QUICK
 }
 
 fn drop_in(node: &Node, lines: &str) {

@@ -147,6 +147,43 @@ impl AgentView {
         }
     }
 
+    /// Compares the configuration that it uses with the one on disk. `digest` is that of the files on disk, where they
+    /// load.
+    pub(crate) fn check_configuration(&self, digest: Option<&str>, report: &mut Report<'_>) {
+        let Some(status) = self.status() else { return };
+        let used = &status.config;
+        let without_any = status.reason.as_ref().and_then(|reason| reason.known_kind());
+        let finding = match (&used.problem, digest) {
+            // The line `agent` says it.
+            _ if without_any == Some(ReasonKind::Configuration) => return,
+            (Some(problem), Some(digest)) if digest == used.digest => Finding::warn(
+                Check::Agent,
+                "configuration",
+                format!(
+                    "the last reload failed ({problem}), and the files are again those that the agent uses"
+                ),
+                "the STATUS line and an alert report the failed reload until a good one",
+                "kms-plugin reload",
+            ),
+            (Some(problem), _) => Finding::fail(
+                Check::Agent,
+                "configuration",
+                format!("the running agent does not use the configuration on disk: {problem}"),
+                "it keeps the old one until it ends; after a restart it would use the one on disk, or have none",
+                "correct the configuration, and run kms-plugin reload",
+            ),
+            (None, Some(digest)) if !used.digest.is_empty() && digest != used.digest => Finding::warn(
+                Check::Agent,
+                "configuration",
+                "the configuration on disk is not the one that the running agent has read",
+                "it keeps the old one until a reload or a restart",
+                "kms-plugin reload; after a change of [server] or [log]: systemctl restart kms-plugin",
+            ),
+            _ => return,
+        };
+        report.add(finding.at(Check::Configuration.section()));
+    }
+
     /// Its local KEKs: `None` when no agent answers, `Some(None)` when they are off.
     pub(crate) fn local_keks(&self) -> Option<Option<&LocalKeks>> {
         self.status().map(|status| status.offline.as_ref())

@@ -64,7 +64,7 @@ fn invalid(file: &str, error: &ConfigError, is_missing: bool) -> Finding {
         ),
         false => (problems, "correct it, and see the result with: kms-plugin config"),
     };
-    let why = "the agent does not start with it; a running agent keeps its old configuration";
+    let why = "the agent cannot serve with it; a running agent keeps its old configuration";
     Finding::fail(Check::Configuration, file, seen, why, remedy)
 }
 

@@ -106,11 +106,12 @@ impl Check {
 pub(crate) fn section_of(kind: ReasonKind) -> &'static str {
     match kind {
         ReasonKind::Unreachable | ReasonKind::Sealed | ReasonKind::NoContact => "vault-is-away",
-        ReasonKind::Denied | ReasonKind::KeyUnreadable => "vault-refuses",
+        ReasonKind::Denied | ReasonKind::WrongSetting | ReasonKind::KeyUnreadable => "vault-refuses",
         ReasonKind::CredentialsRefused => "credentials-are-wrong-or-expired",
         ReasonKind::CredentialsUnreadable => "a-secret-file-cannot-be-used",
         ReasonKind::KeyMissing | ReasonKind::KeyUnusable => "the-key-is-gone-or-cannot-be-used",
         ReasonKind::KeyReplaced | ReasonKind::KeyRolledBack => "the-key-was-replaced-or-rolled-back",
+        ReasonKind::Configuration => "the-configuration-is-invalid",
     }
 }
 

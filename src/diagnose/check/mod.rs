@@ -76,6 +76,7 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
     let Some(settings) = settings else {
         unit::check(&units, unknown.as_ref(), agent.runs(), report);
         agent.check(report);
+        agent.check_configuration(None, report);
         return;
     };
     let mut key_services = KeyServices { options, units: &units, agent: &agent, report };
@@ -92,6 +93,7 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
     unit::check(&units, unknown.as_ref(), agent.runs(), report);
     admin::check(settings.server.admin, &agent, &web, timeout, report).await;
     agent.check(report);
+    agent.check_configuration(Some(&settings.digest), report);
     agent.check_data(facts.key.as_ref().map(|(_, key)| key), report);
     if settings.local_kek.is_some() {
         offline::check(&settings.server.state_dir, &units, &agent, report);

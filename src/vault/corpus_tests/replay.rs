@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Method;
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -21,65 +19,30 @@ use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 use crate::telemetry::metrics::Metrics;
-use crate::vault::client::{CallError, Client};
+use crate::vault::client::Client;
 use crate::vault::login::{Credentials, LoginMethod};
 use crate::vault::session::Session;
 use crate::vault::token::{Lease, Token};
-use crate::vault::{Inspector, TransitService};
+use crate::vault::transport::Http;
+use crate::vault::{Budget, Inspector, TransitService};
 
 /// For all calls of one answer. None waits for it: each answer comes at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A lookup of the wrapping token of a secret-id, and what it wraps, in one.
 const WRAPPED: &str = r#"{"data":{"creation_path":"auth/approle/role/kms/secret-id","secret_id":"secret"}}"#;
 
-/// What the code makes of an answer.
-pub(super) struct Given {
-    pub(super) class: &'static str,
-    pub(super) reason: String,
-    pub(super) remedy: String,
+/// The kind of the error that the code makes of an answer; `None` for success.
+type Given = Option<ErrorKind>;
+
+fn kind<T>(result: Result<T, KeyServiceError>) -> Given {
+    result.err().map(|error| error.kind())
 }
 
-impl Given {
-    fn of<T>(result: Result<T, KeyServiceError>) -> Self {
-        match result {
-            Ok(_) => Self::without_reason("ok"),
-            Err(error) => {
-                Self { class: class(&error), reason: error.to_string(), remedy: error.remedy().to_owned() }
-            }
-        }
-    }
-
-    fn without_reason(class: &'static str) -> Self {
-        Self { class, reason: String::new(), remedy: String::new() }
-    }
-
-    /// Calls whose refusal is no error to their caller: it goes on without what was asked for.
-    fn of_optional<T>(result: Result<Option<T>, KeyServiceError>) -> Self {
-        match result {
-            Ok(None) => Self::without_reason("denied"),
-            other => Self::of(other),
-        }
-    }
-}
-
-/// The class that kind and text tell an operator.
-fn class(error: &KeyServiceError) -> &'static str {
-    let says = |words: &str| error.to_string().contains(words);
-    match error.kind() {
-        ErrorKind::Unreachable if says("not in Vault's form") || says("not Vault's") => "not_vault",
-        ErrorKind::Unreachable if says("disaster-recovery secondary") => "dr_secondary",
-        ErrorKind::Unreachable | ErrorKind::Deadline => "outage",
-        ErrorKind::Sealed => "sealed",
-        ErrorKind::Throttled => "throttled",
-        ErrorKind::Denied => "denied",
-        ErrorKind::CredentialsRefused => "credentials_refused",
-        ErrorKind::NotFound => "key_missing",
-        ErrorKind::SoftDeleted => "key_soft_deleted",
-        ErrorKind::VersionGone => "version_gone",
-        ErrorKind::VersionAhead => "version_ahead",
-        ErrorKind::BadCiphertext => "bad_ciphertext",
-        ErrorKind::KeyUnusable => "key_unusable",
-        ErrorKind::CredentialsUnreadable | ErrorKind::Internal => "own_fault",
+/// Calls whose refusal is no error to their caller: it goes on without what was asked for.
+fn kind_of_optional<T>(result: Result<Option<T>, KeyServiceError>) -> Given {
+    match result {
+        Ok(None) => Some(ErrorKind::Denied),
+        other => kind(other),
     }
 }
 
@@ -112,60 +75,50 @@ async fn call(answer: &Answer, address: &str, files: &Files) -> Given {
     let vault = vault(address, files);
     let deadline = Deadline::after(PATIENCE);
     let service = || {
-        let service = TransitService::new(&vault, Metrics::default()).unwrap();
-        service.session.end_login(Ok(token()));
+        let service =
+            TransitService::new(&vault, Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap();
+        service.session.hold(token());
         service
     };
     let session = |path: &str| {
-        let client = Arc::new(Client::new(&vault, Metrics::default()).unwrap());
+        let client =
+            Arc::new(Client::new(&vault, Metrics::default(), Arc::new(Http), Budget::unlimited()).unwrap());
         Session::new(client, Box::new(Fixed(path.to_owned())), String::new(), String::new())
     };
     match answer.request.call.as_str() {
         "encrypt" => {
             // The answer has a ciphertext of this version, where it has one.
             let version = if answer.body.contains("vault:v3:") { 3 } else { 1 };
-            Given::of(service().wrap(version, &[0; 32], &[], deadline).await)
+            kind(service().wrap(version, &[0; 32], &[], deadline).await)
         }
-        "decrypt" => Given::of(service().unwrap(b"vault:v1:AAAA", &[], deadline).await),
-        "read_key" => Given::of(service().describe(0, deadline).await),
-        "health" | "plain_health" => Given::of(service().reachable(deadline).await),
-        "login" => Given::of(session(&answer.request.path).request_token(deadline).await),
+        "decrypt" => kind(service().unwrap(b"vault:v1:AAAA", &[], deadline).await),
+        "read_key" => kind(service().describe(0, deadline).await),
+        "health" | "plain_health" => kind(service().reachable(deadline).await),
+        "login" => kind(session(&answer.request.path).log_in_once(deadline).await),
         "lookup" => {
             let session = session("");
-            Given::of_optional(session.lookup(&token().secret, deadline).await)
+            kind_of_optional(session.lookup(&token(), deadline).await)
         }
-        "renew" => renew(&session(""), deadline).await,
+        "renew" => renew(&session("")).await,
         "capabilities" => {
             let inspector = Inspector::new(&vault).unwrap();
-            inspector.key_service().session.end_login(Ok(token()));
-            Given::of_optional(inspector.capabilities(&["transit/encrypt/kms-key"], deadline).await)
+            inspector.key_service().session.hold(token());
+            kind_of_optional(inspector.capabilities(&["transit/encrypt/kms-key"], deadline).await)
         }
         "wrapping_lookup" | "unwrap" => {
             let session = service().session;
-            Given::of(session.method.credentials(&session.client, deadline).await)
+            kind(session.credentials(deadline).await)
         }
         other => panic!("{}: {other} is not a call of the agent", answer.name),
     }
 }
 
-/// As `Session::renew` does: every refusal means that the policy may deny renewals.
-async fn renew(session: &Session, deadline: Deadline) -> Given {
-    #[derive(Deserialize)]
-    struct Renewed {
-        #[serde(rename = "auth")]
-        _auth: RenewedLease,
-    }
-    #[derive(Deserialize)]
-    struct RenewedLease {
-        #[serde(rename = "lease_duration")]
-        _lease_duration: u64,
-    }
-    let token = token();
-    let request = session.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
-    match session.client.call(&request, deadline).await {
-        Ok(answer) => Given::of(answer.parse::<Renewed>()),
-        Err(CallError::Refused(_)) => Given::without_reason("denied"),
-        Err(CallError::Failed(error)) => Given::of::<()>(Err(error)),
+/// A refusal means that the policy may deny renewals.
+async fn renew(session: &Session) -> Option<ErrorKind> {
+    match session.renew(&token()).await {
+        Ok(true) => None,
+        Ok(false) => Some(ErrorKind::Denied),
+        Err(error) => kind::<()>(Err(error)),
     }
 }
 

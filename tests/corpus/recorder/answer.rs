@@ -40,9 +40,6 @@ struct Answer {
     body: String,
     /// Decided by people; tests/corpus/README.md defines the words.
     verdict: String,
-    /// What the code says today, where that is not the verdict.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    today: Option<Value>,
     /// Why the verdict is right, where that is not plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     note: Option<String>,
@@ -128,7 +125,6 @@ impl Recorder {
                 _ => body,
             },
             verdict: before.as_ref().map_or(String::new(), |before| before.verdict.clone()),
-            today: before.as_ref().and_then(|before| before.today.clone()),
             note: before.as_ref().and_then(|before| before.note.clone()),
         };
         if before.is_none_or(|before| before.status != new.status || before.body != new.body) {

@@ -8,6 +8,7 @@ pub mod jwt;
 pub mod kms;
 pub mod launch;
 pub mod load;
+pub mod notified;
 pub mod pki;
 pub mod process;
 pub mod product;

@@ -1,0 +1,375 @@
+//! The judge: the state of one key service, as a pure machine. What was seen, and when, decides what the agent says of
+//! the service and when it looks at it next. The machine of the primary and that of a service that only unwraps are
+//! the same one in two roles.
+//!
+//! Must not know clocks, tasks, I/O or random numbers: times and chances are arguments. [`super::plan`] has the times.
+//!
+//! ```text
+//! Starting ──it works──▶ Well ──no answer──▶ Away ──it works──▶ Well
+//!                          │ refused           ▲ no answer
+//!                          ▼                   │
+//!                      Suspected ──────────────┘      Suspected ──it works──▶ Well
+//!                          │ refused again by every address, twice
+//!                          ▼
+//!                       Refused ──it works──▶ Well    (an outage does not end a refusal)
+//! ```
+
+use tokio::time::Instant;
+
+use super::plan::{Look, Plan};
+use super::timing::{CONFIRMATION_PAUSE, FRESH, SEALED_CONFIRMATION};
+use super::verdict::{Hint, Role, Seen, Verdict};
+use crate::key_service::{ErrorKind, KeyServiceError};
+
+/// Confirmations of a refusal that are needed before it is believed.
+const CONFIRMATIONS: u8 = 2;
+
+/// How a refusal is confirmed.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Read the key first: where the policy allows only wrapping, a missing key and a missing right give one error.
+    Explain,
+    /// Ask every address. So many have been confirmed.
+    Confirm(u8),
+    /// An address allowed it: a look of the usual kind shows whether the fault is over.
+    Prove,
+    /// It is sealed since then, and `health.sealed = "denied"` makes that a refusal.
+    Sealed(Instant),
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Starting,
+    Well { unreadable: Option<KeyServiceError> },
+    Away { error: KeyServiceError, returning: bool },
+    Suspected { error: KeyServiceError, step: Step, next: Instant },
+    Refused { error: KeyServiceError, away: bool, next: Instant },
+}
+
+/// The state of one key service.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    role: Role,
+    sealed_is_denied: bool,
+    state: State,
+    plan: Plan,
+    /// Whether a version of the key is known that a look can wrap with.
+    has_version: bool,
+    /// Why the key could not be read.
+    read_error: Option<KeyServiceError>,
+}
+
+impl Machine {
+    pub(super) fn new(role: Role, plan: Plan, has_version: bool, sealed_is_denied: bool) -> Self {
+        Self { role, sealed_is_denied, state: State::Starting, plan, has_version, read_error: None }
+    }
+
+    /// The next look, and when it is due. A time that has passed means now.
+    pub(super) fn next(&self) -> (Look, Instant) {
+        let (look, at) = match &self.state {
+            State::Starting | State::Well { .. } | State::Away { returning: true, .. } => {
+                self.plan.first_due(self.role == Role::Primary)
+            }
+            State::Away { returning: false, .. } => (Look::Health, self.plan.return_at()),
+            State::Suspected { step, next, .. } => (self.look_of(step), *next),
+            State::Refused { away: true, next, .. } => (Look::Health, *next),
+            // The read goes on as usual: it shows whether the reason is still the same.
+            State::Refused { next, .. } => match self.plan.first_due(false) {
+                (Look::Read, read) if read < *next => (Look::Read, read),
+                _ => (self.usual_look(), *next),
+            },
+        };
+        (look, self.plan.not_before(look, at))
+    }
+
+    /// The look that shows whether the service does its work.
+    fn usual_look(&self) -> Look {
+        let may_wrap = self.role == Role::Primary && self.has_version && !self.key_is_missing();
+        if may_wrap { Look::RoundTrip } else { Look::Read }
+    }
+
+    fn look_of(&self, step: &Step) -> Look {
+        match step {
+            Step::Explain => Look::Read,
+            Step::Confirm(_) => Look::Confirm { wrap: self.usual_look() == Look::RoundTrip },
+            Step::Prove => self.usual_look(),
+            Step::Sealed(_) => Look::Health,
+        }
+    }
+
+    /// Whether the last read found no key, or another look did. Then nothing is wrapped: a wrap could create one.
+    fn key_is_missing(&self) -> bool {
+        let told = match &self.state {
+            State::Suspected { error, .. } | State::Refused { error, .. } => Some(error),
+            _ => None,
+        };
+        let missing = |error: &KeyServiceError| error.kind().is_missing_key();
+        self.read_error.iter().chain(told).any(missing)
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        match &self.state {
+            State::Starting => Verdict::Unknown,
+            State::Well { unreadable: None } => Verdict::Good,
+            State::Well { unreadable: Some(error) } => Verdict::Unreadable(error.clone()),
+            State::Away { error, .. } => Verdict::Away(error.clone()),
+            State::Suspected { error, .. } => Verdict::Suspected(error.clone()),
+            State::Refused { error, .. } => Verdict::Refused(error.clone()),
+        }
+    }
+
+    /// Whether what is known is too old for somebody who asks for the health of the service now.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.plan.last_answer().is_none_or(|last| now.saturating_duration_since(last) >= FRESH)
+            && !self.plan.health_is_blocked(now)
+    }
+
+    /// Whether a version of the key is known that may be wrapped with.
+    pub(super) fn set_has_version(&mut self, has_version: bool) {
+        self.has_version = has_version;
+    }
+
+    /// A call of the API server ended in a way that may not fit the state.
+    pub(super) fn hint(&mut self, hint: Hint, now: Instant) {
+        if hint == Hint::Worked {
+            self.plan.end_pause();
+        }
+        let look = self.usual_look();
+        match (&mut self.state, hint) {
+            (State::Well { .. }, Hint::Worked) | (State::Starting, _) => {}
+            (State::Well { .. }, Hint::NoAnswer) => {
+                // Its health shows at once whether it is there; the usual look, whether it does its work.
+                self.plan.hurry(Look::Health, now);
+                self.plan.hurry(look, now);
+            }
+            (State::Well { .. }, Hint::Refused) => self.plan.hurry(look, now),
+            (State::Away { returning, .. }, Hint::Worked) => {
+                *returning = true;
+                self.plan.hurry(Look::Read, now);
+            }
+            (State::Away { .. }, _) => {}
+            (State::Suspected { step: Step::Prove, next, .. } | State::Refused { next, .. }, _) => {
+                *next = (*next).min(self.plan.hurried(now));
+            }
+            (State::Suspected { .. }, _) => {}
+        }
+    }
+
+    /// A look has ended, with when it began and when it ended. `chance` is a random number in `0.0..1.0`, for the jitter of what is planned.
+    pub(super) fn looked(
+        &mut self,
+        look: Look,
+        result: Result<Seen, KeyServiceError>,
+        (began, now): (Instant, Instant),
+        chance: f64,
+    ) {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::HeldBack) {
+            // The agent's own budget: it says nothing of the service.
+            return self.plan.held_back(look, now);
+        }
+        self.plan.looked(look, began, now, chance);
+        match (look, result) {
+            (Look::Health, Ok(_)) => self.answers(now),
+            (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => self.health_is_blocked(now),
+            (Look::Read, Ok(seen)) => self.was_read(seen, now, chance),
+            (Look::Read, Err(error)) => self.read_failed(error, now, chance),
+            (Look::RoundTrip, Ok(_)) => self.works(now),
+            (Look::Confirm { .. }, Ok(_)) => self.is_allowed(now, chance),
+            (_, Err(error)) if error.is_outage() => self.lost(error, look, now, chance),
+            (Look::Health, Err(error)) => self.lost(error, look, now, chance),
+            (Look::RoundTrip, Err(error)) => self.refused(error, now, chance),
+            (Look::Confirm { .. }, Err(error)) => self.confirmed(error, now, chance),
+        }
+    }
+
+    /// `sys/health` answered: it can serve. Whether it serves us is another question.
+    fn answers(&mut self, now: Instant) {
+        self.plan.unblock_health();
+        match &mut self.state {
+            State::Away { returning, .. } => {
+                *returning = true;
+                self.plan.return_now(now);
+            }
+            State::Suspected { error, step: Step::Sealed(_), .. } => {
+                self.state = State::Away { error: error.clone(), returning: true };
+                self.plan.return_now(now);
+            }
+            State::Refused { away, next, .. } => (*away, *next) = (false, now),
+            _ => {}
+        }
+    }
+
+    /// Something else than the service answered for its health: a gateway may block that path and pass the others on.
+    /// It says nothing; another look does.
+    fn health_is_blocked(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Well { .. } | State::Starting => {
+                self.plan.block_health(now);
+                self.plan.hurry(Look::Read, now);
+            }
+            State::Away { returning, .. } => {
+                *returning = true;
+                self.plan.return_now(now);
+            }
+            State::Refused { away, .. } => *away = false,
+            State::Suspected { .. } => {}
+        }
+    }
+
+    fn works(&mut self, now: Instant) {
+        self.plan.works();
+        if self.read_error.is_some() && !matches!(self.state, State::Well { .. }) {
+            // What was refused before the fault ended may be allowed again.
+            self.plan.due_now(Look::Read, now);
+        }
+        self.state = State::Well { unreadable: self.read_error.clone() };
+    }
+
+    fn was_read(&mut self, seen: Seen, now: Instant, chance: f64) {
+        self.read_error = None;
+        if seen == Seen::MayLag {
+            self.plan.read_again_soon(now, chance);
+        }
+        if self.role == Role::DecryptOnly {
+            return self.works(now);
+        }
+        if self.verdict().error().is_some_and(|error| error.kind().is_missing_key()) {
+            // The key is there again; whether it is the same one is not judged here.
+            self.works(now);
+            return self.plan.due_now(Look::RoundTrip, now);
+        }
+        match &mut self.state {
+            State::Well { unreadable } => *unreadable = None,
+            State::Starting | State::Away { .. } => self.plan.due_now(Look::RoundTrip, now),
+            State::Suspected { error, step: step @ Step::Explain, next } => {
+                (*step, *next) = explained(error.kind(), &mut self.plan, now, chance);
+            }
+            State::Suspected { step: Step::Prove, next, .. } | State::Refused { next, .. } => *next = now,
+            // A read that a call asked for: the confirmation goes on.
+            State::Suspected { .. } => {}
+        }
+    }
+
+    fn read_failed(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
+        if error.is_outage() {
+            return self.lost(error, Look::Read, now, chance);
+        }
+        self.read_error = Some(error.clone());
+        // The policy may allow to use the key, and not to read it. Only a round trip shows that.
+        let may_work = error.kind() == ErrorKind::Denied && self.role == Role::Primary && self.has_version;
+        if error.kind().needs_no_confirmation() {
+            return self.believe(error, now, chance);
+        }
+        match &mut self.state {
+            State::Suspected { error: first, step: step @ (Step::Explain | Step::Confirm(_)), next } => {
+                // "Not found" explains a refusal better than the refusal itself.
+                if error.kind().is_missing_key() {
+                    *first = error;
+                }
+                if matches!(step, Step::Explain) {
+                    (*step, *next) = explained(first.kind(), &mut self.plan, now, chance);
+                }
+            }
+            State::Starting | State::Well { .. } | State::Away { .. } if may_work => {
+                self.plan.retry_read(now, chance);
+                if !matches!(self.verdict(), Verdict::Unreadable(_)) {
+                    self.plan.due_now(Look::RoundTrip, now);
+                }
+            }
+            _ => self.refused(error, now, chance),
+        }
+    }
+
+    /// A read or a round trip was refused, or the key cannot do its work.
+    fn refused(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
+        if error.kind().needs_no_confirmation() || matches!(self.state, State::Refused { .. }) {
+            return self.believe(error, now, chance);
+        }
+        let (step, next) = match (self.role, &self.state) {
+            // An address allows it, and the usual one does not: not in a loop.
+            (_, State::Suspected { step: Step::Prove, .. }) if error.kind().is_refusal() => {
+                (Step::Confirm(0), self.plan.retry_at(now, chance))
+            }
+            // The first of the two refusals was the read itself.
+            (Role::DecryptOnly, _) => (Step::Confirm(1), now + CONFIRMATION_PAUSE),
+            (Role::Primary, _) if self.read_error.is_some() && error.kind().is_refusal() => {
+                (Step::Confirm(0), now)
+            }
+            (Role::Primary, _) => (Step::Explain, now),
+        };
+        self.state = State::Suspected { error, step, next };
+    }
+
+    /// Every address that answers refused again.
+    fn confirmed(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
+        let State::Suspected { error: first, step: step @ Step::Confirm(_), next } = &mut self.state else {
+            return;
+        };
+        let Step::Confirm(count) = step else { return };
+        *count += 1;
+        *next = now + CONFIRMATION_PAUSE;
+        if *count >= CONFIRMATIONS {
+            let error = if first.kind().is_missing_key() { first.clone() } else { error };
+            self.believe(error, now, chance);
+        }
+    }
+
+    fn believe(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
+        let error = match &self.state {
+            // The same reason in the words in which it was told first.
+            State::Refused { error: first, .. } if first.kind() == error.kind() => first.clone(),
+            _ => error,
+        };
+        let next = self.plan.retry_at(now, chance);
+        self.state = State::Refused { error, away: false, next };
+    }
+
+    /// An address allowed what was refused. That ends the suspicion once a usual look works, too.
+    fn is_allowed(&mut self, now: Instant, chance: f64) {
+        if let State::Suspected { step, next, .. } = &mut self.state {
+            // The confirmation has read the key, or used it: what the last read said is over.
+            self.read_error = None;
+            (*step, *next) = (Step::Prove, self.plan.prove_at(now, chance));
+        }
+    }
+
+    /// No answer, or one that says that the service cannot serve.
+    fn lost(&mut self, error: KeyServiceError, look: Look, now: Instant, chance: f64) {
+        if error.kind() != ErrorKind::NotVault {
+            self.plan.unblock_health();
+        }
+        self.plan.lost(&error, look, now, chance);
+        let next = self.plan.return_at();
+        if error.kind() == ErrorKind::Sealed && self.sealed_is_denied {
+            let since = match &self.state {
+                State::Suspected { step: Step::Sealed(since), .. } => *since,
+                State::Refused { .. } => now - SEALED_CONFIRMATION,
+                _ => now,
+            };
+            self.state = if now.saturating_duration_since(since) >= SEALED_CONFIRMATION {
+                State::Refused { error, away: true, next }
+            } else {
+                State::Suspected { error, step: Step::Sealed(since), next }
+            };
+            return;
+        }
+        match &mut self.state {
+            // A refusal is not ridden out: whoever refuses us may also block the way.
+            State::Refused { away, next: due, .. } => (*away, *due) = (true, next),
+            state => *state = State::Away { error, returning: false },
+        }
+    }
+}
+
+/// What follows when the key was read after a failed look: a refusal is confirmed. An error about one version of the key
+/// is over when a replica has caught up, or when the next look uses the version that was just read.
+fn explained(kind: ErrorKind, plan: &mut Plan, now: Instant, chance: f64) -> (Step, Instant) {
+    match kind.is_refusal() {
+        true => (Step::Confirm(0), now),
+        false => (Step::Prove, plan.catch_up_at(now, chance)),
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

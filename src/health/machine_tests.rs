@@ -1,0 +1,435 @@
+//! The rules of the judge, one test each; then every sequence of answers up to a depth.
+
+use std::time::Duration;
+
+use super::super::plan::Pace;
+use super::*;
+
+const CHANCE: f64 = 0.5;
+const READ: Duration = Duration::from_secs(60);
+const ROUND_TRIP: Duration = Duration::from_secs(60);
+
+fn error(kind: ErrorKind) -> KeyServiceError {
+    KeyServiceError::new(kind, "it failed", "repair it")
+}
+
+/// A machine, its clock, and what the service answers.
+#[derive(Clone)]
+struct Run {
+    machine: Machine,
+    now: Instant,
+    looks: Vec<Look>,
+}
+
+impl Run {
+    fn start(role: Role) -> Self {
+        let now = Instant::now();
+        let plan = Plan::new(Pace { read: READ, round_trip: ROUND_TRIP }, now);
+        Self { machine: Machine::new(role, plan, false, false), now, looks: Vec::new() }
+    }
+
+    fn denying_when_sealed() -> Self {
+        let mut run = Self::well(Role::Primary);
+        run.machine.sealed_is_denied = true;
+        run
+    }
+
+    /// A service that works, its looks just done.
+    fn well(role: Role) -> Self {
+        let mut run = Self::start(role);
+        run.until_good();
+        run
+    }
+
+    /// Waits for the next look, and answers it.
+    fn step(&mut self, answer: impl FnOnce(Look) -> Result<Seen, KeyServiceError>) -> Look {
+        let (look, due) = self.machine.next();
+        self.now = self.now.max(due);
+        self.looks.push(look);
+        let result = answer(look);
+        if look == Look::Read && result.is_ok() {
+            self.machine.set_has_version(true);
+        }
+        self.machine.looked(look, result, (self.now, self.now), CHANCE);
+        look
+    }
+
+    fn good(&mut self) -> Look {
+        self.step(|_| Ok(Seen::Good))
+    }
+
+    fn fail(&mut self, kind: ErrorKind) -> Look {
+        self.step(|_| Err(error(kind)))
+    }
+
+    /// Everything works, until the verdict is good; how long that took.
+    fn until_good(&mut self) -> Duration {
+        let started = self.now;
+        for _ in 0..10 {
+            if matches!(self.machine.verdict(), Verdict::Good) {
+                break;
+            }
+            self.good();
+        }
+        assert!(matches!(self.machine.verdict(), Verdict::Good), "{:?}", self.machine);
+        self.now - started
+    }
+
+    /// Every look is refused, until that is believed; how long that took.
+    fn until_refused(&mut self, kind: ErrorKind) -> Duration {
+        let started = self.now;
+        for _ in 0..10 {
+            if matches!(self.machine.verdict(), Verdict::Refused(_)) {
+                break;
+            }
+            self.step(|look| if look == Look::Health { Ok(Seen::Good) } else { Err(error(kind)) });
+        }
+        assert!(matches!(self.machine.verdict(), Verdict::Refused(_)), "{:?}", self.machine);
+        self.now - started
+    }
+
+    fn hint(&mut self, hint: Hint) {
+        self.machine.hint(hint, self.now);
+    }
+
+    /// The time until the next look.
+    fn pause(&self) -> Duration {
+        self.machine.next().1.saturating_duration_since(self.now)
+    }
+}
+
+#[test]
+fn a_start_reads_the_key_and_uses_it() {
+    let mut run = Run::start(Role::Primary);
+    assert!(run.until_good() < Duration::from_secs(1));
+    assert_eq!(run.looks, [Look::Read, Look::RoundTrip]);
+    let mut other = Run::start(Role::DecryptOnly);
+    other.until_good();
+    assert_eq!(other.looks, [Look::Read], "nothing is wrapped there");
+}
+
+/// A first read that is refused, and granted a moment later: no loop.
+#[test]
+fn a_refusal_that_a_confirmation_does_not_find_is_over() {
+    let mut run = Run::start(Role::Primary);
+    run.fail(ErrorKind::Denied);
+    assert!(matches!(run.machine.verdict(), Verdict::Suspected(_)));
+    assert!(run.until_good() < Duration::from_secs(3));
+    assert!(run.looks.len() <= 5, "{:?}", run.looks);
+    assert!(run.pause() >= Duration::from_secs(8), "the usual intervals");
+}
+
+/// One address allows it in a confirmation, and the usual looks are refused all the same.
+#[test]
+fn an_address_that_allows_and_one_that_refuses_cause_no_loop() {
+    let mut run = Run::well(Role::Primary);
+    let started = run.now;
+    while run.now - started < Duration::from_secs(600) {
+        run.step(|look| match look {
+            Look::Health | Look::Confirm { .. } => Ok(Seen::Good),
+            _ => Err(error(ErrorKind::Denied)),
+        });
+    }
+    assert!(run.looks.len() < 120, "{} looks in ten minutes", run.looks.len());
+}
+
+#[test]
+fn a_refusal_is_believed_after_two_confirmations_five_seconds_apart() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    let noticed = run.pause();
+    let took = run.until_refused(ErrorKind::Denied);
+    assert!(noticed + took < Duration::from_secs(10), "{noticed:?} {took:?}");
+    let confirmations = run.looks.iter().filter(|look| matches!(look, Look::Confirm { wrap: true })).count();
+    assert_eq!(confirmations, 2);
+    assert!(run.machine.verdict().ends_use());
+}
+
+#[test]
+fn a_deleted_key_is_told_as_missing_and_nothing_is_wrapped_until_it_was_read() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    while !matches!(run.machine.verdict(), Verdict::Refused(_)) {
+        run.step(|look| match look {
+            Look::Health => Ok(Seen::Good),
+            Look::Read => Err(error(ErrorKind::NotFound)),
+            Look::RoundTrip => Err(error(ErrorKind::Denied)),
+            Look::Confirm { wrap } => {
+                assert!(!wrap, "a wrap could create the key");
+                Err(error(ErrorKind::NotFound))
+            }
+        });
+    }
+    assert!(run.machine.verdict().error().unwrap().kind().is_missing_key());
+    for _ in 0..20 {
+        assert_ne!(run.fail(ErrorKind::NotFound), Look::RoundTrip);
+    }
+    while run.good() != Look::Read {}
+    assert!(matches!(run.machine.verdict(), Verdict::Good), "the key is there again");
+}
+
+/// A wrap says that the key is deleted, and the key is gone altogether a moment later: the next wrap would make one.
+#[test]
+fn a_key_that_a_wrap_found_deleted_is_read_before_the_next_wrap() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    while run.step(
+        |look| if look == Look::RoundTrip { Err(error(ErrorKind::SoftDeleted)) } else { Ok(Seen::Good) },
+    ) != Look::RoundTrip
+    {}
+    for _ in 0..20 {
+        assert_ne!(run.fail(ErrorKind::NotFound), Look::RoundTrip);
+    }
+}
+
+#[test]
+fn a_refusal_is_looked_at_again_after_5_10_20_then_27_seconds_and_sooner_for_a_call() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    run.until_refused(ErrorKind::Denied);
+    let mut pauses = Vec::new();
+    let mut last = run.now;
+    for _ in 0..12 {
+        if run.fail(ErrorKind::Denied) == Look::RoundTrip {
+            pauses.push((run.now - last).as_secs());
+            last = run.now;
+        }
+    }
+    assert!(pauses.starts_with(&[5, 10, 20, 27]), "{pauses:?}");
+    run.hint(Hint::Refused);
+    assert!(run.pause() <= Duration::from_secs(5));
+    run.good();
+    assert!(run.until_good() < Duration::from_secs(2));
+}
+
+#[test]
+fn an_outage_does_not_end_a_refusal() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    run.until_refused(ErrorKind::Denied);
+    for _ in 0..50 {
+        run.fail(ErrorKind::Unreachable);
+        assert!(matches!(run.machine.verdict(), Verdict::Refused(_)));
+    }
+    assert!(run.until_good() < Duration::from_secs(5));
+}
+
+#[test]
+fn an_idle_agent_sees_an_outage_within_15_seconds_and_its_end_within_2() {
+    let mut run = Run::well(Role::Primary);
+    let started = run.now;
+    while !matches!(run.machine.verdict(), Verdict::Away(_)) {
+        run.fail(ErrorKind::Unreachable);
+    }
+    // The look itself may take as long as its time limit.
+    assert!(run.now - started < Duration::from_secs(13), "{:?}", run.now - started);
+    for _ in 0..100 {
+        assert_eq!(run.fail(ErrorKind::Deadline), Look::Health);
+        assert!(run.pause() <= Duration::from_millis(1700));
+    }
+    assert!(run.until_good() < Duration::from_secs(2));
+}
+
+/// The health is good, and the service does not do its work: a cluster without a leader.
+#[test]
+fn a_service_that_is_up_and_does_not_work_is_tried_about_once_a_second() {
+    let mut run = Run::well(Role::Primary);
+    let started = run.now;
+    run.hint(Hint::NoAnswer);
+    while run.now - started < Duration::from_secs(120) {
+        run.step(
+            |look| if look == Look::Health { Ok(Seen::Good) } else { Err(error(ErrorKind::Unreachable)) },
+        );
+    }
+    let asked = run.looks.iter().filter(|look| **look != Look::Health).count();
+    assert!((60..=130).contains(&asked), "{asked}");
+    assert!(run.pause() + run.until_good() < Duration::from_secs(4));
+}
+
+#[test]
+fn retry_after_delays_neither_health_nor_confirmation_and_ends_after_30_seconds() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::NoAnswer);
+    let busy = || error(ErrorKind::Throttled).with_retry_after(Some(Duration::from_secs(3600)));
+    while run.step(|look| if look == Look::Health { Ok(Seen::Good) } else { Err(busy()) }) == Look::Health {}
+    let started = run.now;
+    assert_eq!(run.good(), Look::Health);
+    assert!(run.now - started < Duration::from_secs(3));
+    let took = run.until_good();
+    assert!(took > Duration::from_secs(20) && took <= Duration::from_secs(31), "{took:?}");
+}
+
+#[test]
+fn a_gateway_that_blocks_the_health_is_no_outage() {
+    let mut run = Run::well(Role::Primary);
+    let started = run.now;
+    let mut healths = 0;
+    while run.now - started < Duration::from_secs(600) {
+        run.step(|look| if look == Look::Health { Err(error(ErrorKind::NotVault)) } else { Ok(Seen::Good) });
+        healths += usize::from(run.looks.last() == Some(&Look::Health));
+        assert!(matches!(run.machine.verdict(), Verdict::Good));
+    }
+    assert!(healths <= 7, "{healths}");
+    assert!(!run.machine.is_stale(run.now + Duration::from_secs(6)), "it cannot be asked");
+    // An outage is seen all the same, and its end, too.
+    run.hint(Hint::NoAnswer);
+    run.fail(ErrorKind::Unreachable);
+    assert!(matches!(run.machine.verdict(), Verdict::Away(_)));
+    for _ in 0..5 {
+        run.fail(ErrorKind::NotVault);
+    }
+    assert!(run.until_good() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_sealed_service_is_away_or_a_refusal_after_five_seconds_as_configured() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::NoAnswer);
+    run.fail(ErrorKind::Sealed);
+    assert!(matches!(run.machine.verdict(), Verdict::Away(_)));
+    let mut strict = Run::denying_when_sealed();
+    strict.hint(Hint::NoAnswer);
+    strict.fail(ErrorKind::Sealed);
+    assert!(matches!(strict.machine.verdict(), Verdict::Suspected(_)), "it may be just starting");
+    let started = strict.now;
+    while !matches!(strict.machine.verdict(), Verdict::Refused(_)) {
+        strict.fail(ErrorKind::Sealed);
+    }
+    let took = strict.now - started;
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(7), "{took:?}");
+    assert!(strict.until_good() < Duration::from_secs(4));
+}
+
+#[test]
+fn losing_only_the_right_to_read_the_key_is_no_refusal() {
+    let mut run = Run::well(Role::Primary);
+    for _ in 0..30 {
+        run.step(|look| if look == Look::Read { Err(error(ErrorKind::Denied)) } else { Ok(Seen::Good) });
+        assert!(!matches!(run.machine.verdict(), Verdict::Suspected(_) | Verdict::Refused(_)));
+    }
+    assert!(matches!(run.machine.verdict(), Verdict::Unreadable(_)));
+    run.until_good();
+}
+
+#[test]
+fn a_service_that_only_unwraps_is_judged_in_the_same_way() {
+    let mut run = Run::well(Role::DecryptOnly);
+    while !matches!(run.machine.verdict(), Verdict::Refused(_)) {
+        run.step(|look| if look == Look::Health { Ok(Seen::Good) } else { Err(error(ErrorKind::Denied)) });
+        assert_ne!(run.looks.last(), Some(&Look::RoundTrip));
+        assert_ne!(run.looks.last(), Some(&Look::Confirm { wrap: true }));
+    }
+    assert!(run.until_good() < Duration::from_secs(40));
+    while !matches!(run.machine.verdict(), Verdict::Away(_)) {
+        run.fail(ErrorKind::Unreachable);
+    }
+    assert!(run.until_good() < Duration::from_secs(4));
+}
+
+/// Reads that calls ask for, while a refusal is being confirmed, neither shorten nor restart the confirmation.
+#[test]
+fn reads_for_calls_do_not_disturb_a_confirmation() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    run.fail(ErrorKind::Denied);
+    let started = run.now;
+    while !matches!(run.machine.verdict(), Verdict::Refused(_)) {
+        run.fail(ErrorKind::Denied);
+        for _ in 0..3 {
+            run.machine.looked(Look::Read, Err(error(ErrorKind::Denied)), (run.now, run.now), CHANCE);
+            run.machine.looked(Look::Read, Ok(Seen::Good), (run.now, run.now), CHANCE);
+        }
+        assert!(run.now - started < Duration::from_secs(20));
+    }
+    assert!(run.now - started >= Duration::from_secs(5));
+}
+
+/// Every sequence of answers up to this length is tried, from the start and from a service that works. The variable
+/// `KMS_JUDGE_DEPTH` sets another length: 5 takes a minute, 6 ten.
+const DEPTH: usize = 4;
+
+const ANSWERS: [Option<ErrorKind>; 9] = [
+    None,
+    Some(ErrorKind::Unreachable),
+    Some(ErrorKind::NotVault),
+    Some(ErrorKind::Sealed),
+    Some(ErrorKind::Throttled),
+    Some(ErrorKind::Denied),
+    Some(ErrorKind::NotFound),
+    Some(ErrorKind::KeyUnusable),
+    Some(ErrorKind::VersionAhead),
+];
+
+/// What must hold in every state.
+fn check(run: &Run) {
+    // Whatever happened: once everything works, the verdict is good within ten seconds of the next look.
+    let mut well = run.clone();
+    well.good();
+    let unreadable = matches!(well.machine.verdict(), Verdict::Unreadable(_));
+    let took = well.until_good();
+    assert!(took <= Duration::from_secs(if unreadable { 30 } else { 10 }), "{took:?} to recover: {run:?}");
+    // Once nothing answers, that is seen. A refusal stays one.
+    let mut away = run.clone();
+    let limit = away.now + Duration::from_secs(15);
+    while away.now < limit && !matches!(away.machine.verdict(), Verdict::Away(_) | Verdict::Refused(_)) {
+        away.fail(ErrorKind::Unreachable);
+    }
+    assert!(!matches!(away.machine.verdict(), Verdict::Good | Verdict::Suspected(_)), "{run:?}");
+    // No fault makes a loop: a minute of anything is a bounded number of looks, and few of them are audited.
+    for kind in [ErrorKind::Denied, ErrorKind::Unreachable, ErrorKind::Throttled] {
+        let mut minute = run.clone();
+        let (before, limit) = (minute.looks.len(), minute.now + Duration::from_secs(60));
+        while minute.now < limit {
+            minute.step(|look| if look == Look::Health { Ok(Seen::Good) } else { Err(error(kind)) });
+        }
+        let looks = &minute.looks[before..];
+        let audited = looks.iter().filter(|look| **look != Look::Health).count();
+        assert!(looks.len() < 150 && audited < 75, "{audited} of {} looks: {run:?}", looks.len());
+    }
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} after {:?}", self.machine, self.looks)
+    }
+}
+
+fn explore(run: &Run, depth: usize, states: &mut usize) {
+    *states += 1;
+    check(run);
+    if depth == 0 {
+        return;
+    }
+    for answer in ANSWERS {
+        let mut next = run.clone();
+        let refused_before = matches!(next.machine.verdict(), Verdict::Refused(_));
+        match answer {
+            None => next.good(),
+            Some(kind) => next.fail(kind),
+        };
+        if refused_before && answer.is_some_and(|kind| kind != ErrorKind::NotFound) {
+            assert!(
+                matches!(next.machine.verdict(), Verdict::Refused(_)),
+                "only success ends a refusal: {next:?}"
+            );
+        }
+        explore(&next, depth - 1, states);
+    }
+    for hint in [Hint::Worked, Hint::NoAnswer, Hint::Refused] {
+        let mut next = run.clone();
+        next.hint(hint);
+        check(&next);
+    }
+}
+
+#[test]
+fn every_sequence_of_answers_keeps_the_rules() {
+    let depth = std::env::var("KMS_JUDGE_DEPTH").map_or(DEPTH, |depth| depth.parse().unwrap());
+    let mut states = 0;
+    for role in [Role::Primary, Role::DecryptOnly] {
+        explore(&Run::start(role), depth, &mut states);
+        explore(&Run::well(role), depth, &mut states);
+    }
+    explore(&Run::denying_when_sealed(), depth, &mut states);
+    assert!(states > 30_000, "{states}");
+}

@@ -1,0 +1,273 @@
+//! When a key service is looked at next: the intervals while it works, and the delays after a fault.
+//!
+//! Pure. Whatever is planned, [`Plan::not_before`] keeps looks of one kind apart, so that no fault makes a loop.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::timing::{
+    BLOCKED_HEALTH, HEALTH_INTERVAL, HELD_BACK_PAUSE, HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE,
+    MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
+};
+use crate::key_service::KeyServiceError;
+use crate::retry::spread;
+
+/// One way to look at a key service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Asks for its health, without credentials.
+    Health,
+    /// Reads the key's versions.
+    Read,
+    /// Wraps and unwraps.
+    RoundTrip,
+    /// Asks each address again: to wrap, or only to read the key.
+    Confirm { wrap: bool },
+}
+
+impl Look {
+    fn index(self) -> usize {
+        match self {
+            Self::Health => 0,
+            Self::Read => 1,
+            Self::RoundTrip => 2,
+            Self::Confirm { .. } => 3,
+        }
+    }
+}
+
+/// The intervals while a key service works.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub read: Duration,
+    pub round_trip: Duration,
+}
+
+/// When each look is due.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pace: Pace,
+    health: Instant,
+    read: Instant,
+    round_trip: Instant,
+    /// When the last look began.
+    began: Instant,
+    /// When the last look of each kind ended.
+    last: [Option<Instant>; 4],
+    last_answer: Option<Instant>,
+    /// When a service that is away is looked at again.
+    back: Instant,
+    /// The service asked for a pause until then. Its health may be asked for all the same.
+    paused_until: Option<Instant>,
+    health_blocked_until: Option<Instant>,
+    /// How often in a row something else answered for the health.
+    health_blocks: u32,
+    outages: u32,
+    refusals: u32,
+    proofs: u32,
+    catch_ups: u32,
+    last_hurried: Option<Instant>,
+}
+
+impl Plan {
+    /// Everything is due now, but the health: a read says more.
+    pub(super) fn new(pace: Pace, now: Instant) -> Self {
+        Self {
+            pace,
+            health: now + HEALTH_INTERVAL,
+            read: now,
+            round_trip: now,
+            began: now,
+            last: [None; 4],
+            last_answer: None,
+            back: now,
+            paused_until: None,
+            health_blocked_until: None,
+            health_blocks: 0,
+            outages: 0,
+            refusals: 0,
+            proofs: 0,
+            catch_ups: 0,
+            last_hurried: None,
+        }
+    }
+
+    /// The look that is due first. Where several are, a read goes first: it shows what may be wrapped with.
+    pub(super) fn first_due(&self, may_wrap: bool) -> (Look, Instant) {
+        let mut first = (Look::Read, self.read);
+        if may_wrap && self.round_trip < first.1 {
+            first = (Look::RoundTrip, self.round_trip);
+        }
+        if self.health < first.1 {
+            first = (Look::Health, self.health);
+        }
+        first
+    }
+
+    /// The time for a look that is due `at`: apart from the last one of its kind.
+    pub(super) fn not_before(&self, look: Look, at: Instant) -> Instant {
+        let pause = if look == Look::Health { MIN_HEALTH_PAUSE } else { self.pause() };
+        let last = self.last.get(look.index()).copied().flatten();
+        let spaced = last.map_or(at, |last| at.max(last + pause));
+        match (look, self.paused_until) {
+            (Look::Read | Look::RoundTrip, Some(until)) => spaced.max(until),
+            _ => spaced,
+        }
+    }
+
+    /// Least time between two looks of one kind. An administrator may have configured shorter intervals.
+    fn pause(&self) -> Duration {
+        MIN_LOOK_PAUSE.min(self.pace.read).min(self.pace.round_trip)
+    }
+
+    pub(super) fn last_answer(&self) -> Option<Instant> {
+        self.last_answer
+    }
+
+    /// A look has ended: plans the next one of its kind.
+    pub(super) fn looked(&mut self, look: Look, began: Instant, now: Instant, chance: f64) {
+        self.began = began;
+        if let Some(last) = self.last.get_mut(look.index()) {
+            *last = Some(now);
+        }
+        self.last_answer = Some(now);
+        match look {
+            Look::Health => {}
+            Look::Read => self.read = now + spread(self.pace.read, chance),
+            Look::RoundTrip => self.round_trip = now + spread(self.pace.round_trip, chance),
+            Look::Confirm { .. } => {}
+        }
+        // Each answer tells that the service is there. Its health need not be asked for so soon.
+        self.health = self.health_blocked_until.unwrap_or(now).max(now + spread(HEALTH_INTERVAL, chance));
+    }
+
+    /// A look was not done, since the budget was used up.
+    pub(super) fn held_back(&mut self, look: Look, now: Instant) {
+        if let Some(last) = self.last.get_mut(look.index()) {
+            *last = Some(now);
+        }
+        self.due_now(look, now + HELD_BACK_PAUSE);
+    }
+
+    pub(super) fn due_now(&mut self, look: Look, now: Instant) {
+        match look {
+            Look::Health => self.health = now,
+            Look::Read => self.read = now,
+            Look::RoundTrip => self.round_trip = now,
+            Look::Confirm { .. } => {}
+        }
+    }
+
+    /// Looks at once because of a call: at most every [`HINT_INTERVAL`], however many calls there are.
+    pub(super) fn hurry(&mut self, look: Look, now: Instant) {
+        let at = if look == Look::Health { now } else { self.hurried(now) };
+        match look {
+            Look::Health => self.health = self.health.min(at),
+            Look::Read => self.read = self.read.min(at),
+            Look::RoundTrip => self.round_trip = self.round_trip.min(at),
+            Look::Confirm { .. } => {}
+        }
+    }
+
+    /// When a look is due that a call asks for.
+    pub(super) fn hurried(&mut self, now: Instant) -> Instant {
+        let at =
+            self.last_hurried.map_or(now, |last| now.max(last + HINT_INTERVAL.min(self.pace.round_trip)));
+        if at == now {
+            self.last_hurried = Some(now);
+        }
+        at
+    }
+
+    /// The service served a call: it does not ask for a pause any more.
+    pub(super) fn end_pause(&mut self) {
+        self.paused_until = None;
+    }
+
+    /// The service works: later faults start with the first delays again.
+    pub(super) fn works(&mut self) {
+        (self.outages, self.refusals, self.proofs, self.catch_ups) = (0, 0, 0, 0);
+        self.paused_until = None;
+    }
+
+    pub(super) fn read_again_soon(&mut self, now: Instant, chance: f64) {
+        self.read = now + spread(REPEAT_READ_DELAY.min(self.pace.read), chance);
+    }
+
+    /// The key may not be read: it is tried again sooner than the interval.
+    pub(super) fn retry_read(&mut self, now: Instant, chance: f64) {
+        self.read = now + spread(REFUSED_READ_INTERVAL.min(self.pace.read), chance);
+    }
+
+    /// The health of the service cannot be asked for: not for a while, and longer each time, since the fault of a proxy
+    /// may look the same for seconds.
+    pub(super) fn block_health(&mut self, now: Instant) {
+        let pause = HEALTH_INTERVAL.saturating_mul(1 << self.health_blocks.min(10)).min(BLOCKED_HEALTH);
+        self.health_blocks = self.health_blocks.saturating_add(1);
+        self.health_blocked_until = Some(now + pause);
+        self.health = now + pause;
+    }
+
+    /// The service itself answered for its health, or nobody did.
+    pub(super) fn unblock_health(&mut self) {
+        (self.health_blocks, self.health_blocked_until) = (0, None);
+        self.health = self.last_answer.map_or(self.health, |last| last + HEALTH_INTERVAL);
+    }
+
+    pub(super) fn health_is_blocked(&self, now: Instant) -> bool {
+        self.health_blocked_until.is_some_and(|until| until > now)
+    }
+
+    /// The service is away: plans when it is looked at again.
+    pub(super) fn lost(&mut self, error: &KeyServiceError, look: Look, now: Instant, chance: f64) {
+        let (first, longest) = OUTAGE_DELAYS;
+        // A service whose health is good and which does not do its work is asked less often: that costs it more.
+        let first = if look == Look::Health { first } else { longest };
+        // From one look to the next: one that hangs has waited long enough.
+        self.back = now.max(self.began + delay(first, longest, self.outages, chance));
+        self.outages = self.outages.saturating_add(1);
+        self.paused_until = error.retry_after().map(|pause| now + pause.min(MAX_RETRY_AFTER));
+    }
+
+    pub(super) fn return_at(&self) -> Instant {
+        self.back
+    }
+
+    /// The service answers again: the key is read, then used.
+    pub(super) fn return_now(&mut self, now: Instant) {
+        self.read = now;
+        self.round_trip = now + self.pause();
+    }
+
+    /// When a refusal is looked at again.
+    pub(super) fn retry_at(&mut self, now: Instant, chance: f64) -> Instant {
+        let at = now + delay(REFUSAL_DELAYS.0, REFUSAL_DELAYS.1, self.refusals, chance);
+        self.refusals = self.refusals.saturating_add(1);
+        at
+    }
+
+    /// When a look follows that failed because of one version of the key: soon at first, since a replica may be behind.
+    pub(super) fn catch_up_at(&mut self, now: Instant, chance: f64) -> Instant {
+        self.catch_ups = self.catch_ups.saturating_add(1);
+        match self.catch_ups {
+            1 => now,
+            2..=12 => now + spread(REFUSAL_DELAYS.0, chance),
+            _ => now + spread(REFUSAL_DELAYS.1, chance),
+        }
+    }
+
+    /// When a usual look follows a confirmation that found no refusal: at once for the first time.
+    pub(super) fn prove_at(&mut self, now: Instant, chance: f64) -> Instant {
+        self.proofs = self.proofs.saturating_add(1);
+        match self.proofs {
+            1 => now,
+            more => now + delay(REFUSAL_DELAYS.0, REFUSAL_DELAYS.1, more - 2, chance),
+        }
+    }
+}
+
+/// `first`, doubled for each earlier try, `longest` at most; up to a tenth shorter or longer.
+fn delay(first: Duration, longest: Duration, earlier: u32, chance: f64) -> Duration {
+    spread(first.saturating_mul(1 << earlier.min(10)).min(longest), chance)
+}

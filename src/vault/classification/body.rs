@@ -1,0 +1,223 @@
+//! The forms of a body: a list of errors, the envelope of an answer, `sys/health`, or none of them.
+//!
+//! Must not keep a secret: of an answer with data it only sees whether the fields are there.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::call::Call;
+use super::class::Cause;
+use crate::vault::key::KeyData;
+
+/// Longest text of a server, in characters.
+const MAX_TEXT: usize = 300;
+/// How much of a body in another form is looked at, in bytes.
+const MAX_LOOKED_AT: usize = 1024;
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<String>,
+}
+
+/// The envelope of an answer. Every answer of the API has a `request_id`, also one without data.
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(rename = "request_id")]
+    _request_id: IgnoredAny,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+}
+
+/// The text of an error's body, or `None` when the body is not in the server's form.
+pub(super) fn server_text(body: &[u8]) -> Option<String> {
+    if let Ok(Errors { errors }) = serde_json::from_slice(body) {
+        return Some(bounded(&errors.join("; ")));
+    }
+    let envelope: Envelope = serde_json::from_slice(body).ok()?;
+    Some(bounded(&envelope.warnings.unwrap_or_default().join("; ")))
+}
+
+/// The beginning of a body in another form.
+pub(super) fn beginning(body: &[u8]) -> String {
+    String::from_utf8_lossy(body.get(..MAX_LOOKED_AT).unwrap_or(body)).into_owned()
+}
+
+/// A server's text on one line, without control characters. Go formats a list of errors with a heading and bullets,
+/// which hold no information.
+fn bounded(text: &str) -> String {
+    let plain = text.replace("\n\t* ", "; ").replace(char::is_control, " ");
+    let mut plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    for heading in [" error occurred:; ", " errors occurred:; "] {
+        if let Some((count, rest)) = plain.split_once(heading)
+            && count.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            plain = rest.to_owned();
+        }
+    }
+    if let Some((end, _)) = plain.char_indices().nth(MAX_TEXT) {
+        plain.truncate(end);
+        plain.push('…');
+    }
+    plain
+}
+
+/// The parts of `sys/health` that decide.
+#[derive(Deserialize)]
+struct Health {
+    initialized: bool,
+    sealed: bool,
+    #[serde(default)]
+    replication_dr_mode: Option<String>,
+    #[serde(default)]
+    removed_from_cluster: Option<bool>,
+}
+
+/// The cause of an answer of `sys/health`, or `None` when the body is not one. The status depends on the query, which
+/// a gateway may drop; the body says the same for every query.
+pub(super) fn health(status: u16, body: &[u8]) -> Option<Cause> {
+    let health: Health = serde_json::from_slice(body).ok()?;
+    Some(match status {
+        _ if health.removed_from_cluster == Some(true) => Cause::RemovedNode,
+        530 => Cause::RemovedNode,
+        _ if health.replication_dr_mode.as_deref() == Some("secondary") => Cause::DrSecondary,
+        472 => Cause::DrSecondary,
+        _ if !health.initialized => Cause::NotInitialised,
+        _ if health.sealed => Cause::ServerSealed,
+        // A standby that cannot reach the active node. One that can answers 429 or 473, and forwards.
+        474 => Cause::NoActiveNode,
+        200..=299 | 429 | 473 => Cause::Done,
+        _ => Cause::ServerFailed,
+    })
+}
+
+/// An answer with a status of success, where `D` is what the call reads. `null` and a missing field are the same.
+#[derive(Deserialize)]
+struct Success<'a, D> {
+    // Without the function, serde asks for a default of `D`.
+    #[serde(default = "Option::default")]
+    data: Option<D>,
+    #[serde(borrow, default)]
+    auth: Option<Auth<'a>>,
+    #[serde(default)]
+    wrap_info: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Auth<'a> {
+    #[serde(borrow, default)]
+    client_token: Option<Cow<'a, str>>,
+    #[serde(default)]
+    lease_duration: Option<u64>,
+    #[serde(default)]
+    mfa_requirement: Option<IgnoredAny>,
+}
+
+/// The fields of `data` that the calls read.
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(default)]
+    ciphertext: Option<IgnoredAny>,
+    #[serde(default)]
+    plaintext: Option<IgnoredAny>,
+    #[serde(default)]
+    ttl: Option<IgnoredAny>,
+    #[serde(default)]
+    creation_path: Option<IgnoredAny>,
+    #[serde(default)]
+    secret_id: Option<IgnoredAny>,
+}
+
+/// The cause of an answer with a status of success, and a text for it: success is what the body says.
+pub(super) fn success(call: Call, status: u16, body: &[u8]) -> (Cause, String) {
+    let cause = match call {
+        Call::Revoke => Cause::Done,
+        // Without an answer, another engine has done something else: a KV mount stores the plaintext.
+        Call::Encrypt | Call::Decrypt | Call::ReadKey if status == 204 => Cause::OtherEngine,
+        Call::ReadKey => match parse::<KeyData>(body) {
+            Ok(Success { data: Some(key), .. }) => match key.problem() {
+                Some((cause, text)) => return (cause, text),
+                None => Cause::Done,
+            },
+            other => without_data(other.ok().as_ref()),
+        },
+        Call::Login | Call::Renew => match parse::<IgnoredAny>(body) {
+            Ok(answer) => of_auth(call, answer.auth.as_ref()),
+            Err(_) => Cause::OtherServer,
+        },
+        _ => match parse::<Fields>(body) {
+            Ok(Success { data: Some(fields), .. }) if has_answer(call, &fields) => Cause::Done,
+            other => without_data(other.ok().as_ref()),
+        },
+    };
+    (cause, String::new())
+}
+
+fn parse<'a, D: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<Success<'a, D>> {
+    serde_json::from_slice(body)
+}
+
+fn without_data<D>(answer: Option<&Success<'_, D>>) -> Cause {
+    match answer {
+        Some(Success { data: None, wrap_info: Some(_), .. }) => Cause::ControlGroup,
+        _ => Cause::OtherServer,
+    }
+}
+
+fn of_auth(call: Call, auth: Option<&Auth<'_>>) -> Cause {
+    match auth {
+        Some(Auth { lease_duration: Some(_), .. }) if call == Call::Renew => Cause::Done,
+        Some(Auth { client_token: Some(token), lease_duration: Some(_), .. }) if !token.is_empty() => {
+            Cause::Done
+        }
+        Some(Auth { mfa_requirement: Some(_), .. }) => Cause::SecondFactor,
+        _ => Cause::OtherServer,
+    }
+}
+
+/// Whether the fields have what the call asked for.
+fn has_answer(call: Call, fields: &Fields) -> bool {
+    match call {
+        Call::Encrypt => fields.ciphertext.is_some(),
+        Call::Decrypt => fields.plaintext.is_some(),
+        Call::Lookup => fields.ttl.is_some(),
+        Call::WrappingLookup => fields.creation_path.is_some(),
+        Call::Unwrap => fields.secret_id.is_some(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_text_is_bounded_and_on_one_line() {
+        let text = |errors: &[&str]| {
+            server_text(serde_json::json!({ "errors": errors }).to_string().as_bytes()).unwrap()
+        };
+        assert_eq!(text(&["1 error occurred:\n\t* permission denied\n\n"]), "permission denied");
+        assert_eq!(
+            text(&["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]),
+            "permission denied; invalid token"
+        );
+        assert_eq!(text(&["one", "two"]), "one; two");
+        assert_eq!(text(&["a\u{1b}[31mred\r\nline\0\u{7f}\u{85}"]), "a [31mred line");
+        assert_eq!(text(&["é".repeat(4000).as_str()]).chars().count(), MAX_TEXT + 1);
+        assert_eq!(server_text(b"<html>forbidden</html>"), None);
+        assert_eq!(server_text(br#"{"errors":[{"code":"DENIED"}]}"#), None, "another server's errors");
+        assert_eq!(server_text(br#"{"message":"forbidden"}"#), None);
+    }
+
+    #[test]
+    fn health_is_what_the_body_says() {
+        let body = |more: &str| format!(r#"{{"initialized":true,"sealed":false{more}}}"#).into_bytes();
+        assert_eq!(health(200, &body("")), Some(Cause::Done));
+        assert_eq!(health(429, &body("")), Some(Cause::Done), "a standby that a balancer asks");
+        assert_eq!(health(474, &body("")), Some(Cause::NoActiveNode));
+        let secondary = body(r#","replication_dr_mode":"secondary""#);
+        assert_eq!(health(200, &secondary), Some(Cause::DrSecondary), "a gateway has changed the status");
+        assert_eq!(health(200, br#"{"status":"UP"}"#), None);
+    }
+}

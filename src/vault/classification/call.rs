@@ -1,0 +1,88 @@
+//! Which call of the agent a request is: the same answer means different things for different calls.
+//!
+//! Must not know answers.
+
+/// A call of the agent to Vault's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Health,
+    Login,
+    Lookup,
+    Renew,
+    Revoke,
+    Capabilities,
+    WrappingLookup,
+    Unwrap,
+    Encrypt,
+    Decrypt,
+    ReadKey,
+}
+
+impl Call {
+    /// The call to this path below `/v1/`.
+    pub(crate) fn of(path: &str) -> Self {
+        match path.split('?').next().unwrap_or_default() {
+            "sys/health" => Self::Health,
+            "sys/wrapping/lookup" => Self::WrappingLookup,
+            "sys/wrapping/unwrap" => Self::Unwrap,
+            "sys/capabilities-self" => Self::Capabilities,
+            "auth/token/lookup-self" => Self::Lookup,
+            "auth/token/renew-self" => Self::Renew,
+            "auth/token/revoke-self" => Self::Revoke,
+            path if path.starts_with("auth/") => Self::Login,
+            // A mount may have any name, `encrypt` too: the part before the name of the key decides.
+            path => match path.rsplit('/').nth(1) {
+                Some("encrypt") => Self::Encrypt,
+                Some("decrypt") => Self::Decrypt,
+                _ => Self::ReadKey,
+            },
+        }
+    }
+
+    /// The stable name: a label. Never the path itself: it holds names.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::Login => "login",
+            Self::Lookup => "lookup",
+            Self::Renew => "renew",
+            Self::Revoke => "revoke",
+            Self::Capabilities => "capabilities",
+            Self::WrappingLookup | Self::Unwrap => "unwrap_secret",
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::ReadKey => "read_key",
+        }
+    }
+
+    /// The setting that holds the namespace of the call.
+    pub(super) fn namespace_setting(self) -> &'static str {
+        match self {
+            Self::Encrypt | Self::Decrypt | Self::ReadKey | Self::Capabilities => "vault.namespace",
+            _ => "vault.auth_namespace",
+        }
+    }
+
+    /// The setting that holds the mount of the call.
+    pub(super) fn mount_setting(self) -> &'static str {
+        match self {
+            Self::Encrypt | Self::Decrypt | Self::ReadKey => "vault.transit.mount",
+            _ => "vault.auth.mount",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_decides_whatever_the_mount_is_called() {
+        assert_eq!(Call::of("sys/health?standbyok=true"), Call::Health);
+        assert_eq!(Call::of("auth/token/lookup-self"), Call::Lookup);
+        assert_eq!(Call::of("auth/userpass/login/encrypt"), Call::Login);
+        assert_eq!(Call::of("transit/encrypt/k"), Call::Encrypt);
+        assert_eq!(Call::of("team/encrypt/decrypt/k"), Call::Decrypt);
+        assert_eq!(Call::of("encrypt/keys/k"), Call::ReadKey);
+    }
+}

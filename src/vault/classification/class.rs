@@ -1,0 +1,173 @@
+//! The classes of answers, and the causes that each of them has. tests/corpus/README.md defines the classes.
+//!
+//! A cause is finer than a class: causes of one class have the same consequences, and other words and remedies.
+
+use crate::key_service::ErrorKind;
+
+/// What an answer means for the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::vault) enum Class {
+    Ok,
+    Outage,
+    Sealed,
+    Standby,
+    DrSecondary,
+    Throttled,
+    NotVault,
+    OwnFault,
+    Denied,
+    TokenDead,
+    CredentialsRefused,
+    WrongSetting,
+    KeyMissing,
+    KeySoftDeleted,
+    KeyUnusable,
+    VersionAhead,
+    VersionGone,
+    BadCiphertext,
+}
+
+impl Class {
+    /// The kind of the error that callers get. `Ok` has none.
+    pub(in crate::vault) fn kind(self) -> Option<ErrorKind> {
+        Some(match self {
+            Self::Ok => return None,
+            Self::Outage => ErrorKind::Unreachable,
+            Self::Sealed => ErrorKind::Sealed,
+            Self::Standby | Self::DrSecondary => ErrorKind::Standby,
+            Self::Throttled => ErrorKind::Throttled,
+            Self::NotVault => ErrorKind::NotVault,
+            Self::OwnFault => ErrorKind::Internal,
+            // A dead token is a refusal once a new token gets the same answer.
+            Self::Denied | Self::TokenDead => ErrorKind::Denied,
+            Self::CredentialsRefused => ErrorKind::CredentialsRefused,
+            Self::WrongSetting => ErrorKind::WrongSetting,
+            Self::KeyMissing => ErrorKind::NotFound,
+            Self::KeySoftDeleted => ErrorKind::SoftDeleted,
+            Self::KeyUnusable => ErrorKind::KeyUnusable,
+            Self::VersionAhead => ErrorKind::VersionAhead,
+            Self::VersionGone => ErrorKind::VersionGone,
+            Self::BadCiphertext => ErrorKind::BadCiphertext,
+        })
+    }
+}
+
+/// Why an answer is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vault) enum Cause {
+    /// The server did what was asked, or says that it can.
+    Done,
+
+    /// The server failed (5xx).
+    ServerFailed,
+    /// A proxy or a balancer has no server that answers.
+    GatewayFailed,
+    /// A server has not replicated the agent's login yet (Vault Enterprise).
+    NotReplicated,
+    /// A proxy on the way drops the token.
+    TokenDropped,
+
+    ServerSealed,
+    NotInitialised,
+
+    /// A standby that knows no active node.
+    NoActiveNode,
+    /// The node was removed from its cluster, and still runs.
+    RemovedNode,
+    /// A standby that does not forward sends to the active node.
+    SendsToActiveNode,
+    DrSecondary,
+
+    QuotaExceeded,
+    Overloaded,
+
+    OtherServer,
+    /// A plain HTTP request reached a port that accepts only HTTPS.
+    HttpsOnly,
+    /// The answer sends to the same host and path, with HTTPS.
+    SendsToHttps,
+    /// The answer sends to another place than a standby would.
+    SendsElsewhere,
+
+    /// The request is wrong in itself.
+    BadRequest,
+
+    PermissionDenied,
+    /// The server does not say why: a locked role, a disabled mount, a rule.
+    LoginDenied,
+    NamespaceLocked,
+    NotRenewable,
+    TokenUnknown,
+    CredentialsRefused,
+
+    NamespaceMissing,
+    MountMissing,
+    /// Another secrets engine, or another login method, is mounted there.
+    OtherEngine,
+    /// The login path is not one.
+    NoLoginPath,
+    RoleMissing,
+    /// The role or the secret-id is bound to other networks.
+    WrongNetwork,
+    NoClientCertificate,
+    /// The server sees no TLS.
+    NoTls,
+    SecondFactor,
+    /// A control group asks for the approval of others (Vault Enterprise).
+    ControlGroup,
+
+    KeyMissing,
+    KeySoftDeleted,
+    KeyUnusable,
+    VersionAhead,
+    /// Below `min_encryption_version`.
+    BelowMinEncryption,
+    /// Below `min_decryption_version`.
+    BelowMinDecryption,
+    BadCiphertext,
+}
+
+impl Cause {
+    pub(super) fn class(self) -> Class {
+        match self {
+            Self::Done => Class::Ok,
+            Self::ServerFailed | Self::GatewayFailed | Self::NotReplicated | Self::TokenDropped => {
+                Class::Outage
+            }
+            Self::ServerSealed | Self::NotInitialised => Class::Sealed,
+            Self::NoActiveNode | Self::RemovedNode | Self::SendsToActiveNode => Class::Standby,
+            Self::DrSecondary => Class::DrSecondary,
+            Self::QuotaExceeded | Self::Overloaded => Class::Throttled,
+            Self::OtherServer | Self::HttpsOnly | Self::SendsToHttps | Self::SendsElsewhere => {
+                Class::NotVault
+            }
+            Self::BadRequest => Class::OwnFault,
+            Self::PermissionDenied | Self::LoginDenied | Self::NamespaceLocked | Self::NotRenewable => {
+                Class::Denied
+            }
+            Self::TokenUnknown => Class::TokenDead,
+            Self::CredentialsRefused => Class::CredentialsRefused,
+            Self::NamespaceMissing
+            | Self::MountMissing
+            | Self::OtherEngine
+            | Self::NoLoginPath
+            | Self::RoleMissing
+            | Self::WrongNetwork
+            | Self::NoClientCertificate
+            | Self::NoTls
+            | Self::SecondFactor
+            | Self::ControlGroup => Class::WrongSetting,
+            Self::KeyMissing => Class::KeyMissing,
+            Self::KeySoftDeleted => Class::KeySoftDeleted,
+            Self::KeyUnusable => Class::KeyUnusable,
+            Self::VersionAhead => Class::VersionAhead,
+            Self::BelowMinEncryption | Self::BelowMinDecryption => Class::VersionGone,
+            Self::BadCiphertext => Class::BadCiphertext,
+        }
+    }
+
+    /// Whether the reason may be that the token is not valid any more: a lookup of the token shows it.
+    pub(super) fn may_be_the_token(self) -> bool {
+        matches!(self, Self::PermissionDenied | Self::TokenUnknown)
+    }
+}

@@ -1,0 +1,177 @@
+//! What an answer means: the call, the status, the headers and the body give one of the classes of
+//! tests/corpus/README.md, with a text and a remedy. A pure function; nothing else judges an answer.
+//!
+//! Must not send anything, and must not know tokens or addresses that are tried next. `call` is which call it is,
+//! `body` the forms of a body, `rules` the ordered rules, `class` what they lead to, `words` the texts, `redirect`
+//! where an answer sends to, `transport` the errors without an answer.
+
+mod body;
+mod call;
+mod class;
+mod redirect;
+mod rules;
+mod transport;
+mod words;
+
+pub(crate) use call::Call;
+pub(super) use class::{Cause, Class};
+pub(super) use transport::{chain, timeout, transport};
+pub(super) use words::not_vault;
+
+use std::time::Duration;
+
+use url::{Origin, Url};
+
+use crate::key_service::{ErrorKind, KeyServiceError};
+use redirect::Redirect;
+
+/// How long to wait after a denied login. The server does not say why it denies: the role may be locked, for every node
+/// that uses it, and only another try shows that the lock-out has ended. It ends 15 minutes after the last wrong login;
+/// the server does not count tries in between, and one a minute costs little.
+const LOGIN_PAUSE: Duration = Duration::from_secs(70);
+
+/// What came back, and for what.
+pub(super) struct Received<'a> {
+    pub call: Call,
+    /// The base of the URL of the address, and the path below `/v1/`.
+    pub base: &'a Url,
+    pub path: &'a str,
+    pub status: u16,
+    /// The header of a redirect.
+    pub location: Option<&'a str>,
+    pub body: &'a [u8],
+}
+
+/// What an answer means.
+#[derive(Clone, Debug)]
+pub(super) struct Judgement {
+    call: Call,
+    cause: Cause,
+    status: u16,
+    /// The server's own text, where it sends to, or what is wrong with the key. Bounded, and on one line.
+    text: String,
+    /// Where it sends to.
+    target: Option<Box<Origin>>,
+}
+
+impl Judgement {
+    /// Judges an answer.
+    pub(super) fn of(received: &Received<'_>) -> Self {
+        let &Received { call, base, path, status, location, body } = received;
+        let redirect = location.map(|location| Redirect::new(base, path, location));
+        let health = || if call == Call::Health { body::health(status, body) } else { None };
+        let (cause, text) = match (&redirect, health()) {
+            (_, Some(cause)) => (cause, String::new()),
+            (Some(redirect), None) => (redirect.cause(status), redirect.shown()),
+            (None, None) if (200..300).contains(&status) => match call {
+                Call::Health => (Cause::OtherServer, String::new()),
+                _ => body::success(call, status, body),
+            },
+            (None, None) => match body::server_text(body) {
+                Some(text) => (rules::of_the_server(call, status, &text), text),
+                // The text of another server is not repeated: it may be a page.
+                None => (rules::of_another(call, status, &body::beginning(body)), String::new()),
+            },
+        };
+        Self {
+            call,
+            cause,
+            status,
+            text,
+            target: redirect.and_then(|redirect| redirect.origin).map(Box::new),
+        }
+    }
+
+    /// Whether it sends to this place.
+    pub(super) fn redirects_to(&self, origin: &Origin) -> bool {
+        self.target.as_deref() == Some(origin)
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.cause.class()
+    }
+
+    /// The error of an answer that says nothing about the request: nobody processed it, and another address may.
+    /// `None` when the server did what was asked, or refused it.
+    pub(super) fn failure(&self, address: &str) -> Option<KeyServiceError> {
+        let kind = self.class().kind().filter(|kind| kind.may_fail_over())?;
+        let (message, remedy) = words::failure(self, address);
+        Some(KeyServiceError::new(kind, message, remedy))
+    }
+
+    /// How the call ended, as a metric label.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.class().kind() {
+            None => "ok",
+            Some(kind) if kind.may_fail_over() || kind == ErrorKind::Internal => kind.name(),
+            Some(_) => "refused",
+        }
+    }
+}
+
+/// An answer of a server that refuses the request, or that cannot do it with this key.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub judgement: Judgement,
+    pub path: String,
+    /// The index of the address that answered.
+    pub address: usize,
+    pub address_name: String,
+}
+
+impl Refusal {
+    pub(super) fn class(&self) -> Class {
+        self.judgement.class()
+    }
+
+    /// Whether the reason may be that the token is not valid any more: a lookup of the token shows it. For a lookup it
+    /// means that the token is not valid, or that its policy denies the lookup.
+    pub(super) fn may_be_the_token(&self) -> bool {
+        self.judgement.cause.may_be_the_token()
+    }
+
+    /// The error of a refused Transit call. `what` says what was attempted, with the path.
+    pub(super) fn of_transit(&self, what: &str) -> KeyServiceError {
+        self.of_login(what, "put valid credentials into their file")
+    }
+
+    /// The error of a refused login, or of another call for the token. `remedy` is that for credentials that are wrong.
+    pub(super) fn of_login(&self, what: &str, remedy: &str) -> KeyServiceError {
+        let kind = self.class().kind().unwrap_or(ErrorKind::Internal);
+        let Judgement { call, cause, .. } = self.judgement;
+        let own = words::remedy(call, cause, &self.path);
+        let remedy = own.unwrap_or_else(|| remedy.to_owned().into());
+        KeyServiceError::new(kind, words::refusal(&self.judgement, what, &self.address_name), remedy)
+            .with_retry_after((cause == Cause::LoginDenied).then_some(LOGIN_PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A locked role answers 403 to the right secret-id, too: it must be tried again, and not all the time.
+    #[test]
+    fn a_denied_login_is_tried_again_after_a_minute() {
+        let refusal = |status, text: &str| {
+            let (base, body) =
+                (Url::parse("https://vault:8200").unwrap(), format!(r#"{{"errors":["{text}"]}}"#));
+            let judgement = Judgement::of(&Received {
+                call: Call::Login,
+                base: &base,
+                path: "auth/approle/login",
+                status,
+                location: None,
+                body: body.as_bytes(),
+            });
+            let (path, address_name) = ("auth/approle/login".into(), "https://vault:8200".into());
+            Refusal { judgement, path, address: 0, address_name }.of_login("login", "write a new secret-id")
+        };
+        let locked = refusal(403, "permission denied");
+        assert_eq!(locked.kind(), ErrorKind::Denied);
+        assert!(locked.retry_after().unwrap() >= Duration::from_secs(67), "with jitter, more than a minute");
+        let wrong = refusal(400, "invalid role or secret ID");
+        assert_eq!((wrong.kind(), wrong.retry_after()), (ErrorKind::CredentialsRefused, None));
+        assert_eq!(wrong.remedy(), "write a new secret-id");
+    }
+}

@@ -1,0 +1,165 @@
+//! The words for each cause: what happened, to which address, and one remedy.
+
+use std::borrow::Cow;
+
+use super::class::Cause;
+use super::{Call, Judgement};
+use crate::key_service::{ErrorKind, KeyServiceError};
+
+type Text = Cow<'static, str>;
+
+/// The error of an answer that is not Vault's.
+pub(in crate::vault) fn not_vault(address: &str) -> KeyServiceError {
+    KeyServiceError::new(
+        ErrorKind::NotVault,
+        format!("{address} answered in a form that is not Vault's"),
+        "check vault.addresses: another server or a proxy may answer there",
+    )
+}
+
+/// The message and the remedy of an answer that is about the server, and not about the request.
+pub(super) fn failure(judgement: &Judgement, address: &str) -> (String, Text) {
+    let Judgement { status, text, .. } = judgement;
+    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+    let (message, remedy) = match judgement.cause {
+        Cause::ServerSealed => (format!("{address} is sealed"), "unseal it: vault operator unseal"),
+        Cause::NotInitialised => {
+            (format!("{address} is not initialised"), "initialise and unseal it: vault operator init")
+        }
+        Cause::NoActiveNode => (
+            format!("{address} is a standby that knows no active node"),
+            "wait for the election of a leader; if this stays, check the cluster: vault operator raft list-peers",
+        ),
+        Cause::RemovedNode => (
+            format!("{address} was removed from its cluster"),
+            "remove it from vault.addresses, or let it join the cluster again",
+        ),
+        Cause::SendsToActiveNode => {
+            return (
+                format!("{address} is a standby and redirects to {text}, which is not configured"),
+                format!(
+                    "add {text} to vault.addresses if it is yours; the agent sends its token to no other address"
+                )
+                .into(),
+            );
+        }
+        Cause::DrSecondary => (
+            format!("{address} is a disaster-recovery secondary and serves no keys"),
+            "set vault.addresses to the addresses of the primary cluster, or promote this one",
+        ),
+        Cause::QuotaExceeded if text.is_empty() => (
+            format!(
+                "{address} asks to slow down ({status}), but not in Vault's form: a proxy limits requests"
+            ),
+            "raise the limit of the proxy for this node, or find other clients that use it up",
+        ),
+        Cause::QuotaExceeded => (
+            format!("{address} asks to slow down ({status}){said}"),
+            if text.contains("lease count") {
+                "raise the lease count quota, or find the clients that log in too often"
+            } else {
+                "raise the rate limit quota of this mount, or find other clients that use it up"
+            },
+        ),
+        Cause::Overloaded => (
+            format!("{address} is overloaded ({status}){said}"),
+            "wait; if this stays, find the clients that load Vault, or give it more resources",
+        ),
+        Cause::NotReplicated => (
+            format!("{address} has not replicated this agent's login yet ({status})"),
+            "wait; if this stays, check the replication of the Vault cluster",
+        ),
+        Cause::TokenDropped => (
+            format!("{address} got no token from the agent ({status}{said}): a proxy on the way drops it"),
+            "let the proxy pass the header X-Vault-Token on",
+        ),
+        Cause::GatewayFailed => (
+            format!(
+                "{address} answered {status}, but not in Vault's form: a proxy has no server that answers"
+            ),
+            "check that Vault runs, and the proxy or load balancer between this node and Vault",
+        ),
+        Cause::HttpsOnly => (
+            format!("{address} answered {status}: this port accepts only HTTPS"),
+            "check the scheme (https://) and the port in vault.addresses",
+        ),
+        Cause::SendsToHttps => (
+            format!("{address} redirects to {text}: it accepts only HTTPS"),
+            "write https:// in vault.addresses",
+        ),
+        Cause::SendsElsewhere => (
+            format!(
+                "{address} redirects to {text}, which is not configured: a proxy or another server answered"
+            ),
+            "check vault.addresses, and proxies or sign-in pages between this node and Vault",
+        ),
+        Cause::OtherServer if *status < 300 => {
+            let error = not_vault(address);
+            return (error.to_string(), error.remedy().to_owned().into());
+        }
+        Cause::OtherServer => (
+            format!("{address} answered {status}, but not as Vault does: a proxy or another server answered"),
+            "check vault.addresses, and proxies between this node and Vault",
+        ),
+        _ if *status == 500 => {
+            (format!("{address} answered {status}{said}"), "see the server's log for this time")
+        }
+        _ => (format!("{address} answered {status}{said}"), "check the state of that server: vault status"),
+    };
+    (message, remedy.into())
+}
+
+/// The message of a refused call. `what` says what was attempted.
+pub(super) fn refusal(judgement: &Judgement, what: &str, address: &str) -> String {
+    let Judgement { call, cause, status, text, .. } = judgement;
+    match (cause, text.as_str()) {
+        (Cause::KeyUnusable | Cause::KeySoftDeleted, text) if *status < 300 => format!("{what}: {text}"),
+        (Cause::OtherEngine, "") => {
+            format!("{what}: {address} answered {status} without data, as another engine does")
+        }
+        (Cause::ControlGroup, _) => format!("{what}: {address} asks for the approval of others"),
+        (Cause::SecondFactor, _) => format!("{what}: {address} asks for a second factor"),
+        (Cause::KeyMissing, "") if *call == Call::ReadKey => {
+            format!("{what}: {address} answered {status}: not found")
+        }
+        (_, "") => format!("{what}: {address} answered {status}: no reason given"),
+        (_, text) => format!("{what}: {address} answered {status}: {text}"),
+    }
+}
+
+/// What to do about a refusal. `None` for wrong credentials: only the login method knows.
+pub(super) fn remedy(call: Call, cause: Cause, path: &str) -> Option<Text> {
+    let (namespace, mount) = (call.namespace_setting(), call.mount_setting());
+    Some(match cause {
+        Cause::CredentialsRefused => return None,
+        Cause::PermissionDenied => format!("grant the capability on {path} in the token's policy, and check that the key exists: if the policy grants update without create, Vault also answers 403 for a missing key").into(),
+        Cause::LoginDenied => "check vault.auth.mount and the role; after wrong logins from any node the server locks the role for some minutes, and unlocks it by itself".into(),
+        Cause::NamespaceLocked => "unlock the namespace: vault namespace unlock".into(),
+        Cause::NotRenewable => "use tokens that can be renewed, or a method that logs in".into(),
+        Cause::TokenUnknown => "find out who revokes the agent's tokens, and whether all vault.addresses are of one cluster: a new token is not known either".into(),
+        Cause::NamespaceMissing => format!("correct {namespace}: the server has no such namespace").into(),
+        Cause::MountMissing => format!("correct {mount} or {namespace}: nothing is mounted there").into(),
+        Cause::OtherEngine => {
+            let wanted = if call == Call::Login { "login method" } else { "Transit mount" };
+            format!("correct {mount}: {path} is not a path of the {wanted}").into()
+        }
+        Cause::NoLoginPath => format!("correct vault.auth.mount: {path} is not the path of a login").into(),
+        Cause::RoleMissing => "correct vault.auth.role or vault.auth.mount: the role is not there".into(),
+        Cause::WrongNetwork => "allow this node's address in the role's secret_id_bound_cidrs or token_bound_cidrs; behind a proxy, Vault must trust its X-Forwarded-For".into(),
+        Cause::NoClientCertificate => "set vault.client_cert_file and vault.client_key_file; a load balancer in front must not end TLS".into(),
+        Cause::NoTls => "write https:// in vault.addresses; a load balancer in front must not end TLS".into(),
+        Cause::SecondFactor => "exempt this login from MFA: the agent has no second factor".into(),
+        Cause::ControlGroup => format!("exempt {path} from the control group in the token's policy").into(),
+        Cause::KeyMissing => format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}; if the key was deleted, restore it from a backup").into(),
+        Cause::KeySoftDeleted => {
+            let key = path.replace("/encrypt/", "/keys/").replace("/decrypt/", "/keys/");
+            format!("restore it: vault write -f {key}/soft-delete-restore").into()
+        }
+        Cause::KeyUnusable => "create a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)".into(),
+        Cause::VersionAhead => "if this stays, the key was rolled back: see kms-plugin accept-key".into(),
+        Cause::BelowMinEncryption => "the key was rotated and its min_encryption_version raised; the next call uses the newer version".into(),
+        Cause::BelowMinDecryption => "lower min_decryption_version of the Transit key until all data is rewritten under a newer version".into(),
+        Cause::BadCiphertext => "the ciphertext is damaged, or was made by another key".into(),
+        _ => "compare the versions of the agent and the server, and look for a proxy that changes requests; see the server's log for this time".into(),
+    })
+}

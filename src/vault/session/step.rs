@@ -1,0 +1,363 @@
+//! The rules of a session, as one pure function: when to log in, to renew, and to look a token up.
+//!
+//! Must not do I/O, and must not read a clock or make random numbers: both are arguments.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::token::{Next, Token};
+use super::state::{
+    Answer, EARLY, Effect, Event, FILE_CHECK, Files, Refusal, RefusedCredentials, Renewal, Report, Stage,
+    State, Waiter,
+};
+use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::secret::Fingerprint;
+
+/// How long refused credentials are not sent again, when nothing changes. Several nodes share a role, and the server
+/// locks a role after a few failures.
+const REFUSED_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// Shortest and longest time between two logins, while tokens end early.
+/// Shortest and longest time from a login that failed in an outage to the next one, however many callers want one. A
+/// login may try every address: without a pause, the logins would use up the budget that a look at the service needs.
+const OUTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(5));
+const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// Shortest and longest time until a failed renewal of a valid token is retried.
+const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The state after `event`, and what the actor does next. `jitter` in `0.0..1.0` is random.
+pub(super) fn step(state: State, event: Event, now: Instant, jitter: f64) -> (State, Vec<Effect>) {
+    let mut step = Step { state, now, jitter, effects: Vec::new() };
+    step.handle(event);
+    step.act_when_due();
+    (step.state, step.effects)
+}
+
+/// The delay after `attempts` others: it doubles each time. With jitter it is at most twice the longest.
+fn delay((first, longest): (Duration, Duration), attempts: u32, jitter: f64) -> Duration {
+    first.saturating_mul(1 << attempts.min(16)).min(longest).mul_f64(1.0 + jitter)
+}
+
+struct Step {
+    state: State,
+    now: Instant,
+    jitter: f64,
+    effects: Vec<Effect>,
+}
+
+impl Step {
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Wanted(waiter) => self.answer_newer(waiter, 0),
+            Event::NewerWanted { waiter, generation } => self.answer_newer(waiter, generation),
+            Event::Refused(refusal) => self.refused(refusal),
+            Event::Accepted { generation, path } => self.accepted(generation, &path),
+            Event::Used { generation } => self.used(generation),
+            Event::FilesChecked { files, changed } => self.files_checked(files, changed),
+            Event::CredentialsRead(credentials) => self.credentials_read(credentials),
+            Event::LoginEnded(Ok(token)) => self.logged_in(token),
+            Event::LoginEnded(Err(error)) => self.login_refused(error),
+            Event::RenewalEnded { generation, renewal } => self.renewed(generation, renewal),
+            Event::LookupEnded { generation, valid } => self.looked_up(generation, valid),
+            Event::Tick => {}
+        }
+    }
+
+    fn answer(&mut self, waiter: Waiter, answer: Answer) {
+        self.effects.push(Effect::Answer(waiter, answer));
+    }
+
+    /// Answers with the held token when it is newer than `generation`. Otherwise the caller waits for a login.
+    fn answer_newer(&mut self, waiter: Waiter, generation: u64) {
+        match self.state.token.clone() {
+            Some(token) if token.generation > generation => self.answer(waiter, Answer::Token(token)),
+            _ => {
+                self.state.logins.waiters.push(waiter);
+                self.begin_login();
+            }
+        }
+    }
+
+    /// Begins a login, unless one is under way: then everybody waits for that one.
+    fn begin_login(&mut self) {
+        let logins = &mut self.state.logins;
+        if logins.stage != Stage::Idle {
+            return;
+        }
+        if let Some(at) = logins.not_before.filter(|at| *at > self.now) {
+            logins.stage = Stage::Delayed(at);
+            return;
+        }
+        if std::mem::take(&mut logins.ended_early) {
+            let delay = delay(LOGIN_BACKOFF, logins.delays, self.jitter);
+            logins.delays = logins.delays.saturating_add(1);
+            logins.stage = Stage::Delayed(self.now + delay);
+        } else {
+            logins.delays = 0;
+            self.check_files_for_login();
+        }
+    }
+
+    fn check_files_for_login(&mut self) {
+        self.state.logins.stage = Stage::CheckingFiles;
+        self.check_files(Files::Credentials);
+    }
+
+    fn check_files(&mut self, files: Files) {
+        let running = self.checking(files);
+        if !std::mem::replace(running, true) {
+            self.effects.push(Effect::CheckFiles(files));
+        }
+    }
+
+    fn checking(&mut self, files: Files) -> &mut bool {
+        let (credentials, tls) = &mut self.state.checking;
+        match files {
+            Files::Credentials => credentials,
+            Files::Tls => tls,
+        }
+    }
+
+    fn files_checked(&mut self, files: Files, changed: bool) {
+        *self.checking(files) = false;
+        let logins = &mut self.state.logins;
+        match logins.stage {
+            Stage::CheckingFiles if files == Files::Credentials => {
+                logins.stage = Stage::ReadingCredentials;
+                self.effects.push(Effect::ReadCredentials);
+            }
+            Stage::ReadingCredentials | Stage::Sent(_) => logins.again |= changed,
+            Stage::Idle if changed => self.begin_login(),
+            _ => {}
+        }
+    }
+
+    fn credentials_read(&mut self, credentials: Result<Fingerprint, KeyServiceError>) {
+        let fingerprint = match credentials {
+            Ok(fingerprint) => fingerprint,
+            Err(error) => return self.login_failed(error),
+        };
+        let refused = self.state.logins.refused.as_ref();
+        match refused.filter(|refused| refused.fingerprint == fingerprint && refused.until > self.now) {
+            Some(refused) => self.login_failed(refused.error.clone()),
+            None => {
+                self.state.logins.stage = Stage::Sent(fingerprint);
+                self.effects.push(Effect::LogIn);
+            }
+        }
+    }
+
+    fn logged_in(&mut self, mut token: Token) {
+        let state = &mut self.state;
+        state.logins.count += 1;
+        (state.logins.refused, state.logins.not_before, state.logins.outages) = (None, None, 0);
+        token.generation = state.logins.count;
+        (state.uses, state.failure, state.problem) = (0, None, None);
+        self.effects.push(Effect::Report(Report::LoggedIn { ttl: token.lease.ttl }));
+        state.token = Some(Arc::new(token));
+        self.plan();
+        self.end_login();
+    }
+
+    fn login_refused(&mut self, error: KeyServiceError) {
+        // A login that is denied says nothing of the credentials, and may be tried again sooner.
+        let pause = match error.kind() {
+            ErrorKind::CredentialsRefused => Some(REFUSED_PAUSE),
+            ErrorKind::Denied => error.retry_after(),
+            _ => None,
+        };
+        if let (Some(pause), Stage::Sent(fingerprint)) = (pause, self.state.logins.stage) {
+            self.effects.push(Effect::Report(Report::CredentialsRefused(error.clone())));
+            let until = self.now + pause.mul_f64(0.9 + self.jitter * 0.2);
+            self.state.logins.refused = Some(RefusedCredentials { fingerprint, until, error: error.clone() });
+        }
+        self.login_failed(error);
+    }
+
+    fn login_failed(&mut self, error: KeyServiceError) {
+        let token_held = self.state.token.is_some();
+        let logins = &mut self.state.logins;
+        if error.kind().is_outage() {
+            logins.not_before = Some(self.now + delay(OUTAGE_PAUSE, logins.outages, self.jitter));
+            logins.outages = logins.outages.saturating_add(1);
+        }
+        self.state.failure = Some(error.clone());
+        self.state.problem = Some(error.to_string());
+        self.effects.push(Effect::Report(Report::LoginFailed { error, token_held }));
+        if token_held {
+            self.plan_retry();
+        }
+        self.end_login();
+    }
+
+    /// Answers everybody who waits for a login: with the token, also with the old one when it was not replaced.
+    fn end_login(&mut self) {
+        self.state.logins.stage = Stage::Idle;
+        for waiter in std::mem::take(&mut self.state.logins.waiters) {
+            match (self.state.token.clone(), self.state.failure.clone()) {
+                (Some(token), _) => self.answer(waiter, Answer::Token(token)),
+                (None, Some(error)) => self.answer(waiter, Answer::Failed(error)),
+                (None, None) => self.state.logins.waiters.push(waiter),
+            }
+        }
+        if std::mem::take(&mut self.state.logins.again) {
+            self.begin_login();
+        }
+    }
+
+    fn used(&mut self, generation: u64) {
+        let Some(token) = self.state.token.clone().filter(|token| token.generation == generation) else {
+            return;
+        };
+        self.state.uses += 1;
+        if token.num_uses > 0 && self.state.uses == token.uses_before_login() {
+            self.begin_login();
+        }
+    }
+
+    fn accepted(&mut self, generation: u64, path: &str) {
+        let checks = &mut self.state.checks;
+        checks.accepted = checks.accepted.max(generation);
+        // The path that was refused works now.
+        if checks.denied_fresh.as_ref().is_some_and(|(_, refused)| refused == path) {
+            checks.denied_fresh = None;
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal) {
+        let Some(token) = self.state.token.clone().filter(|token| token.generation <= refusal.generation)
+        else {
+            return self.answer_newer(refusal.waiter, 0);
+        };
+        // A check that ended after this refusal has already shown that the token is valid.
+        let last = self.state.checks.last;
+        let checked = last.is_some_and(|(of, ended)| of == token.generation && ended >= refusal.at);
+        if !refusal.dead && (checked || self.state.is_denied_fresh(&token, self.now)) {
+            return self.answer(refusal.waiter, Answer::NoBetterToken);
+        }
+        if refusal.dead {
+            // In the server's own words: no lookup is needed, and the policy is not the reason.
+            self.discard(&token);
+            return self.answer_newer(refusal.waiter, 0);
+        }
+        if self.state.checks.running.is_none() {
+            self.state.checks.running = Some((token.generation, refusal.path.clone()));
+            self.effects.push(Effect::Lookup(token));
+        }
+        self.state.checks.waiters.push(refusal);
+    }
+
+    fn looked_up(&mut self, generation: u64, valid: Result<bool, KeyServiceError>) {
+        let path = self.state.checks.running.take().map(|(_, path)| path).unwrap_or_default();
+        let waiters = std::mem::take(&mut self.state.checks.waiters);
+        let mut answer = None;
+        if let Some(token) = self.state.token.clone().filter(|token| token.generation == generation) {
+            answer = match valid {
+                Ok(true) => {
+                    self.state.checks.accepted = self.state.checks.accepted.max(generation);
+                    self.state.checks.last = Some((generation, self.now));
+                    Some(Answer::NoBetterToken)
+                }
+                Ok(false) => self.token_dead(&token, path),
+                // Too many refusals to look into each one: the server's refusal is the answer.
+                Err(error) if error.kind() == ErrorKind::HeldBack => Some(Answer::NoBetterToken),
+                Err(error) => Some(Answer::Failed(error)),
+            };
+        }
+        for refusal in waiters {
+            match answer.clone().filter(|_| refusal.generation == generation) {
+                Some(answer) => self.answer(refusal.waiter, answer),
+                // The token is dead or was replaced meanwhile, or this is about another one.
+                None => self.refused(refusal),
+            }
+        }
+    }
+
+    /// The server does not know the token, or its policy denies the lookup. A fresh token that may not even look
+    /// itself up has no usable policy: a new login would get the same, and there is an answer.
+    fn token_dead(&mut self, token: &Token, path: String) -> Option<Answer> {
+        if self.state.logs_in && self.state.checks.accepted < token.generation {
+            self.state.checks.denied_fresh = Some((token.generation, path));
+            if self.state.is_denied_fresh(token, self.now) {
+                return Some(Answer::NoBetterToken);
+            }
+        }
+        self.discard(token);
+        None
+    }
+
+    fn discard(&mut self, token: &Token) {
+        self.effects.push(Effect::Report(Report::TokenDead));
+        self.state.logins.ended_early = self.now.saturating_duration_since(token.born) < EARLY;
+        self.state.token = None;
+        self.state.schedule.due = None;
+    }
+
+    fn renewed(&mut self, generation: u64, renewal: Renewal) {
+        self.state.schedule.renewing = false;
+        let Some(token) = self.state.token.clone().filter(|token| token.generation == generation) else {
+            return;
+        };
+        let lease = match renewal {
+            Renewal::Granted { at, ttl, renewable } => token.lease.renewed(at, ttl, renewable),
+            Renewal::Refused { at } => token.lease.unrenewable(at),
+            Renewal::Failed(error) => {
+                self.state.problem = Some(error.to_string());
+                return self.plan_retry();
+            }
+        };
+        self.state.set_lease(lease);
+        // A login that failed before is still a problem.
+        if self.state.failure.is_none() {
+            self.state.problem = None;
+        }
+        self.plan();
+    }
+
+    /// Plans the next renewal or login of the held token.
+    fn plan(&mut self) {
+        let next = self.state.token.as_ref().map(|token| token.lease.next(self.jitter));
+        self.state.schedule.failures = 0;
+        self.state.schedule.due = match next {
+            None | Some(Next::Keep) => None,
+            Some(Next::Renew(at) | Next::Login(at)) => Some(at),
+        };
+    }
+
+    /// Plans the next attempt after a failed one, in time before the token ends.
+    fn plan_retry(&mut self) {
+        let delay = delay(RENEWAL_BACKOFF, self.state.schedule.failures, self.jitter);
+        let end = self.state.token.as_ref().and_then(|token| token.lease.end());
+        let latest = end.map(|end| (end.saturating_duration_since(self.now) / 3).max(RENEWAL_BACKOFF.0));
+        self.state.schedule.failures = self.state.schedule.failures.saturating_add(1);
+        self.state.schedule.due = Some(self.now + latest.map_or(delay, |latest| latest.min(delay)));
+    }
+
+    fn act_when_due(&mut self) {
+        let now = self.now;
+        if matches!(self.state.logins.stage, Stage::Delayed(until) if until <= now) {
+            self.check_files_for_login();
+        }
+        if self.state.next_file_check <= now {
+            self.state.next_file_check = now + FILE_CHECK;
+            self.check_files(Files::Credentials);
+            self.check_files(Files::Tls);
+        }
+        let idle = self.state.logins.stage == Stage::Idle && !self.state.schedule.renewing;
+        let Some(token) = self.state.token.clone().filter(|_| idle) else { return };
+        if self.state.schedule.due.is_none_or(|due| due > now) {
+            return;
+        }
+        if matches!(token.lease.next(0.0), Next::Renew(_)) && !token.lease.nearly_over(now) {
+            self.state.schedule.renewing = true;
+            self.effects.push(Effect::Renew(token));
+        } else if self.state.logs_in {
+            self.begin_login();
+        } else {
+            self.state.schedule.due = None;
+            self.state.problem = Some("the token cannot be renewed and will expire".to_owned());
+            self.effects.push(Effect::Report(Report::CannotRenew));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A simulation: whole agents on a model of the key service, under model API servers, in paused time. Everything
+//! follows from one seed: the configuration, the faults, the delays and the jitter.
+//!
+//! The agent's own code is the real one from `PreparedCore` and `KmsService` down; only HTTP, the clocks and the
+//! random delays are replaced. `rule` has what must hold. `scenarios` has directed tests with their figures.
+//!
+//! - `cargo test --lib simulation` runs a set of seeds; `KMS_SIMULATION_SEEDS=100000` makes it larger, and
+//!   `KMS_SIMULATION_FIRST` begins elsewhere.
+//! - `KMS_SIMULATION_SEED=123 cargo test --lib simulation::one_seed -- --nocapture` runs one, and prints its events.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test that fails panics
+#![allow(clippy::print_stdout)] // a run shows its coverage
+#![allow(clippy::await_holding_lock)] // one thread
+
+mod agent;
+mod api_server;
+mod budget;
+mod chance;
+mod coverage;
+mod fault;
+mod figures;
+mod log;
+mod model;
+mod node;
+mod oracle;
+mod rule;
+mod run;
+mod scenario;
+mod scenarios;
+mod schedule;
+mod watch;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use coverage::Coverage;
+use rule::Rule;
+use run::{Outcome, run, shown};
+
+/// Seeds of a run without `KMS_SIMULATION_SEEDS`: enough for a change at hand. CI runs 1000.
+const SEEDS: u64 = 200;
+/// A smaller set is too small for the coverage.
+const COVERED: u64 = 1000;
+
+/// A number in the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// What came of a set of seeds.
+#[derive(Default)]
+struct Total {
+    coverage: Coverage,
+    failures: Vec<Outcome>,
+    /// The rules that the code does not keep yet: how often, and the first seed.
+    not_yet: BTreeMap<Rule, (u64, u64, String)>,
+    longest_window: std::time::Duration,
+}
+
+impl Total {
+    fn add(&mut self, outcome: Outcome) {
+        self.coverage.add(&outcome.faults);
+        self.longest_window = self.longest_window.max(outcome.window);
+        for violation in &outcome.violations {
+            if violation.rule.not_yet().is_some() {
+                let first = (0, outcome.seed, violation.text.clone());
+                let entry = self.not_yet.entry(violation.rule).or_insert(first);
+                entry.0 += 1;
+                if outcome.seed < entry.1 {
+                    (entry.1, entry.2) = (outcome.seed, violation.text.clone());
+                }
+            }
+        }
+        if outcome.failure.is_some() {
+            self.failures.push(outcome);
+        }
+    }
+}
+
+/// Runs every seed, on all cores.
+#[test]
+fn every_rule_holds_for_every_seed() {
+    let seeds = number("KMS_SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let first = number("KMS_SIMULATION_FIRST").unwrap_or(0);
+    let (next, total) = (AtomicU64::new(first), Mutex::new(Total::default()));
+    let started = std::time::Instant::now();
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    // A thread of its own: the simulated clocks belong to a thread.
+                    let outcome = std::thread::scope(|scope| scope.spawn(|| run(seed)).join());
+                    let outcome = outcome.unwrap_or_else(|_| panic!("seed {seed} panicked"));
+                    total.lock().unwrap().add(outcome);
+                }
+            });
+        }
+    });
+    let mut total = total.into_inner().unwrap();
+    let (kind, pair) = total.coverage.least();
+    println!(
+        "MEASURED {seeds} seeds in {:.0?}; each fault at least {kind} times, each pair at least {pair} times",
+        started.elapsed()
+    );
+    println!("longest use of an old key_id after a re-creation: {:?}", total.longest_window);
+    for (rule, (times, seed, text)) in &total.not_yet {
+        println!("KNOWN FAULT {rule:?} in {times} seeds, first {seed}: {text}");
+    }
+    total.failures.sort_by_key(|outcome| outcome.seed);
+    if let Some(first) = total.failures.first() {
+        let seeds: Vec<u64> = total.failures.iter().map(|outcome| outcome.seed).collect();
+        panic!("{} seeds fail: {seeds:?}\n{}", seeds.len(), failure(first));
+    }
+    let gaps = total.coverage.gaps();
+    assert!(seeds < COVERED || gaps.is_empty(), "seen too seldom: {gaps:?}");
+}
+
+fn failure(outcome: &Outcome) -> String {
+    let again = format!(
+        "KMS_SIMULATION_SEED={} cargo test --locked --lib simulation::one_seed -- --nocapture",
+        outcome.seed
+    );
+    format!(
+        "seed {}: {}\n{}again: {again}",
+        outcome.seed,
+        outcome.failure.as_deref().unwrap_or_default(),
+        outcome.last
+    )
+}
+
+/// Runs the seed in `KMS_SIMULATION_SEED`, and prints every event.
+#[test]
+fn one_seed() {
+    let Some(seed) = number("KMS_SIMULATION_SEED") else { return };
+    let outcome = run(seed);
+    println!("{}{}hash {:016x}", outcome.log, shown(&outcome), outcome.hash);
+    assert!(outcome.failure.is_none(), "{}", failure(&outcome));
+}
+
+/// A seed gives the same events each time.
+#[test]
+fn a_seed_repeats_itself() {
+    let seeds = number("KMS_SIMULATION_REPEATED").unwrap_or(8);
+    let once = |seed| std::thread::spawn(move || run(seed)).join().unwrap();
+    for seed in 0..seeds {
+        let (first, second) = (once(seed), once(seed));
+        if first.hash != second.hash {
+            let different = first.log.lines().zip(second.log.lines()).find(|(first, second)| first != second);
+            panic!("seed {seed} differs from itself: {different:?}");
+        }
+    }
+}

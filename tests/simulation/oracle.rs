@@ -1,0 +1,127 @@
+//! The oracle: knows what is true in the model, and compares what the agents do with it.
+//!
+//! `call` rules are checked at each call of an API server, the others (`watch`) at each step.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+pub(super) use super::rule::Rule;
+
+use super::model::effect::Effect;
+use super::model::service::{KEY, OLD_KEY, now};
+use super::world::{Stored, World};
+use crate::health::{Announce, ReasonKind, Snapshot};
+use crate::key_service::{KeyScope, key_id};
+
+/// How late a re-creation may be noticed: one `key_check_interval` with its jitter, and the time of a read.
+const RECREATION_NOTICED: Duration = Duration::from_secs(60 * 11 / 10 + 4);
+
+pub(super) struct Violation {
+    pub rule: Rule,
+    pub text: String,
+    pub at: Duration,
+}
+
+#[derive(Default)]
+pub(super) struct Oracle {
+    violations: Mutex<Vec<Violation>>,
+    /// Which key each key_id named first.
+    materials: Mutex<BTreeMap<String, u64>>,
+    /// When the key was last replaced by another one.
+    replaced: Mutex<Option<Duration>>,
+    /// The longest time after a re-creation at which the old key_id was used for the new key.
+    pub longest_window: Mutex<Duration>,
+    /// How many calls the API server of each node has begun.
+    calls: Mutex<BTreeMap<usize, u64>>,
+}
+
+impl Oracle {
+    pub(super) fn violated(&self, rule: Rule, text: String) {
+        let mut violations = self.violations.lock().unwrap();
+        // One of each rule is enough.
+        if violations.iter().all(|violation| violation.rule != rule) {
+            violations.push(Violation { rule, text, at: now() });
+        }
+    }
+
+    /// The first violation of a rule that the code must keep.
+    pub(super) fn failure(&self) -> Option<(Rule, String)> {
+        let violations = self.violations.lock().unwrap();
+        let mut hard = violations.iter().filter(|violation| violation.rule.not_yet().is_none());
+        hard.next().map(|violation| (violation.rule, describe(violation)))
+    }
+
+    pub(super) fn take(&self) -> Vec<Violation> {
+        std::mem::take(&mut *self.violations.lock().unwrap())
+    }
+
+    pub(super) fn call_begins(&self, node: usize) {
+        *self.calls.lock().unwrap().entry(node).or_default() += 1;
+    }
+
+    pub(super) fn calls(&self, node: usize) -> u64 {
+        self.calls.lock().unwrap().get(&node).copied().unwrap_or_default()
+    }
+
+    /// The key was replaced by another one under its name, or a version was made on a rolled-back key.
+    pub(super) fn key_replaced(&self) {
+        *self.replaced.lock().unwrap() = Some(now());
+    }
+
+    /// Whether a seed was wrapped by the key as it should be, or by the key for decryption only, under its own key_id.
+    /// A seed that was wrapped within the window after a re-creation has the key_id of the other key.
+    pub(super) fn is_readable(&self, world: &World, stored: &Stored) -> bool {
+        let service = world.service.lock().unwrap();
+        [(KEY, &service.key), (OLD_KEY, &service.old_key)].into_iter().any(|(name, key)| {
+            let scope = KeyScope { namespace: String::new(), mount: "transit".into(), key: name.into() };
+            let is_its = |version: u32, created| key_id::derive(&scope, version, created, 0) == stored.key_id;
+            let mut versions = key.versions.iter().filter(|(_, made)| made.material == stored.material);
+            versions.any(|(version, made)| is_its(*version, made.created))
+        })
+    }
+
+    /// An Encrypt succeeded, with the snapshots before and after it.
+    pub(super) fn wrapped(
+        &self,
+        node: usize,
+        key_id: &str,
+        material: u64,
+        before: &Snapshot,
+        after: &Snapshot,
+    ) {
+        let first = *self.materials.lock().unwrap().entry(key_id.to_owned()).or_insert(material);
+        if first != material {
+            let window = (*self.replaced.lock().unwrap()).map(|at| now().saturating_sub(at));
+            match window {
+                Some(window) if window <= RECREATION_NOTICED => {
+                    let mut longest = self.longest_window.lock().unwrap();
+                    *longest = window.max(*longest);
+                }
+                _ => self.violated(
+                    Rule::OneKeyPerKeyId,
+                    format!("agent {node}: {key_id} named key {first}, and now key {material}"),
+                ),
+            }
+        }
+        let forbids = |snapshot: &Snapshot| {
+            let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
+            kind.is_some_and(ReasonKind::forbids_wrapping) && snapshot.announce == Announce::Refused
+        };
+        let local_refused =
+            |snapshot: &Snapshot| snapshot.local_keks.is_some() && snapshot.primary.wipe_at.is_some();
+        if (forbids(before) && forbids(after)) || (local_refused(before) && local_refused(after)) {
+            let text = format!("agent {node}: wrapped although {}", after.line());
+            self.violated(Rule::NoWrapUnderRejected, text);
+        }
+    }
+}
+
+pub(super) fn describe(violation: &Violation) -> String {
+    format!("{:?} at {:.1} s: {}", violation.rule, violation.at.as_secs_f64() - 1000.0, violation.text)
+}
+
+/// Whether an effect raises a minimum version: keys of lower versions are then wiped.
+pub(super) fn raises_minimum(effect: &Effect) -> bool {
+    matches!(effect, Effect::MinVersions(_, decryption) if *decryption > 1)
+}

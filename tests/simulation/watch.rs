@@ -1,0 +1,174 @@
+//! What the oracle watches at each step: the snapshot of each agent beside the truth of the model.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::model::effect::Effect;
+use super::model::service::{REPLICAS, Truth};
+use super::node::Node;
+use super::oracle::{Rule, raises_minimum};
+use super::world::World;
+use crate::clock::BootTime;
+use crate::health::{Announce, Phase, ReasonKind};
+
+/// How soon a refusal must show, and local KEKs be wiped.
+const REFUSAL: Duration = Duration::from_secs(90);
+/// How soon an outage must show.
+const OUTAGE: Duration = Duration::from_secs(15);
+/// How long a cause may have effects: keys that a refusal wiped are not back at once.
+const AFTERMATH: Duration = Duration::from_secs(100);
+/// Longest time without a request: the longest interval with its jitter, and a call that hangs.
+const BLIND: Duration = Duration::from_secs(90 * 11 / 10 + 21);
+/// An agent that is younger has not seen enough.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// What is remembered of one node between two steps.
+pub(super) struct Watch {
+    node: usize,
+    truth: (Truth, Instant),
+    dark_since: Option<Instant>,
+    last_refusal: Option<Instant>,
+    last_minimum: Option<Instant>,
+    last_sealed: Option<Instant>,
+    /// The agent's run, its local KEKs, and its last contact at the last step.
+    keks: Option<(Instant, usize, Option<BootTime>)>,
+    /// Whether the agent has known at the last step that the key is missing.
+    knew_missing: bool,
+    last_request: Instant,
+    seen: usize,
+    budget: Budget,
+}
+
+impl Watch {
+    pub(super) fn new(node: usize, services: f64) -> Self {
+        let now = Instant::now();
+        Self {
+            node,
+            truth: (Truth::Works, now),
+            dark_since: None,
+            last_refusal: None,
+            last_minimum: None,
+            last_sealed: None,
+            keks: None,
+            knew_missing: false,
+            last_request: now,
+            seen: 0,
+            budget: Budget::new(services, f64::from(u32::try_from(REPLICAS).unwrap())),
+        }
+    }
+
+    /// Starts the times again: the machines were suspended.
+    pub(super) fn suspended(&mut self) {
+        let now = Instant::now();
+        self.truth.1 = now;
+        self.last_request = now;
+        self.last_refusal = Some(now);
+        self.dark_since = self.dark_since.map(|_| now);
+    }
+
+    pub(super) fn step(&mut self, world: &World, node: &mut Node) {
+        let now = Instant::now();
+        let (dark, raised, sealed) = {
+            let service = world.service.lock().unwrap();
+            let truth = service.truth(self.node, &node.secret_id);
+            if truth != self.truth.0 {
+                self.truth = (truth, now);
+            }
+            if service.refuses(self.node, &node.secret_id) || service.differs() {
+                self.last_refusal = Some(now);
+            }
+            let has = |which: fn(&Effect) -> bool| service.effects.iter().any(|(_, effect)| which(effect));
+            (
+                service.is_dark(self.node),
+                has(raises_minimum),
+                has(|effect| matches!(effect, Effect::Sealed(_))),
+            )
+        };
+        self.dark_since = if dark { self.dark_since.or(Some(now)) } else { None };
+        self.last_minimum = if raised { Some(now) } else { self.last_minimum };
+        self.last_sealed = if sealed { Some(now) } else { self.last_sealed };
+        self.count(world);
+        let Some(agent) = &mut node.agent else {
+            (self.keks, self.last_request) = (None, now);
+            return;
+        };
+        if let Some(ended) = agent.ended() {
+            world.oracle.violated(Rule::TasksRun, format!("agent {}: {ended}", self.node));
+        }
+        agent.go_on();
+        let (snapshot, age, started) = (agent.snapshot(), agent.age(), agent.started);
+        let violated = |rule, text: &str| {
+            let text = format!("agent {}: {text}; its state: {}", self.node, snapshot.line());
+            world.oracle.violated(rule, text);
+        };
+        if now.duration_since(self.last_request.max(started)) > BLIND {
+            violated(Rule::NeverBlind, "no request for 120 s");
+            self.last_request = now;
+        }
+        let stands = |since: Instant| now.duration_since(since.max(started));
+        if let Some(since) = self.dark_since
+            && stands(since) > OUTAGE
+            && age > SETTLED
+            && snapshot.phase == Phase::Ready
+        {
+            violated(Rule::OutageNoticed, "ready 15 s after every address has gone");
+        }
+        let refused = self.truth.0 == Truth::Refuses && stands(self.truth.1) > REFUSAL;
+        if refused && snapshot.announce == Announce::Ok {
+            violated(Rule::RefusalShown, "Status is ok 90 s after a refusal");
+        }
+        let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
+        if refused && held > 0 {
+            violated(Rule::WipeInTime, "local KEKs are in memory 90 s after a refusal");
+        }
+        let recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < AFTERMATH);
+        let sealed_denies = node.settings.health.sealed_is_denied && recent(self.last_sealed);
+        let innocent = !recent(self.last_refusal) && !sealed_denies;
+        if innocent && snapshot.announce == Announce::Refused {
+            violated(Rule::OutageIsNoRefusal, "Status refuses, and nothing refused for 100 s");
+        }
+        if let (Some((run, before, Some(contact))), Some(policy)) = (self.keks, node.settings.local_kek)
+            && run == started
+            && before > 0
+            && held == 0
+            && innocent
+            && !recent(self.last_minimum)
+            && BootTime::now().since(contact) < policy.max_offline
+        {
+            violated(Rule::NoEarlyWipe, "local KEKs are gone before max_offline, and nothing refused");
+        }
+        let created = world.service.lock().unwrap().created_by.is_some_and(|(by, _)| by == self.node);
+        if created && self.knew_missing {
+            violated(Rule::NoKeyCreated, "it created a key, and knew that the key is missing");
+        }
+        let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
+        self.knew_missing = !created && kind == Some(ReasonKind::KeyMissing);
+        self.keks = Some((started, held, snapshot.last_contact));
+    }
+
+    /// Counts the requests since the last step.
+    fn count(&mut self, world: &World) {
+        let service = world.service.lock().unwrap();
+        let new = &service.requests[self.seen..];
+        self.seen = service.requests.len();
+        self.budget.calls(world.oracle.calls(self.node));
+        for sent in new.iter().filter(|sent| sent.node == self.node) {
+            self.last_request = Instant::now();
+            let beyond = match sent.operation {
+                "health" => self.budget.asked_for_health(sent.at),
+                _ => self.budget.sent(sent.at),
+            };
+            if beyond {
+                let text = format!(
+                    "agent {}: more than {} background requests at once, last {}",
+                    self.node,
+                    self.budget.capacity(),
+                    sent.operation
+                );
+                world.oracle.violated(Rule::Budget, text);
+            }
+        }
+    }
+}

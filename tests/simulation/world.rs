@@ -1,0 +1,63 @@
+//! What all parts of one simulation share: the key service, the storage, the event log, and the oracle.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::log::Log;
+use super::model::service::Service;
+use super::oracle::Oracle;
+
+pub(super) struct World {
+    pub seed: u64,
+    pub service: Mutex<Service>,
+    pub log: Log,
+    pub oracle: Oracle,
+    pub storage: Mutex<Vec<Stored>>,
+    /// Counts what was stored.
+    pub stored: watch::Sender<usize>,
+    /// Since when no fault is active; `None` while one is.
+    pub clean_since: Mutex<Option<Duration>>,
+}
+
+/// A DEK seed in etcd, which all API servers share, with its bytes for comparison.
+#[derive(Clone)]
+pub(super) struct Stored {
+    pub number: usize,
+    pub at: Duration,
+    pub ciphertext: Vec<u8>,
+    pub key_id: String,
+    pub annotations: std::collections::HashMap<String, Vec<u8>>,
+    pub seed: Vec<u8>,
+    /// Which key wrapped it.
+    pub material: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, service: Service, oracle: Oracle) -> Self {
+        Self {
+            seed,
+            service: Mutex::new(service),
+            log: Log::default(),
+            oracle,
+            storage: Mutex::default(),
+            stored: watch::Sender::new(0),
+            clean_since: Mutex::new(Some(Duration::ZERO)),
+        }
+    }
+
+    pub(super) fn store(&self, mut stored: Stored) {
+        let mut storage = self.storage.lock().unwrap();
+        stored.number = *self.stored.borrow();
+        storage.push(stored);
+        drop(storage);
+        self.stored.send_modify(|count| *count += 1);
+    }
+
+    /// How long no fault has been active.
+    pub(super) fn clean_for(&self) -> Duration {
+        let now = super::model::service::now();
+        self.clean_since.lock().unwrap().map(|since| now.saturating_sub(since)).unwrap_or_default()
+    }
+}
