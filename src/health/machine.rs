@@ -316,8 +316,13 @@ impl Machine {
 
     fn believe(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
         let error = match &self.state {
-            // The same reason in the words in which it was told first.
-            State::Refused { error: first, .. } if first.kind() == error.kind() => first.clone(),
+            // The same reason in the words in which it was told first. Another fault does not end a refusal, either.
+            State::Refused { error: first, .. }
+                if first.kind() == error.kind()
+                    || (first.kind().is_refusal() && !error.kind().is_refusal()) =>
+            {
+                first.clone()
+            }
             _ => error,
         };
         let next = self.plan.retry_at(now, chance);

@@ -230,6 +230,19 @@ fn an_idle_agent_sees_an_outage_within_15_seconds_and_its_end_within_2() {
     assert!(run.until_good() < Duration::from_secs(2));
 }
 
+/// One right comes back, and the next look meets another fault: the refusal stands.
+#[test]
+fn another_fault_does_not_end_a_refusal() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    run.until_refused(ErrorKind::Denied);
+    for _ in 0..10 {
+        run.fail(ErrorKind::VersionAhead);
+        assert!(run.machine.verdict().ends_use());
+    }
+    run.until_good();
+}
+
 /// The health is good, and the service does not do its work: a cluster without a leader.
 #[test]
 fn a_service_that_is_up_and_does_not_work_is_tried_about_once_a_second() {
