@@ -105,9 +105,11 @@ impl Driver {
             Look::Confirm { wrap } => self.confirm(version, wrap).await,
         };
         let worked = look == Look::RoundTrip && result.is_ok();
+        let lost =
+            result.as_ref().is_err_and(|error| error.is_outage() && error.kind() != ErrorKind::HeldBack);
         machine.set_has_version(*version > 0);
         machine.looked(look, result, (began, Instant::now()), jitter());
-        self.send(Event::Judged { verdict: machine.verdict(), worked }).await;
+        self.send(Event::Judged { verdict: machine.verdict(), worked, lost }).await;
     }
 
     /// Reads the key's versions and reports them.

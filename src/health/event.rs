@@ -27,6 +27,8 @@ pub(crate) enum Event {
         verdict: Verdict,
         /// Whether the look was a round trip (wrap and unwrap) that returned the same bytes.
         worked: bool,
+        /// Whether the look met an outage: the key may be another one when it ends.
+        lost: bool,
     },
     /// An administrator accepts the key as it is now.
     Accept,

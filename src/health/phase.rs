@@ -93,14 +93,10 @@ impl State {
     }
 
     /// Takes the verdict on the primary.
-    fn judged(&mut self, verdict: Verdict, worked: bool, now: BootTime) {
-        match &verdict {
-            // After an outage, the key may be another one.
-            Verdict::Away(_) => self.key_stale = true,
-            // Where the policy does not allow to read the key, waiting for a read would never end.
-            Verdict::Unreadable(_) => self.key_stale = false,
-            _ => {}
-        }
+    fn judged(&mut self, verdict: Verdict, worked: bool, lost: bool, now: BootTime) {
+        // After an outage, the key may be another one. Where the policy does not allow to read the key, waiting for a
+        // read would never end.
+        self.key_stale = (self.key_stale || lost) && !matches!(verdict, Verdict::Unreadable(_));
         if worked {
             (self.last_contact, self.verified) = (Some(now), true);
         }
@@ -234,8 +230,8 @@ pub(super) fn step(mut state: State, event: Event, now: BootTime) -> (State, Vec
                 effects.push(Effect::SaveIdentity);
             }
         }
-        Event::Judged { verdict, worked } => {
-            state.judged(verdict, worked, now);
+        Event::Judged { verdict, worked, lost } => {
+            state.judged(verdict, worked, lost, now);
             if worked {
                 effects.push(Effect::SaveIdentity);
             }

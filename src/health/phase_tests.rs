@@ -34,11 +34,13 @@ fn key(versions: &[(u32, i64)]) -> Event {
 }
 
 fn judged(verdict: fn(KeyServiceError) -> Verdict, kind: ErrorKind) -> Event {
-    Event::Judged { verdict: verdict(KeyServiceError::new(kind, "it failed", "repair it")), worked: false }
+    let verdict = verdict(KeyServiceError::new(kind, "it failed", "repair it"));
+    let lost = matches!(verdict, Verdict::Away(_));
+    Event::Judged { verdict, worked: false, lost }
 }
 
 fn worked() -> Event {
-    Event::Judged { verdict: Verdict::Good, worked: true }
+    Event::Judged { verdict: Verdict::Good, worked: true, lost: false }
 }
 
 fn run(state: State, events: Vec<Event>, now: BootTime) -> State {
@@ -194,7 +196,12 @@ fn the_key_is_stale_after_a_restart_and_after_an_outage() {
         "otherwise no write would ever work"
     );
     let outage = run(ready(), vec![judged(Verdict::Away, ErrorKind::Unreachable)], at(200));
-    assert!(outage.key_stale && run(outage, vec![worked()], at(201)).key_stale);
+    assert!(outage.key_stale && run(outage.clone(), vec![worked()], at(201)).key_stale);
+    // The service answers again: a read that works comes before the round trip, while the verdict is the same.
+    let away = KeyServiceError::new(ErrorKind::Unreachable, "it failed", "repair it");
+    let still_away = Event::Judged { verdict: Verdict::Away(away), worked: false, lost: false };
+    let back = run(outage, vec![key(&[(1, 10), (2, 20)]), still_away, worked()], at(202));
+    assert!(!back.key_stale && back.phase == Phase::Ready);
 }
 
 #[test]
