@@ -13,6 +13,9 @@ use super::timing::{
 use crate::key_service::KeyServiceError;
 use crate::retry::spread;
 
+/// How often in a row something else may answer for the health until it is asked for less often.
+const USUAL_BLOCKS: u32 = 3;
+
 /// One way to look at a key service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
@@ -203,7 +206,8 @@ impl Plan {
     /// The health of the service cannot be asked for: not for a while, and longer each time, since the fault of a proxy
     /// may look the same for seconds.
     pub(super) fn block_health(&mut self, now: Instant) {
-        let pause = HEALTH_INTERVAL.saturating_mul(1 << self.health_blocks.min(10)).min(BLOCKED_HEALTH);
+        let longer = self.health_blocks.saturating_sub(USUAL_BLOCKS).min(10);
+        let pause = HEALTH_INTERVAL.saturating_mul(1 << longer).min(BLOCKED_HEALTH);
         self.health_blocks = self.health_blocks.saturating_add(1);
         self.health_blocked_until = Some(now + pause);
         self.health = now + pause;

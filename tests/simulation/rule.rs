@@ -44,8 +44,7 @@ impl Rule {
 
 /// Rules that the code cannot keep yet. Remove an entry when the code can.
 pub(super) const NOT_YET: &[(Rule, &str)] = &[
-    (Rule::Budget, "logins that calls of the API server wait for are counted as the agent's own"),
-    (Rule::OutageNoticed, "something else that answers for sys/health delays the next look at it"),
+    (Rule::Budget, "redirects double the requests of logins, and reads for calls are not the agent's own"),
     (
         Rule::OutageIsNoRefusal,
         "a refusal stands through an outage, on purpose, and the oracle does not know that",
