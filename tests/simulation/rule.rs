@@ -44,6 +44,10 @@ impl Rule {
 
 /// Rules that the code cannot keep yet. Remove an entry when the code can.
 pub(super) const NOT_YET: &[(Rule, &str)] = &[
+    (
+        Rule::OutageNoticed,
+        "a page of a proxy in place of every answer: in one seed of a thousand the agent stays ready",
+    ),
     (Rule::Budget, "redirects double the requests of logins, and reads for calls are not the agent's own"),
     (
         Rule::OutageIsNoRefusal,
