@@ -36,7 +36,7 @@ impl ReasonKind {
 }
 
 impl Snapshot {
-    /// The line with the short remedy, for the STATUS line, the journal, `/healthz` and KMS Status.
+    /// The line with the short remedy, for the STATUS line, the journal and `/healthz`.
     pub(crate) fn line(&self) -> String {
         let since = minute(self.since);
         match (&self.reason, &self.config.problem) {
@@ -99,7 +99,7 @@ impl Snapshot {
         text
     }
 
-    /// The summary and the long remedy, for the answer to somebody who waits for one.
+    /// The summary and the long remedy, for KMS Status, and for the answer to somebody who waits for one.
     pub(crate) fn details(&self) -> String {
         match &self.reason {
             Some(reason) => format!("{}; remedy: {}", self.summary(), reason.remedy),

@@ -99,7 +99,7 @@ impl KmsService {
             (Announce::Refused, Some(reason)) => {
                 return Err(error_codes::of_reason(Code::FailedPrecondition, reason));
             }
-            (Announce::Unhealthy, _) => snapshot.line(),
+            (Announce::Unhealthy, _) => snapshot.details(),
             (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
         };
         connection.set_announced(&key.key_id);
