@@ -60,6 +60,11 @@ pub(crate) fn jitter() -> f64 {
     delay.saturating_sub(unit).as_secs_f64().clamp(0.0, 0.999_999)
 }
 
+/// `first`, doubled for each earlier attempt, `longest` at most. Without jitter: for pure code, which adds its own.
+pub(crate) fn doubled((first, longest): (Duration, Duration), earlier: u32) -> Duration {
+    first.saturating_mul(1 << earlier.min(16)).min(longest)
+}
+
 /// `interval`, up to 10 % shorter or longer, so that the nodes do not send their requests at the same time. `chance` is a
 /// number in `0.0..1.0`, from [`jitter`].
 pub(crate) fn spread(interval: Duration, chance: f64) -> Duration {

@@ -67,7 +67,9 @@ impl Driver {
                 biased;
                 Some(request) = self.requests.recv() => self.answer(&mut machine, &mut version, request).await,
                 Some(hint) = self.hints.recv() => machine.hint(hint, Instant::now()),
-                () = tokio::time::sleep_until(due) => self.look(&mut machine, &mut version, look, Purpose::Background).await,
+                () = tokio::time::sleep_until(due) => {
+                    self.look(&mut machine, &mut version, look, Purpose::Background).await;
+                }
             }
         }
     }

@@ -155,7 +155,8 @@ impl Machine {
         }
     }
 
-    /// A look has ended, with when it began and when it ended. `chance` is a random number in `0.0..1.0`, for the jitter of what is planned.
+    /// A look has ended, with when it began and when it ended. `chance` is a random number in `0.0..1.0`, for the jitter
+    /// of what is planned.
     pub(super) fn looked(
         &mut self,
         look: Look,
@@ -172,11 +173,11 @@ impl Machine {
             (Look::Health, Ok(_)) => self.answers(now),
             (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => self.health_is_blocked(now),
             (Look::Read, Ok(seen)) => self.was_read(seen, now, chance),
-            (Look::Read, Err(error)) => self.read_failed(error, now, chance),
             (Look::RoundTrip, Ok(_)) => self.works(now),
             (Look::Confirm { .. }, Ok(_)) => self.is_allowed(now, chance),
             (_, Err(error)) if error.is_outage() => self.lost(error, look, now, chance),
             (Look::Health, Err(error)) => self.lost(error, look, now, chance),
+            (Look::Read, Err(error)) => self.read_failed(error, now, chance),
             (Look::RoundTrip, Err(error)) => self.refused(error, now, chance),
             (Look::Confirm { .. }, Err(error)) => self.confirmed(error, now, chance),
         }
@@ -220,7 +221,7 @@ impl Machine {
         self.plan.works();
         if self.read_error.is_some() && !matches!(self.state, State::Well { .. }) {
             // What was refused before the fault ended may be allowed again.
-            self.plan.due_now(Look::Read, now);
+            self.plan.set_due(Look::Read, now);
         }
         self.state = State::Well { unreadable: self.read_error.clone() };
     }
@@ -236,11 +237,11 @@ impl Machine {
         if self.verdict().error().is_some_and(|error| error.kind().is_missing_key()) {
             // The key is there again; whether it is the same one is not judged here.
             self.works(now);
-            return self.plan.due_now(Look::RoundTrip, now);
+            return self.plan.set_due(Look::RoundTrip, now);
         }
         match &mut self.state {
             State::Well { unreadable } => *unreadable = None,
-            State::Starting | State::Away { .. } => self.plan.due_now(Look::RoundTrip, now),
+            State::Starting | State::Away { .. } => self.plan.set_due(Look::RoundTrip, now),
             State::Suspected { error, step: step @ Step::Explain, next } => {
                 (*step, *next) = explained(error.kind(), &mut self.plan, now, chance);
             }
@@ -251,9 +252,6 @@ impl Machine {
     }
 
     fn read_failed(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
-        if error.is_outage() {
-            return self.lost(error, Look::Read, now, chance);
-        }
         self.read_error = Some(error.clone());
         // The policy may allow to use the key, and not to read it. Only a round trip shows that.
         let may_work = error.kind() == ErrorKind::Denied && self.role == Role::Primary && self.has_version;
@@ -273,7 +271,7 @@ impl Machine {
             State::Starting | State::Well { .. } | State::Away { .. } if may_work => {
                 self.plan.retry_read(now, chance);
                 if !matches!(self.verdict(), Verdict::Unreadable(_)) {
-                    self.plan.due_now(Look::RoundTrip, now);
+                    self.plan.set_due(Look::RoundTrip, now);
                 }
             }
             _ => self.refused(error, now, chance),
@@ -302,10 +300,9 @@ impl Machine {
 
     /// Every address that answers refused again.
     fn confirmed(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
-        let State::Suspected { error: first, step: step @ Step::Confirm(_), next } = &mut self.state else {
+        let State::Suspected { error: first, step: Step::Confirm(count), next } = &mut self.state else {
             return;
         };
-        let Step::Confirm(count) = step else { return };
         *count += 1;
         *next = now + CONFIRMATION_PAUSE;
         if *count >= CONFIRMATIONS {

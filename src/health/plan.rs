@@ -11,7 +11,7 @@ use super::timing::{
     MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
 };
 use crate::key_service::KeyServiceError;
-use crate::retry::spread;
+use crate::retry::{doubled, spread};
 
 /// How often in a row something else may answer for the health until it is asked for less often.
 const USUAL_BLOCKS: u32 = 3;
@@ -150,26 +150,30 @@ impl Plan {
         if let Some(last) = self.last.get_mut(look.index()) {
             *last = Some(now);
         }
-        self.due_now(look, now + HELD_BACK_PAUSE);
+        self.set_due(look, now + HELD_BACK_PAUSE);
     }
 
-    pub(super) fn due_now(&mut self, look: Look, now: Instant) {
+    /// When a look of this kind is due; `None` for a confirmation, which the machine plans by itself.
+    fn due(&mut self, look: Look) -> Option<&mut Instant> {
         match look {
-            Look::Health => self.health = now,
-            Look::Read => self.read = now,
-            Look::RoundTrip => self.round_trip = now,
-            Look::Confirm { .. } => {}
+            Look::Health => Some(&mut self.health),
+            Look::Read => Some(&mut self.read),
+            Look::RoundTrip => Some(&mut self.round_trip),
+            Look::Confirm { .. } => None,
+        }
+    }
+
+    pub(super) fn set_due(&mut self, look: Look, at: Instant) {
+        if let Some(due) = self.due(look) {
+            *due = at;
         }
     }
 
     /// Looks at once because of a call: at most every [`HINT_INTERVAL`], however many calls there are.
     pub(super) fn hurry(&mut self, look: Look, now: Instant) {
         let at = if look == Look::Health { now } else { self.hurried(now) };
-        match look {
-            Look::Health => self.health = self.health.min(at),
-            Look::Read => self.read = self.read.min(at),
-            Look::RoundTrip => self.round_trip = self.round_trip.min(at),
-            Look::Confirm { .. } => {}
+        if let Some(due) = self.due(look) {
+            *due = at.min(*due);
         }
     }
 
@@ -229,7 +233,7 @@ impl Plan {
         // A service whose health is good and which does not do its work is asked less often: that costs it more.
         let first = if look == Look::Health { first } else { longest };
         // From one look to the next: one that hangs has waited long enough.
-        self.back = now.max(self.began + delay(first, longest, self.outages, chance));
+        self.back = now.max(self.began + spread(doubled((first, longest), self.outages), chance));
         self.outages = self.outages.saturating_add(1);
         self.paused_until = error.retry_after().map(|pause| now + pause.min(MAX_RETRY_AFTER));
     }
@@ -246,7 +250,7 @@ impl Plan {
 
     /// When a refusal is looked at again.
     pub(super) fn retry_at(&mut self, now: Instant, chance: f64) -> Instant {
-        let at = now + delay(REFUSAL_DELAYS.0, REFUSAL_DELAYS.1, self.refusals, chance);
+        let at = now + spread(doubled(REFUSAL_DELAYS, self.refusals), chance);
         self.refusals = self.refusals.saturating_add(1);
         at
     }
@@ -266,12 +270,7 @@ impl Plan {
         self.proofs = self.proofs.saturating_add(1);
         match self.proofs {
             1 => now,
-            more => now + delay(REFUSAL_DELAYS.0, REFUSAL_DELAYS.1, more - 2, chance),
+            more => now + spread(doubled(REFUSAL_DELAYS, more - 2), chance),
         }
     }
-}
-
-/// `first`, doubled for each earlier try, `longest` at most; up to a tenth shorter or longer.
-fn delay(first: Duration, longest: Duration, earlier: u32, chance: f64) -> Duration {
-    spread(first.saturating_mul(1 << earlier.min(10)).min(longest), chance)
 }

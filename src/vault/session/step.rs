@@ -13,6 +13,7 @@ use super::state::{
     State, Waiter,
 };
 use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::retry::doubled;
 use crate::secret::Fingerprint;
 
 /// How long refused credentials are not sent again, when nothing changes. Several nodes share a role, and the server
@@ -35,8 +36,8 @@ pub(super) fn step(state: State, event: Event, now: Instant, jitter: f64) -> (St
 }
 
 /// The delay after `attempts` others: it doubles each time. With jitter it is at most twice the longest.
-fn delay((first, longest): (Duration, Duration), attempts: u32, jitter: f64) -> Duration {
-    first.saturating_mul(1 << attempts.min(16)).min(longest).mul_f64(1.0 + jitter)
+fn delay(limits: (Duration, Duration), attempts: u32, jitter: f64) -> Duration {
+    doubled(limits, attempts).mul_f64(1.0 + jitter)
 }
 
 struct Step {
