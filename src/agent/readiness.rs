@@ -18,6 +18,6 @@ pub(super) async fn run(mut views: watch::Receiver<View>, timeout: Duration) {
 
 /// Whether a longer wait would not change what the API server gets: a round trip has worked; or Status is ok already,
 /// with the identity of an earlier run; or a refusal is confirmed, which only an administrator can end.
-fn is_decided(snapshot: &Snapshot) -> bool {
+pub(super) fn is_decided(snapshot: &Snapshot) -> bool {
     snapshot.verified || matches!(snapshot.announce, Announce::Ok | Announce::Refused)
 }

@@ -56,8 +56,8 @@ pub(super) struct Plan {
     round_trip: Instant,
     /// When the last look began.
     began: Instant,
-    /// When the last look of each kind ended.
-    last: [Option<Instant>; 4],
+    /// When the next look of each kind may begin: apart from the last one, whatever is planned.
+    earliest: [Option<Instant>; 4],
     last_answer: Option<Instant>,
     /// When a service that is away is looked at again.
     back: Instant,
@@ -82,7 +82,7 @@ impl Plan {
             read: now,
             round_trip: now,
             began: now,
-            last: [None; 4],
+            earliest: [None; 4],
             last_answer: None,
             back: now,
             paused_until: None,
@@ -110,9 +110,8 @@ impl Plan {
 
     /// The time for a look that is due `at`: apart from the last one of its kind.
     pub(super) fn not_before(&self, look: Look, at: Instant) -> Instant {
-        let pause = if look == Look::Health { MIN_HEALTH_PAUSE } else { self.pause() };
-        let last = self.last.get(look.index()).copied().flatten();
-        let spaced = last.map_or(at, |last| at.max(last + pause));
+        let earliest = self.earliest.get(look.index()).copied().flatten();
+        let spaced = earliest.map_or(at, |earliest| at.max(earliest));
         match (look, self.paused_until) {
             (Look::Read | Look::RoundTrip, Some(until)) => spaced.max(until),
             _ => spaced,
@@ -124,6 +123,12 @@ impl Plan {
         MIN_LOOK_PAUSE.min(self.pace.read).min(self.pace.round_trip)
     }
 
+    fn set_earliest(&mut self, look: Look, at: Instant) {
+        if let Some(earliest) = self.earliest.get_mut(look.index()) {
+            *earliest = Some(at);
+        }
+    }
+
     pub(super) fn last_answer(&self) -> Option<Instant> {
         self.last_answer
     }
@@ -131,9 +136,7 @@ impl Plan {
     /// A look has ended: plans the next one of its kind.
     pub(super) fn looked(&mut self, look: Look, began: Instant, now: Instant, chance: f64) {
         self.began = began;
-        if let Some(last) = self.last.get_mut(look.index()) {
-            *last = Some(now);
-        }
+        self.set_earliest(look, now + if look == Look::Health { MIN_HEALTH_PAUSE } else { self.pause() });
         self.last_answer = Some(now);
         match look {
             Look::Health => {}
@@ -145,11 +148,10 @@ impl Plan {
         self.health = self.health_blocked_until.unwrap_or(now).max(now + spread(HEALTH_INTERVAL, chance));
     }
 
-    /// A look was not done, since the budget was used up.
+    /// A look was not done, or only a part of it, since the budget was used up: until the next one, the budget must
+    /// have enough for a whole look.
     pub(super) fn held_back(&mut self, look: Look, now: Instant) {
-        if let Some(last) = self.last.get_mut(look.index()) {
-            *last = Some(now);
-        }
+        self.set_earliest(look, now + HELD_BACK_PAUSE);
         self.set_due(look, now + HELD_BACK_PAUSE);
     }
 

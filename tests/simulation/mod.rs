@@ -15,10 +15,12 @@
 mod agent;
 mod api_server;
 mod budget;
+mod causes;
 mod chance;
 mod coverage;
 mod fault;
 mod figures;
+mod journal;
 mod log;
 mod model;
 mod node;
@@ -43,6 +45,9 @@ use run::{Outcome, run, shown};
 const SEEDS: u64 = 200;
 /// A smaller set is too small for the coverage.
 const COVERED: u64 = 1000;
+
+/// Failed seeds that are listed.
+const SHOWN: usize = 100;
 
 /// A number in the environment.
 fn number(name: &str) -> Option<u64> {
@@ -115,8 +120,10 @@ fn every_rule_holds_for_every_seed() {
     }
     total.failures.sort_by_key(|outcome| outcome.seed);
     if let Some(first) = total.failures.first() {
-        let seeds: Vec<u64> = total.failures.iter().map(|outcome| outcome.seed).collect();
-        panic!("{} seeds fail: {seeds:?}\n{}", seeds.len(), failure(first));
+        for outcome in total.failures.iter().take(SHOWN) {
+            println!("seed {}: {}", outcome.seed, outcome.failure.as_deref().unwrap_or_default());
+        }
+        panic!("{} seeds fail; the first:\n{}", total.failures.len(), failure(first));
     }
     let gaps = total.coverage.gaps();
     assert!(seeds < COVERED || gaps.is_empty(), "seen too seldom: {gaps:?}");

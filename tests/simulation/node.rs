@@ -75,6 +75,8 @@ pub(super) struct Node {
     api_server: JoinSet<()>,
     read: Read,
     runs: u64,
+    /// How many budgets its agents have had: one for each start and each reload.
+    pub budgets: u64,
 }
 
 impl Node {
@@ -103,6 +105,7 @@ impl Node {
             api_server: JoinSet::new(),
             read: Arc::default(),
             runs: 0,
+            budgets: 0,
         };
         node.write_secret_id("secret-0");
         node
@@ -125,6 +128,8 @@ impl Node {
             return;
         }
         self.runs += 1;
+        self.budgets += 1;
+        *self.world.starts.lock().unwrap() += 1;
         let agent = Agent::start(&self.settings, std::mem::take(&mut self.kept), &self.transport);
         let serving = Serving { run: self.runs, service: agent.service.clone(), views: agent.views() };
         *self.socket.lock().unwrap() = Some(serving);
@@ -152,6 +157,8 @@ impl Node {
     pub(super) fn reload(&mut self) {
         if let Some(agent) = &mut self.agent {
             self.world.log.add(format_args!("node {}: reload", self.number));
+            self.budgets += 1;
+            *self.world.starts.lock().unwrap() += 1;
             agent.reload(&self.settings, &self.transport);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::subscriber::DefaultGuard;
 
 use super::chance::Chance;
 use super::fault::{Fault, Kind, Started};
@@ -48,12 +49,14 @@ pub(super) struct Simulation {
     pub nodes: Vec<Node>,
     watches: Vec<Watch>,
     pub start: Instant,
+    _journal: DefaultGuard,
 }
 
 impl Simulation {
     /// Starts every node with an agent and an API server. Call it in a paused runtime.
     pub(super) async fn start(seed: u64, setup: &Setup, service: Service) -> Self {
         let world = Arc::new(World::new(seed, service, Oracle::default()));
+        let journal = world.journal.open();
         if setup.decrypt_only {
             store_old_seed(&world);
         }
@@ -66,7 +69,7 @@ impl Simulation {
             node.start_api_server().await;
         }
         let watches = (0..setup.nodes).map(|node| Watch::new(node, services)).collect();
-        Self { world, nodes, watches, start: Instant::now() }
+        Self { world, nodes, watches, start: Instant::now(), _journal: journal }
     }
 
     /// Lets time pass, and watches each second. False when a rule is broken.
@@ -77,6 +80,7 @@ impl Simulation {
             for (watch, node) in self.watches.iter_mut().zip(&mut self.nodes) {
                 watch.step(&self.world, node);
             }
+            self.judge_wipes();
             let runs_away = self.world.service.lock().unwrap().requests.len() > RUNAWAY;
             if runs_away {
                 self.world.oracle.violated(Rule::Budget, format!("more than {RUNAWAY} requests"));
@@ -86,6 +90,24 @@ impl Simulation {
             }
             if next >= until {
                 return true;
+            }
+        }
+    }
+
+    /// Until when the agents wait since a server asked them to (`Retry-After`).
+    fn paused_until(&self) -> Instant {
+        let left = self.world.service.lock().unwrap().pause.saturating_sub(now());
+        Instant::now() + left
+    }
+
+    /// Local KEKs are wiped "not reached" only where an agent had no contact for so long.
+    fn judge_wipes(&mut self) {
+        let out_of_reach = self.watches.iter_mut().zip(&self.nodes).map(|(watch, node)| watch.out_of_reach(node));
+        // Each watch remembers the step: all are asked.
+        let anyone = out_of_reach.fold(false, |any, one| any || one);
+        for message in self.world.journal.take() {
+            if message.contains("was not reached") && !anyone {
+                self.world.oracle.violated(Rule::TrueCause, format!("every agent had a contact, and: {message}"));
             }
         }
     }
@@ -142,7 +164,7 @@ impl Simulation {
                 agent.accept().await;
             }
         }
-        if !self.pass(calm + READY).await {
+        if !self.pass(calm.max(self.paused_until()) + READY).await {
             return;
         }
         for node in &self.nodes {

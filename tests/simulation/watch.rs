@@ -5,11 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::budget::Budget;
+use super::causes::Causes;
 use super::model::effect::Effect;
 use super::model::service::{REPLICAS, Truth};
 use super::node::Node;
 use super::oracle::{Rule, raises_minimum};
 use super::world::World;
+use crate::agent::readiness::is_decided;
 use crate::clock::BootTime;
 use crate::health::{Announce, Phase, ReasonKind};
 
@@ -17,10 +19,15 @@ use crate::health::{Announce, Phase, ReasonKind};
 const REFUSAL: Duration = Duration::from_secs(90);
 /// How soon an outage must show.
 const OUTAGE: Duration = Duration::from_secs(15);
+/// The time between two steps, and a little more.
+const STEP_TIME: Duration = Duration::from_secs(2);
 /// How long a cause may have effects: keys that a refusal wiped are not back at once.
 const AFTERMATH: Duration = Duration::from_secs(100);
 /// Longest time without a request: the longest interval with its jitter, and a call that hangs.
 const BLIND: Duration = Duration::from_secs(90 * 11 / 10 + 21);
+/// How soon after the start the verdict must be in, when the key service answers. An address that hangs delays the
+/// confirmation of a refusal.
+const READY: Duration = Duration::from_secs(15);
 /// An agent that is younger has not seen enough.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -36,6 +43,15 @@ pub(super) struct Watch {
     keks: Option<(Instant, usize, Option<BootTime>)>,
     /// Whether the agent has known at the last step that the key is missing.
     knew_missing: bool,
+    /// Whether Status refused at the last step.
+    refuses: bool,
+    /// The kind of the reason at the last step.
+    reason: Option<ReasonKind>,
+    causes: Causes,
+    /// The oldest contact to a key service at the last step.
+    contact: Option<BootTime>,
+    /// Whether the verdict was in, for the run that began then.
+    decided: Option<Instant>,
     last_request: Instant,
     seen: usize,
     budget: Budget,
@@ -53,6 +69,11 @@ impl Watch {
             last_sealed: None,
             keks: None,
             knew_missing: false,
+            refuses: false,
+            reason: None,
+            causes: Causes::default(),
+            contact: None,
+            decided: None,
             last_request: now,
             seen: 0,
             budget: Budget::new(services, f64::from(u32::try_from(REPLICAS).unwrap())),
@@ -66,6 +87,7 @@ impl Watch {
         self.last_request = now;
         self.last_refusal = Some(now);
         self.dark_since = self.dark_since.map(|_| now);
+        self.causes.suspended();
     }
 
     pub(super) fn step(&mut self, world: &World, node: &mut Node) {
@@ -76,6 +98,7 @@ impl Watch {
             if truth != self.truth.0 {
                 self.truth = (truth, now);
             }
+            self.causes.note(&service, self.node, &node.secret_id);
             if service.refuses(self.node, &node.secret_id) || service.differs() {
                 self.last_refusal = Some(now);
             }
@@ -89,9 +112,9 @@ impl Watch {
         self.dark_since = if dark { self.dark_since.or(Some(now)) } else { None };
         self.last_minimum = if raised { Some(now) } else { self.last_minimum };
         self.last_sealed = if sealed { Some(now) } else { self.last_sealed };
-        self.count(world);
+        self.count(world, node.budgets);
         let Some(agent) = &mut node.agent else {
-            (self.keks, self.last_request) = (None, now);
+            (self.keks, self.refuses, self.reason, self.last_request) = (None, false, None, now);
             return;
         };
         if let Some(ended) = agent.ended() {
@@ -115,6 +138,12 @@ impl Watch {
         {
             violated(Rule::OutageNoticed, "ready 15 s after every address has gone");
         }
+        let answers = matches!(self.truth.0, Truth::Works | Truth::Refuses | Truth::Differs);
+        if is_decided(&snapshot) {
+            self.decided = Some(started);
+        } else if answers && self.decided != Some(started) && stands(self.truth.1) > READY {
+            violated(Rule::ReadyInTime, "no verdict in time after the start");
+        }
         let refused = self.truth.0 == Truth::Refuses && stands(self.truth.1) > REFUSAL;
         if refused && snapshot.announce == Announce::Ok {
             violated(Rule::RefusalShown, "Status is ok 90 s after a refusal");
@@ -126,9 +155,13 @@ impl Watch {
         let recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < AFTERMATH);
         let sealed_denies = node.settings.health.sealed_is_denied && recent(self.last_sealed);
         let innocent = !recent(self.last_refusal) && !sealed_denies;
-        if innocent && snapshot.announce == Announce::Refused {
+        let refuses = snapshot.announce == Announce::Refused;
+        // A refusal stands through an outage, on purpose: whoever refuses us may block the way, too.
+        let works = self.truth.0 == Truth::Works && stands(self.truth.1) > AFTERMATH;
+        if refuses && innocent && (works || !self.refuses) {
             violated(Rule::OutageIsNoRefusal, "Status refuses, and nothing refused for 100 s");
         }
+        self.refuses = refuses;
         if let (Some((run, before, Some(contact))), Some(policy)) = (self.keks, node.settings.local_kek)
             && run == started
             && before > 0
@@ -144,28 +177,47 @@ impl Watch {
             violated(Rule::NoKeyCreated, "it created a key, and knew that the key is missing");
         }
         let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
+        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| self.reason != Some(reason.kind))
+            && !self.causes.fit(reason, world.oracle.was_replaced())
+        {
+            violated(Rule::TrueCause, "nothing like its reason was wrong for 100 s");
+        }
+        self.reason = kind;
+        if let Some(keks) = &snapshot.local_keks
+            && keks.keks + keks.missing > world.most_wrapped_keys()
+        {
+            violated(Rule::ListBounded, "too many wrapped keys in the list");
+        }
         self.knew_missing = !created && kind == Some(ReasonKind::KeyMissing);
         self.keks = Some((started, held, snapshot.last_contact));
     }
 
+    /// Whether, for all that is known, some local KEKs were not confirmed by their key service for `max_offline`.
+    pub(super) fn out_of_reach(&mut self, node: &Node) -> bool {
+        let Some(policy) = node.settings.local_kek else { return false };
+        let contacts = node.agent.as_ref().map(|agent| {
+            let snapshot = agent.snapshot();
+            let services = snapshot.decrypt_only.iter().chain([&snapshot.primary]);
+            services.map(|service| service.last_contact).min().flatten()
+        });
+        let before = std::mem::replace(&mut self.contact, contacts.flatten());
+        before.is_none_or(|contact| BootTime::now().since(contact) + STEP_TIME >= policy.max_offline)
+    }
+
     /// Counts the requests since the last step.
-    fn count(&mut self, world: &World) {
+    fn count(&mut self, world: &World, budgets: u64) {
         let service = world.service.lock().unwrap();
         let new = &service.requests[self.seen..];
         self.seen = service.requests.len();
-        self.budget.calls(world.oracle.calls(self.node));
+        self.budget.update(world.oracle.calls(self.node), budgets);
         for sent in new.iter().filter(|sent| sent.node == self.node) {
             self.last_request = Instant::now();
-            let beyond = match sent.operation {
-                "health" => self.budget.asked_for_health(sent.at),
-                _ => self.budget.sent(sent.at),
-            };
-            if beyond {
+            if self.budget.sent(sent) {
                 let text = format!(
-                    "agent {}: more than {} background requests at once, last {}",
+                    "agent {}: too many requests at once, the last: {}, for {}",
                     self.node,
-                    self.budget.capacity(),
-                    sent.operation
+                    sent.operation,
+                    sent.purpose.name()
                 );
                 world.oracle.violated(Rule::Budget, text);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::journal::Journal;
 use super::log::Log;
 use super::model::service::Service;
 use super::oracle::Oracle;
@@ -13,8 +14,11 @@ pub(super) struct World {
     pub seed: u64,
     pub service: Mutex<Service>,
     pub log: Log,
+    pub journal: Journal,
     pub oracle: Oracle,
     pub storage: Mutex<Vec<Stored>>,
+    /// Starts and reloads of all agents.
+    pub starts: Mutex<usize>,
     /// Counts what was stored.
     pub stored: watch::Sender<usize>,
     /// Since when no fault is active; `None` while one is.
@@ -40,8 +44,10 @@ impl World {
             seed,
             service: Mutex::new(service),
             log: Log::default(),
+            journal: Journal::default(),
             oracle,
             storage: Mutex::default(),
+            starts: Mutex::default(),
             stored: watch::Sender::new(0),
             clean_since: Mutex::new(Some(Duration::ZERO)),
         }
@@ -53,6 +59,13 @@ impl World {
         storage.push(stored);
         drop(storage);
         self.stored.send_modify(|count| *count += 1);
+    }
+
+    /// How many wrapped keys an agent may list: one for each start of an agent and each version of the key, and what
+    /// is stored.
+    pub(super) fn most_wrapped_keys(&self) -> usize {
+        let made = self.service.lock().unwrap().versions_made();
+        self.storage.lock().unwrap().len() + (made + 4) * *self.starts.lock().unwrap()
     }
 
     /// How long no fault has been active.

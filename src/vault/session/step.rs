@@ -19,10 +19,10 @@ use crate::secret::Fingerprint;
 /// How long refused credentials are not sent again, when nothing changes. Several nodes share a role, and the server
 /// locks a role after a few failures.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// Shortest and longest time between two logins, while tokens end early.
 /// Shortest and longest time from a login that failed in an outage to the next one, however many callers want one. A
 /// login may try every address: without a pause, the logins would use up the budget that a look at the service needs.
 const OUTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(5));
+/// Shortest and longest time between two logins, while tokens end early.
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// Shortest and longest time until a failed renewal of a valid token is retried.
 const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

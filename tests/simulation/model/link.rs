@@ -16,6 +16,9 @@ use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::simulated::mix;
 use crate::vault::{Address, Request, Response, Transport};
 
+/// An agent heeds `Retry-After` up to this time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// Where the agents reach the replicas. They are on loopback, so that an agent believes a refusal.
 pub(in super::super) fn at_replica(replica: usize) -> String {
     format!("http://127.0.0.1:{}", 8201 + replica)
@@ -84,7 +87,7 @@ impl Transport for Link {
         let replica = (0..REPLICAS).find(|replica| address.name == at_replica(*replica)).unwrap_or(0);
         let number = {
             let requests = &mut self.world.service.lock().unwrap().requests;
-            requests.push(Sent { at, node, operation, audited: false });
+            requests.push(Sent { at, node, operation, purpose: deadline.purpose(), audited: false });
             requests.len() - 1
         };
         let exchanged = tokio::time::timeout_at(deadline.instant(), self.exchange(replica, request)).await;
@@ -107,6 +110,11 @@ impl Transport for Link {
         let unreachable = |text: String, remedy: &'static str| {
             Err(KeyServiceError::new(ErrorKind::Unreachable, text, remedy))
         };
+        if let Some(Ok(Answer { retry_after: Some(seconds), .. })) = &answer {
+            let pause = now() + Duration::from_secs(*seconds).min(LONGEST_PAUSE);
+            let service = &mut self.world.service.lock().unwrap();
+            service.pause = service.pause.max(pause);
+        }
         match answer {
             Some(Ok(answer)) => Ok(Response {
                 status: answer.status,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::effect::{Effect, Trouble};
 use super::key::{Key, Version};
 use super::tokens::{Role, Token};
-use crate::clock::simulated;
+use crate::clock::{Purpose, simulated};
 
 /// The names that the agents configure.
 pub(in super::super) const KEY: &str = "kms-key";
@@ -37,6 +37,8 @@ pub(in super::super) struct Service {
     pub cluster_id: String,
     pub role: Role,
     pub tokens: BTreeMap<String, Token>,
+    /// When all tokens were last revoked.
+    pub tokens_revoked: Option<Duration>,
     /// How many of the replicas the agents know.
     pub addresses: usize,
     /// The lag of the standbys without an effect.
@@ -45,6 +47,8 @@ pub(in super::super) struct Service {
     pub may_create: bool,
     /// The agent whose request has created a key, and the effect of that.
     pub created_by: Option<(usize, u64)>,
+    /// The end of the longest pause that an answer has asked for, as far as it counts.
+    pub pause: Duration,
     history: VecDeque<(Duration, Option<Key>)>,
     made: u64,
     next_effect: u64,
@@ -58,6 +62,8 @@ pub(in super::super) struct Sent {
     pub at: Duration,
     pub node: usize,
     pub operation: &'static str,
+    /// What the agent says it is for.
+    pub purpose: Purpose,
     /// Whether the server's audit log has it.
     pub audited: bool,
 }
@@ -84,10 +90,12 @@ impl Service {
             cluster_id: "00000000-0000-4000-8000-000000000000".into(),
             role,
             tokens: BTreeMap::new(),
+            tokens_revoked: None,
             addresses: REPLICAS,
             usual_lag,
             may_create: false,
             created_by: None,
+            pause: Duration::ZERO,
             history: VecDeque::new(),
             made: 2,
             next_effect: 0,
@@ -103,6 +111,11 @@ impl Service {
     pub(in super::super) fn make_version(&mut self) -> Version {
         self.made += 1;
         Version { created: server_time(), material: self.made }
+    }
+
+    /// How many key versions have been made.
+    pub(in super::super) fn versions_made(&self) -> usize {
+        usize::try_from(self.made).unwrap()
     }
 
     /// Starts an effect. The number ends it.

@@ -32,7 +32,7 @@ impl Role {
         Self { secret_id: "secret-0".into(), ttl, max_ttl, failures: Vec::new(), logins: 0 }
     }
 
-    pub(super) fn is_locked(&self) -> bool {
+    pub(in super::super) fn is_locked(&self) -> bool {
         let recent = |at: &&Duration| now() < **at + LOCK_FOR;
         self.failures.iter().filter(recent).count() >= LOCK_AFTER
     }
@@ -48,6 +48,7 @@ impl Service {
     /// Revokes every token.
     pub(in super::super) fn revoke_tokens(&mut self) {
         self.tokens.clear();
+        self.tokens_revoked = Some(now());
     }
 
     /// Whether a token is alive.

@@ -1,0 +1,95 @@
+//! What was lately wrong in the model, and whether the reason that an agent gives is one of that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::model::effect::{Effect, Trouble};
+use super::model::service::Service;
+use crate::health::{Reason, ReasonKind};
+
+/// How long a cause may be named after its end.
+const AFTERMATH: Duration = Duration::from_secs(100);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// No answer, or one that says that the server cannot serve.
+    Outage,
+    /// A page of something else than the server.
+    Page,
+    Sealed,
+    /// A right, the token or the role is gone.
+    Refusal,
+    /// The credentials are wrong, or their role is locked.
+    Credentials,
+    KeyMissing,
+    /// A version of the key is not there, on one replica at least.
+    Versions,
+}
+
+/// When each cause last held, for one node.
+#[derive(Default)]
+pub(super) struct Causes(BTreeMap<Cause, Instant>);
+
+impl Causes {
+    pub(super) fn note(&mut self, service: &Service, node: usize, secret_id: &str) {
+        let mut note = |cause| self.0.insert(cause, Instant::now());
+        for (_, effect) in &service.effects {
+            match effect {
+                Effect::Path { node: Some(of), .. } if *of != node => continue,
+                Effect::Path { trouble: Trouble::Page(_) | Trouble::NoHealth(_), .. } => {
+                    note(Cause::Page);
+                    note(Cause::Outage)
+                }
+                Effect::Path { .. }
+                | Effect::NoLeader(_)
+                | Effect::Disaster(_)
+                | Effect::Throttled(_)
+                | Effect::Broken => note(Cause::Outage),
+                Effect::Sealed(_) => note(Cause::Sealed),
+                Effect::RightsLost { .. } => note(Cause::Refusal),
+                Effect::RoleLocked => note(Cause::Credentials),
+                Effect::KeyDeleted => note(Cause::KeyMissing),
+                Effect::SoftDeleted => {
+                    note(Cause::KeyMissing);
+                    note(Cause::Versions)
+                }
+                Effect::Lag(_) | Effect::Replaced(_) | Effect::RolledBack(_) | Effect::MinVersions(..) => {
+                    note(Cause::Versions)
+                }
+            };
+        }
+        if service.role.secret_id != secret_id || service.role.is_locked() {
+            note(Cause::Credentials);
+        }
+        if service.tokens_revoked.is_some_and(|at| super::model::service::now() < at + AFTERMATH) {
+            note(Cause::Refusal);
+        }
+    }
+
+    /// Starts the times again: the machines were suspended.
+    pub(super) fn suspended(&mut self) {
+        self.0.values_mut().for_each(|at| *at = Instant::now());
+    }
+
+    /// Whether the reason names what was lately wrong. `replaced`: another key has ever been under the name.
+    pub(super) fn fit(&self, reason: &Reason, replaced: bool) -> bool {
+        let lately = |cause| self.0.get(&cause).is_some_and(|at| at.elapsed() < AFTERMATH);
+        let refusal = lately(Cause::Refusal) || lately(Cause::Credentials);
+        let blames_page = reason.text.contains("not in Vault's form");
+        (!blames_page || lately(Cause::Page))
+            && match reason.kind {
+                ReasonKind::NoContact => true,
+                ReasonKind::Unreachable => lately(Cause::Outage) || lately(Cause::Sealed),
+                ReasonKind::Sealed => lately(Cause::Sealed),
+                ReasonKind::Denied => refusal,
+                ReasonKind::CredentialsRefused => lately(Cause::Credentials),
+                ReasonKind::KeyMissing => lately(Cause::KeyMissing),
+                ReasonKind::KeyUnusable => lately(Cause::Versions) || replaced,
+                ReasonKind::KeyReplaced | ReasonKind::KeyRolledBack => replaced,
+                ReasonKind::KeyUnreadable => refusal || lately(Cause::KeyMissing),
+                ReasonKind::WrongSetting | ReasonKind::CredentialsUnreadable | ReasonKind::Configuration => false,
+            }
+    }
+}
