@@ -57,11 +57,13 @@ pub(super) struct Machine {
     has_version: bool,
     /// Why the key could not be read.
     read_error: Option<KeyServiceError>,
+    /// What something else than the service answered for its health, when nothing else was seen since.
+    blocked: Option<KeyServiceError>,
 }
 
 impl Machine {
     pub(super) fn new(role: Role, plan: Plan, has_version: bool, sealed_is_denied: bool) -> Self {
-        Self { role, sealed_is_denied, state: State::Starting, plan, has_version, read_error: None }
+        Self { role, sealed_is_denied, state: State::Starting, plan, has_version, read_error: None, blocked: None }
     }
 
     /// The next look, and when it is due. A time that has passed means now.
@@ -165,13 +167,17 @@ impl Machine {
         chance: f64,
     ) {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::HeldBack) {
-            // The agent's own budget: it says nothing of the service.
-            return self.plan.held_back(look, now);
+            return self.was_held_back(look, now, chance);
         }
         self.plan.looked(look, began, now, chance);
+        if look != Look::Health {
+            self.blocked = None;
+        }
         match (look, result) {
             (Look::Health, Ok(_)) => self.answers(now),
-            (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => self.health_is_blocked(now),
+            (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => {
+                self.health_is_blocked(error, now, chance);
+            }
             (Look::Read, Ok(seen)) => self.was_read(seen, now, chance),
             (Look::RoundTrip, Ok(_)) => self.works(now),
             (Look::Confirm { .. }, Ok(_)) => self.is_allowed(now, chance),
@@ -183,8 +189,18 @@ impl Machine {
         }
     }
 
+    /// The agent's own budget is used up, which says nothing of the service. But where something else answered for its
+    /// health, nothing shows that it is there.
+    fn was_held_back(&mut self, look: Look, now: Instant, chance: f64) {
+        self.plan.held_back(look, now);
+        if let (State::Well { .. }, Some(error)) = (&self.state, self.blocked.take()) {
+            self.lost(error, look, now, chance);
+        }
+    }
+
     /// `sys/health` answered: it can serve. Whether it serves us is another question.
     fn answers(&mut self, now: Instant) {
+        self.blocked = None;
         self.plan.unblock_health();
         match &mut self.state {
             State::Away { returning, .. } => {
@@ -202,16 +218,14 @@ impl Machine {
 
     /// Something else than the service answered for its health: a gateway may block that path and pass the others on.
     /// It says nothing; another look does.
-    fn health_is_blocked(&mut self, now: Instant) {
+    fn health_is_blocked(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
         match &mut self.state {
             State::Well { .. } | State::Starting => {
+                self.blocked = Some(error);
                 self.plan.block_health(now);
                 self.plan.hurry(Look::Read, now);
             }
-            State::Away { returning, .. } => {
-                *returning = true;
-                self.plan.return_now(now);
-            }
+            State::Away { returning, .. } => *returning = self.plan.return_blocked(now, chance),
             State::Refused { away, .. } => *away = false,
             State::Suspected { .. } => {}
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::timing::{
-    BLOCKED_HEALTH, HEALTH_INTERVAL, HELD_BACK_PAUSE, HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE,
+    BLOCKED_HEALTH, BLOCKED_RETURN_INTERVAL, HEALTH_INTERVAL, HELD_BACK_PAUSE, HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE,
     MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
 };
 use crate::key_service::KeyServiceError;
@@ -66,6 +66,8 @@ pub(super) struct Plan {
     health_blocked_until: Option<Instant>,
     /// How often in a row something else answered for the health.
     health_blocks: u32,
+    /// When a service that is away is read again while its health is blocked.
+    blocked_return_at: Option<Instant>,
     outages: u32,
     refusals: u32,
     proofs: u32,
@@ -88,6 +90,7 @@ impl Plan {
             paused_until: None,
             health_blocked_until: None,
             health_blocks: 0,
+            blocked_return_at: None,
             outages: 0,
             refusals: 0,
             proofs: 0,
@@ -234,10 +237,26 @@ impl Plan {
         let (first, longest) = OUTAGE_DELAYS;
         // A service whose health is good and which does not do its work is asked less often: that costs it more.
         let first = if look == Look::Health { first } else { longest };
-        // From one look to the next: one that hangs has waited long enough.
-        self.back = now.max(self.began + spread(doubled((first, longest), self.outages), chance));
-        self.outages = self.outages.saturating_add(1);
+        self.plan_return((first, longest), now, chance);
         self.paused_until = error.retry_after().map(|pause| now + pause.min(MAX_RETRY_AFTER));
+    }
+
+    fn plan_return(&mut self, limits: (Duration, Duration), now: Instant, chance: f64) {
+        // From one look to the next: one that hangs has waited long enough.
+        self.back = now.max(self.began + spread(doubled(limits, self.outages), chance));
+        self.outages = self.outages.saturating_add(1);
+    }
+
+    /// Something else than the service, which is away, answered for its health. The key is read all the same, but not
+    /// each time: while a proxy answers everything, that would use up the budget. Returns whether it is read now.
+    pub(super) fn return_blocked(&mut self, now: Instant, chance: f64) -> bool {
+        if self.blocked_return_at.is_some_and(|at| at > now) {
+            self.plan_return(OUTAGE_DELAYS, now, chance);
+            return false;
+        }
+        self.blocked_return_at = Some(now + spread(BLOCKED_RETURN_INTERVAL, chance));
+        self.return_now(now);
+        true
     }
 
     pub(super) fn return_at(&self) -> Instant {

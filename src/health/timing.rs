@@ -42,6 +42,9 @@ pub(super) const MIN_LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// when a short outage ends.
 pub(super) const OUTAGE_DELAYS: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(1500));
+/// How often a service that is away is read while something else answers for its health: a read may ask every address
+/// twice.
+pub(super) const BLOCKED_RETURN_INTERVAL: Duration = Duration::from_secs(6);
 /// First and longest delay until the next look after a refusal. With jitter, the longest stays below 30 s.
 pub(super) const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(27));
 /// When a look is tried again that the budget held back: by then a whole round trip may pass.

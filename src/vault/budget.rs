@@ -100,10 +100,11 @@ impl Budget {
     ) -> Self {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).max(1);
         metrics.init_held_back(service);
+        let (services, addresses) = (count(services), count(addresses));
         let buckets = Buckets {
-            background: Bucket::new(BURST, INTERVAL.min(planned(health) / 2 / count(services))),
-            reserve: Bucket::new(RESERVE * count(addresses), RESERVE_INTERVAL / count(addresses)),
-            health: Bucket::new(BURST, INTERVAL / count(addresses)),
+            background: Bucket::new(BURST * services, INTERVAL.min(planned(health) / 2) / services),
+            reserve: Bucket::new(RESERVE * addresses, RESERVE_INTERVAL / addresses),
+            health: Bucket::new(BURST * services, INTERVAL / addresses / services),
             held_back: (0, None),
         };
         Self(Some(Limited { service: service.to_owned(), buckets: Mutex::new(buckets), metrics }))

@@ -48,6 +48,8 @@ pub(super) struct Watch {
     /// The kind of the reason at the last step.
     reason: Option<ReasonKind>,
     causes: Causes,
+    /// What it was at the last step, for the log.
+    state: Option<(Phase, Option<ReasonKind>)>,
     /// The oldest contact to a key service at the last step.
     contact: Option<BootTime>,
     /// Whether the verdict was in, for the run that began then.
@@ -72,6 +74,7 @@ impl Watch {
             refuses: false,
             reason: None,
             causes: Causes::default(),
+            state: None,
             contact: None,
             decided: None,
             last_request: now,
@@ -122,6 +125,11 @@ impl Watch {
         }
         agent.go_on();
         let (snapshot, age, started) = (agent.snapshot(), agent.age(), agent.started);
+        let state = (snapshot.phase, snapshot.reason.as_ref().map(|reason| reason.kind));
+        if self.state != Some(state) {
+            self.state = Some(state);
+            world.log.add(format_args!("agent {} is {}", self.node, snapshot.line()));
+        }
         let violated = |rule, text: &str| {
             let text = format!("agent {}: {text}; its state: {}", self.node, snapshot.line());
             world.oracle.violated(rule, text);
