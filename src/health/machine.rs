@@ -63,7 +63,15 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new(role: Role, plan: Plan, has_version: bool, sealed_is_denied: bool) -> Self {
-        Self { role, sealed_is_denied, state: State::Starting, plan, has_version, read_error: None, blocked: None }
+        Self {
+            role,
+            sealed_is_denied,
+            state: State::Starting,
+            plan,
+            has_version,
+            read_error: None,
+            blocked: None,
+        }
     }
 
     /// The next look, and when it is due. A time that has passed means now.

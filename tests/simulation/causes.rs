@@ -28,13 +28,17 @@ enum Cause {
     Versions,
 }
 
-/// When each cause last held, for one node.
+/// When each cause last held, for one node, and whether another key was ever under the name.
 #[derive(Default)]
-pub(super) struct Causes(BTreeMap<Cause, Instant>);
+pub(super) struct Causes {
+    last: BTreeMap<Cause, Instant>,
+    pub replaced: bool,
+}
 
 impl Causes {
     pub(super) fn note(&mut self, service: &Service, node: usize, secret_id: &str) {
-        let mut note = |cause| self.0.insert(cause, Instant::now());
+        self.replaced |= service.differs();
+        let mut note = |cause| self.last.insert(cause, Instant::now());
         for (_, effect) in &service.effects {
             match effect {
                 Effect::Path { node: Some(of), .. } if *of != node => continue,
@@ -63,19 +67,20 @@ impl Causes {
         if service.role.secret_id != secret_id || service.role.is_locked() {
             note(Cause::Credentials);
         }
-        if service.tokens_revoked.is_some_and(|at| super::model::service::now() < at + AFTERMATH) {
+        // The server itself said no: whatever the reason is, it was not an outage.
+        if service.refused.contains(&node) {
             note(Cause::Refusal);
         }
     }
 
     /// Starts the times again: the machines were suspended.
     pub(super) fn suspended(&mut self) {
-        self.0.values_mut().for_each(|at| *at = Instant::now());
+        self.last.values_mut().for_each(|at| *at = Instant::now());
     }
 
-    /// Whether the reason names what was lately wrong. `replaced`: another key has ever been under the name.
-    pub(super) fn fit(&self, reason: &Reason, replaced: bool) -> bool {
-        let lately = |cause| self.0.get(&cause).is_some_and(|at| at.elapsed() < AFTERMATH);
+    /// Whether the reason names what was lately wrong.
+    pub(super) fn fit(&self, reason: &Reason) -> bool {
+        let lately = |cause| self.last.get(&cause).is_some_and(|at| at.elapsed() < AFTERMATH);
         let refusal = lately(Cause::Refusal) || lately(Cause::Credentials);
         let blames_page = reason.text.contains("not in Vault's form");
         (!blames_page || lately(Cause::Page))
@@ -86,10 +91,12 @@ impl Causes {
                 ReasonKind::Denied => refusal,
                 ReasonKind::CredentialsRefused => lately(Cause::Credentials),
                 ReasonKind::KeyMissing => lately(Cause::KeyMissing),
-                ReasonKind::KeyUnusable => lately(Cause::Versions) || replaced,
-                ReasonKind::KeyReplaced | ReasonKind::KeyRolledBack => replaced,
+                ReasonKind::KeyUnusable => lately(Cause::Versions) || self.replaced,
+                ReasonKind::KeyReplaced | ReasonKind::KeyRolledBack => self.replaced,
                 ReasonKind::KeyUnreadable => refusal || lately(Cause::KeyMissing),
-                ReasonKind::WrongSetting | ReasonKind::CredentialsUnreadable | ReasonKind::Configuration => false,
+                ReasonKind::WrongSetting | ReasonKind::CredentialsUnreadable | ReasonKind::Configuration => {
+                    false
+                }
             }
     }
 }

@@ -142,6 +142,7 @@ impl Node {
         let Some(agent) = self.agent.take() else { return };
         *self.socket.lock().unwrap() = None;
         self.kept = agent.kill().await;
+        self.world.service.lock().unwrap().forget_tokens(self.number);
         self.world.log.add(format_args!("node {}: the agent is killed", self.number));
     }
 

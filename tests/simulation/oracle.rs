@@ -69,11 +69,6 @@ impl Oracle {
         *self.replaced.lock().unwrap() = Some(now());
     }
 
-    /// Whether another key has ever been under the name.
-    pub(super) fn was_replaced(&self) -> bool {
-        self.replaced.lock().unwrap().is_some()
-    }
-
     /// Whether a seed was wrapped by the key as it should be, or by the key for decryption only, under its own key_id.
     /// A seed that was wrapped within the window after a re-creation has the key_id of the other key.
     pub(super) fn is_readable(&self, world: &World, stored: &Stored) -> bool {

@@ -102,12 +102,15 @@ impl Simulation {
 
     /// Local KEKs are wiped "not reached" only where an agent had no contact for so long.
     fn judge_wipes(&mut self) {
-        let out_of_reach = self.watches.iter_mut().zip(&self.nodes).map(|(watch, node)| watch.out_of_reach(node));
+        let out_of_reach =
+            self.watches.iter_mut().zip(&self.nodes).map(|(watch, node)| watch.out_of_reach(node));
         // Each watch remembers the step: all are asked.
         let anyone = out_of_reach.fold(false, |any, one| any || one);
         for message in self.world.journal.take() {
             if message.contains("was not reached") && !anyone {
-                self.world.oracle.violated(Rule::TrueCause, format!("every agent had a contact, and: {message}"));
+                self.world
+                    .oracle
+                    .violated(Rule::TrueCause, format!("every agent had a contact, and: {message}"));
             }
         }
     }

@@ -96,12 +96,13 @@ impl Watch {
     pub(super) fn step(&mut self, world: &World, node: &mut Node) {
         let now = Instant::now();
         let (dark, raised, sealed) = {
-            let service = world.service.lock().unwrap();
+            let mut service = world.service.lock().unwrap();
             let truth = service.truth(self.node, &node.secret_id);
             if truth != self.truth.0 {
                 self.truth = (truth, now);
             }
             self.causes.note(&service, self.node, &node.secret_id);
+            service.refused.remove(&self.node);
             if service.refuses(self.node, &node.secret_id) || service.differs() {
                 self.last_refusal = Some(now);
             }
@@ -162,7 +163,10 @@ impl Watch {
         }
         let recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < AFTERMATH);
         let sealed_denies = node.settings.health.sealed_is_denied && recent(self.last_sealed);
-        let innocent = !recent(self.last_refusal) && !sealed_denies;
+        let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
+        // Another key under the name is refused until an administrator accepts it.
+        let differs = self.causes.replaced && kind.is_some_and(ReasonKind::is_mismatch);
+        let innocent = !recent(self.last_refusal) && !sealed_denies && !differs;
         let refuses = snapshot.announce == Announce::Refused;
         // A refusal stands through an outage, on purpose: whoever refuses us may block the way, too.
         let works = self.truth.0 == Truth::Works && stands(self.truth.1) > AFTERMATH;
@@ -184,9 +188,8 @@ impl Watch {
         if created && self.knew_missing {
             violated(Rule::NoKeyCreated, "it created a key, and knew that the key is missing");
         }
-        let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
         if let Some(reason) = snapshot.reason.as_ref().filter(|reason| self.reason != Some(reason.kind))
-            && !self.causes.fit(reason, world.oracle.was_replaced())
+            && !self.causes.fit(reason)
         {
             violated(Rule::TrueCause, "nothing like its reason was wrong for 100 s");
         }

@@ -275,12 +275,14 @@ impl Step {
         }
     }
 
-    /// The server does not know the token, or its policy denies the lookup. A fresh token that may not even look
-    /// itself up has no usable policy: a new login would get the same, and there is an answer.
+    /// The server does not know the token, or its policy denies the lookup. Two tokens of logins in a row that may not
+    /// even look themselves up have no usable policy: a new login would get the same, and there is an answer. One alone
+    /// may have been revoked before its first use.
     fn token_dead(&mut self, token: &Token, path: String) -> Option<Answer> {
         if self.state.logs_in && self.state.checks.accepted < token.generation {
-            self.state.checks.denied_fresh = Some((token.generation, path));
-            if self.state.is_denied_fresh(token, self.now) {
+            let before = self.state.checks.denied_fresh.replace((token.generation, path));
+            let again = before.is_some_and(|(generation, _)| generation + 1 >= token.generation);
+            if again && self.state.is_denied_fresh(token, self.now) {
                 return Some(Answer::NoBetterToken);
             }
         }

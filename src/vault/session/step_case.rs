@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Answer, Effect, Event, Files, Refusal, State, Waiter};
+use super::state::{Answer, Effect, Event, Files, Refusal, Report, Stage, State, Waiter};
 use super::step::step;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::Secret;
@@ -113,6 +113,17 @@ impl Case {
         assert!(matches!(*effects, [Effect::LogIn]), "{effects:?}");
         let token = self.token(ttl);
         self.send(Event::LoginEnded(Ok(token)))
+    }
+
+    /// The held token is refused and not known any more: another login follows, after a pause.
+    pub(super) fn log_in_after_refusal(&mut self, path: &str) {
+        assert!(looks_up(&self.refuse(path)));
+        let effects = self.looked_up(false);
+        assert!(matches!(*effects, [Effect::Report(Report::TokenDead), ..]), "{effects:?}");
+        let Stage::Delayed(until) = self.state().logins.stage else { panic!("delayed") };
+        self.now = until;
+        assert!(begins_login(&self.send(Event::Tick)));
+        self.end_login(SECOND * 3600);
     }
 
     pub(super) fn log_in(&mut self, ttl: Duration) {

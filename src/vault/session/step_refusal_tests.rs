@@ -93,8 +93,9 @@ fn a_lookup_that_fails_is_the_answer_and_discards_no_token() {
 }
 
 #[test]
-fn a_fresh_token_that_was_never_accepted_is_refused_and_not_dead() {
+fn two_fresh_tokens_that_were_never_accepted_are_refused_and_not_dead() {
     let mut case = Case::with_token(HOUR);
+    case.log_in_after_refusal("transit/encrypt/key");
     assert!(looks_up(&case.refuse("transit/encrypt/key")));
     let effects = case.looked_up(false);
     assert!(answers(&effects) == [Ok(0)] && !begins_login(&effects), "{effects:?}");
@@ -107,13 +108,26 @@ fn a_fresh_token_that_was_never_accepted_is_refused_and_not_dead() {
 }
 
 #[test]
+fn a_fresh_token_that_was_revoked_before_its_first_use_is_replaced() {
+    let mut case = Case::with_token(HOUR);
+    case.log_in_after_refusal("transit/encrypt/key");
+    let generation = case.generation();
+    case.send(Event::Accepted { generation, path: "transit/encrypt/key".into() });
+    // It works, and is revoked, and so is the next one before it is used.
+    case.log_in_after_refusal("transit/encrypt/key");
+    case.log_in_after_refusal("transit/encrypt/key");
+    assert_eq!(case.generation(), 4);
+}
+
+#[test]
 fn a_refused_fresh_token_is_looked_up_again_when_its_path_works() {
     let mut case = Case::with_token(HOUR);
+    case.log_in_after_refusal("transit/encrypt/key");
     case.refuse("transit/encrypt/key");
     case.looked_up(false);
-    case.send(Event::Accepted { generation: 1, path: "transit/decrypt/key".into() });
+    case.send(Event::Accepted { generation: 2, path: "transit/decrypt/key".into() });
     assert!(!looks_up(&case.refuse("transit/encrypt/key")), "another path says nothing about this one");
-    case.send(Event::Accepted { generation: 1, path: "transit/encrypt/key".into() });
+    case.send(Event::Accepted { generation: 2, path: "transit/encrypt/key".into() });
     assert!(looks_up(&case.refuse("transit/encrypt/key")));
     assert!(matches!(*case.looked_up(false), [Effect::Report(Report::TokenDead), ..]));
 }

@@ -68,7 +68,14 @@ impl Link {
         let body = request.body.and_then(|body| serde_json::from_slice(body).ok()).unwrap_or(Value::Null);
         let token = request.token.map(|token| token.expose());
         let asked = Asked { node: self.node, path: request.path, token, body };
-        let answer = self.world.service.lock().unwrap().answer(replica, &asked);
+        let answer = {
+            let mut service = self.world.service.lock().unwrap();
+            let answer = service.answer(replica, &asked);
+            if answer.status == 403 {
+                service.refused.insert(self.node);
+            }
+            answer
+        };
         tokio::time::sleep(way).await;
         Some(Ok(answer))
     }

@@ -1,6 +1,6 @@
 //! The state of the cluster: its key, its tokens, its replicas, and the effects of faults.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::effect::{Effect, Trouble};
@@ -37,8 +37,8 @@ pub(in super::super) struct Service {
     pub cluster_id: String,
     pub role: Role,
     pub tokens: BTreeMap<String, Token>,
-    /// When all tokens were last revoked.
-    pub tokens_revoked: Option<Duration>,
+    /// The agents that a replica itself has answered with 403 since this was last cleared.
+    pub refused: BTreeSet<usize>,
     /// How many of the replicas the agents know.
     pub addresses: usize,
     /// The lag of the standbys without an effect.
@@ -90,7 +90,7 @@ impl Service {
             cluster_id: "00000000-0000-4000-8000-000000000000".into(),
             role,
             tokens: BTreeMap::new(),
-            tokens_revoked: None,
+            refused: BTreeSet::new(),
             addresses: REPLICAS,
             usual_lag,
             may_create: false,

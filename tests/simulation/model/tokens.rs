@@ -48,7 +48,11 @@ impl Service {
     /// Revokes every token.
     pub(in super::super) fn revoke_tokens(&mut self) {
         self.tokens.clear();
-        self.tokens_revoked = Some(now());
+    }
+
+    /// Forgets the tokens of an agent that has ended: it cannot use them any more.
+    pub(in super::super) fn forget_tokens(&mut self, node: usize) {
+        self.tokens.retain(|_, token| token.node != node);
     }
 
     /// Whether a token is alive.
