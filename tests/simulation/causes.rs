@@ -37,7 +37,6 @@ pub(super) struct Causes {
 
 impl Causes {
     pub(super) fn note(&mut self, service: &Service, node: usize, secret_id: &str) {
-        self.replaced |= service.differs();
         let mut note = |cause| self.last.insert(cause, Instant::now());
         for (_, effect) in &service.effects {
             match effect {
@@ -59,7 +58,9 @@ impl Causes {
                     note(Cause::KeyMissing);
                     note(Cause::Versions)
                 }
-                Effect::Lag(_) | Effect::Replaced(_) | Effect::RolledBack(_) | Effect::MinVersions(..) => {
+                Effect::Lag(_) | Effect::MinVersions(..) => note(Cause::Versions),
+                Effect::Replaced(_) | Effect::RolledBack(_) => {
+                    self.replaced = true;
                     note(Cause::Versions)
                 }
             };

@@ -14,7 +14,7 @@ use url::Url;
 use super::agent::Agent;
 use super::api_server::ApiServer;
 use super::model::link::{Link, at_replica};
-use super::model::service::{KEY, OLD_KEY, REPLICAS};
+use super::model::service::{KEY, OLD_KEY, REPLICAS, now};
 use super::world::World;
 use crate::config::Settings;
 use crate::config::local_kek::Policy;
@@ -177,10 +177,12 @@ impl Node {
         self.world.stored.send_modify(|_| {});
     }
 
-    /// A seed of the key as it should be that the API server could not read.
-    pub(super) fn unread(&self) -> Option<usize> {
+    /// A seed of the key as it should be that the API server could not read, stored longer than `age` ago.
+    pub(super) fn unread(&self, age: Duration) -> Option<usize> {
         let (storage, read) = (self.world.storage.lock().unwrap(), self.read.lock().unwrap());
-        let mut unread = storage.iter().filter(|stored| !read.contains(&stored.number));
+        let mut unread = storage
+            .iter()
+            .filter(|stored| !read.contains(&stored.number) && now().saturating_sub(stored.at) > age);
         let unread = unread.find(|stored| self.world.oracle.is_readable(&self.world, stored));
         unread.map(|stored| stored.number)
     }

@@ -25,6 +25,8 @@ use crate::retry;
 const STEP: Duration = Duration::from_secs(1);
 /// Ready after the end of all faults.
 const READY: Duration = Duration::from_secs(10);
+/// An API server has read what was stored longer ago.
+const READABLE: Duration = Duration::from_secs(2);
 /// A simulation with more requests is not worth its time.
 const RUNAWAY: usize = 30_000;
 /// How long the simulation goes on after the last fault: until every node has seen a rotation.
@@ -184,9 +186,9 @@ impl Simulation {
         if !self.pass(calm + QUIET).await {
             return;
         }
-        for (node, unread) in self.nodes.iter().map(|node| (node, node.unread())) {
+        for (node, unread) in self.nodes.iter().map(|node| (node, node.unread(READABLE))) {
             if let Some(number) = unread {
-                let text = format!("API server {}: seed {number} cannot be read", node.number);
+                let text = format!("API server {}: {} cannot be read", node.number, self.world.shown(number));
                 self.world.oracle.violated(Rule::ReadableAgain, text);
             }
         }

@@ -68,6 +68,14 @@ impl World {
         self.storage.lock().unwrap().len() + (made + 4) * *self.starts.lock().unwrap()
     }
 
+    /// A seed, for a person.
+    pub(super) fn shown(&self, number: usize) -> String {
+        let storage = self.storage.lock().unwrap();
+        let Stored { at, material, key_id, .. } = &storage[number];
+        let at = at.as_secs_f64() - 1000.0;
+        format!("seed {number}, stored at {at:.1} s, wrapped by version {material} under {key_id}")
+    }
+
     /// How long no fault has been active.
     pub(super) fn clean_for(&self) -> Duration {
         let now = super::model::service::now();

@@ -135,7 +135,8 @@ impl Service {
             "keys" => key.map(|key| words::data(key.metadata(name))).ok_or((404, "")),
             "encrypt" if !encrypt || (key.is_none() && !self.may_create) => denied,
             "encrypt" => {
-                let key = match key {
+                // A standby leaves the creation of a key to the active replica, which may have one.
+                let key = match key.or_else(|| self.key_now()) {
                     Some(key) => usable(Some(key))?,
                     None => self.create(asked.node),
                 };
