@@ -59,6 +59,8 @@ pub(super) struct Machine {
     read_error: Option<KeyServiceError>,
     /// What something else than the service answered for its health, when nothing else was seen since.
     blocked: Option<KeyServiceError>,
+    /// What was refused before the key was found to be missing: that may last longer.
+    refused_before: Option<KeyServiceError>,
 }
 
 impl Machine {
@@ -71,6 +73,7 @@ impl Machine {
             has_version,
             read_error: None,
             blocked: None,
+            refused_before: None,
         }
     }
 
@@ -83,9 +86,9 @@ impl Machine {
             State::Away { returning: false, .. } => (Look::Health, self.plan.return_at()),
             State::Suspected { step, next, .. } => (self.look_of(step), *next),
             State::Refused { away: true, next, .. } => (Look::Health, *next),
-            // The read goes on as usual: it shows whether the reason is still the same.
+            // The other looks go on as usual: they show whether the reason is still the same, and whether it is there.
             State::Refused { next, .. } => match self.plan.first_due(false) {
-                (Look::Read, read) if read < *next => (Look::Read, read),
+                due if due.1 < *next => due,
                 _ => (self.usual_look(), *next),
             },
         };
@@ -219,7 +222,7 @@ impl Machine {
                 self.state = State::Away { error: error.clone(), returning: true };
                 self.plan.return_now(now);
             }
-            State::Refused { away, next, .. } => (*away, *next) = (false, now),
+            State::Refused { away: away @ true, next, .. } => (*away, *next) = (false, now),
             _ => {}
         }
     }
@@ -240,6 +243,7 @@ impl Machine {
     }
 
     fn works(&mut self, now: Instant) {
+        self.refused_before = None;
         self.plan.works();
         if self.read_error.is_some() && !matches!(self.state, State::Well { .. }) {
             // What was refused before the fault ended may be allowed again.
@@ -258,6 +262,10 @@ impl Machine {
         }
         if self.verdict().error().is_some_and(|error| error.kind().is_missing_key()) {
             // The key is there again; whether it is the same one is not judged here.
+            if let Some(error) = self.refused_before.take() {
+                self.state = State::Refused { error, away: false, next: now };
+                return;
+            }
             self.works(now);
             return self.plan.set_due(Look::RoundTrip, now);
         }
@@ -334,6 +342,12 @@ impl Machine {
     }
 
     fn believe(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
+        if let State::Refused { error: first, .. } = &self.state
+            && error.kind().is_missing_key()
+            && !first.kind().is_missing_key()
+        {
+            self.refused_before = Some(first.clone());
+        }
         let error = match &self.state {
             // The same reason in the words in which it was told first. Another fault does not end a refusal, either.
             State::Refused { error: first, .. }

@@ -33,8 +33,11 @@ impl KeyCheck {
         let (version, created) = (key.latest, Some(created));
         let key_version = KeyVersion { scope: key_service.scope(), version, created, key_id: &key_id };
         match self.keys.prepare(key_service, key_version, Deadline::after(CALL_TIMEOUT)).await {
+            // While the service refuses, none is kept. The refusal may end for the newest version alone.
+            Err(_) if self.keys.is_refused(key_version) => true,
             Err(error) if error.is_outage() && !self.keys.is_usable(&key_id) => {
-                if known < key.latest && key.versions.contains_key(&known) {
+                let may_wrap = known >= key.min_encryption && key.versions.contains_key(&known);
+                if known < key.latest && may_wrap {
                     tracing::warn!(
                         KMS_REASON = error.kind().name(),
                         KMS_REMEDY = error.remedy(),

@@ -218,7 +218,9 @@ impl KeyService for TransitService {
     }
 
     async fn reachable(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
-        self.client.reachable(deadline).await
+        let answered = self.client.reachable(deadline).await;
+        self.session.health_answered(answered.is_ok());
+        answered
     }
 
     fn expect_cluster(&self, id: Option<String>) {

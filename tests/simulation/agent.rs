@@ -85,12 +85,16 @@ impl Agent {
         }
     }
 
-    /// Reads the key, and accepts it when it is another one, like `kms-plugin accept-key`.
-    pub(super) async fn accept(&self) {
+    /// Reads the key, and accepts it when it is another one, like `kms-plugin accept-key`. `only_known`: not unless it is
+    /// already known to be another one.
+    pub(super) async fn accept(&self, only_known: bool) {
         let mismatch = || {
             let snapshot = self.core.snapshot.borrow();
             snapshot.reason.as_ref().is_some_and(|reason| reason.kind.is_mismatch())
         };
+        if only_known && !mismatch() {
+            return;
+        }
         let _read = self.core.services.refresh.read(Deadline::after(ACCEPT_READ_TIMEOUT)).await;
         if mismatch() {
             self.core.send(Event::Accept).await;

@@ -87,6 +87,7 @@ impl Causes {
         (!blames_page || lately(Cause::Page))
             && match reason.kind {
                 ReasonKind::NoContact => true,
+                ReasonKind::Unreachable if reason.text.contains("the last tokens ended soon") => refusal,
                 ReasonKind::Unreachable => lately(Cause::Outage) || lately(Cause::Sealed),
                 ReasonKind::Sealed => lately(Cause::Sealed),
                 ReasonKind::Denied => refusal,

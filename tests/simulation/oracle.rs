@@ -69,6 +69,11 @@ impl Oracle {
         *self.replaced.lock().unwrap() = Some(now());
     }
 
+    /// The machines were suspended: nothing was looked at meanwhile.
+    pub(super) fn suspended(&self) {
+        self.replaced.lock().unwrap().iter_mut().for_each(|at| *at = now());
+    }
+
     /// Whether a seed was wrapped by the key as it should be, or by the key for decryption only, under its own key_id.
     /// A seed that was wrapped within the window after a re-creation has the key_id of the other key.
     pub(super) fn is_readable(&self, world: &World, stored: &Stored) -> bool {

@@ -119,6 +119,7 @@ impl Simulation {
 
     fn suspended(&mut self) {
         self.watches.iter_mut().for_each(Watch::suspended);
+        self.world.oracle.suspended();
     }
 
     async fn faults(&mut self, schedule: &Schedule) {
@@ -161,15 +162,17 @@ impl Simulation {
         for node in &self.nodes {
             node.read_again();
         }
-        for _ in 0..2 {
-            if !self.pass(Instant::now() + STEP).await {
+        let ready = calm.max(self.paused_until()) + READY;
+        while Instant::now() < ready {
+            if !self.pass(ready.min(Instant::now() + STEP)).await {
                 return;
             }
             for agent in self.nodes.iter().filter_map(|node| node.agent.as_ref()) {
-                agent.accept().await;
+                // An administrator tries it at once, and again where a node needs it.
+                agent.accept(calm.elapsed() > STEP * 2).await;
             }
         }
-        if !self.pass(calm.max(self.paused_until()) + READY).await {
+        if !self.pass(Instant::now() + STEP).await {
             return;
         }
         for node in &self.nodes {

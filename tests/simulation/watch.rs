@@ -34,8 +34,11 @@ const SETTLED: Duration = Duration::from_secs(20);
 /// What is remembered of one node between two steps.
 pub(super) struct Watch {
     node: usize,
-    truth: (Truth, Instant),
+    /// What a correct client would see, whether it may read the key, and since when.
+    truth: ((Truth, bool), Instant),
     dark_since: Option<Instant>,
+    /// Until when an answer has asked for a pause.
+    pause: Instant,
     last_refusal: Option<Instant>,
     last_minimum: Option<Instant>,
     last_sealed: Option<Instant>,
@@ -64,8 +67,9 @@ impl Watch {
         let now = Instant::now();
         Self {
             node,
-            truth: (Truth::Works, now),
+            truth: ((Truth::Works, true), now),
             dark_since: None,
+            pause: now,
             last_refusal: None,
             last_minimum: None,
             last_sealed: None,
@@ -97,16 +101,19 @@ impl Watch {
         let now = Instant::now();
         let (dark, raised, sealed) = {
             let mut service = world.service.lock().unwrap();
-            let truth = service.truth(self.node, &node.secret_id);
+            let truth = (service.truth(self.node, &node.secret_id), service.rights().2);
             if truth != self.truth.0 {
                 self.truth = (truth, now);
             }
             self.causes.note(&service, self.node, &node.secret_id);
             service.refused.remove(&self.node);
-            if service.refuses(self.node, &node.secret_id) || service.differs() {
+            if service.refuses(self.node, &node.secret_id) || service.differs() || !service.rights().2 {
                 self.last_refusal = Some(now);
             }
             let has = |which: fn(&Effect) -> bool| service.effects.iter().any(|(_, effect)| which(effect));
+            if service.pause > super::model::service::now() {
+                self.pause = now;
+            }
             (
                 service.is_dark(self.node),
                 has(raises_minimum),
@@ -147,13 +154,17 @@ impl Watch {
         {
             violated(Rule::OutageNoticed, "ready 15 s after every address has gone");
         }
-        let answers = matches!(self.truth.0, Truth::Works | Truth::Refuses | Truth::Differs);
+        let answers = matches!(self.truth.0.0, Truth::Works | Truth::Refuses | Truth::Differs);
         if is_decided(&snapshot) {
             self.decided = Some(started);
-        } else if answers && self.decided != Some(started) && stands(self.truth.1) > READY {
+        } else if answers
+            && self.decided != Some(started)
+            && stands(self.truth.1) > READY
+            && self.pause.elapsed() > READY
+        {
             violated(Rule::ReadyInTime, "no verdict in time after the start");
         }
-        let refused = self.truth.0 == Truth::Refuses && stands(self.truth.1) > REFUSAL;
+        let refused = self.truth.0.0 == Truth::Refuses && stands(self.truth.1) > REFUSAL;
         if refused && snapshot.announce == Announce::Ok {
             violated(Rule::RefusalShown, "Status is ok 90 s after a refusal");
         }
@@ -169,7 +180,7 @@ impl Watch {
         let innocent = !recent(self.last_refusal) && !sealed_denies && !differs;
         let refuses = snapshot.announce == Announce::Refused;
         // A refusal stands through an outage, on purpose: whoever refuses us may block the way, too.
-        let works = self.truth.0 == Truth::Works && stands(self.truth.1) > AFTERMATH;
+        let works = self.truth.0.0 == Truth::Works && stands(self.truth.1) > AFTERMATH;
         if refuses && innocent && (works || !self.refuses) {
             violated(Rule::OutageIsNoRefusal, "Status refuses, and nothing refused for 100 s");
         }

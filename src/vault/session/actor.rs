@@ -41,6 +41,7 @@ pub(super) enum Command {
     Used {
         generation: u64,
     },
+    CameBack,
 }
 
 /// What the actor uses, and where it shows its state.
@@ -97,6 +98,7 @@ impl<'a> Actor<'a> {
             Command::Refused { generation, path, dead, at, reply } => {
                 Event::Refused(Refusal { waiter: self.waiter(reply), generation, path, dead, at })
             }
+            Command::CameBack => Event::CameBack,
             Command::Accepted { generation, path } => Event::Accepted { generation, path },
             Command::Used { generation } => Event::Used { generation },
         }

@@ -16,6 +16,7 @@ mod step_refusal_tests;
 mod step_tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -45,6 +46,8 @@ pub(super) struct Session {
     handle: Handle,
     /// Taken by the actor while it runs.
     inbox: Mutex<mpsc::Receiver<Command>>,
+    /// Whether the last look at the health of the key service failed.
+    unwell: AtomicBool,
 }
 
 /// The way to the actor.
@@ -106,7 +109,8 @@ impl Session {
         scope: String,
     ) -> Self {
         let (handle, inbox) = Handle::new();
-        Self { requests: Requests::new(client, method, namespace), scope, handle, inbox: Mutex::new(inbox) }
+        let requests = Requests::new(client, method, namespace);
+        Self { requests, scope, handle, inbox: Mutex::new(inbox), unwell: AtomicBool::new(false) }
     }
 
     /// Logs in when a caller waits for a token, renews and logs in ahead of time, and logs in when a credential file
@@ -123,6 +127,14 @@ impl Session {
             remedy: method.remedy(),
         };
         actor::run(parts, method.logs_in(), &mut inbox).await;
+    }
+
+    /// Whether the key service answered for its health: after an outage, a login need not wait any more.
+    pub(super) fn health_answered(&self, well: bool) {
+        if self.unwell.swap(!well, Ordering::Relaxed) && well {
+            // Without a free place in the queue, the login comes after its pause.
+            let _full = self.handle.commands.try_send(Command::CameBack);
+        }
     }
 
     /// Whether the login method can get a new token.
@@ -150,6 +162,13 @@ impl Session {
         match answer {
             Some(Answer::Token(token)) => Ok(token),
             Some(Answer::Failed(error)) => Err(error),
+            Some(Answer::NoBetterToken) | None if self.handle.status.borrow().tokens_end_early => {
+                Err(KeyServiceError::new(
+                    ErrorKind::Deadline,
+                    "the next login waits, since the last tokens ended soon after their login",
+                    "look for what revokes them, and check the token_ttl of the role",
+                ))
+            }
             Some(Answer::NoBetterToken) | None => {
                 let states = self.requests.client.states();
                 let names: Vec<String> = states.into_iter().map(|state| state.address).collect();

@@ -100,6 +100,8 @@ pub(super) enum Event {
         generation: u64,
         valid: Result<bool, KeyServiceError>,
     },
+    /// The key service answers for its health again.
+    CameBack,
     /// The time that [`State::wake_at`] named has come.
     Tick,
 }
@@ -229,6 +231,8 @@ pub(super) struct Status {
     pub refused: Option<Fingerprint>,
     /// As in [`Checks`]: a caller sees here whether a success is news.
     pub accepted: u64,
+    /// Whether the next login waits since the last tokens ended soon after their login.
+    pub tokens_end_early: bool,
     pub denied_fresh: Option<(u64, String)>,
     /// Whether an actor keeps the token. `kms-plugin check` has none, and no login follows there.
     pub maintained: bool,
@@ -292,6 +296,7 @@ impl State {
                 .filter(|refused| refused.error.kind() == ErrorKind::CredentialsRefused)
                 .map(|refused| refused.fingerprint),
             accepted: self.checks.accepted,
+            tokens_end_early: matches!(self.logins.stage, Stage::Delayed(_)) && self.logins.delays > 0,
             denied_fresh: self.checks.denied_fresh.clone(),
             maintained: true,
         }

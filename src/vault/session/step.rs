@@ -61,6 +61,7 @@ impl Step {
             Event::LoginEnded(Err(error)) => self.login_refused(error),
             Event::RenewalEnded { generation, renewal } => self.renewed(generation, renewal),
             Event::LookupEnded { generation, valid } => self.looked_up(generation, valid),
+            Event::CameBack => self.came_back(),
             Event::Tick => {}
         }
     }
@@ -190,6 +191,17 @@ impl Step {
             self.plan_retry();
         }
         self.end_login();
+    }
+
+    /// The pause between the logins of an outage is over with the outage.
+    fn came_back(&mut self) {
+        let logins = &mut self.state.logins;
+        logins.outages = 0;
+        if let (Some(pause), Stage::Delayed(until)) = (logins.not_before.take(), logins.stage)
+            && pause == until
+        {
+            logins.stage = Stage::Delayed(self.now);
+        }
     }
 
     /// Answers everybody who waits for a login: with the token, also with the old one when it was not replaced.

@@ -156,6 +156,7 @@ impl Service {
 
     /// An encryption under a missing key creates the key, where the policy grants `create`.
     fn create(&mut self, node: usize) -> Key {
+        self.restore_created();
         let key = Key::new(self.make_version());
         self.effects.retain(|(_, effect)| !matches!(effect, Effect::KeyDeleted));
         let effect = self.start(Effect::Replaced(key.clone()));

@@ -226,7 +226,7 @@ impl Service {
     }
 
     /// The rights of the policy: to encrypt, to decrypt, to read the key.
-    pub(super) fn rights(&self) -> (bool, bool, bool) {
+    pub(in super::super) fn rights(&self) -> (bool, bool, bool) {
         self.effects.iter().fold((true, true, true), |rights, (_, effect)| match effect {
             Effect::RightsLost { encrypt, decrypt, read } => {
                 (rights.0 && !encrypt, rights.1 && !decrypt, rights.2 && !read)
