@@ -12,10 +12,10 @@ use crate::support::vault::{Vault, policy};
 use crate::tenant::Tenant;
 
 /// `health.ready_timeout`, and a moment for the start itself.
-const AWAY: Duration = Duration::from_millis(11_000);
+const AWAY: Duration = Duration::from_secs(12);
 /// The confirmation of a refusal takes 5 s.
 const REFUSED: Duration = Duration::from_secs(7);
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn ready_is_sent_when_the_verdict_is_in() {
