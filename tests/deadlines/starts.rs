@@ -65,6 +65,11 @@ fn a_first_read_that_is_refused_makes_no_loop() {
         let config = tenant.config(&[&vault.address]);
         let starting = Node::start(tempfile::tempdir().unwrap(), &config);
         let ((mut node, _), granted) = tokio::join!(starting, async {
+            // From the refused read: a busy machine takes a second to start the agent.
+            until("a read of the key", started, Duration::from_millis(20), async || {
+                audited(&vault, "kms").iter().any(|(path, _)| path == "transit/keys/kms")
+            })
+            .await;
             sleep(Duration::from_millis(1300)).await;
             tenant.allow(&vault, &policy("transit", "kms")).await;
             Instant::now()
