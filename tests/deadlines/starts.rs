@@ -11,8 +11,8 @@ use crate::support::agent::LOCAL_KEK;
 use crate::support::vault::{Vault, policy};
 use crate::tenant::Tenant;
 
-/// `health.ready_timeout`, and a moment for the start itself.
-const AWAY: Duration = Duration::from_secs(12);
+/// `health.ready_timeout`, and four seconds for a busy machine.
+const AWAY: Duration = Duration::from_secs(14);
 /// The confirmation of a refusal takes 5 s.
 const REFUSED: Duration = Duration::from_secs(7);
 const AT_ONCE: Duration = Duration::from_secs(3);
