@@ -29,6 +29,10 @@ e2e *ARGS:
 clusters *ARGS:
     tests/clusters/run {{ ARGS }}
 
+# test the promised times at the default intervals, on a real server
+deadlines *ARGS:
+    tests/deadlines/run {{ ARGS }}
+
 # run what must pass before a change is merged
 ci:
     .ci/run
@@ -40,7 +44,7 @@ scheduled:
 # lint as .ci/run does
 lint:
     cargo clippy --locked --all-targets -- -D warnings
-    cargo clippy --locked --test e2e --test clusters -- -D warnings
+    cargo clippy --locked --test e2e --test clusters --test deadlines -- -D warnings
 
 # format the Rust and the Go code
 fmt:

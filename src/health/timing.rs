@@ -26,7 +26,10 @@ pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_millis(1500);
 pub(super) const FRESH_TIMEOUT: Duration = Duration::from_millis(1600);
 const _: () = assert!(HEALTH_TIMEOUT.as_millis() < FRESH_TIMEOUT.as_millis());
 /// An answer that is older does not satisfy somebody who asks for the health of the service.
-pub(super) const FRESH: Duration = Duration::from_secs(5);
+pub(super) const FRESH: Duration = Duration::from_secs(4);
+/// Somebody who asks each second hears within this time that the service hangs.
+const HANG_SEEN: Duration = Duration::from_secs(7);
+const _: () = assert!(FRESH.as_millis() + 1000 + HEALTH_TIMEOUT.as_millis() < HANG_SEEN.as_millis());
 /// Longest time that the health is not asked for while something else than the service answers: a gateway blocks that
 /// path.
 pub(super) const BLOCKED_HEALTH: Duration = Duration::from_secs(600);

@@ -139,6 +139,11 @@ impl KmsService {
         view.services.refresh.hint(hint);
     }
 
+    /// The hint of a call that has no answer yet.
+    fn begin_hint(&self) -> PendingHint<'_> {
+        PendingHint { service: self, answered: false }
+    }
+
     /// Logs a failed call: the first of its kind at once, repetitions folded into one line.
     fn log_failure(&self, operation: &'static str, uid: &str, key_id: &str, status: Status) -> Status {
         let label = format!("{operation} {:?}", status.code());
@@ -158,6 +163,28 @@ impl KmsService {
     }
 }
 
+/// Gives a hint when a call ends. A caller that goes away at its deadline drops the call before there is an answer: the
+/// key service gave none in time.
+struct PendingHint<'a> {
+    service: &'a KmsService,
+    answered: bool,
+}
+
+impl PendingHint<'_> {
+    fn answered<T>(mut self, answer: &Result<T, Status>) {
+        self.answered = true;
+        self.service.hint(answer);
+    }
+}
+
+impl Drop for PendingHint<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.service.hint::<()>(&Err(Status::deadline_exceeded("")));
+        }
+    }
+}
+
 #[async_trait]
 impl KeyManagementService for Arc<KmsService> {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
@@ -170,8 +197,9 @@ impl KeyManagementService for Arc<KmsService> {
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
         let uid = request.get_ref().uid.clone();
+        let hint = self.begin_hint();
         let wrapped = self.wrap(request).await;
-        self.hint(&wrapped);
+        hint.answered(&wrapped);
         self.count("Encrypt", started, &wrapped);
         wrapped.map(Response::new).map_err(|status| self.log_failure("encrypt", &uid, "", status))
     }
@@ -180,8 +208,9 @@ impl KeyManagementService for Arc<KmsService> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
         let uid = request.get_ref().uid.clone();
         let key_id: String = request.get_ref().key_id.chars().take(64).collect();
+        let hint = self.begin_hint();
         let unwrapped = self.unwrap(request).await;
-        self.hint(&unwrapped);
+        hint.answered(&unwrapped);
         self.count("Decrypt", started, &unwrapped);
         match unwrapped.as_ref().map_err(Status::code) {
             Ok(_) => self.metrics.readable(&key_id, true),

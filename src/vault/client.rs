@@ -303,13 +303,16 @@ impl Client {
         }
     }
 
-    /// The indexes of the addresses, the preferred one first, without those of another cluster.
+    /// The indexes of the addresses, the preferred one first, without those of another cluster. One that failed is last
+    /// until it answers: a refusal by another address would not make that the preferred one.
     fn order(&self) -> Vec<usize> {
         let preferred = self.preferred.load(Ordering::Relaxed);
         let rest = (0..self.addresses.len()).filter(|index| *index != preferred);
-        let usable =
-            |index: &usize| self.addresses.get(*index).is_some_and(|address| !address.is_other_cluster());
-        std::iter::once(preferred).chain(rest).filter(usable).collect()
+        let address = |index: &usize| self.addresses.get(*index);
+        let usable = |index: &usize| address(index).is_some_and(|address| !address.is_other_cluster());
+        let mut order: Vec<_> = std::iter::once(preferred).chain(rest).filter(usable).collect();
+        order.sort_by_key(|index| address(index).is_some_and(|address| address.state().0 == Some(false)));
+        order
     }
 
     fn record_quota(&self, quota: Option<Quota>) {

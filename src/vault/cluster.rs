@@ -20,8 +20,8 @@ const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=20
 
 /// Shortest and longest time between two checks of an address that failed.
 const CHECK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Time for such a check.
-const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time for such a check. An address that takes longer hangs.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The fields of `sys/health` that are used.
 #[derive(Clone, Debug, Deserialize)]

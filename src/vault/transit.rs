@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::changes::ChangeReceiver;
 use super::classification::{Class, Refusal, not_vault};
 use super::client::{Answer, CallError, Client, Data};
+use super::cluster::CHECK_TIMEOUT;
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;
@@ -298,7 +299,9 @@ impl KeyService for TransitService {
         let mut refused = None;
         let mut outage = None;
         for (index, share) in self.client.shares(deadline) {
-            match self.try_address(index, version, &token, share()).await {
+            // An address that hangs must not delay what another one has confirmed.
+            let share = if refused.is_some() { share().at_most(CHECK_TIMEOUT) } else { share() };
+            match self.try_address(index, version, &token, share).await {
                 Ok(()) => return Ok(()),
                 Err(CallError::Failed(error)) => outage = outage.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {

@@ -1,6 +1,6 @@
 //! Outages: Status stays ok for the grace, also across restarts, and the agent recovers by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 
@@ -211,4 +211,22 @@ async fn a_refused_call_and_the_next_good_one_start_a_recheck_at_once() {
         .await;
         agent.wait_for_phase("ready").await;
     }
+}
+
+/// A caller that goes away before the answer says as much as a call that timed out. Without it, the next look at the
+/// health would come ten seconds after the start.
+#[tokio::test]
+async fn a_call_that_its_caller_gives_up_starts_a_look_at_once() {
+    let vault = Vault::start().await;
+    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
+    let mut kms = agent.kms().await;
+    kms.round_trip().await;
+    vault.freeze();
+    let frozen = Instant::now();
+    let given_up = tokio::time::timeout(Duration::from_millis(300), kms.encrypt(&SEED)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    agent.wait_for_reason("degraded", "unreachable").await;
+    assert!(frozen.elapsed() < Duration::from_secs(6), "{:?}\n{}", frozen.elapsed(), agent.log());
+    vault.thaw();
+    agent.wait_for_phase("ready").await;
 }

@@ -121,6 +121,10 @@ impl Vault {
             directory,
         })
         .await?;
+        // Another process took the port in the meantime, and it is that one that answers.
+        if vault.get("sys/init").await["initialized"] == true {
+            return None;
+        }
         vault.initialise().await;
         Some(vault)
     }
