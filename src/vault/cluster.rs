@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use reqwest::Method;
 use serde::Deserialize;
 
@@ -22,6 +23,8 @@ const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=20
 const CHECK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Time for such a check.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time to find the active server.
+const ACTIVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The fields of `sys/health` that are used.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,6 +55,30 @@ impl Client {
             }
         }
         Err(first.unwrap_or_else(|| KeyServiceError::deadline("trying the addresses")))
+    }
+
+    /// The addresses in the order in which they are tried, that of the active server first. A standby may be behind,
+    /// and a member that was removed from the cluster may answer as a standby for good. One address may lead to any
+    /// server, so it is not asked.
+    pub(super) async fn order_from_active(&self, deadline: Deadline) -> Vec<usize> {
+        let order = self.order();
+        let deadline = deadline.at_most(ACTIVE_TIMEOUT.min(deadline.remaining() / 4));
+        let leads = |index: usize| async move {
+            let health = self.health(index, deadline).await;
+            health.is_ok_and(|health| !health.standby).then_some(index)
+        };
+        let active = match order.split_first() {
+            None | Some((_, [])) => None,
+            Some((first, rest)) => match leads(*first).await {
+                None => {
+                    let all: FuturesUnordered<_> = rest.iter().map(|index| leads(*index)).collect();
+                    let found = all.filter_map(std::future::ready);
+                    std::pin::pin!(found).next().await
+                }
+                first => first,
+            },
+        };
+        active.map_or(order, |active| self.order_from(active))
     }
 
     /// Checks failed addresses again while another address serves. Calls go only to the one that serves, so without
@@ -97,6 +124,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<SysHealth, KeyServiceError> {
         let (health, judgement) = self.ask_health(address, deadline).await?;
+        address.set_removed(judgement.is_of_removed_member());
         match judgement.failure(&address.name) {
             Some(error) => Err(error),
             None => health.ok_or_else(|| not_vault(&address.name)),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -17,6 +18,7 @@ use super::client::{Answer, CallError, Client, Data};
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;
+use super::replication::Freshness;
 use super::session::Session;
 use super::token::Token;
 use super::transport::{Request, Transport};
@@ -25,10 +27,28 @@ use crate::config::vault::Vault;
 use crate::key_service::{
     AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, TokenState,
 };
+use crate::retry::{doubled, jitter};
 use crate::telemetry::metrics::Metrics;
 
 /// How a Transit ciphertext begins.
 const PREFIX: &str = "vault:v";
+
+/// How often a call is tried again that a standby refuses because it does not have a version of the key yet.
+const VERSION_LAGS: u32 = 6;
+/// The same where it may not have the token yet, and how long after the login.
+const TOKEN_LAGS: u32 = 3;
+const YOUNG: Duration = Duration::from_secs(2);
+/// First and longest pause before.
+const LAG_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
+
+/// How often in all a call is tried again after this refusal, since it may be that of a standby that is behind.
+fn most_lags(refusal: &Refusal, token: &Token) -> u32 {
+    match refusal.class() {
+        Class::VersionAhead => VERSION_LAGS,
+        _ if refusal.may_be_the_token() && token.born.elapsed() < YOUNG => TOKEN_LAGS,
+        _ => 0,
+    }
+}
 
 /// A Transit key in Vault or OpenBao.
 pub(crate) struct TransitService {
@@ -111,19 +131,30 @@ impl TransitService {
             path: call.path,
             namespace: &self.scope.namespace,
             token: Some(&token.secret),
-            index: token.index.as_deref(),
+            index: None,
             body: call.body,
         }
     }
 
     /// Sends a call with the held token. After a 403, checks whether the token is still valid. If not, retries once
-    /// with a new one.
-    async fn call(&self, call: &Call<'_>, deadline: Deadline) -> Result<Answer, KeyServiceError> {
+    /// with a new one. What a standby refuses that is behind is tried again, at the active server where it can be asked.
+    async fn call(
+        &self,
+        call: &Call<'_>,
+        order: Vec<usize>,
+        deadline: Deadline,
+    ) -> Result<Answer, KeyServiceError> {
         let mut token = self.session.token(deadline).await?;
         let mut logged_in = false;
-        // Each round returns, excludes an address, or uses the one login: the loop ends.
+        let (mut order, mut lags) = (order, 0);
+        // Each round returns, excludes an address, waits for a standby, or uses the one login: the loop ends.
         loop {
-            let refusal = match self.client.call(&self.request(call, &token), deadline).await {
+            let request = self.request(call, &token);
+            let freshness = match lags {
+                0 => Freshness::of(request.call(), deadline.purpose()),
+                _ => Freshness::Active,
+            };
+            let refusal = match self.client.call_in(order.clone(), freshness, &request, deadline).await {
                 Ok(answer) => {
                     self.session.record_success(&token, call.path);
                     return Ok(answer);
@@ -131,10 +162,19 @@ impl TransitService {
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => refusal,
             };
+            let pause = doubled(LAG_PAUSE, lags).mul_f64(1.0 + jitter() / 2.0);
+            if lags < most_lags(&refusal, &token) && pause * 2 < deadline.remaining() {
+                tokio::time::sleep(pause).await;
+                lags += 1;
+                order.retain(|index| *index != refusal.address);
+                order.push(refusal.address);
+                continue;
+            }
             if !refusal.may_be_the_token() {
-                return self.try_other_addresses(call, refusal, &token, deadline).await;
+                return Err(refusal.of_transit(call.action));
             }
             if self.client.is_other_cluster(refusal.address, deadline).await {
+                order = self.client.order();
                 continue;
             }
             let dead = refusal.class() == Class::TokenDead;
@@ -144,26 +184,6 @@ impl TransitService {
             }
             logged_in = true;
         }
-    }
-
-    /// A replica that does not have the newest key version yet refuses it. Then the other addresses are tried.
-    async fn try_other_addresses(
-        &self,
-        call: &Call<'_>,
-        refusal: Refusal,
-        token: &Token,
-        deadline: Deadline,
-    ) -> Result<Answer, KeyServiceError> {
-        let error = refusal.of_transit(call.action);
-        if refusal.class() == Class::VersionAhead {
-            for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
-            {
-                if let Ok(answer) = self.client.once(index, &self.request(call, token), share()).await {
-                    return Ok(answer);
-                }
-            }
-        }
-        Err(error)
     }
 
     /// Wraps and unwraps with `version`, at one address only. Without a `version`, reads the key there.
@@ -177,15 +197,26 @@ impl TransitService {
         let action = format!("using {}", self.scope);
         let Some(version) = version else {
             let read = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
-            return self.client.once(index, &self.request(&read, token), deadline).await.map(drop);
+            return self.active(index, &read, token, deadline).await.map(drop);
         };
         let body = Self::plaintext_body(version, &[0; 32], &[]);
         let wrap = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
-        let wrapped = self.client.once(index, &self.request(&wrap, token), deadline).await?;
+        let wrapped = self.active(index, &wrap, token, deadline).await?;
         let ciphertext = wrapped.parse::<Data<Encrypted<'_>>>()?.data.ciphertext.into_owned();
         let body = Self::ciphertext_body(&ciphertext, &[]);
         let unwrap = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
-        self.client.once(index, &self.request(&unwrap, token), deadline).await.map(drop)
+        self.active(index, &unwrap, token, deadline).await.map(drop)
+    }
+
+    /// One attempt at one address. A standby there asks the active server, where it can.
+    async fn active(
+        &self,
+        index: usize,
+        call: &Call<'_>,
+        token: &Token,
+        deadline: Deadline,
+    ) -> Result<Answer, CallError> {
+        self.client.attempt_at(index, Freshness::Active, &self.request(call, token), deadline).await
     }
 
     fn ciphertext_body(ciphertext: &str, aad: &[u8]) -> Zeroizing<Vec<u8>> {
@@ -228,13 +259,14 @@ impl KeyService for TransitService {
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError> {
         let action = format!("reading {}", self.scope);
         let call = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
-        let answer = self.call(&call, deadline).await?;
+        let order = self.client.order_from_active(deadline).await;
+        let answer = self.call(&call, order, deadline).await?;
         let mut description = answer.data::<KeyData>()?.describe(&self.keys);
         description.cluster_id = self.client.learn_cluster(answer.address, deadline).await;
         if description.latest < at_least {
             let token = self.session.token(deadline).await?;
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != answer.address) {
-                if let Ok(other) = self.client.once(index, &self.request(&call, &token), share()).await
+                if let Ok(other) = self.active(index, &call, &token, share()).await
                     && let Ok(other) = other.data::<KeyData>().map(|data| data.describe(&self.keys))
                     && other.latest > description.latest
                 {
@@ -255,7 +287,7 @@ impl KeyService for TransitService {
         let body = Self::plaintext_body(version, plaintext, aad);
         let action = format!("wrapping with {} version {version}", self.scope);
         let call = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
-        let answer = self.call(&call, deadline).await?;
+        let answer = self.call(&call, self.client.order(), deadline).await?;
         let ciphertext = answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext;
         if self.ciphertext_version(ciphertext.as_bytes()) != Some(version) {
             return Err(KeyServiceError::new(
@@ -285,7 +317,7 @@ impl KeyService for TransitService {
         let body = Self::ciphertext_body(text, aad);
         let action = format!("unwrapping with {}", self.scope);
         let call = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
-        let answer = self.call(&call, deadline).await?;
+        let answer = self.call(&call, self.client.order(), deadline).await?;
         let plaintext = answer.parse::<Data<Decrypted<'_>>>()?.data.plaintext;
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| not_vault("the server"))
     }

@@ -144,7 +144,6 @@ impl Requests {
                         born: granted,
                         lease: Lease::new(granted, lease(auth.lease_duration), auth.renewable),
                         num_uses: auth.num_uses,
-                        index: answer.index,
                     });
                 }
                 Err(CallError::Failed(error)) => return Err(error),
@@ -179,7 +178,6 @@ impl Requests {
             born: granted,
             lease: Lease::new(granted, lease(lookup.ttl), lookup.renewable),
             num_uses: lookup.num_uses,
-            index: None,
         })
     }
 }
