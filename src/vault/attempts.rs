@@ -173,7 +173,9 @@ impl Client {
                     last = Some(error);
                 }
                 // The agent's own limit: the attempts that run may still be answered.
-                Err(CallError::Failed(error)) if error.kind() == ErrorKind::HeldBack && !running.is_empty() => {
+                Err(CallError::Failed(error))
+                    if error.kind() == ErrorKind::HeldBack && !running.is_empty() =>
+                {
                     plan.limit = plan.begun;
                 }
                 ended => return ended,

@@ -49,7 +49,7 @@ impl Transport for Written {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Response, KeyServiceError> {
-        let number: usize = address.name.rsplit('.').next().unwrap().parse().unwrap();
+        let number: usize = address.name.rsplit('-').next().unwrap().parse().unwrap();
         self.sent.lock().unwrap().push((self.began.elapsed(), number, request.index.map(str::to_owned)));
         let does = {
             let mut does = self.does[number].lock().unwrap();
@@ -74,7 +74,7 @@ fn written(does: Vec<Vec<Does>>) -> (Client, Arc<Written>) {
 }
 
 fn with_index(does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written>) {
-    let addresses = (0..does.len()).map(|number| Url::parse(&format!("http://a.0.{number}")).unwrap());
+    let addresses = (0..does.len()).map(|number| Url::parse(&format!("http://server-{number}")).unwrap());
     let vault = Vault {
         addresses: addresses.collect(),
         namespace: String::new(),
@@ -141,7 +141,9 @@ use Does::{Answers, AsksToWait, Hangs};
 #[tokio::test(start_paused = true)]
 async fn one_address_is_tried_again_since_it_may_be_a_balancer() {
     let good = Answers(200, GOOD);
-    for first in [Answers(503, PAGE), Answers(504, PAGE), Answers(500, NO_LEADER), Answers(429, r#"{"errors":[]}"#)] {
+    for first in
+        [Answers(503, PAGE), Answers(504, PAGE), Answers(500, NO_LEADER), Answers(429, r#"{"errors":[]}"#)]
+    {
         let (client, written) = written(vec![vec![first, first, good]]);
         let (result, took) = encrypt(&client).await;
         assert!(result.is_ok() && took < Duration::from_millis(200), "{took:?}");
@@ -210,10 +212,17 @@ async fn a_pause_that_a_server_asks_for_is_kept_once_where_the_time_allows_it() 
 async fn a_standby_that_is_behind_sends_a_request_on() {
     // OpenBao 2.7.2's.
     let index = "eyJjbHVzdGVyIjoiY2RhZmNiNjQtNTM3OS00YTIyLWYxZWUtY2E5ZDRhY2UwYmJlIiwidmFsdWUiOiI0OCJ9";
-    let (good, bad) = (Answers(200, GOOD), Answers(400, r#"{"errors":["failed to decode \"X-Vault-Index\""]}"#));
+    let (good, bad) =
+        (Answers(200, GOOD), Answers(400, r#"{"errors":["failed to decode \"X-Vault-Index\""]}"#));
     let does = vec![good, good, good, Answers(500, NO_LEADER), good, bad, good];
     let (client, written) = with_index(vec![does], Some(index));
-    for purpose in [Purpose::ApiServer, Purpose::ApiServer, Purpose::Background, Purpose::Background, Purpose::Background] {
+    for purpose in [
+        Purpose::ApiServer,
+        Purpose::ApiServer,
+        Purpose::Background,
+        Purpose::Background,
+        Purpose::Background,
+    ] {
         assert!(call(&client, "transit/encrypt/kms-key", purpose).await.0.is_ok());
     }
     let sent: Vec<_> = written.sent.lock().unwrap().iter().map(|(_, _, index)| index.clone()).collect();

@@ -11,8 +11,9 @@ const RESERVE: f64 = 10.0;
 /// `sys/health` is asked without a login and not audited: it has a bucket of its own, for each address.
 const HEALTH_RATE: f64 = 1.0;
 const HEALTH_BURST: f64 = 20.0;
-/// Requests that one call of an API server may cause: it may try three addresses twice, and log in between.
-const PER_CALL: f64 = 10.0;
+/// Requests that one call of an API server may cause: it may try three addresses four times, read the key in the same
+/// way, and log in between.
+const PER_CALL: f64 = 28.0;
 
 pub(super) struct Budget {
     services: f64,
