@@ -28,8 +28,8 @@ const MAX_SHARE: Duration = Duration::from_secs(1);
 const MAX_RUNNING: usize = 3;
 /// Most attempts of a call of the API server, unless there are more addresses than that.
 const MAX_ATTEMPTS: usize = 12;
-/// Most passes over the addresses for such a call.
-const MAX_PASSES: usize = 8;
+/// Most passes over the addresses for such a call: with the pauses they last for kube-apiserver's three seconds.
+const MAX_PASSES: usize = 10;
 /// Passes for all others: the agent comes back to them by itself.
 const USUAL_PASSES: usize = 2;
 /// First and longest pause before a pass over one address, and over several.
@@ -166,7 +166,8 @@ impl Client {
                         && freshness == Freshness::Active
                         && self.replication.refuse_beyond_all() =>
                 {
-                    (plan.next, plan.limit) = (Some(Instant::now()), plan.limit + 1);
+                    // It is tried again as if this one had not been: with the newest index that servers have told.
+                    (plan.next, plan.begun) = (Some(Instant::now()), plan.begun.saturating_sub(1));
                 }
                 Err(CallError::Failed(error)) if error.kind().may_fail_over() => {
                     plan.failed(&error, deadline);

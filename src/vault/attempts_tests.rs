@@ -149,12 +149,12 @@ async fn one_address_is_tried_again_since_it_may_be_a_balancer() {
         assert!(result.is_ok() && took < Duration::from_millis(200), "{took:?}");
         assert_eq!(written.asked().len(), 3);
     }
-    // For good: the number of attempts is bounded, and there is time left to say why.
+    // For good: the number of attempts is bounded, and the answer says why.
     let (client, written) = written(vec![vec![Answers(503, PAGE)]]);
     let (result, took) = encrypt(&client).await;
     assert_eq!(kind(result), ErrorKind::Unreachable);
-    assert_eq!(written.asked().len(), MAX_PASSES);
-    assert!(took > Duration::from_secs(1) && took < DEADLINE, "{took:?}");
+    assert!((8..=MAX_PASSES).contains(&written.asked().len()), "{}", written.asked().len());
+    assert!(took > Duration::from_secs(2) && took < DEADLINE, "{took:?}");
     // The agent comes back by itself.
     let (client, written) = self::written(vec![vec![Answers(503, PAGE)]]);
     let (result, took) = call(&client, "transit/encrypt/kms-key", Purpose::Background).await;

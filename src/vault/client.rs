@@ -94,6 +94,8 @@ pub(super) struct Client {
     pub(super) addresses: Vec<Address>,
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
+    /// The index of the address of the active server, and when it was found.
+    pub(super) active: Mutex<Option<(usize, tokio::time::Instant)>>,
     /// The cluster that the key is in, when it is known.
     cluster_id: Mutex<Option<String>>,
     pub(super) replication: Replication,
@@ -124,6 +126,7 @@ impl Client {
             transport,
             addresses,
             preferred: AtomicUsize::new(0),
+            active: Mutex::default(),
             cluster_id: Mutex::default(),
             replication: Replication::default(),
             metadata: ResponseMetadata::default(),

@@ -2,11 +2,13 @@
 //!
 //! Must not know tokens or Transit.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use reqwest::Method;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::address::Address;
 use super::classification::{Class, Judgement, not_vault};
@@ -23,8 +25,9 @@ const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=20
 const CHECK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Time for such a check.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Time to find the active server.
+/// Time to find the active server, and how long it is believed to be the active one.
 const ACTIVE_TIMEOUT: Duration = Duration::from_millis(500);
+const ACTIVE_KNOWN: Duration = Duration::from_secs(10);
 
 /// The fields of `sys/health` that are used.
 #[derive(Clone, Debug, Deserialize)]
@@ -62,23 +65,29 @@ impl Client {
     /// server, so it is not asked.
     pub(super) async fn order_from_active(&self, deadline: Deadline) -> Vec<usize> {
         let order = self.order();
+        if let [_] | [] = order[..] {
+            return order;
+        }
+        let known = *self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((active, _)) = known.filter(|(_, since)| since.elapsed() < ACTIVE_KNOWN) {
+            return self.order_from(active);
+        }
         let deadline = deadline.at_most(ACTIVE_TIMEOUT.min(deadline.remaining() / 4));
         let leads = |index: usize| async move {
-            let health = self.health(index, deadline).await;
+            let health = self.usable_health(self.addresses.get(index)?, deadline).await;
             health.is_ok_and(|health| !health.standby).then_some(index)
         };
-        let active = match order.split_first() {
-            None | Some((_, [])) => None,
-            Some((first, rest)) => match leads(*first).await {
-                None => {
-                    let all: FuturesUnordered<_> = rest.iter().map(|index| leads(*index)).collect();
-                    let found = all.filter_map(std::future::ready);
-                    std::pin::pin!(found).next().await
-                }
-                first => first,
-            },
-        };
-        active.map_or(order, |active| self.order_from(active))
+        let (first, rest) = order.split_at(1);
+        let mut found = None;
+        for some in [first, rest] {
+            let mut asked: FuturesUnordered<_> = some.iter().map(|index| leads(*index)).collect();
+            while let (None, Some(answer)) = (found, asked.next().await) {
+                found = answer;
+            }
+        }
+        let Some(active) = found else { return order };
+        *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Some((active, Instant::now()));
+        self.order_from(active)
     }
 
     /// Checks failed addresses again while another address serves. Calls go only to the one that serves, so without
