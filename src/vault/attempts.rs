@@ -34,7 +34,7 @@ const MAX_PASSES: usize = 10;
 const USUAL_PASSES: usize = 2;
 /// First and longest pause before a pass over one address, and over several.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
-const PAUSE_OF_SEVERAL: (Duration, Duration) = (Duration::from_millis(75), Duration::from_millis(600));
+const PAUSE_OF_SEVERAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(800));
 /// Pause after an answer that asks to slow down, and does not say for how long.
 const THROTTLED_PAUSE: Duration = Duration::from_millis(500);
 

@@ -24,6 +24,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// login may try every address: without a pause, the logins would use up the budget that a look at the service needs.
 const OUTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(5));
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// A token that is refused with its first use is not yet so old, or it may have been revoked since its login.
+const UNUSED: Duration = Duration::from_secs(20);
 /// Shortest and longest time until a failed renewal of a valid token is retried.
 const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -276,9 +278,12 @@ impl Step {
     }
 
     /// The server does not know the token, or its policy denies the lookup. A fresh token that may not even look
-    /// itself up has no usable policy: a new login would get the same, and there is an answer.
+    /// itself up has no usable policy: a new login would get the same, and there is an answer. One that nobody has used
+    /// for a while may have been revoked.
     fn token_dead(&mut self, token: &Token, path: String) -> Option<Answer> {
-        if self.state.logs_in && self.state.checks.accepted < token.generation {
+        let unused = self.state.checks.accepted < token.generation;
+        let young = self.now.saturating_duration_since(token.born) < UNUSED;
+        if self.state.logs_in && unused && (young || self.state.is_denied_fresh(token, self.now)) {
             self.state.checks.denied_fresh = Some((token.generation, path));
             if self.state.is_denied_fresh(token, self.now) {
                 return Some(Answer::NoBetterToken);
