@@ -67,10 +67,12 @@ impl Plan {
         Self { order, limit, beside: changes_nothing, freshness, begun: 0, next: Some(Instant::now()) }
     }
 
-    /// When the next attempt begins, if there is one.
+    /// When the next attempt begins, if there is one. None begins so late that its failure would say nothing: the caller
+    /// gets the answer that there is, in time.
     fn due(&self, running: usize, deadline: Deadline) -> Option<Instant> {
         let free = running < if self.beside { MAX_RUNNING } else { 1 };
-        self.next.filter(|at| free && self.begun < self.limit && *at < deadline.instant())
+        let least = if self.begun == 0 { Duration::ZERO } else { MIN_SHARE };
+        self.next.filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
     }
 
     /// Begins an attempt: at which address, for how long, and how new its answer must be.

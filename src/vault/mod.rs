@@ -28,6 +28,7 @@ mod session;
 mod tls;
 mod token;
 mod transit;
+mod transit_call;
 mod transport;
 mod verifier;
 

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -13,42 +12,24 @@ use zeroize::Zeroizing;
 
 use super::budget::Budget;
 use super::changes::ChangeReceiver;
-use super::classification::{Class, Refusal, not_vault};
-use super::client::{Answer, CallError, Client, Data};
+use super::classification::not_vault;
+use super::client::{CallError, Client, Data};
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;
-use super::replication::Freshness;
 use super::session::Session;
 use super::token::Token;
-use super::transport::{Request, Transport};
+use super::transit_call::Call;
+use super::transport::Transport;
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
     AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, TokenState,
 };
-use crate::retry::{doubled, jitter};
 use crate::telemetry::metrics::Metrics;
 
 /// How a Transit ciphertext begins.
 const PREFIX: &str = "vault:v";
-
-/// How often a call is tried again that a standby refuses because it does not have a version of the key yet.
-const VERSION_LAGS: u32 = 6;
-/// The same where it may not have the token yet, and how long after the login.
-const TOKEN_LAGS: u32 = 3;
-const YOUNG: Duration = Duration::from_secs(2);
-/// First and longest pause before.
-const LAG_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
-
-/// How often in all a call is tried again after this refusal, since it may be that of a standby that is behind.
-fn most_lags(refusal: &Refusal, token: &Token) -> u32 {
-    match refusal.class() {
-        Class::VersionAhead => VERSION_LAGS,
-        _ if refusal.may_be_the_token() && token.born.elapsed() < YOUNG => TOKEN_LAGS,
-        _ => 0,
-    }
-}
 
 /// A Transit key in Vault or OpenBao.
 pub(crate) struct TransitService {
@@ -57,19 +38,10 @@ pub(crate) struct TransitService {
     changes: ChangeReceiver,
     /// Whether the session belongs to another key service, which maintains it.
     shares_session: bool,
-    scope: KeyScope,
+    pub(super) scope: KeyScope,
     encrypt: String,
     decrypt: String,
     keys: String,
-}
-
-/// One request to Transit, without the token.
-struct Call<'a> {
-    /// What is attempted, for error messages.
-    action: &'a str,
-    method: Method,
-    path: &'a str,
-    body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
 #[derive(Deserialize)]
@@ -125,67 +97,6 @@ impl TransitService {
         }
     }
 
-    fn request<'a>(&'a self, call: &Call<'a>, token: &'a Token) -> Request<'a> {
-        Request {
-            method: call.method.clone(),
-            path: call.path,
-            namespace: &self.scope.namespace,
-            token: Some(&token.secret),
-            index: None,
-            body: call.body,
-        }
-    }
-
-    /// Sends a call with the held token. After a 403, checks whether the token is still valid. If not, retries once
-    /// with a new one. What a standby refuses that is behind is tried again, at the active server where it can be asked.
-    async fn call(
-        &self,
-        call: &Call<'_>,
-        order: Vec<usize>,
-        deadline: Deadline,
-    ) -> Result<Answer, KeyServiceError> {
-        let mut token = self.session.token(deadline).await?;
-        let mut logged_in = false;
-        let (mut order, mut lags) = (order, 0);
-        // Each round returns, excludes an address, waits for a standby, or uses the one login: the loop ends.
-        loop {
-            let request = self.request(call, &token);
-            let freshness = match lags {
-                0 => Freshness::of(request.call(), deadline.purpose()),
-                _ => Freshness::Active,
-            };
-            let refusal = match self.client.call_in(order.clone(), freshness, &request, deadline).await {
-                Ok(answer) => {
-                    self.session.record_success(&token, call.path);
-                    return Ok(answer);
-                }
-                Err(CallError::Failed(error)) => return Err(error),
-                Err(CallError::Refused(refusal)) => refusal,
-            };
-            let pause = doubled(LAG_PAUSE, lags).mul_f64(1.0 + jitter() / 2.0);
-            if lags < most_lags(&refusal, &token) && pause * 2 < deadline.remaining() {
-                tokio::time::sleep(pause).await;
-                lags += 1;
-                order.retain(|index| *index != refusal.address);
-                order.push(refusal.address);
-                continue;
-            }
-            if !refusal.may_be_the_token() {
-                return Err(refusal.of_transit(call.action));
-            }
-            if self.client.is_other_cluster(refusal.address, deadline).await {
-                order = self.client.order();
-                continue;
-            }
-            let dead = refusal.class() == Class::TokenDead;
-            match self.session.after_refusal(&token, call.path, dead, deadline).await? {
-                Some(newer) if !logged_in => token = newer,
-                _ => return Err(refusal.of_transit(call.action)),
-            }
-            logged_in = true;
-        }
-    }
-
     /// Wraps and unwraps with `version`, at one address only. Without a `version`, reads the key there.
     async fn try_address(
         &self,
@@ -206,17 +117,6 @@ impl TransitService {
         let body = Self::ciphertext_body(&ciphertext, &[]);
         let unwrap = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         self.active(index, &unwrap, token, deadline).await.map(drop)
-    }
-
-    /// One attempt at one address. A standby there asks the active server, where it can.
-    async fn active(
-        &self,
-        index: usize,
-        call: &Call<'_>,
-        token: &Token,
-        deadline: Deadline,
-    ) -> Result<Answer, CallError> {
-        self.client.attempt_at(index, Freshness::Active, &self.request(call, token), deadline).await
     }
 
     fn ciphertext_body(ciphertext: &str, aad: &[u8]) -> Zeroizing<Vec<u8>> {
