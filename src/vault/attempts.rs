@@ -98,7 +98,7 @@ impl Plan {
     fn failed(&mut self, error: &KeyServiceError, deadline: Deadline) {
         let now = Instant::now();
         let count = self.order.len().max(1);
-        if self.begun % count > 0 {
+        if !self.begun.is_multiple_of(count) {
             self.next = Some(now);
             return;
         }
