@@ -189,7 +189,7 @@ async fn calls_that_change_something_are_sent_one_after_the_other() {
     for path in ["auth/approle/login", "auth/token/renew-self"] {
         let (client, written) = written(vec![vec![Hangs], vec![Hangs], vec![Answers(500, NO_LEADER)]]);
         let (result, _) = call(&client, path, Purpose::Upkeep).await;
-        assert!(matches!(kind(result), ErrorKind::Standby | ErrorKind::Deadline));
+        assert!(kind(result).is_outage());
         let sent = written.sent.lock().unwrap().clone();
         let at: Vec<_> = sent.iter().take(3).map(|(at, number, _)| (at.as_millis() / 100, *number)).collect();
         assert_eq!(at, [(0, 0), (9, 1), (19, 2)], "{path}: each in its share");
