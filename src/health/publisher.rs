@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::event::{Effect, Event};
 use super::identity::IdentityFile;
 use super::phase::{State, step, wipe_at};
-use super::phase_log::log_phase;
+use super::phase_log::{PhaseLog, write};
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use super::verdict::Verdict;
@@ -82,13 +82,14 @@ impl Publisher {
             .cloned()
             .collect();
         let mut publish_at: Option<Instant> = None;
+        let mut log = PhaseLog::new(&self.output.snapshots.borrow());
         loop {
             let grace_end = self.state.grace_end.filter(|_| self.state.phase == Phase::Degraded);
             let pause = grace_end.map(|end| end.since(BootTime::now()).min(MAX_PAUSE));
             tokio::select! {
                 biased;
                 message = messages.recv() => match message {
-                    Some(message) => self.handle(message),
+                    Some(message) => self.handle(message, &mut log),
                     None => return,
                 },
                 // A change that comes while a publication is planned is kept for the next one: a busy agent must not
@@ -101,17 +102,21 @@ impl Publisher {
                 }
                 () = sleep_until(publish_at) => {
                     publish_at = None;
-                    self.publish();
+                    self.publish(&mut log);
+                }
+                () = sleep_until(log.due()) => {
+                    let snapshot = self.output.snapshots.borrow().clone();
+                    self.log(&snapshot, &mut log);
                 }
                 () = sleep_for(pause) => {
                     self.apply(Event::Tick);
-                    self.publish();
+                    self.publish(&mut log);
                 }
             }
         }
     }
 
-    fn handle(&mut self, message: Message) {
+    fn handle(&mut self, message: Message, log: &mut PhaseLog) {
         let read_again = match message.service {
             ServiceId::Primary => self.apply(message.event),
             ServiceId::DecryptOnly(number) => {
@@ -119,7 +124,7 @@ impl Publisher {
                 false
             }
         };
-        self.publish();
+        self.publish(log);
         if let Some(done) = message.done {
             let _gone = done.send(read_again);
         }
@@ -186,17 +191,23 @@ impl Publisher {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&self, log: &mut PhaseLog) {
         let snapshot =
             Arc::new(render(&self.state, &self.primary, &self.decrypt_only, self.local_keks.as_deref()));
-        let before = self.output.snapshots.borrow().clone();
-        if before == snapshot {
+        if *self.output.snapshots.borrow() == snapshot {
             return;
         }
         self.output.snapshots.send_replace(snapshot.clone());
         // Logged after it is published: a journal that blocks must not delay Status.
-        if (self.output.publish)(&snapshot) {
-            log_phase(&before, &snapshot);
+        self.log(&snapshot, log);
+    }
+
+    /// Writes a line about the state, if one is due. Not for a configuration that is only being tested.
+    fn log(&self, snapshot: &Arc<Snapshot>, log: &mut PhaseLog) {
+        if !(self.output.publish)(snapshot) {
+            *log = PhaseLog::new(snapshot);
+        } else if let Some(changes) = log.note(snapshot, Instant::now()) {
+            write(snapshot, changes);
         }
     }
 }

@@ -17,6 +17,8 @@ fn code(kind: ErrorKind) -> Code {
         | ErrorKind::Sealed
         | ErrorKind::Standby
         | ErrorKind::Throttled
+        // A standby that is behind. A key that was rolled back is told by the read of the key.
+        | ErrorKind::VersionAhead
         | ErrorKind::HeldBack
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,
         ErrorKind::Deadline => Code::DeadlineExceeded,
@@ -24,7 +26,6 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::NotFound
         | ErrorKind::SoftDeleted
         | ErrorKind::VersionGone
-        | ErrorKind::VersionAhead
         | ErrorKind::KeyUnusable
         | ErrorKind::WrongSetting => Code::FailedPrecondition,
         ErrorKind::BadCiphertext => Code::InvalidArgument,

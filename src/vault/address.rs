@@ -16,6 +16,7 @@ use super::pem::TlsError;
 use super::{classification, tls};
 use crate::config::vault::{Vault, is_loopback};
 use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::telemetry::throttle::LogThrottle;
 
 /// Vault closes idle connections after five minutes. The agent closes them earlier.
 const IDLE: Duration = Duration::from_secs(60);
@@ -42,6 +43,7 @@ pub(crate) struct Address {
     host: Url,
     state: Mutex<State>,
     changes: Arc<Changes>,
+    log: LogThrottle,
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ struct State {
     reachable: Option<bool>,
     reason: Option<String>,
     other_cluster_until: Option<Instant>,
+    removed: bool,
 }
 
 impl Address {
@@ -77,6 +80,7 @@ impl Address {
             host: url.clone(),
             state: Mutex::default(),
             changes,
+            log: LogThrottle::new(2),
         })
     }
 
@@ -90,22 +94,27 @@ impl Address {
         self.http.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Records an answer.
+    /// Records an answer. The log is told of the first one after a failure, and not more often than its throttle allows:
+    /// a balancer may lead to a dead member with every third request.
     pub(super) fn answered(&self) {
-        if self.record(true, None) == Some(false) {
-            tracing::info!(KMS_VAULT_ADDRESS = self.name, "{} answers again", self.name);
+        if self.record(true, None) == Some(false)
+            && let Some(times) = self.log.admit("answers")
+        {
+            tracing::info!(KMS_VAULT_ADDRESS = self.name, times, "{} answers again", self.name);
         }
     }
 
-    /// Records a failure. Logs the first one only: that after an answer, or after the start. A request that was not
-    /// sent is no failure of the address.
+    /// Records a failure. The log is told of the first one only: that after an answer, or after the start. A request
+    /// that was not sent is no failure of the address.
     pub(super) fn failed(&self, error: &KeyServiceError) {
         if error.kind() == ErrorKind::HeldBack {
             return;
         }
         let reason = error.to_string();
-        if self.record(false, Some(reason.clone())) != Some(false) {
-            tracing::warn!(KMS_VAULT_ADDRESS = self.name, "{reason}");
+        if self.record(false, Some(reason.clone())) != Some(false)
+            && let Some(times) = self.log.admit("failed")
+        {
+            tracing::warn!(KMS_VAULT_ADDRESS = self.name, times, "{reason}");
         }
     }
 
@@ -125,6 +134,15 @@ impl Address {
     /// Records whether it belongs to a cluster other than the key's.
     pub(super) fn set_other_cluster(&self, other: bool) {
         self.lock().other_cluster_until = other.then(|| Instant::now() + OTHER_CLUSTER_PAUSE);
+    }
+
+    /// Records whether its health says that it was removed from its cluster.
+    pub(super) fn set_removed(&self, removed: bool) {
+        self.lock().removed = removed;
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.lock().removed
     }
 
     /// Whether a check within the last [`OTHER_CLUSTER_PAUSE`] found that it belongs to another cluster.

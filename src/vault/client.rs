@@ -1,41 +1,36 @@
-//! One request to the cluster: tries several addresses in order, first the one that served the last request.
+//! The addresses of one cluster: sends a request to one of them, and remembers which one served last.
 //!
-//! Must not know the lifetime of tokens, nor Transit. The time of each attempt is a part of the caller's deadline.
-//! There are no hidden retries. Redirects are followed to configured addresses only.
+//! Must not know the lifetime of tokens, nor Transit. There are no hidden retries: `attempts` has those of a call.
+//! Redirects are followed to configured addresses only.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::address::Address;
+use super::attempts::MIN_SHARE;
 use super::budget::Budget;
 use super::changes::Changes;
 use super::classification::{self, Call, Class, Judgement, Received, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
 use super::pem::TlsError;
+use super::replication::Replication;
 use super::tls;
 use super::transport::{Quota, Request, Response, Transport};
-use crate::clock::{Deadline, Purpose};
+use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
-use crate::retry;
 use crate::telemetry::metrics::Metrics;
-
-/// Shortest time for one of several addresses before the next is tried.
-const MIN_SHARE: Duration = Duration::from_millis(250);
-/// Pause before a second round over the addresses, when the server sent no `Retry-After`.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// A successful answer.
 pub(super) struct Answer {
     pub body: Zeroizing<Vec<u8>>,
-    pub index: Option<String>,
     pub address: usize,
 }
 
@@ -99,8 +94,11 @@ pub(super) struct Client {
     pub(super) addresses: Vec<Address>,
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
+    /// The index of the address of the active server, and when it was found.
+    pub(super) active: Mutex<Option<(usize, tokio::time::Instant)>>,
     /// The cluster that the key is in, when it is known.
     cluster_id: Mutex<Option<String>>,
+    pub(super) replication: Replication,
     metadata: ResponseMetadata,
     /// The quota in the first and in the last answer that had one.
     quota: Mutex<Option<(Quota, Quota)>>,
@@ -128,7 +126,9 @@ impl Client {
             transport,
             addresses,
             preferred: AtomicUsize::new(0),
+            active: Mutex::default(),
             cluster_id: Mutex::default(),
+            replication: Replication::default(),
             metadata: ResponseMetadata::default(),
             quota: Mutex::default(),
             metrics,
@@ -153,50 +153,6 @@ impl Client {
         self.addresses.iter().try_for_each(|address| address.reload(&self.vault, tls.clone()))
     }
 
-    /// Sends the request to one address after the other, the preferred one first, until one answers or the deadline
-    /// passes.
-    pub(super) async fn call(&self, request: &Request<'_>, deadline: Deadline) -> Result<Answer, CallError> {
-        let mut last = None;
-        for round in 0..2 {
-            for (index, share) in self.shares(deadline) {
-                match self.once(index, request, share()).await {
-                    Err(CallError::Failed(error)) if !error.kind().may_fail_over() => {
-                        return Err(error.into());
-                    }
-                    Err(CallError::Failed(error)) if !deadline.expired() => last = Some(error),
-                    Err(CallError::Failed(error)) => {
-                        return Err(deadline_passed(last.unwrap_or(error), request).into());
-                    }
-                    ended => return ended,
-                }
-            }
-            // One more round, where the time allows it: a connection may have been closed, or a server was busy.
-            let Some(error) = &last else { break };
-            let pause = match (error.retry_after(), deadline.purpose()) {
-                // The agent's own checks report the answer, and have intervals of their own: `Retry-After` delays
-                // none.
-                (Some(_), Purpose::Background | Purpose::Prefetch) => break,
-                (after, _) => after.unwrap_or(PAUSE).mul_f64(1.0 + retry::jitter() / 2.0),
-            };
-            if round > 0 || pause * 2 > deadline.remaining() {
-                break;
-            }
-            tokio::time::sleep(pause).await;
-        }
-        Err(last.unwrap_or_else(|| KeyServiceError::deadline("trying the addresses")).into())
-    }
-
-    /// The addresses in the order in which they are tried. Each comes with a function that gives its deadline: a
-    /// share of the time that is left, so that an address that hangs leaves time for the next.
-    pub(super) fn shares(&self, deadline: Deadline) -> impl Iterator<Item = (usize, impl Fn() -> Deadline)> {
-        let order = self.order();
-        let count = order.len();
-        order.into_iter().enumerate().map(move |(tried, index)| {
-            let left = u32::try_from(count - tried).unwrap_or(1).max(1);
-            (index, move || deadline.at_most((deadline.remaining() / left).max(MIN_SHARE)))
-        })
-    }
-
     /// Sends the request to one address, and to the address that it redirects to if that is configured.
     pub(super) async fn once(
         &self,
@@ -216,7 +172,10 @@ impl Client {
                     address.answered();
                     self.metadata.log(&response.body, request.operation(), &address.name);
                     self.set_preferred(index);
-                    return Ok(Answer { body: response.body, index: response.index, address: index });
+                    if let Some(replicated) = &response.index {
+                        self.replication.record(replicated, request.call());
+                    }
+                    return Ok(Answer { body: response.body, address: index });
                 }
                 Attempt::Refused(judgement) => judgement,
             };
@@ -243,8 +202,10 @@ impl Client {
             if let Some(to) = self.addresses.iter().position(|known| judgement.redirects_to(&known.origin)) {
                 return Ok(Attempt::Redirected(to));
             }
+            let judgement = if address.is_removed() { judgement.of_removed_member() } else { judgement };
+            let retry_after = response.retry_after.filter(|_| !judgement.lags());
             match (judgement.failure(&address.name), judgement.class()) {
-                (Some(error), _) => Err(error.with_retry_after(response.retry_after)),
+                (Some(error), _) => Err(error.with_retry_after(retry_after)),
                 (None, Class::Ok) => Ok(Attempt::Answered(response)),
                 (None, _) => Ok(Attempt::Refused(judgement)),
             }
@@ -305,8 +266,17 @@ impl Client {
 
     /// The indexes of the addresses, the preferred one first, without those of another cluster. One that failed is last
     /// until it answers: a refusal by another address would not make that the preferred one.
-    fn order(&self) -> Vec<usize> {
-        let preferred = self.preferred.load(Ordering::Relaxed);
+    pub(super) fn order(&self) -> Vec<usize> {
+        self.order_from(self.preferred())
+    }
+
+    /// The index of the address that is tried first.
+    pub(super) fn preferred(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// The same with this address first.
+    pub(super) fn order_from(&self, preferred: usize) -> Vec<usize> {
         let rest = (0..self.addresses.len()).filter(|index| *index != preferred);
         let address = |index: &usize| self.addresses.get(*index);
         let usable = |index: &usize| address(index).is_some_and(|address| !address.is_other_cluster());
@@ -333,23 +303,11 @@ impl Client {
 
     /// How each address last answered.
     pub(super) fn states(&self) -> Vec<AddressState> {
-        let preferred = self.preferred.load(Ordering::Relaxed);
+        let preferred = self.preferred();
         let state = |(index, address): (usize, &Address)| {
             let (reachable, reason) = address.state();
             AddressState { address: address.name.clone(), reachable, reason, preferred: index == preferred }
         };
         self.addresses.iter().enumerate().map(state).collect()
-    }
-}
-
-/// The error of a call whose deadline passed. `Unreachable` becomes `Deadline`, with the text of `error` in it.
-fn deadline_passed(error: KeyServiceError, request: &Request<'_>) -> KeyServiceError {
-    match error.kind() {
-        ErrorKind::Unreachable => KeyServiceError::new(
-            ErrorKind::Deadline,
-            format!("{} was not answered within the caller's deadline: {error}", request.path),
-            error.remedy().to_owned(),
-        ),
-        _ => error,
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Must not know tokens or Transit.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use reqwest::Method;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::address::Address;
 use super::classification::{Class, Judgement, not_vault};
@@ -22,6 +25,9 @@ const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=20
 const CHECK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Time for such a check. An address that takes longer hangs.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time to find the active server, and how long it is believed to be the active one.
+const ACTIVE_TIMEOUT: Duration = Duration::from_millis(500);
+const ACTIVE_KNOWN: Duration = Duration::from_secs(10);
 
 /// The fields of `sys/health` that are used.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,6 +58,36 @@ impl Client {
             }
         }
         Err(first.unwrap_or_else(|| KeyServiceError::deadline("trying the addresses")))
+    }
+
+    /// The addresses in the order in which they are tried, that of the active server first. A standby may be behind,
+    /// and a member that was removed from the cluster may answer as a standby for good. One address may lead to any
+    /// server, so it is not asked.
+    pub(super) async fn order_from_active(&self, deadline: Deadline) -> Vec<usize> {
+        let order = self.order();
+        if let [_] | [] = order[..] {
+            return order;
+        }
+        let known = *self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((active, _)) = known.filter(|(_, since)| since.elapsed() < ACTIVE_KNOWN) {
+            return self.order_from(active);
+        }
+        let deadline = deadline.at_most(ACTIVE_TIMEOUT.min(deadline.remaining() / 4));
+        let leads = |index: usize| async move {
+            let health = self.usable_health(self.addresses.get(index)?, deadline).await;
+            health.is_ok_and(|health| !health.standby).then_some(index)
+        };
+        let (first, rest) = order.split_at(1);
+        let mut found = None;
+        for some in [first, rest] {
+            let mut asked: FuturesUnordered<_> = some.iter().map(|index| leads(*index)).collect();
+            while let (None, Some(answer)) = (found, asked.next().await) {
+                found = answer;
+            }
+        }
+        let Some(active) = found else { return order };
+        *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Some((active, Instant::now()));
+        self.order_from(active)
     }
 
     /// Checks failed addresses again while another address serves. Calls go only to the one that serves, so without
@@ -97,6 +133,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<SysHealth, KeyServiceError> {
         let (health, judgement) = self.ask_health(address, deadline).await?;
+        address.set_removed(judgement.is_of_removed_member());
         match judgement.failure(&address.name) {
             Some(error) => Err(error),
             None => health.ok_or_else(|| not_vault(&address.name)),

@@ -164,7 +164,7 @@ impl Inspector {
             path: "sys/capabilities-self",
             namespace: &self.vault.namespace,
             token: Some(&token.secret),
-            index: token.index.as_deref(),
+            index: None,
             body: Some(&body),
         };
         let answer = self.key_service.client.call(&request, deadline).await;

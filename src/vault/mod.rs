@@ -1,10 +1,11 @@
 //! Transit in HashiCorp Vault or OpenBao, as a `KeyService`.
 //!
-//! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses, and
-//! `classification` says what an answer means. `session` keeps the token: it logs in and renews. `login` has one file
+//! Must not know gRPC, Kubernetes, or the caller. `client` sends HTTP requests to one of several addresses, `attempts`
+//! says which one is tried when, and `classification` what an answer means. `session` keeps the token: it logs in and renews. `login` has one file
 //! for each login method. `transit` wraps and unwraps. `inspector` gives `kms-plugin check` access to single steps.
 
 mod address;
+mod attempts;
 mod budget;
 mod certificate;
 mod changes;
@@ -22,10 +23,12 @@ mod key;
 mod login;
 mod metadata;
 mod pem;
+mod replication;
 mod session;
 mod tls;
 mod token;
 mod transit;
+mod transit_call;
 mod transport;
 mod verifier;
 

@@ -114,8 +114,6 @@ pub(super) struct Token {
     pub lease: Lease,
     /// How many uses the server allows; 0 means no limit.
     pub num_uses: u64,
-    /// The replication state of the login (Vault Enterprise).
-    pub index: Option<String>,
 }
 
 impl Token {
@@ -127,7 +125,6 @@ impl Token {
             born: self.born,
             lease,
             num_uses: self.num_uses,
-            index: self.index.clone(),
         }
     }
 

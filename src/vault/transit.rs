@@ -12,15 +12,16 @@ use zeroize::Zeroizing;
 
 use super::budget::Budget;
 use super::changes::ChangeReceiver;
-use super::classification::{Class, Refusal, not_vault};
-use super::client::{Answer, CallError, Client, Data};
+use super::classification::not_vault;
+use super::client::{CallError, Client, Data};
 use super::cluster::CHECK_TIMEOUT;
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;
 use super::session::Session;
 use super::token::Token;
-use super::transport::{Request, Transport};
+use super::transit_call::Call;
+use super::transport::Transport;
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
@@ -38,19 +39,10 @@ pub(crate) struct TransitService {
     changes: ChangeReceiver,
     /// Whether the session belongs to another key service, which maintains it.
     shares_session: bool,
-    scope: KeyScope,
+    pub(super) scope: KeyScope,
     encrypt: String,
     decrypt: String,
     keys: String,
-}
-
-/// One request to Transit, without the token.
-struct Call<'a> {
-    /// What is attempted, for error messages.
-    action: &'a str,
-    method: Method,
-    path: &'a str,
-    body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
 #[derive(Deserialize)]
@@ -106,67 +98,6 @@ impl TransitService {
         }
     }
 
-    fn request<'a>(&'a self, call: &Call<'a>, token: &'a Token) -> Request<'a> {
-        Request {
-            method: call.method.clone(),
-            path: call.path,
-            namespace: &self.scope.namespace,
-            token: Some(&token.secret),
-            index: token.index.as_deref(),
-            body: call.body,
-        }
-    }
-
-    /// Sends a call with the held token. After a 403, checks whether the token is still valid. If not, retries once
-    /// with a new one.
-    async fn call(&self, call: &Call<'_>, deadline: Deadline) -> Result<Answer, KeyServiceError> {
-        let mut token = self.session.token(deadline).await?;
-        let mut logged_in = false;
-        // Each round returns, excludes an address, or uses the one login: the loop ends.
-        loop {
-            let refusal = match self.client.call(&self.request(call, &token), deadline).await {
-                Ok(answer) => {
-                    self.session.record_success(&token, call.path);
-                    return Ok(answer);
-                }
-                Err(CallError::Failed(error)) => return Err(error),
-                Err(CallError::Refused(refusal)) => refusal,
-            };
-            if !refusal.may_be_the_token() {
-                return self.try_other_addresses(call, refusal, &token, deadline).await;
-            }
-            if self.client.is_other_cluster(refusal.address, deadline).await {
-                continue;
-            }
-            let dead = refusal.class() == Class::TokenDead;
-            match self.session.after_refusal(&token, call.path, dead, deadline).await? {
-                Some(newer) if !logged_in => token = newer,
-                _ => return Err(refusal.of_transit(call.action)),
-            }
-            logged_in = true;
-        }
-    }
-
-    /// A replica that does not have the newest key version yet refuses it. Then the other addresses are tried.
-    async fn try_other_addresses(
-        &self,
-        call: &Call<'_>,
-        refusal: Refusal,
-        token: &Token,
-        deadline: Deadline,
-    ) -> Result<Answer, KeyServiceError> {
-        let error = refusal.of_transit(call.action);
-        if refusal.class() == Class::VersionAhead {
-            for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
-            {
-                if let Ok(answer) = self.client.once(index, &self.request(call, token), share()).await {
-                    return Ok(answer);
-                }
-            }
-        }
-        Err(error)
-    }
-
     /// Wraps and unwraps with `version`, at one address only. Without a `version`, reads the key there.
     async fn try_address(
         &self,
@@ -178,15 +109,15 @@ impl TransitService {
         let action = format!("using {}", self.scope);
         let Some(version) = version else {
             let read = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
-            return self.client.once(index, &self.request(&read, token), deadline).await.map(drop);
+            return self.active(index, &read, token, deadline).await.map(drop);
         };
         let body = Self::plaintext_body(version, &[0; 32], &[]);
         let wrap = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
-        let wrapped = self.client.once(index, &self.request(&wrap, token), deadline).await?;
+        let wrapped = self.active(index, &wrap, token, deadline).await?;
         let ciphertext = wrapped.parse::<Data<Encrypted<'_>>>()?.data.ciphertext.into_owned();
         let body = Self::ciphertext_body(&ciphertext, &[]);
         let unwrap = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
-        self.client.once(index, &self.request(&unwrap, token), deadline).await.map(drop)
+        self.active(index, &unwrap, token, deadline).await.map(drop)
     }
 
     fn ciphertext_body(ciphertext: &str, aad: &[u8]) -> Zeroizing<Vec<u8>> {
@@ -231,13 +162,14 @@ impl KeyService for TransitService {
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError> {
         let action = format!("reading {}", self.scope);
         let call = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
-        let answer = self.call(&call, deadline).await?;
+        let order = self.client.order_from_active(deadline).await;
+        let answer = self.call(&call, order, deadline).await?;
         let mut description = answer.data::<KeyData>()?.describe(&self.keys);
         description.cluster_id = self.client.learn_cluster(answer.address, deadline).await;
         if description.latest < at_least {
             let token = self.session.token(deadline).await?;
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != answer.address) {
-                if let Ok(other) = self.client.once(index, &self.request(&call, &token), share()).await
+                if let Ok(other) = self.active(index, &call, &token, share()).await
                     && let Ok(other) = other.data::<KeyData>().map(|data| data.describe(&self.keys))
                     && other.latest > description.latest
                 {
@@ -258,7 +190,7 @@ impl KeyService for TransitService {
         let body = Self::plaintext_body(version, plaintext, aad);
         let action = format!("wrapping with {} version {version}", self.scope);
         let call = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
-        let answer = self.call(&call, deadline).await?;
+        let answer = self.call(&call, self.client.order(), deadline).await?;
         let ciphertext = answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext;
         if self.ciphertext_version(ciphertext.as_bytes()) != Some(version) {
             return Err(KeyServiceError::new(
@@ -288,7 +220,7 @@ impl KeyService for TransitService {
         let body = Self::ciphertext_body(text, aad);
         let action = format!("unwrapping with {}", self.scope);
         let call = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
-        let answer = self.call(&call, deadline).await?;
+        let answer = self.call(&call, self.client.order(), deadline).await?;
         let plaintext = answer.parse::<Data<Decrypted<'_>>>()?.data.plaintext;
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| not_vault("the server"))
     }

@@ -21,14 +21,18 @@ const MAX_ANSWER: usize = 1024 * 1024;
 /// the agent would then not see a revocation for an hour.
 const MAX_RETRY_AFTER: u64 = 30;
 
+/// What a server does that is behind the index of a request (`X-Vault-Inconsistent`). Without it, it refuses.
+const FORWARD: &str = "forward-active-node";
+
 /// A request, the same for every address.
+#[derive(Clone)]
 pub(crate) struct Request<'a> {
     pub method: Method,
     /// Below `/v1/`, with a query if there is one.
     pub path: &'a str,
     pub namespace: &'a str,
     pub token: Option<&'a Secret>,
-    /// The replication state of the login (Vault Enterprise), sent back unchanged.
+    /// The replication state that the server must have. One that is behind sends the request on. The client sets it.
     pub index: Option<&'a str>,
     pub body: Option<&'a Zeroizing<Vec<u8>>>,
 }
@@ -160,6 +164,7 @@ fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, K
     }
     if let Some(index) = request.index {
         put("x-vault-index", index, false)?;
+        put("x-vault-inconsistent", FORWARD, false)?;
     }
     let mut builder = address.http().request(request.method.clone(), url).headers(headers);
     if let Some(body) = request.body {

@@ -15,8 +15,7 @@ async fn pause(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
-/// Agents log in through one member, and read the key through the next one. OpenBao's standbys answer 429 without a text
-/// to a token of a moment ago, and the agent slows down: known; for a later change.
+/// Agents log in through one member, and read the key through the next one, which may not have replicated the token yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn spreads_logins() {
     let cluster = Cluster::start().await;
@@ -35,6 +34,7 @@ async fn spreads_logins() {
     println!(
         "MEASURED 12 agents started by HAProxy over all: {refused} met 429; ready after {slowest:.2?} at most"
     );
+    assert_eq!(refused, 0);
 }
 
 /// Each call comes about when HAProxy closes the idle connection: a little before, at the same time, or a little after.

@@ -62,7 +62,7 @@ pub(in crate::vault) enum Cause {
     ServerFailed,
     /// A proxy or a balancer has no server that answers.
     GatewayFailed,
-    /// A server has not replicated the agent's login yet (Vault Enterprise).
+    /// A server has not replicated the agent's login yet (Vault Enterprise, and OpenBao from 2.7).
     NotReplicated,
     /// A proxy on the way drops the token.
     TokenDropped,

@@ -99,6 +99,25 @@ impl Judgement {
         Some(KeyServiceError::new(kind, message, remedy))
     }
 
+    /// Whether its health says that the server was removed from its cluster.
+    pub(super) fn is_of_removed_member(&self) -> bool {
+        self.cause == Cause::RemovedNode
+    }
+
+    /// The same of a server whose health has said that it was removed from its cluster: to all other calls it only says
+    /// that it is sealed.
+    pub(super) fn of_removed_member(self) -> Self {
+        match self.cause {
+            Cause::ServerSealed => Self { cause: Cause::RemovedNode, ..self },
+            _ => self,
+        }
+    }
+
+    /// Whether the server has not replicated what the request needs. What it says of when to come back is a guess.
+    pub(super) fn lags(&self) -> bool {
+        self.cause == Cause::NotReplicated
+    }
+
     /// How the call ended, as a metric label.
     pub(super) fn outcome(&self) -> &'static str {
         match self.class().kind() {

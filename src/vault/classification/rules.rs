@@ -76,6 +76,8 @@ static OF_THE_SERVER: &[Rule] = &[
     rule(EVERY, FAILED, All(&["no active Vault instance"]), Cause::NoActiveNode),
     rule(EVERY, FAILED, All(&["node is not active"]), Cause::NoActiveNode),
     rule(EVERY, FAILED, All(&["Vault is in standby mode"]), Cause::NoActiveNode),
+    // OpenBao from 2.7: a standby that is behind the index of the request. A quota has a text.
+    rule(EVERY, 429..=429, Empty, Cause::NotReplicated),
     rule(EVERY, 429..=429, Any, Cause::QuotaExceeded),
     rule(EVERY, 503..=503, All(&["overloaded"]), Cause::Overloaded),
     rule(EVERY, 412..=412, Any, Cause::NotReplicated),

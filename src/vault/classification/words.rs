@@ -32,13 +32,13 @@ pub(super) fn failure(judgement: &Judgement, address: &str) -> (String, Text) {
         ),
         Cause::RemovedNode => (
             format!("{address} was removed from its cluster"),
-            "remove it from vault.addresses, or let it join the cluster again",
+            "remove it from vault.addresses or from the load balancer, or let it join the cluster again",
         ),
         Cause::SendsToActiveNode => {
             return (
                 format!("{address} is a standby and redirects to {text}, which is not configured"),
                 format!(
-                    "add {text} to vault.addresses if it is yours; the agent sends its token to no other address"
+                    "if {address} is one server, add {text} to vault.addresses (the agent sends its token to no other address); if it is a load balancer, the member behind it cannot forward: check the cluster_addr of the members"
                 )
                 .into(),
             );
@@ -67,7 +67,7 @@ pub(super) fn failure(judgement: &Judgement, address: &str) -> (String, Text) {
         ),
         Cause::NotReplicated => (
             format!("{address} has not replicated this agent's login yet ({status})"),
-            "wait; if this stays, check the replication of the Vault cluster",
+            "wait; if this stays, check the replication of the cluster",
         ),
         Cause::TokenDropped => (
             format!("{address} got no token from the agent ({status}{said}): a proxy on the way drops it"),
@@ -75,9 +75,15 @@ pub(super) fn failure(judgement: &Judgement, address: &str) -> (String, Text) {
         ),
         Cause::GatewayFailed => (
             format!(
-                "{address} answered {status}, but not in Vault's form: a proxy has no server that answers"
+                "{address} answered {status}, but not in Vault's form: {}",
+                match status {
+                    502 => "a load balancer got no usable answer from its server",
+                    503 => "a load balancer has no server to lead to",
+                    504 => "a load balancer got no answer from its server in time",
+                    _ => "a proxy has no server that answers",
+                }
             ),
-            "check that Vault runs, and the proxy or load balancer between this node and Vault",
+            "check that Vault runs, then the health checks of the proxy or load balancer",
         ),
         Cause::HttpsOnly => (
             format!("{address} answered {status}: this port accepts only HTTPS"),
@@ -156,7 +162,7 @@ pub(super) fn remedy(call: Call, cause: Cause, path: &str) -> Option<Text> {
             format!("restore it: vault write -f {key}/soft-delete-restore").into()
         }
         Cause::KeyUnusable => "create a key of type aes256-gcm96 (vault write -f transit/keys/NAME type=aes256-gcm96)".into(),
-        Cause::VersionAhead => "if this stays, the key was rolled back: see kms-plugin accept-key".into(),
+        Cause::VersionAhead => "wait: a standby may be behind; if this stays, a member was removed from the cluster and still answers (vault operator raft list-peers), or the key was rolled back (see kms-plugin accept-key)".into(),
         Cause::BelowMinEncryption => "the key was rotated and its min_encryption_version raised; the next call uses the newer version".into(),
         Cause::BelowMinDecryption => "lower min_decryption_version of the Transit key until all data is rewritten under a newer version".into(),
         Cause::BadCiphertext => "the ciphertext is damaged, or was made by another key".into(),

@@ -172,7 +172,6 @@ fn token() -> Token {
         born: now,
         lease: Lease::new(now, Some(Duration::from_secs(60)), true),
         num_uses: 0,
-        index: None,
     }
 }
 

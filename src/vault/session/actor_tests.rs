@@ -64,7 +64,6 @@ impl TokenRequests for Fake {
             born: now,
             lease: Lease::new(now, Some(ttl), true),
             num_uses: 0,
-            index: None,
         })
     }
 

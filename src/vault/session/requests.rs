@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::super::client::{CallError, Client};
 use super::super::login::{Credentials, LoginMethod};
+use super::super::replication::Freshness;
 use super::super::token::{Lease, Lookup, Token};
 use super::super::transport::Request;
 use super::files::WatchedFiles;
@@ -101,7 +102,9 @@ impl Requests {
     ) -> Result<Option<Lookup>, KeyServiceError> {
         let request = self.request(Method::GET, LOOKUP, Some(token), None);
         loop {
-            match self.client.call(&request, deadline).await {
+            // A standby of OpenBao may show the lease as it was at the login, for good.
+            let order = self.client.order_from_active(deadline).await;
+            match self.client.call_in(order, Freshness::Active, &request, deadline).await {
                 Ok(answer) => return answer.data().map(Some),
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => {
@@ -144,7 +147,6 @@ impl Requests {
                         born: granted,
                         lease: Lease::new(granted, lease(auth.lease_duration), auth.renewable),
                         num_uses: auth.num_uses,
-                        index: answer.index,
                     });
                 }
                 Err(CallError::Failed(error)) => return Err(error),
@@ -179,7 +181,6 @@ impl Requests {
             born: granted,
             lease: Lease::new(granted, lease(lookup.ttl), lookup.renewable),
             num_uses: lookup.num_uses,
-            index: None,
         })
     }
 }

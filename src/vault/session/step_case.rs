@@ -95,7 +95,6 @@ impl Case {
             born: self.now,
             lease: Lease::new(self.now, (!ttl.is_zero()).then_some(ttl), true),
             num_uses: 0,
-            index: None,
         }
     }
 

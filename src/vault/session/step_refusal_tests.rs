@@ -49,6 +49,23 @@ fn a_dead_token_is_replaced_and_its_callers_get_the_new_one() {
     assert_eq!(answers(&case.send(Event::Refused(late))), [Ok(2)]);
 }
 
+/// A login in advance, and its token is revoked before anybody uses it.
+#[test]
+fn a_token_that_was_unused_for_a_while_may_be_dead() {
+    let mut case = Case::with_token(HOUR);
+    case.after(SECOND * 50);
+    assert!(looks_up(&case.refuse("transit/keys/key")));
+    assert!(answers(&case.looked_up(false)).is_empty(), "a login follows");
+    case.now += SECOND;
+    assert!(begins_login(&case.send(Event::Tick)));
+    assert_eq!(answers(&case.end_login(HOUR)), [Ok(2)]);
+    // A new login gets the same: it is the policy.
+    case.refuse("transit/keys/key");
+    assert_eq!(answers(&case.looked_up(false)), [Ok(0)]);
+    case.after(SECOND * 40);
+    assert_eq!(answers(&case.refuse("transit/keys/key")), [Ok(0)], "and stays the policy for a while");
+}
+
 #[test]
 fn refusals_at_the_same_time_share_one_lookup() {
     let mut case = Case::with_token(HOUR);

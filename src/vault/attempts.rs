@@ -1,0 +1,239 @@
+//! The attempts of one call: which address is tried when, and when again.
+//!
+//! Must not know what an answer means, beyond whether another attempt may help. Each attempt belongs to the caller's
+//! deadline, and their number is bounded. A balancer leads each attempt at one address to another server: so one address
+//! is tried again, too.
+//!
+//! Transit's calls change nothing, so an attempt that is not answered soon does not delay the next one: both run, and the
+//! first answer counts. Logins and renewals are sent one after the other.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::Instant;
+
+use super::classification::{self, Call, Class};
+use super::client::{Answer, CallError, Client};
+use super::replication::Freshness;
+use super::transport::Request;
+use crate::clock::{Deadline, Purpose};
+use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::retry::{doubled, jitter};
+
+/// Shortest time for one of several addresses before the next is tried.
+pub(super) const MIN_SHARE: Duration = Duration::from_millis(250);
+/// Longest time for an attempt of a call that changes nothing before the next one begins beside it.
+const MAX_SHARE: Duration = Duration::from_secs(1);
+/// Attempts of one call at the same time.
+const MAX_RUNNING: usize = 3;
+/// Most attempts of a call of the API server, unless there are more addresses than that.
+const MAX_ATTEMPTS: usize = 12;
+/// Most passes over the addresses for such a call: with the pauses they last for kube-apiserver's three seconds.
+const MAX_PASSES: usize = 10;
+/// Passes for all others: the agent comes back to them by itself.
+const USUAL_PASSES: usize = 2;
+/// First and longest pause before a pass over one address, and over several.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
+const PAUSE_OF_SEVERAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(800));
+/// Pause after an answer that asks to slow down, and does not say for how long.
+const THROTTLED_PAUSE: Duration = Duration::from_millis(500);
+
+/// The plan of a call.
+struct Plan {
+    order: Vec<usize>,
+    /// Most attempts.
+    limit: usize,
+    /// Whether the next attempt may begin beside one that is not answered.
+    beside: bool,
+    freshness: Freshness,
+    begun: usize,
+    /// When the next attempt begins.
+    next: Option<Instant>,
+}
+
+impl Plan {
+    fn new(order: Vec<usize>, call: Call, freshness: Freshness, purpose: Purpose) -> Self {
+        let changes_nothing =
+            matches!(call, Call::Encrypt | Call::Decrypt | Call::ReadKey | Call::Lookup | Call::Capabilities);
+        let passes = match (purpose, order.len()) {
+            (Purpose::ApiServer, count) if changes_nothing => {
+                (MAX_ATTEMPTS / count.max(1)).clamp(USUAL_PASSES, MAX_PASSES)
+            }
+            // A balancer may lead to a dead member first.
+            (_, 1) if changes_nothing => USUAL_PASSES + 1,
+            _ => USUAL_PASSES,
+        };
+        let limit = passes * order.len();
+        Self { order, limit, beside: changes_nothing, freshness, begun: 0, next: Some(Instant::now()) }
+    }
+
+    /// When the next attempt begins, if there is one. None begins so late that its failure would say nothing: the caller
+    /// gets the answer that there is, in time.
+    fn due(&self, running: usize, deadline: Deadline) -> Option<Instant> {
+        let free = running < if self.beside { MAX_RUNNING } else { 1 };
+        let least = if self.begun == 0 { Duration::ZERO } else { MIN_SHARE };
+        self.next.filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
+    }
+
+    /// Begins an attempt: at which address, for how long, and how new its answer must be.
+    fn begin(&mut self, deadline: Deadline) -> (usize, Deadline, Freshness) {
+        let count = self.order.len().max(1);
+        let (pass, position) = (self.begun / count, self.begun % count);
+        let index = self.order.get(position).copied().unwrap_or_default();
+        self.begun += 1;
+        if self.beside {
+            let share = (deadline.remaining() / 4).clamp(MIN_SHARE, MAX_SHARE);
+            self.next = Some(Instant::now() + share);
+        } else {
+            self.next = None;
+        }
+        // Where the active server cannot be reached, a standby may serve alone: every second pass lets it.
+        let freshness = if pass % 2 == 0 { self.freshness } else { Freshness::Any };
+        let left = u32::try_from(count - position).unwrap_or(1);
+        let share = (deadline.remaining() / left).max(MIN_SHARE);
+        (index, if self.beside { deadline } else { deadline.at_most(share) }, freshness)
+    }
+
+    /// An attempt failed: the next address is tried at once, and the first one again after a pause.
+    fn failed(&mut self, error: &KeyServiceError, deadline: Deadline) {
+        let now = Instant::now();
+        let count = self.order.len().max(1);
+        if !self.begun.is_multiple_of(count) {
+            self.next = Some(now);
+            return;
+        }
+        let after = error.retry_after();
+        if after.is_some() || error.kind() == ErrorKind::Throttled {
+            let pause = after.unwrap_or(THROTTLED_PAUSE);
+            // The agent's own checks report the answer, and have intervals of their own: `Retry-After` delays none.
+            let own = matches!(deadline.purpose(), Purpose::Background | Purpose::Prefetch);
+            let ends = own && after.is_some() || pause * 2 > deadline.remaining();
+            self.limit = self.limit.min(self.begun + if ends { 0 } else { count });
+            self.next = Some(now + pause.mul_f64(1.0 + jitter() / 2.0));
+            return;
+        }
+        let pass = u32::try_from(self.begun / count).unwrap_or(u32::MAX).saturating_sub(1);
+        let limits = if count == 1 { PAUSE } else { PAUSE_OF_SEVERAL };
+        let at = now + doubled(limits, pass).mul_f64(1.0 + jitter() / 2.0);
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+}
+
+impl Client {
+    /// Sends the request to one address after the other, the preferred one first, until one answers or the deadline
+    /// passes.
+    pub(super) async fn call(&self, request: &Request<'_>, deadline: Deadline) -> Result<Answer, CallError> {
+        let freshness = Freshness::of(request.call(), deadline.purpose());
+        self.call_in(self.order(), freshness, request, deadline).await
+    }
+
+    /// The same, with these addresses in this order.
+    pub(super) async fn call_in(
+        &self,
+        order: Vec<usize>,
+        freshness: Freshness,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Answer, CallError> {
+        let mut plan = Plan::new(order, request.call(), freshness, deadline.purpose());
+        let mut running = FuturesUnordered::new();
+        let mut waiting: Vec<(usize, usize, Instant)> = Vec::new();
+        let mut last = None;
+        loop {
+            let due = plan.due(running.len(), deadline);
+            if due.is_none() && running.is_empty() {
+                break;
+            }
+            let (number, freshness, result) = tokio::select! {
+                biased;
+                Some(ended) = running.next(), if !running.is_empty() => ended,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let number = plan.begun;
+                    let (index, until, freshness) = plan.begin(deadline);
+                    waiting.push((number, index, Instant::now()));
+                    running.push(async move {
+                        (number, freshness, self.attempt_at(index, freshness, request, until).await)
+                    });
+                    continue;
+                }
+            };
+            waiting.retain(|(of, ..)| *of != number);
+            match result {
+                Ok(answer) => {
+                    self.note_slow(&waiting, answer.address);
+                    return Ok(answer);
+                }
+                Err(CallError::Refused(refusal))
+                    if refusal.class() == Class::OwnFault
+                        && freshness == Freshness::Active
+                        && self.replication.refuse_beyond_all() =>
+                {
+                    // It is tried again as if this one had not been: with the newest index that servers have told.
+                    (plan.next, plan.begun) = (Some(Instant::now()), plan.begun.saturating_sub(1));
+                }
+                Err(CallError::Failed(error)) if error.kind().may_fail_over() => {
+                    plan.failed(&error, deadline);
+                    last = Some(error);
+                }
+                // The agent's own limit: the attempts that run may still be answered.
+                Err(CallError::Failed(error))
+                    if error.kind() == ErrorKind::HeldBack && !running.is_empty() =>
+                {
+                    plan.limit = plan.begun;
+                }
+                ended => return ended,
+            }
+        }
+        let error = last.unwrap_or_else(|| KeyServiceError::deadline("trying the addresses"));
+        Err(if deadline.expired() { deadline_passed(error, request) } else { error }.into())
+    }
+
+    /// One attempt at one address, with the index of what its answer must be as new as.
+    pub(super) async fn attempt_at(
+        &self,
+        index: usize,
+        freshness: Freshness,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Answer, CallError> {
+        let replicated = request.token.and_then(|_| self.replication.index(freshness));
+        let request = Request { index: replicated.as_deref(), ..request.clone() };
+        self.once(index, &request, deadline).await
+    }
+
+    /// Records which other addresses had their share of the time, and have not answered.
+    fn note_slow(&self, waiting: &[(usize, usize, Instant)], answered: usize) {
+        for (_, index, since) in waiting.iter().filter(|(_, index, _)| *index != answered) {
+            if let Some(address) = self.addresses.get(*index).filter(|_| since.elapsed() >= MIN_SHARE) {
+                address.failed(&classification::timeout(&address.name));
+            }
+        }
+    }
+
+    /// The addresses in the order in which they are tried. Each comes with a function that gives its deadline: a
+    /// share of the time that is left, so that an address that hangs leaves time for the next.
+    pub(super) fn shares(&self, deadline: Deadline) -> impl Iterator<Item = (usize, impl Fn() -> Deadline)> {
+        let order = self.order();
+        let count = order.len();
+        order.into_iter().enumerate().map(move |(tried, index)| {
+            let left = u32::try_from(count - tried).unwrap_or(1).max(1);
+            (index, move || deadline.at_most((deadline.remaining() / left).max(MIN_SHARE)))
+        })
+    }
+}
+
+/// The error of a call whose deadline passed. `Unreachable` becomes `Deadline`, with the text of `error` in it.
+fn deadline_passed(error: KeyServiceError, request: &Request<'_>) -> KeyServiceError {
+    match error.kind() {
+        ErrorKind::Unreachable => KeyServiceError::new(
+            ErrorKind::Deadline,
+            format!("{} was not answered within the caller's deadline: {error}", request.path),
+            error.remedy().to_owned(),
+        ),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+#[path = "attempts_tests.rs"]
+mod tests;

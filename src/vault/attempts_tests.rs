@@ -1,0 +1,235 @@
+//! The attempts of a call, on a transport whose answers are written down: the faults have an exact time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use reqwest::Method;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::config::secret::{RoleId, SecretSource};
+use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
+use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
+use crate::vault::Budget;
+use crate::vault::address::Address;
+use crate::vault::transport::{Response, Transport};
+
+/// HAProxy 3.0's own page.
+const PAGE: &str = "<html><body><h1>503 Service Unavailable</h1>\nNo server is available to handle this request.\n</body></html>\n";
+const GOOD: &str = r#"{"request_id":"1","data":{"ciphertext":"vault:v1:AAAA"}}"#;
+/// OpenBao 2.7.2's, in an election.
+const NO_LEADER: &str = r#"{"errors":["local node not active but active cluster node not found"]}"#;
+
+/// What an address does with a request.
+#[derive(Clone, Copy)]
+enum Does {
+    Answers(u16, &'static str),
+    AsksToWait(u64),
+    Hangs,
+}
+
+/// What the addresses do: with each further request the next, and then the last one for good. And what they were sent:
+/// when, which, and the index.
+struct Written {
+    does: Vec<Mutex<VecDeque<Does>>>,
+    sent: Mutex<Vec<(Duration, usize, Option<String>)>>,
+    began: Instant,
+    /// The index in each answer.
+    index: Option<String>,
+}
+
+#[async_trait]
+impl Transport for Written {
+    async fn send(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Response, KeyServiceError> {
+        let number: usize = address.name.rsplit('-').next().unwrap().parse().unwrap();
+        self.sent.lock().unwrap().push((self.began.elapsed(), number, request.index.map(str::to_owned)));
+        let does = {
+            let mut does = self.does[number].lock().unwrap();
+            if does.len() > 1 { does.pop_front().unwrap() } else { does[0] }
+        };
+        let (status, body, retry_after) = match does {
+            Does::Answers(status, body) => (status, body, None),
+            Does::AsksToWait(seconds) => (503, NO_LEADER, Some(Duration::from_secs(seconds))),
+            Does::Hangs => {
+                tokio::time::sleep_until(deadline.instant()).await;
+                return Err(classification::timeout(&address.name));
+            }
+        };
+        let body = Zeroizing::new(body.as_bytes().to_vec());
+        let index = self.index.clone().filter(|_| status == 200);
+        Ok(Response { status, location: None, retry_after, index, quota: None, body })
+    }
+}
+
+fn written(does: Vec<Vec<Does>>) -> (Client, Arc<Written>) {
+    with_index(does, None)
+}
+
+fn with_index(does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written>) {
+    let addresses = (0..does.len()).map(|number| Url::parse(&format!("http://server-{number}")).unwrap());
+    let vault = Vault {
+        addresses: addresses.collect(),
+        namespace: String::new(),
+        auth_namespace: String::new(),
+        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true },
+        transit: Transit {
+            mount: "transit".into(),
+            key: "kms-key".into(),
+            key_id_epoch: 0,
+            expect_created: None,
+            accept_foreign_ciphertext: false,
+        },
+        auth: Auth {
+            mount: "approle".into(),
+            method: AuthMethod::AppRole {
+                role_id: RoleId::Literal("role".into()),
+                secret_id: SecretSource::file("/nowhere".as_ref(), false),
+                wrapped: false,
+            },
+        },
+        shares_login: false,
+    };
+    let transport = Arc::new(Written {
+        does: does.into_iter().map(|does| Mutex::new(does.into())).collect(),
+        sent: Mutex::default(),
+        began: Instant::now(),
+        index: index.map(str::to_owned),
+    });
+    let client = Client::new(&vault, Metrics::default(), transport.clone(), Budget::unlimited()).unwrap();
+    (client, transport)
+}
+
+impl Written {
+    /// Which addresses were asked, in order.
+    fn asked(&self) -> Vec<usize> {
+        self.sent.lock().unwrap().iter().map(|(_, number, _)| *number).collect()
+    }
+}
+
+const DEADLINE: Duration = Duration::from_millis(2950);
+
+async fn call(client: &Client, path: &str, purpose: Purpose) -> (Result<Answer, CallError>, Duration) {
+    let (began, token) = (Instant::now(), Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into()));
+    let request =
+        Request { method: Method::POST, path, namespace: "", token: Some(&token), index: None, body: None };
+    let result = client.call(&request, Deadline::after(DEADLINE).of(purpose)).await;
+    (result, began.elapsed())
+}
+
+async fn encrypt(client: &Client) -> (Result<Answer, CallError>, Duration) {
+    call(client, "transit/encrypt/kms-key", Purpose::ApiServer).await
+}
+
+fn kind(result: Result<Answer, CallError>) -> ErrorKind {
+    match result {
+        Err(CallError::Failed(error)) => error.kind(),
+        Err(CallError::Refused(_)) => panic!("refused"),
+        Ok(_) => panic!("answered"),
+    }
+}
+
+use Does::{Answers, AsksToWait, Hangs};
+
+#[tokio::test(start_paused = true)]
+async fn one_address_is_tried_again_since_it_may_be_a_balancer() {
+    let good = Answers(200, GOOD);
+    for first in
+        [Answers(503, PAGE), Answers(504, PAGE), Answers(500, NO_LEADER), Answers(429, r#"{"errors":[]}"#)]
+    {
+        let (client, written) = written(vec![vec![first, first, good]]);
+        let (result, took) = encrypt(&client).await;
+        assert!(result.is_ok() && took < Duration::from_millis(200), "{took:?}");
+        assert_eq!(written.asked().len(), 3);
+    }
+    // For good: the number of attempts is bounded, and the answer says why.
+    let (client, written) = written(vec![vec![Answers(503, PAGE)]]);
+    let (result, took) = encrypt(&client).await;
+    assert_eq!(kind(result), ErrorKind::Unreachable);
+    assert!((8..=MAX_PASSES).contains(&written.asked().len()), "{}", written.asked().len());
+    assert!(took > Duration::from_secs(2) && took < DEADLINE, "{took:?}");
+    // The agent comes back by itself.
+    let (client, written) = self::written(vec![vec![Answers(503, PAGE)]]);
+    let (result, took) = call(&client, "transit/encrypt/kms-key", Purpose::Background).await;
+    assert_eq!((kind(result), written.asked().len()), (ErrorKind::Unreachable, 3));
+    assert!(took < Duration::from_millis(200), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_hangs_leaves_the_time_to_the_others() {
+    let (client, written) = written(vec![vec![Hangs], vec![Hangs], vec![Answers(200, GOOD)]]);
+    let (result, took) = encrypt(&client).await;
+    assert!(result.is_ok_and(|answer| answer.address == 2) && took < DEADLINE / 2, "{took:?}");
+    assert_eq!(written.asked(), [0, 1, 2]);
+    let reachable: Vec<_> = client.states().into_iter().map(|state| state.reachable).collect();
+    assert_eq!(reachable, [Some(false), Some(false), Some(true)]);
+    let (result, took) = encrypt(&client).await;
+    assert!(result.is_ok() && took < Duration::from_millis(10), "the one that served is the first: {took:?}");
+    // A balancer that leads to a server that hangs, and then to another one.
+    let (client, written) = self::written(vec![vec![Hangs, Answers(200, GOOD)]]);
+    let (result, took) = encrypt(&client).await;
+    assert!(result.is_ok() && took < DEADLINE / 2, "{took:?}");
+    assert_eq!(written.asked().len(), 2);
+    // All hang: the deadline is kept, and few requests are under way.
+    let (client, written) = self::written(vec![vec![Hangs], vec![Hangs]]);
+    let (result, took) = encrypt(&client).await;
+    assert_eq!((kind(result), took <= DEADLINE + Duration::from_millis(2)), (ErrorKind::Deadline, true));
+    assert_eq!(written.asked().len(), MAX_RUNNING);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_change_something_are_sent_one_after_the_other() {
+    for path in ["auth/approle/login", "auth/token/renew-self"] {
+        let (client, written) = written(vec![vec![Hangs], vec![Hangs], vec![Answers(500, NO_LEADER)]]);
+        let (result, _) = call(&client, path, Purpose::Upkeep).await;
+        assert!(kind(result).is_outage());
+        let sent = written.sent.lock().unwrap().clone();
+        let at: Vec<_> = sent.iter().take(3).map(|(at, number, _)| (at.as_millis() / 100, *number)).collect();
+        assert_eq!(at, [(0, 0), (9, 1), (19, 2)], "{path}: each in its share");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_a_server_asks_for_is_kept_once_where_the_time_allows_it() {
+    let (client, written) = written(vec![vec![AsksToWait(1), Answers(200, GOOD)]]);
+    let (result, took) = encrypt(&client).await;
+    assert!(result.is_ok() && took >= Duration::from_secs(1), "{took:?}");
+    assert_eq!(written.asked().len(), 2);
+    let (client, written) = self::written(vec![vec![AsksToWait(30)]]);
+    let (result, took) = encrypt(&client).await;
+    assert_eq!((kind(result), written.asked().len()), (ErrorKind::Standby, 1));
+    assert!(took < Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_is_behind_sends_a_request_on() {
+    // OpenBao 2.7.2's.
+    let index = "eyJjbHVzdGVyIjoiY2RhZmNiNjQtNTM3OS00YTIyLWYxZWUtY2E5ZDRhY2UwYmJlIiwidmFsdWUiOiI0OCJ9";
+    let (good, bad) =
+        (Answers(200, GOOD), Answers(400, r#"{"errors":["failed to decode \"X-Vault-Index\""]}"#));
+    let does = vec![good, good, good, Answers(500, NO_LEADER), good, bad, good];
+    let (client, written) = with_index(vec![does], Some(index));
+    for purpose in [
+        Purpose::ApiServer,
+        Purpose::ApiServer,
+        Purpose::Background,
+        Purpose::Background,
+        Purpose::Background,
+    ] {
+        assert!(call(&client, "transit/encrypt/kms-key", purpose).await.0.is_ok());
+    }
+    let sent: Vec<_> = written.sent.lock().unwrap().iter().map(|(_, _, index)| index.clone()).collect();
+    let [first, api, background, no_leader, alone, refused, after] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((first, api.as_deref()), (&None, Some(index)));
+    assert!(background.is_some() && background != api, "the agent's own view is the active server's");
+    assert_eq!(no_leader, background);
+    assert_eq!(alone, &None, "without a leader, a standby may serve alone");
+    assert_eq!((refused, after.as_deref()), (background, Some(index)), "a server that does not take it");
+}
