@@ -112,6 +112,11 @@ pub(super) fn verbose(snapshot: &Snapshot, endpoint: &str, good: bool) -> String
     if let Some(end) = snapshot.grace_end.filter(|_| snapshot.phase == Phase::Degraded) {
         text.push_str(&format!("grace: Status stays ok for {} more\n", ago(end.since(BootTime::now()))));
     }
+    for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
+        if let Some(warning) = &service.ignored_namespace {
+            text.push_str(&format!("namespace: {}: {}; remedy: {}\n", service.name, warning.text, warning.remedy));
+        }
+    }
     // Without any configuration, the first check says the same.
     let is_running = snapshot.reason.as_ref().is_none_or(|reason| reason.kind != Kind::Configuration);
     if let Some(problem) = snapshot.config.problem.as_ref().filter(|_| is_running) {

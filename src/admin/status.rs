@@ -7,7 +7,7 @@ use super::api_types::{
 };
 use crate::clock::BootTime;
 use crate::health::{self, Announce, ServiceState, Snapshot};
-use crate::key_service::{AddressState, KnownKey, TokenState};
+use crate::key_service::{AddressState, KeyWarning, KnownKey, TokenState};
 use crate::local_kek::LocalKekState;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,14 +64,15 @@ fn service(state: &ServiceState) -> Service {
         token: state.token.as_ref().map(token),
         addresses: state.addresses.iter().map(address).collect(),
         problem: state.problem.clone(),
+        ignored_namespace: state.ignored_namespace.as_ref().map(warning),
     }
 }
 
+fn warning(warning: &KeyWarning) -> Warning {
+    Warning { text: warning.text.clone(), remedy: warning.remedy.clone() }
+}
+
 fn key(key: &KnownKey) -> Key {
-    let warning = |warning: &crate::key_service::KeyWarning| Warning {
-        text: warning.text.clone(),
-        remedy: warning.remedy.clone(),
-    };
     Key {
         scope: key.scope.clone(),
         key_id: key.key_id.to_string(),
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(fields(&json).join(" "), top);
         assert_eq!((&json["phase"], &json["kms_status"]), (&"ready".into(), &"ok".into()));
         let primary = &json["primary"];
-        assert_eq!(fields(primary).join(" "), "addresses key name problem token");
+        assert_eq!(fields(primary).join(" "), "addresses ignored_namespace key name problem token");
         let key = "cluster_id created key_id min_decryption min_encryption scope version versions warnings";
         assert_eq!(fields(&primary["key"]).join(" "), key);
         assert_eq!(fields(&primary["key"]["scope"]).join(" "), "key mount namespace");

@@ -42,6 +42,7 @@ pub(super) fn ready() -> Snapshot {
                 preferred: true,
             }],
             problem: None,
+            ignored_namespace: None,
             last_contact: Some(now),
             wipe_at: None,
         },

@@ -11,6 +11,8 @@ use crate::display::{fit, minute, moment};
 
 /// Longest line, in characters.
 pub(crate) const MAX_LINE: usize = 160;
+/// The note about a configured namespace that the server ignores.
+const IGNORED: &str = "; the server ignores the namespace: kms-plugin check";
 /// What to do while the configuration on disk is not in use.
 const RELOAD: &str = "correct it, then run kms-plugin reload";
 
@@ -56,7 +58,10 @@ impl Snapshot {
                 };
                 let keks = self.local_keks.as_ref().filter(|_| self.phase == Phase::Ready);
                 let keks = keks.map(|keks| format!("; {}", keks.line())).unwrap_or_default();
-                let tail = format!(" version {}, since {since}{keks}", key.version);
+                // The warning goes first where there is room for one only.
+                let ignored = self.primary.ignored_namespace.as_ref().filter(|_| self.phase == Phase::Ready);
+                let note = if ignored.is_some() { IGNORED } else { &*keks };
+                let tail = format!(" version {}, since {since}{note}", key.version);
                 compose(&format!("{}: ", self.phase.name()), &key.scope.to_string(), &tail)
             }
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::event::{Effect, Event};
 use super::identity::IdentityFile;
 use super::phase::{State, step, wipe_at};
-use super::phase_log::log_phase;
+use super::phase_log::{log_namespaces, log_phase};
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use super::verdict::Verdict;
@@ -197,6 +197,7 @@ impl Publisher {
         // Logged after it is published: a journal that blocks must not delay Status.
         if (self.output.publish)(&snapshot) {
             log_phase(&before, &snapshot);
+            log_namespaces(&before, &snapshot);
         }
     }
 }
@@ -258,6 +259,7 @@ pub(crate) fn render(
             token: primary.token(),
             addresses: primary.addresses(),
             problem: state.reason.as_ref().map(|reason| reason.text.clone()),
+            ignored_namespace: primary.ignored_namespace(),
             last_contact: None,
             wipe_at: state.wipe_at(),
         },
@@ -279,6 +281,7 @@ impl DecryptOnly {
             token: self.key_service.token(),
             addresses: self.key_service.addresses(),
             problem: self.verdict.error().map(ToString::to_string),
+            ignored_namespace: self.key_service.ignored_namespace(),
             last_contact: self.last_contact,
             wipe_at: self.refused_since.map(|since| wipe_at(since, self.last_contact)),
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::clock::BootTime;
-use crate::key_service::{AddressState, KeyScope, KnownKey, TokenState};
+use crate::key_service::{AddressState, KeyScope, KeyWarning, KnownKey, TokenState};
 use crate::local_kek::LocalKekState;
 
 /// The phase of the agent.
@@ -163,6 +163,8 @@ pub(crate) struct ServiceState {
     pub addresses: Vec<AddressState>,
     /// The error of its last check.
     pub problem: Option<String>,
+    /// The warning about a configured namespace that the service ignores. Everything works all the same.
+    pub ignored_namespace: Option<KeyWarning>,
     /// Its last good answer. For the primary, only while wrapping works.
     pub last_contact: Option<BootTime>,
     /// When the keys that it once unwrapped are wiped, because it refuses. They are not used any more from the

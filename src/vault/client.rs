@@ -18,6 +18,7 @@ use super::changes::Changes;
 use super::classification::{self, Call, Class, Judgement, Received, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
+use super::namespace::Namespaces;
 use super::pem::TlsError;
 use super::tls;
 use super::transport::{Quota, Request, Response, Transport};
@@ -102,6 +103,7 @@ pub(super) struct Client {
     /// The cluster that the key is in, when it is known.
     cluster_id: Mutex<Option<String>>,
     metadata: ResponseMetadata,
+    pub(super) namespaces: Namespaces,
     /// The quota in the first and in the last answer that had one.
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
@@ -130,6 +132,7 @@ impl Client {
             preferred: AtomicUsize::new(0),
             cluster_id: Mutex::default(),
             metadata: ResponseMetadata::default(),
+            namespaces: Namespaces::default(),
             quota: Mutex::default(),
             metrics,
             budget,

@@ -115,6 +115,17 @@ impl Inspector {
         }
     }
 
+    /// Whether the server at the address with this index has namespaces; `None` when that is not known.
+    pub(crate) async fn has_namespaces(
+        &self,
+        index: usize,
+        health: &SysHealth,
+        deadline: Deadline,
+    ) -> Option<bool> {
+        let client = &self.key_service.client;
+        client.has_namespaces(client.addresses.get(index)?, health, deadline).await
+    }
+
     /// Identifies this login: a hash of the credentials and of where they are sent. Sends nothing.
     ///
     /// # Errors

@@ -23,7 +23,8 @@ use super::transport::{Request, Transport};
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
-    AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, TokenState,
+    AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, KeyWarning,
+    TokenState,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -35,6 +36,7 @@ pub(crate) struct TransitService {
     pub(super) client: Arc<Client>,
     pub(super) session: Arc<Session>,
     changes: ChangeReceiver,
+    vault: Vault,
     /// Whether the session belongs to another key service, which maintains it.
     shares_session: bool,
     scope: KeyScope,
@@ -93,8 +95,10 @@ impl TransitService {
 
     fn with(vault: &Vault, client: Arc<Client>, session: Arc<Session>, shares_session: bool) -> Self {
         let (mount, key) = (&vault.transit.mount, &vault.transit.key);
+        client.use_namespaces_of(vault);
         Self {
             changes: client.changes.subscribe(),
+            vault: vault.clone(),
             client,
             session,
             shares_session,
@@ -334,6 +338,10 @@ impl KeyService for TransitService {
 
     fn token(&self) -> Option<TokenState> {
         Some(self.session.state())
+    }
+
+    fn ignored_namespace(&self) -> Option<KeyWarning> {
+        self.client.ignored_namespace(&self.vault)
     }
 
     async fn changed(&self) {

@@ -214,7 +214,8 @@ mod tests {
         ];
         let sections =
             checks.map(Check::section).into_iter().chain(ReasonKind::ALL.into_iter().map(section_of));
-        let sections = sections.chain([super::super::offline::SWAPPED]);
+        let more = [super::super::offline::SWAPPED, super::super::network::NAMESPACE_SECTION];
+        let sections = sections.chain(more);
         for section in sections {
             assert!(anchors.iter().any(|anchor| anchor == section), "{section} in {anchors:?}");
         }

@@ -82,6 +82,11 @@ impl Judgement {
         }
     }
 
+    /// Whether the answer is an error in the server's own form.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        !self.text.is_empty()
+    }
+
     /// Whether it sends to this place.
     pub(super) fn redirects_to(&self, origin: &Origin) -> bool {
         self.target.as_deref() == Some(origin)
