@@ -58,13 +58,14 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
         Check::new(
             "auth",
             primary.token.as_ref().is_none_or(|token| token.held),
-            failure(&[Kind::CredentialsRefused, Kind::CredentialsUnreadable]),
+            failure(&[Kind::CredentialsRefused, Kind::CredentialsUnreadable, Kind::LockedOut, Kind::LoginDenied]),
         ),
         Check::new(
             "key",
             primary.key.is_some() && !snapshot.key_stale,
             failure(&[
                 Kind::Denied,
+                Kind::WrongSetting,
                 Kind::KeyMissing,
                 Kind::KeyUnusable,
                 Kind::KeyReplaced,

@@ -1,4 +1,4 @@
-//! `/status` and `/refused`: converts the snapshot to the types of the API.
+//! `/status`, `/refused` and `/accepted`: converts the snapshot to the types of the API.
 
 use std::collections::BTreeMap;
 
@@ -132,6 +132,16 @@ pub(super) fn refused(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
         .collect()
 }
 
+/// `/accepted`: a hash of the credentials of each key service that the agent is logged in with.
+pub(super) fn accepted(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
+    let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
+    let with_token = services.filter_map(|service| Some((service, service.token.as_ref()?)));
+    with_token
+        .filter(|(_, token)| token.held)
+        .filter_map(|(service, token)| Some((service.name.as_str(), token.accepted.as_deref()?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -188,5 +198,9 @@ mod tests {
         assert!(refused(&snapshot).is_empty());
         snapshot.primary.token.as_mut().unwrap().refused = Some("abc".into());
         assert_eq!(refused(&snapshot), BTreeMap::from([("primary", "abc")]));
+        snapshot.primary.token.as_mut().unwrap().accepted = Some("def".into());
+        assert_eq!(accepted(&snapshot), BTreeMap::from([("primary", "def")]));
+        snapshot.primary.token.as_mut().unwrap().held = false;
+        assert!(accepted(&snapshot).is_empty(), "without a token, it is not logged in");
     }
 }

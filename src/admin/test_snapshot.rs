@@ -34,6 +34,7 @@ pub(super) fn ready() -> Snapshot {
                 logins: 1,
                 problem: None,
                 refused: None,
+                accepted: None,
             }),
             addresses: vec![AddressState {
                 address: "https://vault:8200".into(),

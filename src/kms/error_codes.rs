@@ -18,9 +18,10 @@ fn code(kind: ErrorKind) -> Code {
         | ErrorKind::Standby
         | ErrorKind::Throttled
         | ErrorKind::HeldBack
+        | ErrorKind::LockedOut
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,
         ErrorKind::Deadline => Code::DeadlineExceeded,
-        ErrorKind::Denied | ErrorKind::CredentialsRefused => Code::PermissionDenied,
+        ErrorKind::Denied | ErrorKind::CredentialsRefused | ErrorKind::LoginDenied => Code::PermissionDenied,
         ErrorKind::NotFound
         | ErrorKind::SoftDeleted
         | ErrorKind::VersionGone

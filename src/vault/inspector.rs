@@ -149,6 +149,29 @@ impl Inspector {
         self.key_service.session.log_in_once(deadline).await
     }
 
+    /// How many requests the token of [`Self::log_in`] allows; 0 means no limit.
+    pub(crate) fn token_uses(&self) -> u64 {
+        self.key_service.session.current().map_or(0, |token| token.num_uses)
+    }
+
+    /// Asks whether the login is there, without its secret: that uses nothing up. `None` when the method has no such
+    /// question.
+    ///
+    /// # Errors
+    /// When the server answers that it is not, or that it is locked.
+    pub(crate) async fn ask_for_login(&self, deadline: Deadline) -> Option<Result<(), KeyServiceError>> {
+        self.key_service.session.ask_for_login(deadline).await
+    }
+
+    /// Looks the wrapping token of a wrapped secret-id up, which does not use it up. Returns the path that it was made
+    /// by.
+    ///
+    /// # Errors
+    /// When it was used, has expired, or was made for something else.
+    pub(crate) async fn look_up_wrapping(&self, deadline: Deadline) -> Result<String, KeyServiceError> {
+        login::look_up_wrapping(&self.vault, &self.key_service.client, deadline).await
+    }
+
     /// The lookup of the token; `None` when its policy denies that.
     ///
     /// # Errors

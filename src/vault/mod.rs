@@ -15,6 +15,7 @@ mod client;
 mod cluster;
 #[cfg(test)]
 mod corpus_tests;
+mod explanation;
 mod file_access;
 mod handshake;
 mod inspector;

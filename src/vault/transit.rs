@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::changes::ChangeReceiver;
 use super::classification::{Class, Refusal, not_vault};
 use super::client::{Answer, CallError, Client, Data};
+use super::explanation::Explanations;
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;
@@ -36,7 +37,8 @@ pub(crate) struct TransitService {
     pub(super) client: Arc<Client>,
     pub(super) session: Arc<Session>,
     changes: ChangeReceiver,
-    vault: Vault,
+    pub(super) explanations: Explanations,
+    pub(super) vault: Vault,
     /// Whether the session belongs to another key service, which maintains it.
     shares_session: bool,
     scope: KeyScope,
@@ -98,6 +100,7 @@ impl TransitService {
         client.use_namespaces_of(vault);
         Self {
             changes: client.changes.subscribe(),
+            explanations: Explanations::default(),
             vault: vault.clone(),
             client,
             session,
@@ -144,7 +147,7 @@ impl TransitService {
             let dead = refusal.class() == Class::TokenDead;
             match self.session.after_refusal(&token, call.path, dead, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
-                _ => return Err(refusal.of_transit(call.action)),
+                _ => return Err(self.explained(refusal, &token, deadline).await.of_transit(call.action)),
             }
             logged_in = true;
         }
@@ -158,6 +161,7 @@ impl TransitService {
         token: &Token,
         deadline: Deadline,
     ) -> Result<Answer, KeyServiceError> {
+        let refusal = self.explained(refusal, token, deadline).await;
         let error = refusal.of_transit(call.action);
         if refusal.class() == Class::VersionAhead {
             for (index, share) in self.client.shares(deadline).filter(|(index, _)| *index != refusal.address)
@@ -304,6 +308,7 @@ impl KeyService for TransitService {
                 Ok(()) => return Ok(()),
                 Err(CallError::Failed(error)) => outage = outage.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {
+                    let refusal = self.explained(refusal, &token, deadline).await;
                     let error = refusal.of_transit(&format!("using {}", self.scope));
                     let other_cluster = self.client.is_other_cluster(refusal.address, deadline).await;
                     if error.is_outage() {

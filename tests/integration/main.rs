@@ -29,6 +29,7 @@ mod identity;
 mod kms;
 mod local_kek;
 mod metrics;
+mod namespaces;
 mod offline;
 mod outage;
 mod output;

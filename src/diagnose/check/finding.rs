@@ -107,6 +107,8 @@ pub(crate) fn section_of(kind: ReasonKind) -> &'static str {
     match kind {
         ReasonKind::Unreachable | ReasonKind::Sealed | ReasonKind::NoContact => "vault-is-away",
         ReasonKind::Denied | ReasonKind::WrongSetting | ReasonKind::KeyUnreadable => "vault-refuses",
+        ReasonKind::LockedOut => "the-login-is-locked",
+        ReasonKind::LoginDenied => "vault-denies-the-login",
         ReasonKind::CredentialsRefused => "credentials-are-wrong-or-expired",
         ReasonKind::CredentialsUnreadable => "a-secret-file-cannot-be-used",
         ReasonKind::KeyMissing | ReasonKind::KeyUnusable => "the-key-is-gone-or-cannot-be-used",

@@ -217,6 +217,11 @@ impl Session {
         Ok(())
     }
 
+    /// Asks for the login without its secret.
+    pub(super) async fn ask_for_login(&self, deadline: Deadline) -> Option<Result<(), KeyServiceError>> {
+        self.requests.ask_for_login(deadline).await
+    }
+
     /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
     pub(super) async fn lookup(
         &self,
@@ -249,6 +254,7 @@ impl Session {
             logins: status.logins,
             problem: status.problem,
             refused: status.refused.map(|refused| refused.salted(self.scope.as_bytes())),
+            accepted: status.accepted_credentials.map(|accepted| accepted.salted(self.scope.as_bytes())),
         }
     }
 }
@@ -270,7 +276,7 @@ impl Session {
         use self::requests::TokenRequests as _;
         match self.requests.renew(token).await {
             state::Renewal::Granted { .. } => Ok(true),
-            state::Renewal::Refused { .. } => Ok(false),
+            state::Renewal::Refused { .. } | state::Renewal::Dead => Ok(false),
             state::Renewal::Failed(error) => Err(error),
         }
     }

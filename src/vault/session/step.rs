@@ -19,10 +19,10 @@ use crate::secret::Fingerprint;
 /// How long refused credentials are not sent again, when nothing changes. Several nodes share a role, and the server
 /// locks a role after a few failures.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// Shortest and longest time between two logins, while tokens end early.
 /// Shortest and longest time from a login that failed in an outage to the next one, however many callers want one. A
 /// login may try every address: without a pause, the logins would use up the budget that a look at the service needs.
 const OUTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(5));
+/// Shortest and longest time between two logins, while tokens end early.
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// Shortest and longest time until a failed renewal of a valid token is retried.
 const RENEWAL_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -151,6 +151,9 @@ impl Step {
 
     fn logged_in(&mut self, mut token: Token) {
         let state = &mut self.state;
+        if let Stage::Sent(fingerprint) = state.logins.stage {
+            state.logins.accepted = Some(fingerprint);
+        }
         state.logins.count += 1;
         (state.logins.refused, state.logins.not_before, state.logins.outages) = (None, None, 0);
         token.generation = state.logins.count;
@@ -165,9 +168,11 @@ impl Step {
         // A login that is denied says nothing of the credentials, and may be tried again sooner.
         let pause = match error.kind() {
             ErrorKind::CredentialsRefused => Some(REFUSED_PAUSE),
-            ErrorKind::Denied => error.retry_after(),
+            kind if kind.is_refusal() || kind == ErrorKind::LockedOut => error.retry_after(),
             _ => None,
         };
+        // The pause is kept here. For others, the service is as it was.
+        let error = if pause.is_some() { error.with_retry_after(None) } else { error };
         if let (Some(pause), Stage::Sent(fingerprint)) = (pause, self.state.logins.stage) {
             self.effects.push(Effect::Report(Report::CredentialsRefused(error.clone())));
             let until = self.now + pause.mul_f64(0.9 + self.jitter * 0.2);
@@ -179,7 +184,7 @@ impl Step {
     fn login_failed(&mut self, error: KeyServiceError) {
         let token_held = self.state.token.is_some();
         let logins = &mut self.state.logins;
-        if error.kind().is_outage() {
+        if error.kind().is_outage() && error.kind() != ErrorKind::LockedOut {
             logins.not_before = Some(self.now + delay(OUTAGE_PAUSE, logins.outages, self.jitter));
             logins.outages = logins.outages.saturating_add(1);
         }
@@ -303,6 +308,10 @@ impl Step {
         let lease = match renewal {
             Renewal::Granted { at, ttl, renewable } => token.lease.renewed(at, ttl, renewable),
             Renewal::Refused { at } => token.lease.unrenewable(at),
+            Renewal::Dead => {
+                self.discard(&token);
+                return self.begin_login();
+            }
             Renewal::Failed(error) => {
                 self.state.problem = Some(error.to_string());
                 return self.plan_retry();
