@@ -118,7 +118,10 @@ impl KeyServices<'_, '_> {
             self.report.add(Finding::skipped(Check::Key, path, "its token allows too few requests"));
             return KeyFacts::default();
         }
-        let often = login::token(name, vault, inspector, time, self.report).await;
+        let Some(often) = login::token(name, vault, inspector, time, self.report).await else {
+            self.report.add(Finding::skipped(Check::Key, path, "the token cannot be used"));
+            return KeyFacts::default();
+        };
         let other =
             self.agent.scope().filter(|scope| name == PRIMARY && scope != inspector.key_service().scope());
         KeyCheck::new(vault, inspector, name == PRIMARY, other, time).run(often, self.report).await

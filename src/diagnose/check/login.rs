@@ -157,19 +157,19 @@ pub(crate) fn few_uses(name: &str, vault: &Vault, inspector: &Inspector, report:
     true
 }
 
-/// Checks the token after a login. Returns whether it allows an unlimited number of calls.
+/// Checks the token after a login. Returns whether it allows an unlimited number of calls; `None` when it cannot be used.
 pub(crate) async fn token(
     name: &str,
     vault: &Vault,
     inspector: &Inspector,
     time: Duration,
     report: &mut Report<'_>,
-) -> bool {
+) -> Option<bool> {
     let subject = subject(name, vault);
     match inspector.token(Deadline::after(time)).await {
         Ok(Some(token)) => {
             report.add(token_finding(&subject, vault, &token));
-            token.num_uses == 0
+            Some(token.num_uses == 0)
         }
         Ok(None) => {
             report.add(Finding::warn(
@@ -179,7 +179,7 @@ pub(crate) async fn token(
                 "after a 403 the agent cannot distinguish an expired token from a missing permission, and logs in again",
                 "grant read on auth/token/lookup-self: kms-plugin render policy prints the whole policy",
             ));
-            true
+            Some(true)
         }
         Err(error) => {
             report.add(Finding::fail(
@@ -189,7 +189,7 @@ pub(crate) async fn token(
                 WHY,
                 error.remedy().to_owned(),
             ));
-            false
+            None
         }
     }
 }

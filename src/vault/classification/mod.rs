@@ -169,6 +169,14 @@ impl Refusal {
         self
     }
 
+    /// The refusal of the token of a login a moment ago.
+    pub(super) fn of_fresh_token(self) -> Self {
+        match self.judgement.cause {
+            Cause::TokenDenied => self.because(Cause::FreshTokenDenied, None),
+            _ => self,
+        }
+    }
+
     /// Whether it is a login that the server denies without a reason.
     pub(super) fn is_denied_login(&self) -> bool {
         self.judgement.call == Call::Login && self.judgement.cause == Cause::LoginDenied

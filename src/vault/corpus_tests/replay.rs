@@ -101,7 +101,10 @@ async fn call(answer: &Answer, address: &str, files: &Files) -> Given {
         },
         "lookup" => {
             let session = session("");
-            kind_of_optional(session.lookup(&token(), deadline).await)
+            match kind_of_optional(session.lookup(&token(), deadline).await) {
+                Some(ErrorKind::LoginDenied) => Some(ErrorKind::Denied),
+                other => other,
+            }
         }
         "renew" => renew(&session("")).await,
         "capabilities" => {

@@ -222,7 +222,7 @@ impl Session {
         self.requests.ask_for_login(deadline).await
     }
 
-    /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
+    /// Calls `lookup-self`. `None` when the policy of the token denies that.
     pub(super) async fn lookup(
         &self,
         token: &Token,

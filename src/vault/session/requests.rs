@@ -86,7 +86,7 @@ enum Looked {
     /// The token is good, and its policies do not allow the lookup.
     NotAllowed,
     /// The server does not accept the token.
-    Unknown,
+    Unknown(Refusal),
 }
 
 impl Requests {
@@ -107,16 +107,24 @@ impl Requests {
         Request { method, path, namespace: &self.namespace, token, index: None, body }
     }
 
-    /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
+    /// Calls `lookup-self`. `None` when the policy of the token denies that. An error, when the server does not accept
+    /// the token.
     pub(super) async fn lookup(
         &self,
         token: &Secret,
         deadline: Deadline,
     ) -> Result<Option<Lookup>, KeyServiceError> {
-        Ok(match self.look_up(token, deadline).await? {
-            Looked::Found(lookup) => Some(lookup),
-            Looked::NotAllowed | Looked::Unknown => None,
-        })
+        match self.look_up(token, deadline).await? {
+            Looked::Found(lookup) => Ok(Some(lookup)),
+            Looked::NotAllowed => Ok(None),
+            Looked::Unknown(refusal) => {
+                let refusal = match self.method.logs_in() {
+                    true => refusal.of_fresh_token(),
+                    false => refusal,
+                };
+                Err(refusal.of_login("looking up the token", &self.method.remedy()))
+            }
+        }
     }
 
     async fn look_up(&self, token: &Secret, deadline: Deadline) -> Result<Looked, KeyServiceError> {
@@ -131,7 +139,7 @@ impl Requests {
                     }
                     return match refusal.may_be_the_token() {
                         true if refusal.is_by_policy() => Ok(Looked::NotAllowed),
-                        true => Ok(Looked::Unknown),
+                        true => Ok(Looked::Unknown(refusal)),
                         false => Err(refusal.of_login("looking up the token", "see the server's log")),
                     };
                 }
@@ -259,7 +267,7 @@ impl Requests {
                     format!("grant read on {LOOKUP}: the agent needs it to know when the token expires"),
                 ));
             }
-            Looked::Unknown => {
+            Looked::Unknown(_) => {
                 return Err(KeyServiceError::new(
                     ErrorKind::CredentialsRefused,
                     "the token in the token file is not valid here: it is expired, revoked, used up, of another server, or bound to another network (token_bound_cidrs)",
@@ -319,6 +327,6 @@ impl TokenRequests for Requests {
     }
 
     async fn is_valid(&self, token: &Token) -> Result<bool, KeyServiceError> {
-        Ok(!matches!(self.look_up(&token.secret, deadline()).await?, Looked::Unknown))
+        Ok(!matches!(self.look_up(&token.secret, deadline()).await?, Looked::Unknown(_)))
     }
 }
