@@ -58,7 +58,12 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
         Check::new(
             "auth",
             primary.token.as_ref().is_none_or(|token| token.held),
-            failure(&[Kind::CredentialsRefused, Kind::CredentialsUnreadable, Kind::LockedOut, Kind::LoginDenied]),
+            failure(&[
+                Kind::CredentialsRefused,
+                Kind::CredentialsUnreadable,
+                Kind::LockedOut,
+                Kind::LoginDenied,
+            ]),
         ),
         Check::new(
             "key",
@@ -115,7 +120,10 @@ pub(super) fn verbose(snapshot: &Snapshot, endpoint: &str, good: bool) -> String
     }
     for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
         if let Some(warning) = &service.ignored_namespace {
-            text.push_str(&format!("namespace: {}: {}; remedy: {}\n", service.name, warning.text, warning.remedy));
+            text.push_str(&format!(
+                "namespace: {}: {}; remedy: {}\n",
+                service.name, warning.text, warning.remedy
+            ));
         }
     }
     // Without any configuration, the first check says the same.

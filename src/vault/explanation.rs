@@ -52,7 +52,8 @@ impl TransitService {
         let reason = match cause {
             // The session has made sure that a new token would be denied, too.
             Cause::TokenDenied if self.session.logs_in() => Some((Cause::FreshTokenDenied, None)),
-            Cause::PermissionDenied | Cause::KeyMissing => match self.explanations.find(&refusal.path, cause) {
+            Cause::PermissionDenied | Cause::KeyMissing => match self.explanations.find(&refusal.path, cause)
+            {
                 Some(known) => known,
                 None if deadline.purpose() == Purpose::ApiServer => None,
                 None => {

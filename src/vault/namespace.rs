@@ -61,7 +61,8 @@ impl SysHealth {
     /// Whether this server has namespaces, as far as it says so.
     fn has_namespaces(&self) -> Option<bool> {
         // Vault says which edition it is; OpenBao does not, nor did older versions of Vault.
-        self.enterprise.or_else(|| (self.version.contains("+ent") || self.version.contains("+prem")).then_some(true))
+        self.enterprise
+            .or_else(|| (self.version.contains("+ent") || self.version.contains("+prem")).then_some(true))
     }
 }
 
@@ -89,7 +90,8 @@ impl Client {
 
     /// Learns whether the server has namespaces, if that matters and is not known of its version.
     pub(super) async fn learn_namespaces(&self, address: &Address, health: &SysHealth, deadline: Deadline) {
-        let is_known = self.known_namespaces().as_ref().is_some_and(|(version, _)| *version == health.version);
+        let is_known =
+            self.known_namespaces().as_ref().is_some_and(|(version, _)| *version == health.version);
         if is_known || !self.namespaces.wanted.load(Ordering::Relaxed) {
             return;
         }

@@ -24,8 +24,7 @@ use super::transport::{Request, Transport};
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
-    AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, KeyWarning,
-    TokenState,
+    AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, KeyWarning, TokenState,
 };
 use crate::telemetry::metrics::Metrics;
 

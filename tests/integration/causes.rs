@@ -61,8 +61,11 @@ async fn each_refusal_has_its_true_cause() {
     vault.put_policy("kv", &policy("secret", KEY)).await;
     let kv = role(&vault, "kv", json!({ "token_policies": "kv" })).await;
     let kv = kv.replace("[vault.transit]", "[vault.transit]\nmount = \"secret\"");
-    let limited = policy("transit", KEY)
-        .replacen("[\"update\"] }", "[\"update\"]\n allowed_parameters = { \"plaintext\" = [] } }", 1);
+    let limited = policy("transit", KEY).replacen(
+        "[\"update\"] }",
+        "[\"update\"]\n allowed_parameters = { \"plaintext\" = [] } }",
+        1,
+    );
     vault.put_policy("limited", &limited).await;
     let parameters = role(&vault, "parameters", json!({ "token_policies": "limited" })).await;
     let disabled = role(&vault, "disabled", json!({})).await;

@@ -17,7 +17,7 @@ async fn the_one_use_of_a_secret_id_is_left_to_the_agent() {
     for _ in 0..3 {
         let found = check_without_use(node(&config).path(), &[]);
         found.is_green();
-        found.says("login", "skip", &["secret_id_num_uses", "the role is there", "--login"]);
+        found.says("login", "skipped", &["secret_id_num_uses", "the role is there", "--login"]);
     }
     let agent = Agent::ready(&(config + QUIET)).await;
     let beside = check_without_use(agent.directory.path(), &[]);
@@ -26,7 +26,7 @@ async fn the_one_use_of_a_secret_id_is_left_to_the_agent() {
     beside.says("token", "ok", &["expires in"]);
     beside.says("key", "ok", &["version 1"]);
     beside.says("round-trip", "ok", &["the agent's last one was good"]);
-    beside.says("policy", "skip", &["not tried", "--login"]);
+    beside.says("policy", "skipped", &["not tried", "--login"]);
     let succeeded = fs::read_to_string(vault.file("audit.log")).unwrap();
     let succeeded = succeeded.lines().filter(|line| {
         let entry: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -52,7 +52,7 @@ async fn a_wrapping_token_is_looked_up_and_not_used() {
     for more in [&[][..], &["--login"]] {
         let found = check_without_use(node(&config).path(), more);
         found.is_green();
-        found.says("login", "skip", &["was not used", path]);
+        found.says("login", "skipped", &["was not used", path]);
     }
     let agent = Agent::ready(&(config.clone() + QUIET)).await;
     let beside = check_without_use(agent.directory.path(), &[]);

@@ -45,10 +45,9 @@ async fn a_namespace_that_is_ignored_is_told_everywhere_and_can_be_left() {
 
     // How to leave it: the key without namespace is a decrypt_only first, then they change places.
     let other = |name: &str, namespace: &str| {
-        vault.decrypt_only(name).replace(
-            "[decrypt_only.vault]\n",
-            &format!("[decrypt_only.vault]\nnamespace = {namespace:?}\n"),
-        )
+        vault
+            .decrypt_only(name)
+            .replace("[decrypt_only.vault]\n", &format!("[decrypt_only.vault]\nnamespace = {namespace:?}\n"))
     };
     let first = Agent::ready(&(config + &other("after", "") + QUIET)).await;
     let moved = Agent::ready(&(plain + &other("before", "nowhere") + QUIET)).await;

@@ -16,7 +16,8 @@ use crate::display::ago;
 use crate::key_service::{KeyDescription, KeyScope, KeyWarning};
 
 const NOT_TRIED: &str = "not tried: it needs a login of its own (kms-plugin check --login)";
-const OTHER_KEY: &str = "the running agent uses another key: a look at this one needs a login (kms-plugin check --login)";
+const OTHER_KEY: &str =
+    "the running agent uses another key: a look at this one needs a login (kms-plugin check --login)";
 
 /// Reports what the agent knows of the key service with this name.
 pub(super) fn check(
@@ -56,7 +57,11 @@ pub(super) fn check(
         )),
         Some(_) => report.add(Finding::skipped(Check::Key, &path, "the line `agent` says what is wrong")),
         None if key.warnings.is_empty() => {
-            report.add(Finding::ok(Check::Key, &path, format!("version {}, as the agent reads it", key.version)));
+            report.add(Finding::ok(
+                Check::Key,
+                &path,
+                format!("version {}, as the agent reads it", key.version),
+            ));
         }
         None => {}
     }

@@ -128,10 +128,10 @@ async fn without_use(
         (seen, "; to try the secret-id: kms-plugin check --login")
     };
     match seen {
-        Ok(seen) => Finding::skipped(Check::Login, subject, format!("not tried, since {costs}; {seen}{next}")),
-        Err(error) => {
-            Finding::fail(Check::Login, subject, error.to_string(), WHY, error.remedy().to_owned())
+        Ok(seen) => {
+            Finding::skipped(Check::Login, subject, format!("not tried, since {costs}; {seen}{next}"))
         }
+        Err(error) => Finding::fail(Check::Login, subject, error.to_string(), WHY, error.remedy().to_owned()),
     }
 }
 

@@ -45,7 +45,8 @@ impl Policy {
             Finding::fail(Check::Policy, path, seen, why, remedy)
         };
         // The server named another reason than the policy, or another was found.
-        let elsewhere = |kind| matches!(kind, ErrorKind::WrongSetting | ErrorKind::LoginDenied | ErrorKind::LockedOut);
+        let elsewhere =
+            |kind| matches!(kind, ErrorKind::WrongSetting | ErrorKind::LoginDenied | ErrorKind::LockedOut);
         if let Some(error) = used.filter(|error| elsewhere(error.kind())) {
             return Finding::skipped(Check::Policy, path, format!("the policy is not the reason: {error}"));
         }

@@ -216,7 +216,9 @@ mod tests {
         assert_eq!(text(&["one", "two"]), "one; two");
         assert_eq!(text(&["a\u{1b}[31mred\r\nline\0\u{7f}\u{85}"]), "a [31mred line");
         assert_eq!(text(&["é".repeat(4000).as_str()]).chars().count(), MAX_TEXT + 1);
-        assert!(server_text(br#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#).unwrap().is_list);
+        assert!(
+            server_text(br#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#).unwrap().is_list
+        );
         assert!(!server_text(br#"{"errors":["permission denied"]}"#).unwrap().is_list);
         assert!(server_text(b"<html>forbidden</html>").is_none());
         assert!(server_text(br#"{"errors":[{"code":"DENIED"}]}"#).is_none(), "another server's errors");

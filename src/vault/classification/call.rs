@@ -64,7 +64,7 @@ impl Call {
         match self {
             Self::Encrypt | Self::Decrypt | Self::ReadKey | Self::Capabilities | Self::Mounts => {
                 "vault.namespace"
-            },
+            }
             _ => "vault.auth_namespace",
         }
     }

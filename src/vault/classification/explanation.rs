@@ -85,7 +85,8 @@ pub(in crate::vault) fn mount_reason(mount: &str, list: &[u8], found: bool) -> O
     let own = data.secret.iter().find(|(path, _)| path.trim_end_matches('/') == mount);
     if let Some(kind) = own.and_then(|(_, value)| kind(value)) {
         let cause = if found { Cause::OtherEngineAtKey } else { Cause::OtherEngine };
-        return (kind != "transit").then(|| (cause, format!("a mount of type {kind} is at {mount}, and not Transit")));
+        return (kind != "transit")
+            .then(|| (cause, format!("a mount of type {kind} is at {mount}, and not Transit")));
     }
     let is_transit = |value: &Value| kind(value).as_deref() == Some("transit");
     let others: Vec<String> = data
@@ -142,8 +143,7 @@ mod tests {
         let denied = (403, "permission denied");
         let wrong = (400, "invalid role or secret ID");
         let no_secret = Some((400, "missing secret_id"));
-        for nameless in
-            [(500, "missing role_id"), (500, "failed to determine alias name from login request")]
+        for nameless in [(500, "missing role_id"), (500, "failed to determine alias name from login request")]
         {
             let there = Some(nameless);
             assert_eq!(reason(denied, there, Some(denied)), Cause::LockedOut);
@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn the_list_of_mounts_tells_a_wrong_mount_from_a_missing_right() {
-        let list = |mounts: Value| serde_json::json!({ "data": { "secret": mounts } }).to_string().into_bytes();
+        let list =
+            |mounts: Value| serde_json::json!({ "data": { "secret": mounts } }).to_string().into_bytes();
         let transit = serde_json::json!({ "transit/": { "type": "transit" }, "kv/": { "type": "kv" } });
         assert_eq!(mount_reason("transit", &list(transit.clone()), false), None);
         let reason = |mount, found| mount_reason(mount, &list(transit.clone()), found).unwrap();

@@ -206,7 +206,10 @@ mod tests {
     fn an_answer_in_another_form_is_never_a_refusal() {
         for status in 100..=999 {
             for call in [Call::Health, Call::Login, Call::Lookup, Call::Encrypt, Call::ReadKey] {
-                let kind = of_another(call, status, "<html>permission denied</html>".to_owned()).class().kind().unwrap();
+                let kind = of_another(call, status, "<html>permission denied</html>".to_owned())
+                    .class()
+                    .kind()
+                    .unwrap();
                 assert!(kind.is_outage() && kind.may_fail_over(), "{status}");
             }
         }

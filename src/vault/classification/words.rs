@@ -138,7 +138,9 @@ pub(super) fn refusal(judgement: &Judgement, what: &str, address: &str) -> Strin
         (Cause::ParametersDenied, text) => format!(
             "{what}: {address} answered {status}: {text}: the policy allows the path, and not the parameters that the agent sends"
         ),
-        (Cause::MountNotGranted | Cause::OtherEngine | Cause::OtherEngineAtKey, text) if text.contains("mount") => {
+        (Cause::MountNotGranted | Cause::OtherEngine | Cause::OtherEngineAtKey, text)
+            if text.contains("mount") =>
+        {
             format!("{what}: {text}")
         }
         (Cause::ControlGroup, _) => format!("{what}: {address} asks for the approval of others"),

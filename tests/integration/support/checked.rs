@@ -19,7 +19,8 @@ pub struct Checked {
 
 /// Runs it on the configuration in this directory, with a login.
 pub fn check(directory: &Path, more: &[&str]) -> Checked {
-    let more: Vec<&str> = if more.contains(&"--no-login") { more.to_vec() } else { [&["--login"], more].concat() };
+    let more: Vec<&str> =
+        if more.contains(&"--no-login") { more.to_vec() } else { [&["--login"], more].concat() };
     check_without_use(directory, &more)
 }
 

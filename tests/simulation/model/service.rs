@@ -257,7 +257,10 @@ impl Service {
         let general = self.no_leader().is_some()
             || self.has(|effect| matches!(effect, Effect::Throttled(_) | Effect::Broken));
         // A lock-out says nothing of the node, and ends by itself.
-        if general || self.is_locked_out(node) || (0..self.addresses).all(|replica| slow(replica) || self.is_away(node, replica)) {
+        if general
+            || self.is_locked_out(node)
+            || (0..self.addresses).all(|replica| slow(replica) || self.is_away(node, replica))
+        {
             Truth::Away
         } else if self.refuses(node, secret_id) {
             Truth::Refuses
