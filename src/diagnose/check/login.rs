@@ -137,10 +137,16 @@ async fn without_use(
 
 /// Reports a token that allows few requests. Nothing else is tried with it: a refusal of a token that is used up looks
 /// like one by the policy. Returns whether it is such a token.
-pub(crate) fn few_uses(name: &str, vault: &Vault, inspector: &Inspector, report: &mut Report<'_>) -> bool {
+pub(crate) fn few_uses(
+    name: &str,
+    vault: &Vault,
+    inspector: &Inspector,
+    wanted: bool,
+    report: &mut Report<'_>,
+) -> bool {
     let uses = inspector.token_uses();
     let is_own = !matches!(vault.auth.method, Method::Token(_));
-    if uses == 0 || (is_own && uses >= NEEDED) {
+    if uses == 0 || (uses >= NEEDED && (is_own || wanted)) {
         return false;
     }
     let remedy = match is_own {
