@@ -27,9 +27,12 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// A reason: the cause, and a text in place of the server's.
 type Reason = (Cause, Option<String>);
 
-/// The reasons of the last refusals, by path. A service has four paths.
+/// The cause of a refusal, the reason that was found for it, if any, and when.
+type Explained = (Cause, Option<Reason>, Instant);
+
+/// The reasons of the last refusals, by path. A service has three paths.
 #[derive(Default)]
-pub(super) struct Explanations(Mutex<HashMap<String, (Cause, Option<Reason>, Instant)>>);
+pub(super) struct Explanations(Mutex<HashMap<String, Explained>>);
 
 impl Explanations {
     /// The reason that was found a moment ago; `Some(None)` when none was found.
