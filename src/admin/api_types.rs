@@ -135,6 +135,8 @@ pub(crate) struct Service {
     pub addresses: Vec<Address>,
     /// The error of its last check.
     pub problem: Option<String>,
+    /// The warning about a configured namespace that the server ignores.
+    pub ignored_namespace: Option<Warning>,
 }
 
 /// A key as the agent knows it.

@@ -111,6 +111,14 @@ impl Client {
         self.get_json("/refused").await
     }
 
+    /// A hash of the credentials that the agent is logged in with, by the name of the key service.
+    ///
+    /// # Errors
+    /// When no agent answers, or its answer is not understood.
+    pub(crate) async fn accepted_credentials(&self) -> Result<BTreeMap<String, String>, ClientError> {
+        self.get_json("/accepted").await
+    }
+
     /// The fingerprints of the local KEKs and seeds in memory that may be used now.
     ///
     /// # Errors

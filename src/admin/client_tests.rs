@@ -62,6 +62,7 @@ async fn every_endpoint_answers_in_the_types_of_the_client() {
     assert!(client.healthz().await.unwrap().ends_with("healthz check passed\n"));
     assert!(client.metrics().await.unwrap().ends_with("# EOF\n"));
     assert!(client.refused_credentials().await.unwrap().is_empty());
+    assert!(client.accepted_credentials().await.unwrap().is_empty());
     assert_eq!(client.local_keks().await.unwrap(), HashSet::from(["fingerprint".to_owned()]));
 }
 

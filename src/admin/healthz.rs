@@ -58,13 +58,19 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
         Check::new(
             "auth",
             primary.token.as_ref().is_none_or(|token| token.held),
-            failure(&[Kind::CredentialsRefused, Kind::CredentialsUnreadable]),
+            failure(&[
+                Kind::CredentialsRefused,
+                Kind::CredentialsUnreadable,
+                Kind::LockedOut,
+                Kind::LoginDenied,
+            ]),
         ),
         Check::new(
             "key",
             primary.key.is_some() && !snapshot.key_stale,
             failure(&[
                 Kind::Denied,
+                Kind::WrongSetting,
                 Kind::KeyMissing,
                 Kind::KeyUnusable,
                 Kind::KeyReplaced,
@@ -111,6 +117,14 @@ pub(super) fn verbose(snapshot: &Snapshot, endpoint: &str, good: bool) -> String
     let mut text: String = checks(snapshot).iter().map(|check| check.line() + "\n").collect();
     if let Some(end) = snapshot.grace_end.filter(|_| snapshot.phase == Phase::Degraded) {
         text.push_str(&format!("grace: Status stays ok for {} more\n", ago(end.since(BootTime::now()))));
+    }
+    for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
+        if let Some(warning) = &service.ignored_namespace {
+            text.push_str(&format!(
+                "namespace: {}: {}; remedy: {}\n",
+                service.name, warning.text, warning.remedy
+            ));
+        }
     }
     // Without any configuration, the first check says the same.
     let is_running = snapshot.reason.as_ref().is_none_or(|reason| reason.kind != Kind::Configuration);

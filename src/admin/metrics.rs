@@ -133,8 +133,8 @@ fn local_keks(registry: &mut Registry, state: &LocalKekState, now: BootTime) {
 
 /// The state of each key service: its key, our token, its addresses.
 fn services(registry: &mut Registry, snapshot: &Snapshot) {
-    let families = [(); 6].map(|()| Family::<ServiceLabel, Gauge>::default());
-    let [versions, created, readable, warnings, expiries, problems] = &families;
+    let families = [(); 7].map(|()| Family::<ServiceLabel, Gauge>::default());
+    let [versions, created, readable, warnings, expiries, problems, namespaces] = &families;
     let keys = Family::<KeyLabels, Gauge>::default();
     let addresses = Family::<AddressLabels, Gauge>::default();
     for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
@@ -147,6 +147,7 @@ fn services(registry: &mut Registry, snapshot: &Snapshot) {
             let labels = KeyLabels { service: service.name.clone(), key_id: key.key_id.to_string() };
             keys.get_or_create(&labels).set(1);
         }
+        namespaces.get_or_create(&label).set(i64::from(service.ignored_namespace.is_some()));
         if let Some(token) = &service.token {
             problems.get_or_create(&label).set(i64::from(token.problem.is_some()));
             if let Some(expires) = token.expires {
@@ -173,6 +174,8 @@ fn services(registry: &mut Registry, snapshot: &Snapshot) {
     registry.register_with_unit("token_expiry_timestamp", help, Unit::Seconds, expiries.clone());
     let help = "Whether the last attempt to renew or replace the token failed";
     registry.register("token_problem", help, problems.clone());
+    let help = "Whether a namespace is configured that the server ignores";
+    registry.register("namespace_ignored", help, namespaces.clone());
     let help = "Whether the address answered the last request; absent before the first one";
     registry.register("vault_address_up", help, addresses);
 }

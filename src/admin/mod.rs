@@ -1,5 +1,5 @@
 //! The admin API: /healthz, /livez, /readyz, /metrics, /status, and on the private socket /accept-key, /reload,
-//! /refused and /local-keks.
+//! /refused, /accepted and /local-keks.
 //!
 //! Renders the snapshot. Only /healthz has the key service looked at before that. Must not know KMS.
 

@@ -108,7 +108,8 @@ pub(crate) fn router(
         .route("/accept-key", post(accept_key))
         .route("/reload", post(reload))
         .with_state(commands);
-    let credentials = Router::new().route("/refused", get(refused)).with_state(snapshots.clone());
+    let credentials = Router::new().route("/refused", get(refused)).route("/accepted", get(accepted));
+    let credentials = credentials.with_state(snapshots.clone());
     let keks = Router::new().route("/local-keks", get(fingerprints)).with_state(local_keks);
     public_router(snapshots, liveness, metrics).merge(private).merge(credentials).merge(keks)
 }
@@ -174,6 +175,11 @@ fn answer(
 /// Which credentials were refused, as hashes, so that `kms-plugin check` does not send them again.
 async fn refused(State(snapshots): State<Snapshots>) -> Response {
     Json(status_answer::refused(&snapshots.current())).into_response()
+}
+
+/// Which credentials the agent is logged in with, as hashes, so that `kms-plugin check` need not log in.
+async fn accepted(State(snapshots): State<Snapshots>) -> Response {
+    Json(status_answer::accepted(&snapshots.current())).into_response()
 }
 
 /// Which local KEKs and seeds are in memory, as hashes of their wrapped form in etcd. From them, `verify-etcd` finds

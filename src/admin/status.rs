@@ -1,4 +1,4 @@
-//! `/status` and `/refused`: converts the snapshot to the types of the API.
+//! `/status`, `/refused` and `/accepted`: converts the snapshot to the types of the API.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::api_types::{
 };
 use crate::clock::BootTime;
 use crate::health::{self, Announce, ServiceState, Snapshot};
-use crate::key_service::{AddressState, KnownKey, TokenState};
+use crate::key_service::{AddressState, KeyWarning, KnownKey, TokenState};
 use crate::local_kek::LocalKekState;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,14 +64,15 @@ fn service(state: &ServiceState) -> Service {
         token: state.token.as_ref().map(token),
         addresses: state.addresses.iter().map(address).collect(),
         problem: state.problem.clone(),
+        ignored_namespace: state.ignored_namespace.as_ref().map(warning),
     }
 }
 
+fn warning(warning: &KeyWarning) -> Warning {
+    Warning { text: warning.text.clone(), remedy: warning.remedy.clone() }
+}
+
 fn key(key: &KnownKey) -> Key {
-    let warning = |warning: &crate::key_service::KeyWarning| Warning {
-        text: warning.text.clone(),
-        remedy: warning.remedy.clone(),
-    };
     Key {
         scope: key.scope.clone(),
         key_id: key.key_id.to_string(),
@@ -131,6 +132,16 @@ pub(super) fn refused(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
         .collect()
 }
 
+/// `/accepted`: a hash of the credentials of each key service that the agent is logged in with.
+pub(super) fn accepted(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
+    let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
+    let with_token = services.filter_map(|service| Some((service, service.token.as_ref()?)));
+    with_token
+        .filter(|(_, token)| token.held)
+        .filter_map(|(service, token)| Some((service.name.as_str(), token.accepted.as_deref()?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -153,7 +164,7 @@ mod tests {
         assert_eq!(fields(&json).join(" "), top);
         assert_eq!((&json["phase"], &json["kms_status"]), (&"ready".into(), &"ok".into()));
         let primary = &json["primary"];
-        assert_eq!(fields(primary).join(" "), "addresses key name problem token");
+        assert_eq!(fields(primary).join(" "), "addresses ignored_namespace key name problem token");
         let key = "cluster_id created key_id min_decryption min_encryption scope version versions warnings";
         assert_eq!(fields(&primary["key"]).join(" "), key);
         assert_eq!(fields(&primary["key"]["scope"]).join(" "), "key mount namespace");
@@ -187,5 +198,9 @@ mod tests {
         assert!(refused(&snapshot).is_empty());
         snapshot.primary.token.as_mut().unwrap().refused = Some("abc".into());
         assert_eq!(refused(&snapshot), BTreeMap::from([("primary", "abc")]));
+        snapshot.primary.token.as_mut().unwrap().accepted = Some("def".into());
+        assert_eq!(accepted(&snapshot), BTreeMap::from([("primary", "def")]));
+        snapshot.primary.token.as_mut().unwrap().held = false;
+        assert!(accepted(&snapshot).is_empty(), "without a token, it is not logged in");
     }
 }

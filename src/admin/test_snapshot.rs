@@ -34,6 +34,7 @@ pub(super) fn ready() -> Snapshot {
                 logins: 1,
                 problem: None,
                 refused: None,
+                accepted: None,
             }),
             addresses: vec![AddressState {
                 address: "https://vault:8200".into(),
@@ -42,6 +43,7 @@ pub(super) fn ready() -> Snapshot {
                 preferred: true,
             }],
             problem: None,
+            ignored_namespace: None,
             last_contact: Some(now),
             wipe_at: None,
         },

@@ -301,6 +301,7 @@ fn snapshot(why: &ReloadError) -> Snapshot {
             token: None,
             addresses: Vec::new(),
             problem: Some(text.clone()),
+            ignored_namespace: None,
             last_contact: None,
             wipe_at: None,
         },

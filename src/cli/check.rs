@@ -14,13 +14,16 @@ use crate::diagnose::check::{self, CheckOptions, Outcome, Report, finding_text};
 #[command(
     after_help = "Run it as root, before the agent is started or while it runs. It reads the same configuration, and \
                         needs no permission in Vault that the agent does not have. In order it checks: the \
-                        configuration, the secret files, then for each address DNS, TCP, TLS and sys/health, then one \
+                        configuration, the secret files, then for each address DNS, TCP, TLS and sys/health, then the \
                         login, the token, the policy, the key and 20 round trips; last the socket, the units, the \
                         admin address, the running agent, and with local KEKs whether it is ready for an outage.\n\
                         \n\
                         Refused credentials are not sent again for 15 minutes, so that repeated checks do not lock \
-                        the role for every node. Each run is one login. If your secret-ids have a limited number of \
-                        uses, add --no-login.\n\
+                        the role for every node. \n\
+                        \n\
+                        A login may use something up: a secret-id or a token can have a limited number of uses, and a \
+                        wrapping token has one. So the check does not log in by AppRole and unwraps nothing, unless \
+                        --login says so. It shows what the running agent knows, and what it did not try.\n\
                         \n\
                         Exit codes: 0 no problem, 1 a warning, 2 something fails, 64 usage.\n\
                         \n\
@@ -36,8 +39,11 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     encryption_config: Option<PathBuf>,
     /// Do not log in: everything that needs a token is skipped
-    #[arg(long)]
+    #[arg(long, conflicts_with = "login")]
     no_login: bool,
+    /// Log in also where that may use something up: one use of a secret-id or of a token
+    #[arg(long)]
+    login: bool,
     /// Longest time for each step
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -57,6 +63,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         peers: args.peer.clone(),
         encryption_config: args.encryption_config.clone(),
         no_login: args.no_login,
+        login: args.login,
         timeout: args.timeout,
     };
     let is_text = args.output == Output::Text;

@@ -54,6 +54,7 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
             peers: Vec::new(),
             encryption_config: None,
             no_login: args.no_login,
+            login: false,
             timeout: CHECK_TIMEOUT,
         },
         lines: args.lines,

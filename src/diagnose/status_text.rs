@@ -110,6 +110,7 @@ fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
         token.problem.iter().for_each(|problem| line("problem", problem.clone()));
     }
     service.problem.iter().for_each(|problem| line("problem", problem.clone()));
+    service.ignored_namespace.iter().for_each(|warning| line("warning", warning.text.clone()));
     for address in &service.addresses {
         let state = match address.reachable {
             Some(true) if address.preferred => "answers, used first".to_owned(),

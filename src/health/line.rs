@@ -11,6 +11,8 @@ use crate::display::{fit, minute, moment};
 
 /// Longest line, in characters.
 pub(crate) const MAX_LINE: usize = 160;
+/// The note about a configured namespace that the server ignores.
+const IGNORED: &str = "; the server ignores the namespace: kms-plugin check";
 /// What to do while the configuration on disk is not in use.
 const RELOAD: &str = "correct it, then run kms-plugin reload";
 
@@ -23,9 +25,11 @@ impl ReasonKind {
             Self::Sealed => "unseal Vault: vault operator unseal",
             Self::Denied => "allow it: kms-plugin render policy",
             Self::WrongSetting => "run kms-plugin check, correct the setting",
+            Self::LockedOut => "wait, or find who sends wrong credentials",
+            Self::LoginDenied => "run kms-plugin check, see the role's limits",
             Self::CredentialsRefused => "put valid credentials into their file",
             Self::CredentialsUnreadable => "repair the file: kms-plugin check",
-            Self::KeyMissing => "restore the key; do not create a new one",
+            Self::KeyMissing => "run kms-plugin check; do not create a key",
             Self::KeyUnusable => "run kms-plugin check, and repair the key",
             Self::KeyReplaced => "restore the old key, or kms-plugin accept-key",
             Self::KeyRolledBack => "restore a newer Vault, or run accept-key",
@@ -56,7 +60,10 @@ impl Snapshot {
                 };
                 let keks = self.local_keks.as_ref().filter(|_| self.phase == Phase::Ready);
                 let keks = keks.map(|keks| format!("; {}", keks.line())).unwrap_or_default();
-                let tail = format!(" version {}, since {since}{keks}", key.version);
+                // The warning goes first where there is room for one only.
+                let ignored = self.primary.ignored_namespace.as_ref().filter(|_| self.phase == Phase::Ready);
+                let note = if ignored.is_some() { IGNORED } else { &*keks };
+                let tail = format!(" version {}, since {since}{note}", key.version);
                 compose(&format!("{}: ", self.phase.name()), &key.scope.to_string(), &tail)
             }
         }

@@ -41,6 +41,7 @@ fn snapshot(phase: Phase, reason: Option<Reason>) -> Snapshot {
             token: None,
             addresses: Vec::new(),
             problem: None,
+            ignored_namespace: None,
             last_contact: None,
             wipe_at: None,
         },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::snapshot::{Phase, ReasonKind, Snapshot};
+use super::snapshot::{Phase, ReasonKind, ServiceState, Snapshot};
 
 /// Lines that may follow each other without a pause.
 const BURST: u32 = 6;
@@ -89,6 +89,26 @@ pub(super) fn write(now: &Snapshot, changes: u64) {
             tracing::info!(KMS_REASON = kind, KMS_CAUSE = cause, KMS_REMEDY = remedy, "{line}")
         }
     }
+}
+
+/// Logs each configured namespace that a key service ignores, once it is known.
+pub(super) fn log_namespaces(before: &Snapshot, now: &Snapshot) {
+    let known: Vec<_> = services(before).filter_map(|service| service.ignored_namespace.as_ref()).collect();
+    for service in services(now) {
+        if let Some(warning) = service.ignored_namespace.as_ref().filter(|warning| !known.contains(warning)) {
+            tracing::warn!(
+                KMS_REASON = "namespace_ignored",
+                KMS_REMEDY = warning.remedy,
+                "{}: {}",
+                service.name,
+                warning.text
+            );
+        }
+    }
+}
+
+fn services(snapshot: &Snapshot) -> impl Iterator<Item = &ServiceState> {
+    std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only)
 }
 
 #[cfg(test)]

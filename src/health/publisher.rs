@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::event::{Effect, Event};
 use super::identity::IdentityFile;
 use super::phase::{State, step, wipe_at};
-use super::phase_log::{PhaseLog, write};
+use super::phase_log::{PhaseLog, log_namespaces, write};
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use super::verdict::Verdict;
@@ -106,7 +106,7 @@ impl Publisher {
                 }
                 () = sleep_until(log.due()) => {
                     let snapshot = self.output.snapshots.borrow().clone();
-                    self.log(&snapshot, &mut log);
+                    let _published = self.log(&snapshot, &mut log);
                 }
                 () = sleep_for(pause) => {
                     self.apply(Event::Tick);
@@ -197,18 +197,23 @@ impl Publisher {
         if *self.output.snapshots.borrow() == snapshot {
             return;
         }
-        self.output.snapshots.send_replace(snapshot.clone());
+        let before = self.output.snapshots.send_replace(snapshot.clone());
         // Logged after it is published: a journal that blocks must not delay Status.
-        self.log(&snapshot, log);
+        if self.log(&snapshot, log) {
+            log_namespaces(&before, &snapshot);
+        }
     }
 
-    /// Writes a line about the state, if one is due. Not for a configuration that is only being tested.
-    fn log(&self, snapshot: &Arc<Snapshot>, log: &mut PhaseLog) {
-        if !(self.output.publish)(snapshot) {
+    /// Writes a line about the state, if one is due. Not for a configuration that is only being tested: then the result
+    /// is false.
+    fn log(&self, snapshot: &Arc<Snapshot>, log: &mut PhaseLog) -> bool {
+        let published = (self.output.publish)(snapshot);
+        if !published {
             *log = PhaseLog::new(snapshot);
         } else if let Some(changes) = log.note(snapshot, Instant::now()) {
             write(snapshot, changes);
         }
+        published
     }
 }
 
@@ -269,6 +274,7 @@ pub(crate) fn render(
             token: primary.token(),
             addresses: primary.addresses(),
             problem: state.reason.as_ref().map(|reason| reason.text.clone()),
+            ignored_namespace: primary.ignored_namespace(),
             last_contact: None,
             wipe_at: state.wipe_at(),
         },
@@ -290,6 +296,7 @@ impl DecryptOnly {
             token: self.key_service.token(),
             addresses: self.key_service.addresses(),
             problem: self.verdict.error().map(ToString::to_string),
+            ignored_namespace: self.key_service.ignored_namespace(),
             last_contact: self.last_contact,
             wipe_at: self.refused_since.map(|since| wipe_at(since, self.last_contact)),
         }

@@ -24,6 +24,8 @@ pub(super) fn reason_of(error: &KeyServiceError) -> Reason {
         | ErrorKind::Internal => ReasonKind::Unreachable,
         ErrorKind::Sealed => ReasonKind::Sealed,
         ErrorKind::Denied => ReasonKind::Denied,
+        ErrorKind::LockedOut => ReasonKind::LockedOut,
+        ErrorKind::LoginDenied => ReasonKind::LoginDenied,
         ErrorKind::WrongSetting => ReasonKind::WrongSetting,
         ErrorKind::CredentialsRefused => ReasonKind::CredentialsRefused,
         ErrorKind::CredentialsUnreadable => ReasonKind::CredentialsUnreadable,

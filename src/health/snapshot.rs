@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::clock::BootTime;
-use crate::key_service::{AddressState, KeyScope, KnownKey, TokenState};
+use crate::key_service::{AddressState, KeyScope, KeyWarning, KnownKey, TokenState};
 use crate::local_kek::LocalKekState;
 
 /// The phase of the agent.
@@ -65,6 +65,10 @@ pub(crate) enum ReasonKind {
     Denied,
     /// The key service names a setting that does not fit: a namespace, a mount, a role.
     WrongSetting,
+    /// The key service has locked our login after wrong credentials, which another node may have sent.
+    LockedOut,
+    /// The key service refuses our login or its token, and not because of the credentials or a policy.
+    LoginDenied,
     /// The key service refuses our credentials.
     CredentialsRefused,
     /// Our credentials cannot be read.
@@ -92,6 +96,8 @@ impl ReasonKind {
             Self::Sealed => "sealed",
             Self::Denied => "denied",
             Self::WrongSetting => "wrong_setting",
+            Self::LockedOut => "locked_out",
+            Self::LoginDenied => "login_denied",
             Self::CredentialsRefused => "credentials_refused",
             Self::CredentialsUnreadable => "credentials_unreadable",
             Self::KeyMissing => "key_missing",
@@ -103,12 +109,14 @@ impl ReasonKind {
         }
     }
 
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::NoContact,
         Self::Unreachable,
         Self::Sealed,
         Self::Denied,
         Self::WrongSetting,
+        Self::LockedOut,
+        Self::LoginDenied,
         Self::CredentialsRefused,
         Self::CredentialsUnreadable,
         Self::KeyMissing,
@@ -136,7 +144,14 @@ impl ReasonKind {
 
     /// Whether the cause is an outage, and not a refusal.
     pub(crate) fn is_outage(self) -> bool {
-        matches!(self, Self::NoContact | Self::Unreachable | Self::Sealed | Self::CredentialsUnreadable)
+        matches!(
+            self,
+            Self::NoContact
+                | Self::Unreachable
+                | Self::Sealed
+                | Self::LockedOut
+                | Self::CredentialsUnreadable
+        )
     }
 }
 
@@ -163,6 +178,8 @@ pub(crate) struct ServiceState {
     pub addresses: Vec<AddressState>,
     /// The error of its last check.
     pub problem: Option<String>,
+    /// The warning about a configured namespace that the service ignores. Everything works all the same.
+    pub ignored_namespace: Option<KeyWarning>,
     /// Its last good answer. For the primary, only while wrapping works.
     pub last_contact: Option<BootTime>,
     /// When the keys that it once unwrapped are wiped, because it refuses. They are not used any more from the

@@ -25,6 +25,11 @@ pub(crate) enum ErrorKind {
     Denied,
     /// The login was refused: wrong role-id, secret-id, user or password.
     CredentialsRefused,
+    /// The service has locked the login after wrong credentials, which another node may have sent. It says nothing
+    /// about us: it ends by itself.
+    LockedOut,
+    /// The service refuses the login, or the token that it gave, and not because of the credentials or a policy.
+    LoginDenied,
     /// The service names a setting that does not fit: a namespace, a mount, a role, the network of a login.
     WrongSetting,
     /// The agent cannot read its own credentials: a missing, empty or unsafe file.
@@ -58,6 +63,8 @@ impl ErrorKind {
             Self::Deadline => "deadline",
             Self::Denied => "denied",
             Self::CredentialsRefused => "credentials_refused",
+            Self::LockedOut => "locked_out",
+            Self::LoginDenied => "login_denied",
             Self::WrongSetting => "wrong_setting",
             Self::CredentialsUnreadable => "credentials_unreadable",
             Self::NotFound => "not_found",
@@ -81,13 +88,15 @@ impl ErrorKind {
                 | Self::Throttled
                 | Self::HeldBack
                 | Self::Deadline
+                | Self::LockedOut
                 | Self::Internal
         )
     }
 
     /// Whether the service refuses us, rather than being away or failing.
     pub(crate) fn is_refusal(self) -> bool {
-        matches!(self, Self::Denied | Self::CredentialsRefused | Self::WrongSetting) || self.is_missing_key()
+        matches!(self, Self::Denied | Self::CredentialsRefused | Self::LoginDenied | Self::WrongSetting)
+            || self.is_missing_key()
     }
 
     /// Whether there is no key to use.

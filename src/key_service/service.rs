@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use super::{AddressState, KeyDescription, KeyScope, KeyServiceError, TokenState};
+use super::{AddressState, KeyDescription, KeyScope, KeyServiceError, KeyWarning, TokenState};
 use crate::clock::Deadline;
 
 /// A key service with one key. Every call ends before its deadline.
@@ -54,7 +54,12 @@ pub(crate) trait KeyService: Send + Sync + 'static {
     /// The state of the agent's token, where the service has tokens.
     fn token(&self) -> Option<TokenState>;
 
-    /// Completes when `addresses()` or `token()` may show something new since the last call. Changes that come
+    /// The warning about a configured namespace that the service ignores.
+    fn ignored_namespace(&self) -> Option<KeyWarning> {
+        None
+    }
+
+    /// Completes when `addresses()`, `token()` or `ignored_namespace()` may show something new since the last call. Changes that come
     /// together may be reported once. One caller at a time.
     async fn changed(&self) {
         std::future::pending::<()>().await;

@@ -30,4 +30,6 @@ pub(crate) struct TokenState {
     /// A salted hash of the credentials that were refused last. The agent does not send them again for a while. Only
     /// root may see it.
     pub refused: Option<String>,
+    /// The same of the credentials of the last login that succeeded.
+    pub accepted: Option<String>,
 }

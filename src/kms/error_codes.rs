@@ -20,9 +20,10 @@ fn code(kind: ErrorKind) -> Code {
         // A standby that is behind. A key that was rolled back is told by the read of the key.
         | ErrorKind::VersionAhead
         | ErrorKind::HeldBack
+        | ErrorKind::LockedOut
         | ErrorKind::CredentialsUnreadable => Code::Unavailable,
         ErrorKind::Deadline => Code::DeadlineExceeded,
-        ErrorKind::Denied | ErrorKind::CredentialsRefused => Code::PermissionDenied,
+        ErrorKind::Denied | ErrorKind::CredentialsRefused | ErrorKind::LoginDenied => Code::PermissionDenied,
         ErrorKind::NotFound
         | ErrorKind::SoftDeleted
         | ErrorKind::VersionGone

@@ -19,6 +19,7 @@ use super::changes::Changes;
 use super::classification::{self, Call, Class, Judgement, Received, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
+use super::namespace::Namespaces;
 use super::pem::TlsError;
 use super::replication::Replication;
 use super::tls;
@@ -100,6 +101,7 @@ pub(super) struct Client {
     cluster_id: Mutex<Option<String>>,
     pub(super) replication: Replication,
     metadata: ResponseMetadata,
+    pub(super) namespaces: Namespaces,
     /// The quota in the first and in the last answer that had one.
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
@@ -130,6 +132,7 @@ impl Client {
             cluster_id: Mutex::default(),
             replication: Replication::default(),
             metadata: ResponseMetadata::default(),
+            namespaces: Namespaces::default(),
             quota: Mutex::default(),
             metrics,
             budget,

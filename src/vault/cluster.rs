@@ -42,9 +42,16 @@ pub(crate) struct SysHealth {
     pub standby: bool,
     #[serde(default)]
     pub version: String,
+    /// Whether it is Vault Enterprise. OpenBao and older versions of Vault do not say.
+    #[serde(default)]
+    pub enterprise: Option<bool>,
     /// The server's clock, in seconds since 1970.
     #[serde(default)]
     pub server_time_utc: Option<i64>,
+}
+
+fn health_request(namespace: &str) -> Request<'_> {
+    Request { method: Method::GET, path: HEALTH, namespace, token: None, index: None, body: None }
 }
 
 impl Client {
@@ -120,7 +127,10 @@ impl Client {
         };
         let result = self.usable_health(address, deadline).await;
         match &result {
-            Ok(_) => address.answered(),
+            Ok(health) => {
+                address.answered();
+                self.learn_namespaces(address, health, deadline).await;
+            }
             Err(error) => address.failed(error),
         }
         result
@@ -160,16 +170,24 @@ impl Client {
         address: &Address,
         deadline: Deadline,
     ) -> Result<(Option<SysHealth>, Judgement), KeyServiceError> {
-        let request = Request {
-            method: Method::GET,
-            path: HEALTH,
-            namespace: "",
-            token: None,
-            index: None,
-            body: None,
-        };
-        let (response, judgement) = self.send(address, &request, deadline).await?;
+        let (response, judgement) = self.send(address, &health_request(""), deadline).await?;
         Ok((serde_json::from_slice(&response.body).ok(), judgement))
+    }
+
+    /// Whether the server tells its health in this namespace, too; `None` when there is no answer.
+    pub(super) async fn answers_in(
+        &self,
+        address: &Address,
+        namespace: &str,
+        deadline: Deadline,
+    ) -> Option<bool> {
+        let (response, judgement) = self.send(address, &health_request(namespace), deadline).await.ok()?;
+        match judgement.class() {
+            Class::Ok => Some(true),
+            // In the server's own form. A gateway may refuse a path or a header that it does not know.
+            _ if response.status == 400 && judgement.is_of_the_server() => Some(false),
+            _ => None,
+        }
     }
 
     /// Whether the address that refused a request belongs to a cluster other than the key's. When all addresses do,

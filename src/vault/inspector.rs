@@ -115,6 +115,17 @@ impl Inspector {
         }
     }
 
+    /// Whether the server at the address with this index has namespaces; `None` when that is not known.
+    pub(crate) async fn has_namespaces(
+        &self,
+        index: usize,
+        health: &SysHealth,
+        deadline: Deadline,
+    ) -> Option<bool> {
+        let client = &self.key_service.client;
+        client.has_namespaces(client.addresses.get(index)?, health, deadline).await
+    }
+
     /// Identifies this login: a hash of the credentials and of where they are sent. Sends nothing.
     ///
     /// # Errors
@@ -136,6 +147,29 @@ impl Inspector {
     /// When the credentials cannot be read, or are refused, or no address answers.
     pub(crate) async fn log_in(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
         self.key_service.session.log_in_once(deadline).await
+    }
+
+    /// How many requests the token of [`Self::log_in`] allows; 0 means no limit.
+    pub(crate) fn token_uses(&self) -> u64 {
+        self.key_service.session.current().map_or(0, |token| token.num_uses)
+    }
+
+    /// Asks whether the login is there, without its secret: that uses nothing up. `None` when the method has no such
+    /// question.
+    ///
+    /// # Errors
+    /// When the server answers that it is not, or that it is locked.
+    pub(crate) async fn ask_for_login(&self, deadline: Deadline) -> Option<Result<(), KeyServiceError>> {
+        self.key_service.session.ask_for_login(deadline).await
+    }
+
+    /// Looks the wrapping token of a wrapped secret-id up, which does not use it up. Returns the path that it was made
+    /// by.
+    ///
+    /// # Errors
+    /// When it was used, has expired, or was made for something else.
+    pub(crate) async fn look_up_wrapping(&self, deadline: Deadline) -> Result<String, KeyServiceError> {
+        login::look_up_wrapping(&self.vault, &self.key_service.client, deadline).await
     }
 
     /// The lookup of the token; `None` when its policy denies that.

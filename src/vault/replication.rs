@@ -37,7 +37,7 @@ impl Freshness {
         match (call, purpose) {
             (Call::Encrypt | Call::Decrypt, Purpose::ApiServer | Purpose::Prefetch) => Self::Known,
             (Call::Encrypt | Call::Decrypt | Call::ReadKey | Call::Lookup, _) => Self::Active,
-            (Call::Renew | Call::Revoke | Call::Capabilities, _) => Self::Known,
+            (Call::Renew | Call::Revoke | Call::Capabilities | Call::Mounts, _) => Self::Known,
             // These have no token, or their token is none of a login.
             (Call::Health | Call::Login | Call::WrappingLookup | Call::Unwrap, _) => Self::Any,
         }

@@ -15,6 +15,7 @@ use super::changes::ChangeReceiver;
 use super::classification::not_vault;
 use super::client::{CallError, Client, Data};
 use super::cluster::CHECK_TIMEOUT;
+use super::explanation::Explanations;
 use super::key::KeyData;
 use super::login;
 use super::pem::TlsError;
@@ -25,7 +26,7 @@ use super::transport::Transport;
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{
-    AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, TokenState,
+    AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, KeyWarning, TokenState,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -37,6 +38,8 @@ pub(crate) struct TransitService {
     pub(super) client: Arc<Client>,
     pub(super) session: Arc<Session>,
     changes: ChangeReceiver,
+    pub(super) explanations: Explanations,
+    pub(super) vault: Vault,
     /// Whether the session belongs to another key service, which maintains it.
     shares_session: bool,
     pub(super) scope: KeyScope,
@@ -86,8 +89,11 @@ impl TransitService {
 
     fn with(vault: &Vault, client: Arc<Client>, session: Arc<Session>, shares_session: bool) -> Self {
         let (mount, key) = (&vault.transit.mount, &vault.transit.key);
+        client.use_namespaces_of(vault);
         Self {
             changes: client.changes.subscribe(),
+            explanations: Explanations::default(),
+            vault: vault.clone(),
             client,
             session,
             shares_session,
@@ -237,6 +243,7 @@ impl KeyService for TransitService {
                 Ok(()) => return Ok(()),
                 Err(CallError::Failed(error)) => outage = outage.or(Some(error)),
                 Err(CallError::Refused(refusal)) => {
+                    let refusal = self.explained(refusal, &token, deadline).await;
                     let error = refusal.of_transit(&format!("using {}", self.scope));
                     let other_cluster = self.client.is_other_cluster(refusal.address, deadline).await;
                     if error.is_outage() {
@@ -271,6 +278,10 @@ impl KeyService for TransitService {
 
     fn token(&self) -> Option<TokenState> {
         Some(self.session.state())
+    }
+
+    fn ignored_namespace(&self) -> Option<KeyWarning> {
+        self.client.ignored_namespace(&self.vault)
     }
 
     async fn changed(&self) {

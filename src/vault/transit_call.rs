@@ -90,7 +90,7 @@ impl TransitService {
                 continue;
             }
             if !refusal.may_be_the_token() {
-                return Err(refusal.of_transit(call.action));
+                return Err(self.explained(refusal, &token, deadline).await.of_transit(call.action));
             }
             if self.client.is_other_cluster(refusal.address, deadline).await {
                 order = self.client.order();
@@ -99,7 +99,7 @@ impl TransitService {
             let dead = refusal.class() == Class::TokenDead;
             match self.session.after_refusal(&token, call.path, dead, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
-                _ => return Err(refusal.of_transit(call.action)),
+                _ => return Err(self.explained(refusal, &token, deadline).await.of_transit(call.action)),
             }
             logged_in = true;
         }

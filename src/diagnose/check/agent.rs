@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::finding::{Check, Finding, section_of};
 use super::report::Report;
-use crate::admin::api_types::{KmsStatus, LocalKeks, Phase, Status};
+use crate::admin::api_types::{KmsStatus, LocalKeks, Phase, Service, Status};
 use crate::admin::{Client, ClientError};
 use crate::diagnose::PRIMARY;
 use crate::display::with_causes;
@@ -19,6 +19,8 @@ pub(crate) struct AgentView {
     status: Result<Status, ClientError>,
     /// A hash of the refused credentials, by the name of the key service.
     refused: BTreeMap<String, String>,
+    /// A hash of the credentials that it is logged in with, by the name of the key service.
+    accepted: BTreeMap<String, String>,
 }
 
 impl AgentView {
@@ -27,7 +29,8 @@ impl AgentView {
         let client = Client::new(runtime_dir, timeout);
         let status = client.status().await;
         let refused = client.refused_credentials().await.unwrap_or_default();
-        Self { client, status, refused }
+        let accepted = client.accepted_credentials().await.unwrap_or_default();
+        Self { client, status, refused, accepted }
     }
 
     /// Whether an agent accepts connections and does not answer.
@@ -70,6 +73,22 @@ impl AgentView {
         let problem = token.and_then(|token| token.problem.clone());
         let reason = || status.reason.as_ref().map(|reason| reason.text.clone());
         Some(problem.or_else(reason).unwrap_or_else(|| "see journalctl -u kms-plugin".into()))
+    }
+
+    /// Whether the agent is logged in at this key service with these credentials.
+    pub(crate) fn logged_in(&self, name: &str, login_id: &str) -> bool {
+        self.accepted.get(name).is_some_and(|accepted| accepted == login_id) && self.service(name).is_some()
+    }
+
+    /// What the agent knows of this key service.
+    pub(crate) fn service(&self, name: &str) -> Option<&Service> {
+        let status = self.status()?;
+        std::iter::once(&status.primary).chain(&status.decrypt_only).find(|service| service.name == name)
+    }
+
+    /// Seconds since the agent's last good round trip.
+    pub(crate) fn last_contact(&self) -> Option<u64> {
+        self.status()?.last_contact_seconds_ago
     }
 
     /// The scope of its key.

@@ -107,6 +107,8 @@ pub(crate) fn section_of(kind: ReasonKind) -> &'static str {
     match kind {
         ReasonKind::Unreachable | ReasonKind::Sealed | ReasonKind::NoContact => "vault-is-away",
         ReasonKind::Denied | ReasonKind::WrongSetting | ReasonKind::KeyUnreadable => "vault-refuses",
+        ReasonKind::LockedOut => "the-login-is-locked",
+        ReasonKind::LoginDenied => "vault-denies-the-login",
         ReasonKind::CredentialsRefused => "credentials-are-wrong-or-expired",
         ReasonKind::CredentialsUnreadable => "a-secret-file-cannot-be-used",
         ReasonKind::KeyMissing | ReasonKind::KeyUnusable => "the-key-is-gone-or-cannot-be-used",
@@ -214,7 +216,8 @@ mod tests {
         ];
         let sections =
             checks.map(Check::section).into_iter().chain(ReasonKind::ALL.into_iter().map(section_of));
-        let sections = sections.chain([super::super::offline::SWAPPED]);
+        let more = [super::super::offline::SWAPPED, super::super::network::NAMESPACE_SECTION];
+        let sections = sections.chain(more);
         for section in sections {
             assert!(anchors.iter().any(|anchor| anchor == section), "{section} in {anchors:?}");
         }

@@ -4,10 +4,11 @@ use super::agent::AgentView;
 use super::credentials::{self, Readable};
 use super::finding::{Check, Finding};
 use super::key::{KeyCheck, KeyFacts};
+use super::login::Access;
 use super::refusals::Refusals;
 use super::report::Report;
 use super::service_user::ServiceUser;
-use super::{CheckOptions, login, network};
+use super::{CheckOptions, borrowed, login, network};
 use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::config::settings::KeyServiceSettings;
@@ -30,7 +31,7 @@ impl KeyServices<'_, '_> {
     pub(crate) async fn check(&mut self, settings: &Settings, mut refusals: Refusals) -> KeyFacts {
         let user = ServiceUser::of(self.units);
         let mut facts = KeyFacts::default();
-        let mut first: Option<(Inspector, bool)> = None;
+        let mut first: Option<(Inspector, Access)> = None;
         let all = std::iter::once((PRIMARY, &settings.primary))
             .chain(settings.decrypt_only.iter().map(|(name, service)| (name.as_str(), service)));
         for (name, service) in all {
@@ -79,7 +80,7 @@ impl KeyServices<'_, '_> {
             .ok()
     }
 
-    /// Logs in. Returns whether there is a token.
+    /// Logs in, or finds another way to see the key.
     async fn log_in(
         &mut self,
         name: &str,
@@ -87,7 +88,7 @@ impl KeyServices<'_, '_> {
         inspector: &Inspector,
         (readable, reached): (Readable, bool),
         refusals: &mut Refusals,
-    ) -> bool {
+    ) -> Access {
         let because = match () {
             () if self.options.no_login => "--no-login",
             () if readable == Readable::No => "a file for it cannot be used",
@@ -95,21 +96,32 @@ impl KeyServices<'_, '_> {
             () if !reached => "no address can be used",
             () => {
                 let time = self.options.timeout;
-                return login::check(name, vault, inspector, self.agent, refusals, time, self.report).await;
+                let agent = (self.agent, self.options.login);
+                return login::check(name, vault, inspector, agent, refusals, time, self.report).await;
             }
         };
         self.report.add(Finding::skipped(Check::Login, login::subject(name, vault), because));
-        false
+        Access::None
     }
 
-    async fn key(&mut self, name: &str, vault: &Vault, inspector: &Inspector, usable: bool) -> KeyFacts {
+    async fn key(&mut self, name: &str, vault: &Vault, inspector: &Inspector, usable: Access) -> KeyFacts {
         let time = self.options.timeout;
-        if !usable {
-            let path = format!("{}/keys/{}", vault.transit.mount, vault.transit.key);
+        let path = format!("{}/keys/{}", vault.transit.mount, vault.transit.key);
+        if usable == Access::Agent {
+            return borrowed::check(name, vault, inspector.key_service().scope(), self.agent, self.report);
+        }
+        if usable == Access::None {
             self.report.add(Finding::skipped(Check::Key, path, "needs a login"));
             return KeyFacts::default();
         }
-        let often = login::token(name, vault, inspector, time, self.report).await;
+        if login::few_uses(name, vault, inspector, self.options.login, self.report) {
+            self.report.add(Finding::skipped(Check::Key, path, "its token allows too few requests"));
+            return KeyFacts::default();
+        }
+        let Some(often) = login::token(name, vault, inspector, time, self.report).await else {
+            self.report.add(Finding::skipped(Check::Key, path, "the token cannot be used"));
+            return KeyFacts::default();
+        };
         let other =
             self.agent.scope().filter(|scope| name == PRIMARY && scope != inspector.key_service().scope());
         KeyCheck::new(vault, inspector, name == PRIMARY, other, time).run(often, self.report).await

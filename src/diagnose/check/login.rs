@@ -17,26 +17,45 @@ const WHY: &str = "without a login the agent can neither wrap nor unwrap";
 /// With a lifetime shorter than this number of seconds, the agent logs in all the time.
 const SHORT: u64 = 60;
 const DAY: u64 = 86_400;
+/// Requests of the check of a token and its key, with a reserve.
+const NEEDED: u64 = 10;
 
-/// Logs in at one key service. Returns whether there is a token.
+/// How the key can be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// With a token of this check.
+    Token,
+    /// By what the running agent knows: it is logged in with the same credentials.
+    Agent,
+    None,
+}
+
+/// What a login would use up, if anything: only the server knows whether it does.
+fn uses_up(vault: &Vault) -> Option<&'static str> {
+    match vault.auth.method {
+        Method::AppRole { wrapped: true, .. } => {
+            Some("a wrapping token can be used only once, and the agent needs it")
+        }
+        Method::AppRole { .. } => {
+            Some("a login is one use of the secret-id, and these may be limited (secret_id_num_uses)")
+        }
+        Method::Token(_) => Some("each request is one use of the token, and these may be limited (num_uses)"),
+        _ => None,
+    }
+}
+
+/// Logs in at one key service, where that uses nothing up, or where it is `wanted`.
 pub(crate) async fn check(
     name: &str,
     vault: &Vault,
     inspector: &Inspector,
-    agent: &AgentView,
+    (agent, wanted): (&AgentView, bool),
     refusals: &mut Refusals,
     time: Duration,
     report: &mut Report<'_>,
-) -> bool {
+) -> Access {
     let subject = subject(name, vault);
-    if let Method::AppRole { wrapped: true, .. } = vault.auth.method {
-        report.add(Finding::skipped(
-            Check::Login,
-            subject,
-            "the file holds a wrapping token, which can be used only once: the agent needs it",
-        ));
-        return false;
-    }
+    let is_wrapped = matches!(vault.auth.method, Method::AppRole { wrapped: true, .. });
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Login, &subject, seen, WHY, remedy);
     let login_id = inspector.login_id().await;
     if let Ok(id) = login_id.as_deref() {
@@ -45,7 +64,7 @@ pub(crate) async fn check(
                 "Vault refused these credentials of the running agent; they are not sent again: {seen}"
             );
             report.add(fail(seen, &inspector.login_remedy()));
-            return false;
+            return Access::None;
         }
         if let Some(refused) = refusals.find(id) {
             let seen = format!(
@@ -54,13 +73,25 @@ pub(crate) async fn check(
                 refused.seen
             );
             report.add(fail(seen, &refused.remedy));
-            return false;
+            return Access::None;
+        }
+    }
+    if let Some(costs) = uses_up(vault).filter(|_| !wanted || is_wrapped) {
+        if login_id.as_deref().is_ok_and(|id| agent.logged_in(name, id)) {
+            let seen = format!("the running agent is logged in with these credentials; {costs}");
+            report.add(Finding::ok(Check::Login, subject, seen));
+            return Access::Agent;
+        }
+        // Without an agent, a lookup is the only way to see anything of a token.
+        if !matches!(vault.auth.method, Method::Token(_)) {
+            report.add(without_use(&subject, inspector, is_wrapped, costs, time).await);
+            return Access::None;
         }
     }
     match inspector.log_in(Deadline::after(time)).await {
         Ok(()) => {
             report.add(Finding::ok(Check::Login, &subject, "succeeded"));
-            true
+            Access::Token
         }
         Err(error) => {
             let mut seen = error.to_string();
@@ -73,24 +104,78 @@ pub(crate) async fn check(
                 ));
             }
             report.add(fail(seen, error.remedy()));
-            false
+            Access::None
         }
     }
 }
 
-/// Checks the token after a login. Returns whether it allows an unlimited number of calls.
+/// What can be seen of a login without using anything up.
+async fn without_use(
+    subject: &str,
+    inspector: &Inspector,
+    is_wrapped: bool,
+    costs: &str,
+    time: Duration,
+) -> Finding {
+    let deadline = Deadline::after(time);
+    let (seen, next) = if is_wrapped {
+        let path = inspector.look_up_wrapping(deadline).await;
+        let seen = path.map(|path| format!("the wrapping token is good, and was not used: {path} made it"));
+        (seen, "")
+    } else {
+        let asked = inspector.ask_for_login(deadline).await.unwrap_or(Ok(()));
+        let seen = asked.map(|()| "the role is there: it was asked without the secret-id".to_owned());
+        (seen, "; to try the secret-id: kms-plugin check --login")
+    };
+    match seen {
+        Ok(seen) => {
+            Finding::skipped(Check::Login, subject, format!("not tried, since {costs}; {seen}{next}"))
+        }
+        Err(error) => Finding::fail(Check::Login, subject, error.to_string(), WHY, error.remedy().to_owned()),
+    }
+}
+
+/// Reports a token that allows few requests. Nothing else is tried with it: a refusal of a token that is used up looks
+/// like one by the policy. Returns whether it is such a token.
+pub(crate) fn few_uses(
+    name: &str,
+    vault: &Vault,
+    inspector: &Inspector,
+    wanted: bool,
+    report: &mut Report<'_>,
+) -> bool {
+    let uses = inspector.token_uses();
+    let is_own = !matches!(vault.auth.method, Method::Token(_));
+    if uses == 0 || (uses >= NEEDED && (is_own || wanted)) {
+        return false;
+    }
+    let remedy = match is_own {
+        true => "set token_num_uses of the role to 0: the agent must log in again for every few calls",
+        false => "make tokens without a limit of requests: the agent sends about 4,300 a day",
+    };
+    report.add(Finding::warn(
+        Check::Token,
+        subject(name, vault),
+        format!("it allows only {uses} requests; nothing else was tried with it"),
+        "each call uses one up, and with none left the server refuses all",
+        remedy,
+    ));
+    true
+}
+
+/// Checks the token after a login. Returns whether it allows an unlimited number of calls; `None` when it cannot be used.
 pub(crate) async fn token(
     name: &str,
     vault: &Vault,
     inspector: &Inspector,
     time: Duration,
     report: &mut Report<'_>,
-) -> bool {
+) -> Option<bool> {
     let subject = subject(name, vault);
     match inspector.token(Deadline::after(time)).await {
         Ok(Some(token)) => {
             report.add(token_finding(&subject, vault, &token));
-            token.num_uses == 0
+            Some(token.num_uses == 0)
         }
         Ok(None) => {
             report.add(Finding::warn(
@@ -100,7 +185,7 @@ pub(crate) async fn token(
                 "after a 403 the agent cannot distinguish an expired token from a missing permission, and logs in again",
                 "grant read on auth/token/lookup-self: kms-plugin render policy prints the whole policy",
             ));
-            true
+            Some(true)
         }
         Err(error) => {
             report.add(Finding::fail(
@@ -110,7 +195,7 @@ pub(crate) async fn token(
                 WHY,
                 error.remedy().to_owned(),
             ));
-            false
+            None
         }
     }
 }

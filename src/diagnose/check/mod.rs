@@ -4,6 +4,7 @@
 
 mod admin;
 mod agent;
+mod borrowed;
 mod certificate;
 mod configuration;
 mod credentials;
@@ -55,6 +56,8 @@ pub(crate) struct CheckOptions {
     pub(crate) encryption_config: Option<PathBuf>,
     /// Skip everything that needs a token.
     pub(crate) no_login: bool,
+    /// Log in also where that may use something up.
+    pub(crate) login: bool,
     /// Longest time for each step.
     pub(crate) timeout: Duration,
 }

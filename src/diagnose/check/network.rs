@@ -11,9 +11,11 @@ use super::finding::{Check, Finding};
 use super::report::Report;
 use crate::clock::{Deadline, unix_seconds};
 use crate::config::vault::Vault;
-use crate::vault::{Inspector, SysHealth, Target};
+use crate::vault::{Inspector, SysHealth, Target, namespace_warning};
 
 const WHY: &str = "the agent cannot use this address";
+/// The section about namespaces in docs/troubleshooting.md.
+pub(super) const NAMESPACE_SECTION: &str = "the-server-ignores-the-namespace";
 /// When the clocks differ by more than this number of seconds, certificates and tokens look invalid.
 const SKEW: i64 = 60;
 
@@ -43,7 +45,11 @@ pub(crate) async fn check(
                 if let Some(id) = health.cluster_id.clone() {
                     clusters.push((target.name.clone(), id));
                 }
-                usable |= server(&target.name, &health, now, report);
+                let is_usable = server(&target.name, &health, now, report);
+                usable |= is_usable;
+                if is_usable {
+                    namespace(vault, inspector, (index, &target), &health, time, report).await;
+                }
             }
             Err(error) => report.add(Finding::fail(
                 Check::Server,
@@ -156,6 +162,23 @@ fn server(name: &str, health: &SysHealth, now: i64, report: &mut Report<'_>) -> 
         ),
     });
     true
+}
+
+/// A server without namespaces ignores a configured one in silence.
+async fn namespace(
+    vault: &Vault,
+    inspector: &Inspector,
+    (index, target): (usize, &Target),
+    health: &SysHealth,
+    time: Duration,
+    report: &mut Report<'_>,
+) {
+    let Some(warning) = namespace_warning(vault) else { return };
+    if inspector.has_namespaces(index, health, Deadline::after(time)).await == Some(false) {
+        let why = "nodes with and without the setting announce different key_ids, and cannot read each other's data";
+        let failed = Finding::fail(Check::Server, &target.name, warning.text, why, warning.remedy);
+        report.add(failed.at(NAMESPACE_SECTION));
+    }
 }
 
 /// All addresses must belong to one cluster: another cluster has other keys.

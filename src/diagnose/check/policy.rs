@@ -44,6 +44,16 @@ impl Policy {
                 "Vault refuses every such call of the agent; is this the right key (vault.transit.key)?";
             Finding::fail(Check::Policy, path, seen, why, remedy)
         };
+        // The server named another reason than the policy, or another was found.
+        let elsewhere =
+            |kind| matches!(kind, ErrorKind::WrongSetting | ErrorKind::LoginDenied | ErrorKind::LockedOut);
+        if let Some(error) = used.filter(|error| elsewhere(error.kind())) {
+            return Finding::skipped(Check::Policy, path, format!("the policy is not the reason: {error}"));
+        }
+        if let Some(error) = used.filter(|error| error.remedy().contains("allowed_parameters")) {
+            let why = "Vault refuses every such call of the agent";
+            return Finding::fail(Check::Policy, path, error.to_string(), why, error.remedy());
+        }
         let refused = used.is_some_and(|error| error.kind() == ErrorKind::Denied);
         // Vault checks the policy first: any other answer means that the policy allows the call.
         let unanswered = used.filter(|error| error.kind().is_outage());

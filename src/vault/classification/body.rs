@@ -30,8 +30,17 @@ struct Envelope {
     warnings: Option<Vec<String>>,
 }
 
+/// The server's own text, bounded and on one line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServerText {
+    pub text: String,
+    /// Whether the text was a list with a heading, such as "1 error occurred:". A server lists what its policies say. A
+    /// token that it does not accept at all gets a text without a heading.
+    pub is_list: bool,
+}
+
 /// The text of an error's body, or `None` when the body is not in the server's form.
-pub(super) fn server_text(body: &[u8]) -> Option<String> {
+pub(super) fn server_text(body: &[u8]) -> Option<ServerText> {
     if let Ok(Errors { errors }) = serde_json::from_slice(body) {
         return Some(bounded(&errors.join("; ")));
     }
@@ -46,7 +55,8 @@ pub(super) fn beginning(body: &[u8]) -> String {
 
 /// A server's text on one line, without control characters. Go formats a list of errors with a heading and bullets,
 /// which hold no information.
-fn bounded(text: &str) -> String {
+fn bounded(text: &str) -> ServerText {
+    let mut is_list = false;
     let plain = text.replace("\n\t* ", "; ").replace(char::is_control, " ");
     let mut plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     for heading in [" error occurred:; ", " errors occurred:; "] {
@@ -54,13 +64,14 @@ fn bounded(text: &str) -> String {
             && count.bytes().all(|byte| byte.is_ascii_digit())
         {
             plain = rest.to_owned();
+            is_list = true;
         }
     }
     if let Some((end, _)) = plain.char_indices().nth(MAX_TEXT) {
         plain.truncate(end);
         plain.push('…');
     }
-    plain
+    ServerText { text: plain, is_list }
 }
 
 /// The parts of `sys/health` that decide.
@@ -195,7 +206,7 @@ mod tests {
     #[test]
     fn a_servers_text_is_bounded_and_on_one_line() {
         let text = |errors: &[&str]| {
-            server_text(serde_json::json!({ "errors": errors }).to_string().as_bytes()).unwrap()
+            server_text(serde_json::json!({ "errors": errors }).to_string().as_bytes()).unwrap().text
         };
         assert_eq!(text(&["1 error occurred:\n\t* permission denied\n\n"]), "permission denied");
         assert_eq!(
@@ -205,9 +216,13 @@ mod tests {
         assert_eq!(text(&["one", "two"]), "one; two");
         assert_eq!(text(&["a\u{1b}[31mred\r\nline\0\u{7f}\u{85}"]), "a [31mred line");
         assert_eq!(text(&["é".repeat(4000).as_str()]).chars().count(), MAX_TEXT + 1);
-        assert_eq!(server_text(b"<html>forbidden</html>"), None);
-        assert_eq!(server_text(br#"{"errors":[{"code":"DENIED"}]}"#), None, "another server's errors");
-        assert_eq!(server_text(br#"{"message":"forbidden"}"#), None);
+        assert!(
+            server_text(br#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#).unwrap().is_list
+        );
+        assert!(!server_text(br#"{"errors":["permission denied"]}"#).unwrap().is_list);
+        assert!(server_text(b"<html>forbidden</html>").is_none());
+        assert!(server_text(br#"{"errors":[{"code":"DENIED"}]}"#).is_none(), "another server's errors");
+        assert!(server_text(br#"{"message":"forbidden"}"#).is_none());
     }
 
     #[test]

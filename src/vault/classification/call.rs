@@ -16,6 +16,8 @@ pub(crate) enum Call {
     Encrypt,
     Decrypt,
     ReadKey,
+    /// What is mounted, as far as the token may use it.
+    Mounts,
 }
 
 impl Call {
@@ -30,6 +32,7 @@ impl Call {
             "auth/token/renew-self" => Self::Renew,
             "auth/token/revoke-self" => Self::Revoke,
             path if path.starts_with("auth/") => Self::Login,
+            path if path.starts_with("sys/internal/ui/mounts") => Self::Mounts,
             // A mount may have any name, `encrypt` too: the part before the name of the key decides.
             path => match path.rsplit('/').nth(1) {
                 Some("encrypt") => Self::Encrypt,
@@ -52,13 +55,16 @@ impl Call {
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
             Self::ReadKey => "read_key",
+            Self::Mounts => "mounts",
         }
     }
 
     /// The setting that holds the namespace of the call.
     pub(super) fn namespace_setting(self) -> &'static str {
         match self {
-            Self::Encrypt | Self::Decrypt | Self::ReadKey | Self::Capabilities => "vault.namespace",
+            Self::Encrypt | Self::Decrypt | Self::ReadKey | Self::Capabilities | Self::Mounts => {
+                "vault.namespace"
+            }
             _ => "vault.auth_namespace",
         }
     }
@@ -66,7 +72,7 @@ impl Call {
     /// The setting that holds the mount of the call.
     pub(super) fn mount_setting(self) -> &'static str {
         match self {
-            Self::Encrypt | Self::Decrypt | Self::ReadKey => "vault.transit.mount",
+            Self::Encrypt | Self::Decrypt | Self::ReadKey | Self::Mounts => "vault.transit.mount",
             _ => "vault.auth.mount",
         }
     }

@@ -18,6 +18,10 @@ pub(in crate::vault) enum Class {
     Denied,
     TokenDead,
     CredentialsRefused,
+    /// The server has locked the login after wrong credentials. No answer alone says so: [`super::login_reason`] does.
+    LockedOut,
+    /// The credentials are right, and the server refuses the login or its token. No answer alone says so.
+    LoginDenied,
     WrongSetting,
     KeyMissing,
     KeySoftDeleted,
@@ -41,6 +45,8 @@ impl Class {
             // A dead token is a refusal once a new token gets the same answer.
             Self::Denied | Self::TokenDead => ErrorKind::Denied,
             Self::CredentialsRefused => ErrorKind::CredentialsRefused,
+            Self::LockedOut => ErrorKind::LockedOut,
+            Self::LoginDenied => ErrorKind::LoginDenied,
             Self::WrongSetting => ErrorKind::WrongSetting,
             Self::KeyMissing => ErrorKind::NotFound,
             Self::KeySoftDeleted => ErrorKind::SoftDeleted,
@@ -92,9 +98,21 @@ pub(in crate::vault) enum Cause {
     /// The request is wrong in itself.
     BadRequest,
 
+    /// The token's policies do not allow it, or there is no such key.
     PermissionDenied,
+    /// The server does not accept the token, without a word on policies: it is dead, or of another network.
+    TokenDenied,
+    /// A policy allows the path and limits its parameters.
+    ParametersDenied,
+    /// The token of a login a moment ago is not accepted.
+    FreshTokenDenied,
     /// The server does not say why: a locked role, a disabled mount, a rule.
     LoginDenied,
+    /// The mount answers logins, and this one is denied: not because of the credentials.
+    LoginForbidden,
+    LockedOut,
+    /// The login may be locked: another try shows it.
+    PerhapsLockedOut,
     NamespaceLocked,
     NotRenewable,
     TokenUnknown,
@@ -106,7 +124,13 @@ pub(in crate::vault) enum Cause {
     OtherEngine,
     /// The login path is not one.
     NoLoginPath,
+    /// Nothing answers logins at the mount.
+    NoLoginMount,
     RoleMissing,
+    /// The server knows no role with this role-id.
+    RoleIdUnknown,
+    /// The token may use nothing at the mount.
+    MountNotGranted,
     /// The role or the secret-id is bound to other networks.
     WrongNetwork,
     NoClientCertificate,
@@ -117,6 +141,8 @@ pub(in crate::vault) enum Cause {
     ControlGroup,
 
     KeyMissing,
+    /// No key is there, since another secrets engine is.
+    OtherEngineAtKey,
     KeySoftDeleted,
     KeyUnusable,
     VersionAhead,
@@ -142,22 +168,30 @@ impl Cause {
                 Class::NotVault
             }
             Self::BadRequest => Class::OwnFault,
-            Self::PermissionDenied | Self::LoginDenied | Self::NamespaceLocked | Self::NotRenewable => {
-                Class::Denied
-            }
+            Self::PermissionDenied
+            | Self::TokenDenied
+            | Self::ParametersDenied
+            | Self::LoginDenied
+            | Self::NamespaceLocked
+            | Self::NotRenewable => Class::Denied,
             Self::TokenUnknown => Class::TokenDead,
-            Self::CredentialsRefused => Class::CredentialsRefused,
+            Self::CredentialsRefused | Self::RoleIdUnknown => Class::CredentialsRefused,
+            Self::LockedOut | Self::PerhapsLockedOut => Class::LockedOut,
+            Self::LoginForbidden | Self::FreshTokenDenied => Class::LoginDenied,
             Self::NamespaceMissing
             | Self::MountMissing
             | Self::OtherEngine
             | Self::NoLoginPath
+            | Self::NoLoginMount
+            | Self::MountNotGranted
             | Self::RoleMissing
             | Self::WrongNetwork
             | Self::NoClientCertificate
             | Self::NoTls
             | Self::SecondFactor
             | Self::ControlGroup => Class::WrongSetting,
-            Self::KeyMissing => Class::KeyMissing,
+            // It forbids to wrap, too: another engine would store what it gets.
+            Self::KeyMissing | Self::OtherEngineAtKey => Class::KeyMissing,
             Self::KeySoftDeleted => Class::KeySoftDeleted,
             Self::KeyUnusable => Class::KeyUnusable,
             Self::VersionAhead => Class::VersionAhead,
@@ -166,8 +200,20 @@ impl Cause {
         }
     }
 
+    /// Whether a login is denied for a reason that another try, later, may show to be over.
+    pub(super) fn is_of_a_login(self) -> bool {
+        matches!(
+            self,
+            Self::LoginDenied
+                | Self::LoginForbidden
+                | Self::LockedOut
+                | Self::PerhapsLockedOut
+                | Self::NoLoginMount
+        )
+    }
+
     /// Whether the reason may be that the token is not valid any more: a lookup of the token shows it.
     pub(super) fn may_be_the_token(self) -> bool {
-        matches!(self, Self::PermissionDenied | Self::TokenUnknown)
+        matches!(self, Self::PermissionDenied | Self::TokenDenied | Self::TokenUnknown)
     }
 }

@@ -8,6 +8,7 @@
 mod body;
 mod call;
 mod class;
+mod explanation;
 mod redirect;
 mod rules;
 mod transport;
@@ -15,6 +16,7 @@ mod words;
 
 pub(crate) use call::Call;
 pub(super) use class::{Cause, Class};
+pub(super) use explanation::{BareLogins, login_reason, mount_reason};
 pub(super) use transport::{chain, timeout, transport};
 pub(super) use words::not_vault;
 
@@ -25,10 +27,11 @@ use url::{Origin, Url};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use redirect::Redirect;
 
-/// How long to wait after a denied login. The server does not say why it denies: the role may be locked, for every node
-/// that uses it, and only another try shows that the lock-out has ended. It ends 15 minutes after the last wrong login;
-/// the server does not count tries in between, and one a minute costs little.
-const LOGIN_PAUSE: Duration = Duration::from_secs(70);
+/// How long to wait after a denied login. The role may be locked, for every node that uses it, and only another try
+/// shows that the lock-out has ended. It ends 15 minutes after the last wrong login; the server does not count tries in
+/// between, and one a minute costs little. A refusal that no lock-out hides is believed, and local KEKs are wiped, at
+/// most 90 s after the last contact: the second try comes before that, also with the jitter.
+const LOGIN_PAUSE: Duration = Duration::from_secs(60);
 
 /// What came back, and for what.
 pub(super) struct Received<'a> {
@@ -68,9 +71,9 @@ impl Judgement {
                 _ => body::success(call, status, body),
             },
             (None, None) => match body::server_text(body) {
-                Some(text) => (rules::of_the_server(call, status, &text), text),
+                Some(text) => (rules::of_the_server(call, status, &text), text.text),
                 // The text of another server is not repeated: it may be a page.
-                None => (rules::of_another(call, status, &body::beginning(body)), String::new()),
+                None => (rules::of_another(call, status, body::beginning(body)), String::new()),
             },
         };
         Self {
@@ -82,6 +85,11 @@ impl Judgement {
         }
     }
 
+    /// Whether the answer is an error in the server's own form.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        !self.text.is_empty()
+    }
+
     /// Whether it sends to this place.
     pub(super) fn redirects_to(&self, origin: &Origin) -> bool {
         self.target.as_deref() == Some(origin)
@@ -89,6 +97,15 @@ impl Judgement {
 
     pub(super) fn class(&self) -> Class {
         self.cause.class()
+    }
+
+    pub(super) fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Whether the policies allowed a request without its parameters, and only these were missed.
+    pub(super) fn lacks_parameters(&self) -> bool {
+        self.status == 400 && self.cause == Cause::BadRequest && self.text.starts_with("missing ")
     }
 
     /// The error of an answer that says nothing about the request: nobody processed it, and another address may.
@@ -161,7 +178,37 @@ impl Refusal {
         let own = words::remedy(call, cause, &self.path);
         let remedy = own.unwrap_or_else(|| remedy.to_owned().into());
         KeyServiceError::new(kind, words::refusal(&self.judgement, what, &self.address_name), remedy)
-            .with_retry_after((cause == Cause::LoginDenied).then_some(LOGIN_PAUSE))
+            .with_retry_after(cause.is_of_a_login().then_some(LOGIN_PAUSE))
+    }
+
+    /// The same refusal, with the reason that more answers have shown.
+    pub(super) fn because(mut self, cause: Cause, text: Option<String>) -> Self {
+        self.judgement.cause = cause;
+        self.judgement.text = text.unwrap_or(self.judgement.text);
+        self
+    }
+
+    /// The refusal of the token of a login a moment ago.
+    pub(super) fn of_fresh_token(self) -> Self {
+        match self.judgement.cause {
+            Cause::TokenDenied => self.because(Cause::FreshTokenDenied, None),
+            _ => self,
+        }
+    }
+
+    /// Whether it is a login that the server denies without a reason.
+    pub(super) fn is_denied_login(&self) -> bool {
+        self.judgement.call == Call::Login && self.judgement.cause == Cause::LoginDenied
+    }
+
+    /// Whether the login is there, and only its secret is missing.
+    pub(super) fn lacks_secret(&self) -> bool {
+        self.judgement.status == 400 && self.judgement.text.contains(explanation::MISSING_SECRET)
+    }
+
+    /// Whether the server's words say that the token is good, and that its policies do not allow the call.
+    pub(super) fn is_by_policy(&self) -> bool {
+        self.judgement.cause == Cause::PermissionDenied && self.judgement.status == 403
     }
 }
 
@@ -188,7 +235,7 @@ mod tests {
         };
         let locked = refusal(403, "permission denied");
         assert_eq!(locked.kind(), ErrorKind::Denied);
-        assert!(locked.retry_after().unwrap() >= Duration::from_secs(67), "with jitter, more than a minute");
+        assert_eq!(locked.retry_after(), Some(LOGIN_PAUSE));
         let wrong = refusal(400, "invalid role or secret ID");
         assert_eq!((wrong.kind(), wrong.retry_after()), (ErrorKind::CredentialsRefused, None));
         assert_eq!(wrong.remedy(), "write a new secret-id");

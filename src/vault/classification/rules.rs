@@ -5,6 +5,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::body::ServerText;
 use super::call::Call;
 use super::class::Cause;
 
@@ -13,6 +14,8 @@ enum Words {
     Any,
     /// No text: an empty list of errors.
     None,
+    /// A list with a heading, such as "1 error occurred:".
+    List,
     /// All of these are in the text.
     All(&'static [&'static str]),
     /// The text begins with this.
@@ -28,8 +31,9 @@ struct Rule {
 }
 
 impl Rule {
-    fn fits(&self, call: Call, status: u16, text: &str) -> bool {
+    fn fits(&self, call: Call, status: u16, ServerText { text, is_list }: &ServerText) -> bool {
         let words = match self.words {
+            Words::List => *is_list,
             Words::Any => true,
             Words::None => text.is_empty(),
             Words::All(words) => words.iter().all(|word| text.contains(word)),
@@ -50,7 +54,7 @@ const LOGIN: &[Call] = &[Call::Login];
 const WRAPPING: &[Call] = &[Call::WrappingLookup, Call::Unwrap];
 const RENEW: &[Call] = &[Call::Renew];
 /// The calls of which a refusal only means that the agent goes on without.
-const OPTIONAL: &[Call] = &[Call::Lookup, Call::Capabilities, Call::Revoke];
+const OPTIONAL: &[Call] = &[Call::Lookup, Call::Capabilities, Call::Revoke, Call::Mounts];
 const TRANSIT: &[Call] = &[Call::Encrypt, Call::Decrypt, Call::ReadKey];
 const CRYPT: &[Call] = &[Call::Encrypt, Call::Decrypt];
 const DECRYPT: &[Call] = &[Call::Decrypt];
@@ -60,7 +64,7 @@ const REFUSED: RangeInclusive<u16> = 400..=499;
 const FAILED: RangeInclusive<u16> = 500..=599;
 const EITHER: RangeInclusive<u16> = 400..=599;
 
-use Words::{All, Any, None as Empty, Start};
+use Words::{All, Any, List, None as Empty, Start};
 
 /// For answers in the server's own form: `{"errors": […]}`, or the envelope of an answer without data.
 #[rustfmt::skip]
@@ -119,7 +123,8 @@ static OF_THE_SERVER: &[Rule] = &[
     // Rights.
     rule(EVERY, 403..=403, All(&["invalid token"]), Cause::TokenUnknown),
     rule(EVERY, 401..=401, Any, Cause::PermissionDenied),
-    rule(EVERY, 403..=403, Any, Cause::PermissionDenied),
+    rule(EVERY, 403..=403, List, Cause::PermissionDenied),
+    rule(EVERY, 403..=403, Any, Cause::TokenDenied),
     rule(RENEW, REFUSED, Any, Cause::NotRenewable),
     rule(OPTIONAL, REFUSED, Any, Cause::PermissionDenied),
     // The key, its versions and the ciphertext.
@@ -154,16 +159,16 @@ static OF_ANOTHER: &[Rule] = &[
 ];
 
 /// The cause of an answer in the server's own form with this text.
-pub(super) fn of_the_server(call: Call, status: u16, text: &str) -> Cause {
+pub(super) fn of_the_server(call: Call, status: u16, text: &ServerText) -> Cause {
     first(OF_THE_SERVER, call, status, text)
 }
 
 /// The cause of an answer in another form.
-pub(super) fn of_another(call: Call, status: u16, text: &str) -> Cause {
-    first(OF_ANOTHER, call, status, text)
+pub(super) fn of_another(call: Call, status: u16, text: String) -> Cause {
+    first(OF_ANOTHER, call, status, &ServerText { text, is_list: false })
 }
 
-fn first(rules: &[Rule], call: Call, status: u16, text: &str) -> Cause {
+fn first(rules: &[Rule], call: Call, status: u16, text: &ServerText) -> Cause {
     let found = rules.iter().find(|rule| rule.fits(call, status, text));
     found.map_or(Cause::OtherServer, |rule| rule.cause)
 }
@@ -176,7 +181,9 @@ mod tests {
     /// What the corpus cannot have: words of the servers' sources, and words that nobody knows.
     #[test]
     fn words_that_were_not_recorded() {
-        let class = |call, status, text| of_the_server(call, status, text).class();
+        let class = |call, status, text: &str| {
+            of_the_server(call, status, &ServerText { text: text.to_owned(), is_list: false }).class()
+        };
         assert_eq!(class(Call::Encrypt, 503, "Vault is in standby mode"), Class::Standby);
         assert_eq!(class(Call::Encrypt, 400, "Vault is not initialized"), Class::Sealed);
         assert_eq!(class(Call::Encrypt, 400, "no such key version"), Class::VersionGone);
@@ -201,7 +208,10 @@ mod tests {
     fn an_answer_in_another_form_is_never_a_refusal() {
         for status in 100..=999 {
             for call in [Call::Health, Call::Login, Call::Lookup, Call::Encrypt, Call::ReadKey] {
-                let kind = of_another(call, status, "<html>permission denied</html>").class().kind().unwrap();
+                let kind = of_another(call, status, "<html>permission denied</html>".to_owned())
+                    .class()
+                    .kind()
+                    .unwrap();
                 assert!(kind.is_outage() && kind.may_fail_over(), "{status}");
             }
         }

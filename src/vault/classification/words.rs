@@ -123,6 +123,32 @@ pub(super) fn refusal(judgement: &Judgement, what: &str, address: &str) -> Strin
         (Cause::OtherEngine, "") => {
             format!("{what}: {address} answered {status} without data, as another engine does")
         }
+        (Cause::LockedOut, _) => format!(
+            "{what}: {address} answered {status}: it has locked this login after wrong credentials, which any node may have sent"
+        ),
+        (Cause::PerhapsLockedOut, text) => format!(
+            "{what}: {address} answered {status}: {text}: it may have locked this login after wrong credentials, which any node may have sent"
+        ),
+        (Cause::LoginForbidden, text) => {
+            format!("{what}: {address} answered {status}: {text}: it denies this login, and others not")
+        }
+        (Cause::NoLoginMount, _) => {
+            format!("{what}: {address} answered {status}, as it does where no login method is mounted")
+        }
+        (Cause::RoleIdUnknown, text) => {
+            format!("{what}: {address} answered {status}: {text}: it knows no role with this role-id")
+        }
+        (Cause::FreshTokenDenied, text) => format!(
+            "{what}: {address} answered {status}: {text}: it does not accept the token of a login a moment ago"
+        ),
+        (Cause::ParametersDenied, text) => format!(
+            "{what}: {address} answered {status}: {text}: the policy allows the path, and not the parameters that the agent sends"
+        ),
+        (Cause::MountNotGranted | Cause::OtherEngine | Cause::OtherEngineAtKey, text)
+            if text.contains("mount") =>
+        {
+            format!("{what}: {text}")
+        }
         (Cause::ControlGroup, _) => format!("{what}: {address} asks for the approval of others"),
         (Cause::SecondFactor, _) => format!("{what}: {address} asks for a second factor"),
         (Cause::KeyMissing, "") if *call == Call::ReadKey => {
@@ -137,9 +163,15 @@ pub(super) fn refusal(judgement: &Judgement, what: &str, address: &str) -> Strin
 pub(super) fn remedy(call: Call, cause: Cause, path: &str) -> Option<Text> {
     let (namespace, mount) = (call.namespace_setting(), call.mount_setting());
     Some(match cause {
-        Cause::CredentialsRefused => return None,
+        Cause::CredentialsRefused | Cause::LoginForbidden => return None,
         Cause::PermissionDenied => format!("grant the capability on {path} in the token's policy, and check that the key exists: if the policy grants update without create, Vault also answers 403 for a missing key").into(),
-        Cause::LoginDenied => "check vault.auth.mount and the role; after wrong logins from any node the server locks the role for some minutes, and unlocks it by itself".into(),
+        Cause::TokenDenied | Cause::FreshTokenDenied => "the policies are not the reason: allow this node's address in token_bound_cidrs of the role or token (behind a proxy, Vault must trust its X-Forwarded-For), and see whether the entity of this login is disabled".into(),
+        Cause::ParametersDenied => format!("remove allowed_parameters, denied_parameters and required_parameters (and a min_wrapping_ttl) from {path} in the token's policy: the agent sends key_version and associated_data, too").into(),
+        Cause::LockedOut | Cause::PerhapsLockedOut => "find out who sends wrong credentials for this login (the server's audit log), and correct them there; the server unlocks it by itself, 15 minutes after the last wrong login by default, or at once: vault write -f sys/locked-users/ACCESSOR/unlock/NAME. The agent tries again each minute".into(),
+        Cause::NoLoginMount => format!("correct vault.auth.mount or {namespace}, or enable the method there: vault auth list shows what is mounted").into(),
+        Cause::RoleIdUnknown => "the role was deleted, or made again: write the role-id of the right role (vault read -field=role_id auth/approle/role/ROLE/role-id) and a new secret-id of it into their files".into(),
+        Cause::MountNotGranted => format!("correct {mount} or {namespace}: the token's policies are for another mount").into(),
+        Cause::LoginDenied => "check vault.auth.mount, and what the role or the wrapping token is limited to".into(),
         Cause::NamespaceLocked => "unlock the namespace: vault namespace unlock".into(),
         Cause::NotRenewable => "use tokens that can be renewed, or a method that logs in".into(),
         Cause::TokenUnknown => "find out who revokes the agent's tokens, and whether all vault.addresses are of one cluster: a new token is not known either".into(),
@@ -156,6 +188,7 @@ pub(super) fn remedy(call: Call, cause: Cause, path: &str) -> Option<Text> {
         Cause::NoTls => "write https:// in vault.addresses; a load balancer in front must not end TLS".into(),
         Cause::SecondFactor => "exempt this login from MFA: the agent has no second factor".into(),
         Cause::ControlGroup => format!("exempt {path} from the control group in the token's policy").into(),
+        Cause::OtherEngineAtKey => format!("correct {mount} or {namespace}: nothing of Transit is there").into(),
         Cause::KeyMissing => format!("check vault.namespace, vault.transit.mount and vault.transit.key: nothing is at {path}; if the key was deleted, restore it from a backup").into(),
         Cause::KeySoftDeleted => {
             let key = path.replace("/encrypt/", "/keys/").replace("/decrypt/", "/keys/");

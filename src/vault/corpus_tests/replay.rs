@@ -94,10 +94,17 @@ async fn call(answer: &Answer, address: &str, files: &Files) -> Given {
         "decrypt" => kind(service().unwrap(b"vault:v1:AAAA", &[], deadline).await),
         "read_key" => kind(service().describe(0, deadline).await),
         "health" | "plain_health" => kind(service().reachable(deadline).await),
-        "login" => kind(session(&answer.request.path).log_in_once(deadline).await),
+        // More answers would show why it is denied.
+        "login" => match kind(session(&answer.request.path).log_in_once(deadline).await) {
+            Some(ErrorKind::LoginDenied) => Some(ErrorKind::Denied),
+            other => other,
+        },
         "lookup" => {
             let session = session("");
-            kind_of_optional(session.lookup(&token(), deadline).await)
+            match kind_of_optional(session.lookup(&token(), deadline).await) {
+                Some(ErrorKind::LoginDenied) => Some(ErrorKind::Denied),
+                other => other,
+            }
         }
         "renew" => renew(&session("")).await,
         "capabilities" => {

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Credentials, LoginMethod, body, read};
+use super::{BareRequests, Credentials, DENIED, LoginMethod, body, read};
 use crate::clock::Deadline;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::key_service::{ErrorKind, KeyServiceError};
@@ -69,12 +69,36 @@ impl AppRole {
         if let Some((_, secret)) = unwrapped.filter(|(of, _)| *of == fingerprint) {
             return Ok(secret);
         }
+        let (address, _) = self.look_up(&wrapping, client, deadline).await?;
+        // Sent once, to the address that has just answered: when the answer is lost, the token is used up.
+        let request = self.request(UNWRAP, Some(&wrapping), None);
+        let answer = client.once(address, &request, deadline).await;
+        let answer = answer.map_err(|error| Self::refused(error, UNWRAP))?;
+        let secret = Secret::new(answer.data::<Unwrapped>()?.secret_id.as_str().to_owned());
+        *self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner) = Some((fingerprint, secret.clone()));
+        tracing::info!("the wrapped secret-id was unwrapped");
+        Ok(secret)
+    }
+
+    fn request<'a>(
+        &'a self,
+        path: &'a str,
+        token: Option<&'a Secret>,
+        body: Option<&'a Zeroizing<Vec<u8>>>,
+    ) -> Request<'a> {
+        Request { method: Method::POST, path, namespace: &self.namespace, token, index: None, body }
+    }
+
+    /// Looks up what the wrapping token wraps: the address that answered, and the path that made it. That does not use
+    /// the token up.
+    async fn look_up(
+        &self,
+        wrapping: &Secret,
+        client: &Client,
+        deadline: Deadline,
+    ) -> Result<(usize, String), KeyServiceError> {
         let lookup = body(&[("token", wrapping.expose())])?;
-        let request = |path, token, body| {
-            let namespace = &self.namespace;
-            Request { method: Method::POST, path, namespace, token, index: None, body }
-        };
-        let answer = client.call(&request(LOOKUP, None, Some(&lookup)), deadline).await;
+        let answer = client.call(&self.request(LOOKUP, None, Some(&lookup)), deadline).await;
         let answer = answer.map_err(|error| Self::refused(error, LOOKUP))?;
         let lookup: Lookup = answer.data()?;
         let path = lookup.creation_path.trim_start_matches('/');
@@ -89,13 +113,17 @@ impl AppRole {
                 "treat this as an attack until proven otherwise: revoke the secret-id, then deliver a new wrapped one",
             ));
         }
-        // Sent once, to the address that has just answered: when the answer is lost, the token is used up.
-        let answer = client.once(answer.address, &request(UNWRAP, Some(&wrapping), None), deadline).await;
-        let answer = answer.map_err(|error| Self::refused(error, UNWRAP))?;
-        let secret = Secret::new(answer.data::<Unwrapped>()?.secret_id.as_str().to_owned());
-        *self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner) = Some((fingerprint, secret.clone()));
-        tracing::info!("the wrapped secret-id was unwrapped");
-        Ok(secret)
+        Ok((answer.address, path.to_owned()))
+    }
+
+    /// The path that made the wrapping token in the file.
+    pub(super) async fn wrapped_path(
+        &self,
+        client: &Client,
+        deadline: Deadline,
+    ) -> Result<String, KeyServiceError> {
+        let (_, wrapping) = self.read(client).await?;
+        self.look_up(&wrapping, client, deadline).await.map(|(_, path)| path)
     }
 
     /// The error of a refused wrapping call. A wrapping token can be used only once.
@@ -135,6 +163,23 @@ impl LoginMethod for AppRole {
 
     fn files(&self) -> Vec<PathBuf> {
         self.role_id.path().into_iter().chain(self.secret_id.path()).collect()
+    }
+
+    fn denied_remedy(&self) -> String {
+        DENIED.to_owned()
+    }
+
+    fn locks(&self) -> bool {
+        true
+    }
+
+    async fn bare_requests(&self, client: &Client) -> Option<BareRequests> {
+        let path = format!("auth/{}/login", self.mount);
+        let (role_id, _) = self.read(client).await.ok()?;
+        Some(BareRequests {
+            nameless: (path.clone(), body(&[]).ok()?),
+            secretless: Some((path, body(&[("role_id", &role_id)]).ok()?)),
+        })
     }
 
     fn remedy(&self) -> String {

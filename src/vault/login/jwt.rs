@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::{Credentials, LoginMethod, body, read_secret};
+use super::{BareRequests, Credentials, LoginMethod, body, read_secret};
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
 use crate::key_service::KeyServiceError;
@@ -43,6 +43,11 @@ impl LoginMethod for Jwt {
 
     fn files(&self) -> Vec<PathBuf> {
         self.source.path().into_iter().collect()
+    }
+
+    async fn bare_requests(&self, _client: &Client) -> Option<BareRequests> {
+        let nameless = (format!("auth/{}/login", self.mount), body(&[]).ok()?);
+        Some(BareRequests { nameless, secretless: None })
     }
 
     fn remedy(&self) -> String {

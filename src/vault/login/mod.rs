@@ -33,6 +33,17 @@ pub(super) enum Credentials {
     },
 }
 
+/// A login without a secret: the path below `/v1/`, and the body.
+pub(super) type BareLogin = (String, Zeroizing<Vec<u8>>);
+
+/// Logins without a secret. Their answers show why a login was refused. A server counts none of them as wrong.
+pub(super) struct BareRequests {
+    /// It names nobody.
+    pub nameless: BareLogin,
+    /// It names the login; `None` where a server would count it.
+    pub secretless: Option<BareLogin>,
+}
+
 /// A login method.
 #[async_trait]
 pub(super) trait LoginMethod: Send + Sync {
@@ -55,6 +66,21 @@ pub(super) trait LoginMethod: Send + Sync {
 
     /// What an administrator does when the login is refused.
     fn remedy(&self) -> String;
+
+    /// What an administrator does when the credentials are right, and the login is denied all the same.
+    fn denied_remedy(&self) -> String {
+        self.remedy()
+    }
+
+    /// Whether a server locks a login of this method after some wrong ones, for every node that shares it.
+    fn locks(&self) -> bool {
+        false
+    }
+
+    /// The logins without a secret, where the method has them.
+    async fn bare_requests(&self, _client: &Client) -> Option<BareRequests> {
+        None
+    }
 }
 
 /// The method that the configuration names.
@@ -77,6 +103,30 @@ pub(super) fn method(vault: &Vault) -> Box<dyn LoginMethod> {
         }
     }
 }
+
+/// The path that made the wrapping token of a wrapped secret-id. That does not use the token up.
+pub(super) async fn look_up_wrapping(
+    vault: &Vault,
+    client: &Client,
+    deadline: Deadline,
+) -> Result<String, KeyServiceError> {
+    match vault.auth.method.clone() {
+        Method::AppRole { role_id, secret_id, wrapped } => {
+            let (mount, namespace) = (vault.auth.mount.clone(), vault.auth_namespace.clone());
+            let login = approle::AppRole::new(mount, namespace, role_id, secret_id, wrapped);
+            login.wrapped_path(client, deadline).await
+        }
+        _ => Err(KeyServiceError::new(
+            ErrorKind::Internal,
+            "this method has no wrapping token",
+            "report this as a bug",
+        )),
+    }
+}
+
+/// The remedy of a login that is denied although its credentials are right. A server locks such logins, and says 403 for
+/// a lock-out, too: that has another remedy.
+const DENIED: &str = "the credentials are right, and the policies are not the reason: see whether the entity of this login is disabled (vault read identity/entity/id/ID), and whether a rule of Vault Enterprise (Sentinel) denies it";
 
 /// Reads credentials outside the runtime's threads. `files` is for the text of the error when the file system hangs.
 async fn read<T: Send + 'static>(

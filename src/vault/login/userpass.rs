@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::{Credentials, LoginMethod, body, read_secret};
+use super::{BareRequests, Credentials, DENIED, LoginMethod, body, read_secret};
 use crate::clock::Deadline;
 use crate::config::secret::SecretSource;
 use crate::key_service::KeyServiceError;
@@ -41,6 +41,20 @@ impl LoginMethod for Userpass {
 
     fn files(&self) -> Vec<PathBuf> {
         self.password.path().into_iter().collect()
+    }
+
+    fn denied_remedy(&self) -> String {
+        DENIED.to_owned()
+    }
+
+    fn locks(&self) -> bool {
+        true
+    }
+
+    /// Vault counts a login without a password as a wrong one of its user.
+    async fn bare_requests(&self, _client: &Client) -> Option<BareRequests> {
+        let nameless = (format!("auth/{}/login/kms-plugin-names-nobody", self.mount), body(&[]).ok()?);
+        Some(BareRequests { nameless, secretless: None })
     }
 
     fn remedy(&self) -> String {

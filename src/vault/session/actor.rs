@@ -176,6 +176,7 @@ impl<'a> Actor<'a> {
                 tracing::debug!("the server refused to renew the token; a login will replace it");
                 "refused"
             }
+            Renewal::Dead => "dead",
             Renewal::Failed(error) => {
                 tracing::warn!(
                     KMS_REASON = error.kind().name(),

@@ -236,7 +236,12 @@ impl Session {
         Ok(())
     }
 
-    /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
+    /// Asks for the login without its secret.
+    pub(super) async fn ask_for_login(&self, deadline: Deadline) -> Option<Result<(), KeyServiceError>> {
+        self.requests.ask_for_login(deadline).await
+    }
+
+    /// Calls `lookup-self`. `None` when the policy of the token denies that.
     pub(super) async fn lookup(
         &self,
         token: &Token,
@@ -268,6 +273,7 @@ impl Session {
             logins: status.logins,
             problem: status.problem,
             refused: status.refused.map(|refused| refused.salted(self.scope.as_bytes())),
+            accepted: status.accepted_credentials.map(|accepted| accepted.salted(self.scope.as_bytes())),
         }
     }
 }
@@ -289,7 +295,7 @@ impl Session {
         use self::requests::TokenRequests as _;
         match self.requests.renew(token).await {
             state::Renewal::Granted { .. } => Ok(true),
-            state::Renewal::Refused { .. } => Ok(false),
+            state::Renewal::Refused { .. } | state::Renewal::Dead => Ok(false),
             state::Renewal::Failed(error) => Err(error),
         }
     }

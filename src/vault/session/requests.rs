@@ -2,7 +2,7 @@
 //!
 //! Must not decide when one is sent: the step does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,8 +11,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::super::classification::{BareLogins, Class, Judgement, Refusal, login_reason};
 use super::super::client::{CallError, Client};
-use super::super::login::{Credentials, LoginMethod};
+use super::super::login::{BareLogin, Credentials, LoginMethod};
 use super::super::replication::Freshness;
 use super::super::token::{Lease, Lookup, Token};
 use super::super::transport::Request;
@@ -26,6 +27,8 @@ use crate::secret::{Fingerprint, Secret};
 pub(super) const LOOKUP: &str = "auth/token/lookup-self";
 /// Time for one login, renewal or lookup.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A login that is denied again this long after the first time was not denied by a lock-out that has ended since.
+const SAME_LOCKOUT: Duration = Duration::from_secs(50);
 /// Longest lease, in seconds: ten years. A longer one is shortened to this.
 const MAX_LEASE: u64 = 10 * 365 * 86_400;
 
@@ -71,9 +74,20 @@ pub(super) struct Requests {
     pub client: Arc<Client>,
     pub method: Box<dyn LoginMethod>,
     namespace: String,
+    /// Since when logins are denied, without another answer in between.
+    denied_since: Mutex<Option<Instant>>,
     credentials: WatchedFiles,
     /// The files of TLS that are not credentials, too.
     tls: WatchedFiles,
+}
+
+/// What a lookup of a token shows.
+enum Looked {
+    Found(Lookup),
+    /// The token is good, and its policies do not allow the lookup.
+    NotAllowed,
+    /// The server does not accept the token.
+    Unknown(Refusal),
 }
 
 impl Requests {
@@ -81,7 +95,7 @@ impl Requests {
         let credentials = WatchedFiles::new(method.files());
         let tls =
             WatchedFiles::new(client.tls_files().into_iter().filter(|file| !credentials.contains(file)));
-        Self { client, method, namespace, credentials, tls }
+        Self { client, method, namespace, denied_since: Mutex::default(), credentials, tls }
     }
 
     pub(super) fn request<'a>(
@@ -94,25 +108,41 @@ impl Requests {
         Request { method, path, namespace: &self.namespace, token, index: None, body }
     }
 
-    /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
+    /// Calls `lookup-self`. `None` when the policy of the token denies that. An error, when the server does not accept
+    /// the token.
     pub(super) async fn lookup(
         &self,
         token: &Secret,
         deadline: Deadline,
     ) -> Result<Option<Lookup>, KeyServiceError> {
+        match self.look_up(token, deadline).await? {
+            Looked::Found(lookup) => Ok(Some(lookup)),
+            Looked::NotAllowed => Ok(None),
+            Looked::Unknown(refusal) => {
+                let refusal = match self.method.logs_in() {
+                    true => refusal.of_fresh_token(),
+                    false => refusal,
+                };
+                Err(refusal.of_login("looking up the token", &self.method.remedy()))
+            }
+        }
+    }
+
+    async fn look_up(&self, token: &Secret, deadline: Deadline) -> Result<Looked, KeyServiceError> {
         let request = self.request(Method::GET, LOOKUP, Some(token), None);
         loop {
             // A standby of OpenBao may show the lease as it was at the login, for good.
             let order = self.client.order_from_active(deadline).await;
             match self.client.call_in(order, Freshness::Active, &request, deadline).await {
-                Ok(answer) => return answer.data().map(Some),
+                Ok(answer) => return answer.data().map(Looked::Found),
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Refused(refusal)) => {
                     if self.client.is_other_cluster(refusal.address, deadline).await {
                         continue;
                     }
                     return match refusal.may_be_the_token() {
-                        true => Ok(None),
+                        true if refusal.is_by_policy() => Ok(Looked::NotAllowed),
+                        true => Ok(Looked::Unknown(refusal)),
                         false => Err(refusal.of_login("looking up the token", "see the server's log")),
                     };
                 }
@@ -140,6 +170,7 @@ impl Requests {
         loop {
             match self.client.call(&request, deadline).await {
                 Ok(answer) => {
+                    self.note_denial(false);
                     let LoginAnswer { auth } = answer.parse()?;
                     return Ok(Token {
                         secret: Secret::new(auth.client_token.as_str().to_owned()),
@@ -155,10 +186,71 @@ impl Requests {
                         continue;
                     }
                     let what = format!("login by {} at {path}", self.method.name());
-                    return Err(refusal.of_login(&what, &self.method.remedy()));
+                    let refusal = self.explained(refusal, deadline).await;
+                    let remedy = match refusal.class() {
+                        Class::LoginDenied => self.method.denied_remedy(),
+                        _ => self.method.remedy(),
+                    };
+                    return Err(refusal.of_login(&what, &remedy));
                 }
             }
         }
+    }
+
+    /// Records whether a login was denied (403). Returns whether the one about a minute ago was, too.
+    fn note_denial(&self, denied: bool) -> bool {
+        let mut since = self.denied_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let again = since.is_some_and(|since| now.saturating_duration_since(since) >= SAME_LOCKOUT);
+        *since = denied.then(|| since.unwrap_or(now));
+        denied && again
+    }
+
+    /// The refusal of a login with its reason. Where the server does not say it, logins without a secret show it.
+    async fn explained(&self, refusal: Refusal, deadline: Deadline) -> Refusal {
+        let again = self.note_denial(refusal.is_denied_login());
+        if !refusal.is_denied_login() && refusal.class() != Class::CredentialsRefused {
+            return refusal;
+        }
+        let mut bare = BareLogins::default();
+        if let Some(requests) = self.method.bare_requests(&self.client).await {
+            if refusal.is_denied_login() {
+                bare.nameless = self.ask_bare(refusal.address, &requests.nameless, deadline).await;
+            }
+            if let Some(secretless) = &requests.secretless {
+                bare.secretless = self.ask_bare(refusal.address, secretless, deadline).await;
+            }
+        }
+        let cause = login_reason(&refusal, &bare, self.method.locks(), again);
+        refusal.because(cause, None)
+    }
+
+    /// Asks for the login without its secret, at the first address that answers. `None` when the method has no such
+    /// question. An error is one that a login would get.
+    pub(super) async fn ask_for_login(&self, deadline: Deadline) -> Option<Result<(), KeyServiceError>> {
+        let requests = self.method.bare_requests(&self.client).await?;
+        let (path, body) = requests.secretless?;
+        let request = self.request(Method::POST, &path, None, Some(&body));
+        Some(match self.client.call(&request, deadline).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Failed(error)) => Err(error),
+            Err(CallError::Refused(refusal)) if refusal.lacks_secret() => Ok(()),
+            Err(CallError::Refused(refusal)) => {
+                let what = format!("login by {} at {path}, without the secret", self.method.name());
+                Err(self.explained(refusal, deadline).await.of_login(&what, &self.method.remedy()))
+            }
+        })
+    }
+
+    async fn ask_bare(
+        &self,
+        address: usize,
+        (path, body): &BareLogin,
+        deadline: Deadline,
+    ) -> Option<Judgement> {
+        let request = self.request(Method::POST, path, None, Some(body));
+        let answer = self.client.send(self.client.addresses.get(address)?, &request, deadline).await;
+        answer.ok().map(|(_, judgement)| judgement)
     }
 
     /// Uses a token that was created elsewhere. A lookup gives its lease.
@@ -168,12 +260,22 @@ impl Requests {
         granted: Instant,
         deadline: Deadline,
     ) -> Result<Token, KeyServiceError> {
-        let Some(lookup) = self.lookup(&secret, deadline).await? else {
-            return Err(KeyServiceError::new(
-                ErrorKind::CredentialsRefused,
-                "the token in the token file is not valid: it is expired, revoked, or of another server",
-                self.method.remedy(),
-            ));
+        let lookup = match self.look_up(&secret, deadline).await? {
+            Looked::Found(lookup) => lookup,
+            Looked::NotAllowed => {
+                return Err(KeyServiceError::new(
+                    ErrorKind::Denied,
+                    format!("the policies of the token in the token file do not allow {LOOKUP}"),
+                    format!("grant read on {LOOKUP}: the agent needs it to know when the token expires"),
+                ));
+            }
+            Looked::Unknown(_) => {
+                return Err(KeyServiceError::new(
+                    ErrorKind::CredentialsRefused,
+                    "the token in the token file is not valid here: it is expired, revoked, used up, of another server, or bound to another network (token_bound_cidrs)",
+                    self.method.remedy(),
+                ));
+            }
         };
         Ok(Token {
             secret,
@@ -219,12 +321,13 @@ impl TokenRequests for Requests {
         let answer = answer.map_err(|error| error.unless_denied("renewing the token"));
         match answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth)) {
             Ok(auth) => Renewal::Granted { at, ttl: lease(auth.lease_duration), renewable: auth.renewable },
+            Err(CallError::Refused(refusal)) if refusal.class() == Class::TokenDead => Renewal::Dead,
             Err(CallError::Refused(_)) => Renewal::Refused { at },
             Err(CallError::Failed(error)) => Renewal::Failed(error),
         }
     }
 
     async fn is_valid(&self, token: &Token) -> Result<bool, KeyServiceError> {
-        self.lookup(&token.secret, deadline()).await.map(|found| found.is_some())
+        Ok(!matches!(self.look_up(&token.secret, deadline()).await?, Looked::Unknown(_)))
     }
 }

@@ -50,6 +50,8 @@ pub(super) enum Renewal {
     Refused {
         at: Instant,
     },
+    /// The server says that it does not know the token.
+    Dead,
     Failed(KeyServiceError),
 }
 
@@ -168,6 +170,8 @@ pub(super) struct Logins {
     /// Successful ones.
     pub count: u64,
     pub refused: Option<RefusedCredentials>,
+    /// Those of the last login that succeeded.
+    pub accepted: Option<Fingerprint>,
     /// Whether the last token became invalid soon after its login.
     pub ended_early: bool,
     /// Delayed logins in a row.
@@ -229,6 +233,7 @@ pub(super) struct Status {
     pub logins: u64,
     pub problem: Option<String>,
     pub refused: Option<Fingerprint>,
+    pub accepted_credentials: Option<Fingerprint>,
     /// As in [`Checks`]: a caller sees here whether a success is news.
     pub accepted: u64,
     /// Whether the next login waits since the last tokens ended soon after their login.
@@ -295,6 +300,7 @@ impl State {
                 .as_ref()
                 .filter(|refused| refused.error.kind() == ErrorKind::CredentialsRefused)
                 .map(|refused| refused.fingerprint),
+            accepted_credentials: self.logins.accepted,
             accepted: self.checks.accepted,
             tokens_end_early: matches!(self.logins.stage, Stage::Delayed(_)) && self.logins.delays > 0,
             denied_fresh: self.checks.denied_fresh.clone(),

@@ -152,6 +152,9 @@ impl Step {
 
     fn logged_in(&mut self, mut token: Token) {
         let state = &mut self.state;
+        if let Stage::Sent(fingerprint) = state.logins.stage {
+            state.logins.accepted = Some(fingerprint);
+        }
         state.logins.count += 1;
         (state.logins.refused, state.logins.not_before, state.logins.outages) = (None, None, 0);
         token.generation = state.logins.count;
@@ -166,9 +169,11 @@ impl Step {
         // A login that is denied says nothing of the credentials, and may be tried again sooner.
         let pause = match error.kind() {
             ErrorKind::CredentialsRefused => Some(REFUSED_PAUSE),
-            ErrorKind::Denied => error.retry_after(),
+            kind if kind.is_refusal() || kind == ErrorKind::LockedOut => error.retry_after(),
             _ => None,
         };
+        // The pause is kept here. For others, the service is as it was.
+        let error = if pause.is_some() { error.with_retry_after(None) } else { error };
         if let (Some(pause), Stage::Sent(fingerprint)) = (pause, self.state.logins.stage) {
             self.effects.push(Effect::Report(Report::CredentialsRefused(error.clone())));
             let until = self.now + pause.mul_f64(0.9 + self.jitter * 0.2);
@@ -180,7 +185,7 @@ impl Step {
     fn login_failed(&mut self, error: KeyServiceError) {
         let token_held = self.state.token.is_some();
         let logins = &mut self.state.logins;
-        if error.kind().is_outage() {
+        if error.kind().is_outage() && error.kind() != ErrorKind::LockedOut {
             logins.not_before = Some(self.now + delay(OUTAGE_PAUSE, logins.outages, self.jitter));
             logins.outages = logins.outages.saturating_add(1);
         }
@@ -317,6 +322,10 @@ impl Step {
         let lease = match renewal {
             Renewal::Granted { at, ttl, renewable } => token.lease.renewed(at, ttl, renewable),
             Renewal::Refused { at } => token.lease.unrenewable(at),
+            Renewal::Dead => {
+                self.discard(&token);
+                return self.begin_login();
+            }
             Renewal::Failed(error) => {
                 self.state.problem = Some(error.to_string());
                 return self.plan_retry();

@@ -288,3 +288,39 @@ fn callers_who_have_gone_are_forgotten() {
     case.state.as_mut().unwrap().retain_waiters(|waiter| waiter == Waiter(2));
     assert_eq!(answers(&case.end_login(HOUR)), [Ok(1)]);
 }
+
+#[test]
+fn a_locked_login_is_tried_each_minute_and_the_first_refusal_restores_the_15_minutes() {
+    let mut case = Case::new();
+    let pause = SECOND * 60;
+    let refused = |case: &mut Case, kind| {
+        case.want();
+        assert!(matches!(*case.send_credentials("right"), [Effect::LogIn]));
+        case.send(Event::LoginEnded(Err(error(kind).with_retry_after(Some(pause)))));
+    };
+    for _ in 0..15 {
+        refused(&mut case, ErrorKind::LockedOut);
+        assert!(case.state().status().refused.is_none(), "they may be right");
+        // 54 s without jitter, 66 s with the most: local KEKs are wiped 90 s after a refusal that comes to light.
+        case.now += SECOND * 53;
+        case.want();
+        let answered = answers(&case.send_credentials("right"));
+        assert_eq!(answered, [Err(ErrorKind::LockedOut)], "not sent, and nobody waits");
+        case.now += SECOND;
+    }
+    refused(&mut case, ErrorKind::CredentialsRefused);
+    case.now += SECOND * 60 * 13;
+    case.want();
+    assert_eq!(answers(&case.send_credentials("right")), [Err(ErrorKind::CredentialsRefused)], "not sent");
+}
+
+#[test]
+fn a_renewal_of_a_token_that_is_dead_is_followed_by_a_login_at_once() {
+    let mut case = Case::with_token(HOUR);
+    assert!(renews(&case.after(HOUR * 2 / 3)));
+    let effects = case.send(Event::RenewalEnded { generation: 1, renewal: Renewal::Dead });
+    assert!(matches!(*effects, [Effect::Report(Report::TokenDead), Effect::CheckFiles(_)]), "{effects:?}");
+    assert_eq!(case.generation(), 0);
+    case.end_login(HOUR);
+    assert_eq!(case.generation(), 2);
+}

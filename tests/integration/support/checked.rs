@@ -17,8 +17,15 @@ pub struct Checked {
     pub findings: Vec<Value>,
 }
 
-/// Runs it on the configuration in this directory.
+/// Runs it on the configuration in this directory, with a login.
 pub fn check(directory: &Path, more: &[&str]) -> Checked {
+    let more: Vec<&str> =
+        if more.contains(&"--no-login") { more.to_vec() } else { [&["--login"], more].concat() };
+    check_without_use(directory, &more)
+}
+
+/// Runs it as it is without more arguments: it uses nothing up.
+pub fn check_without_use(directory: &Path, more: &[&str]) -> Checked {
     let mut command = command();
     command.args(["check", "--output", "json", "--config"]).arg(directory.join("config.toml")).args(more);
     if !more.contains(&SILENT[0]) {

@@ -54,9 +54,3 @@ impl Product {
         self == Self::Vault
     }
 }
-
-/// For a fault that stands until its issue is resolved: the test asserts the fault as it is, so that it fails once the
-/// fault is gone, and says so here. `issue` is the issue's title.
-pub fn known_fault(what: &str, issue: &str) {
-    eprintln!("KNOWN FAULT: {what} (issue: {issue})");
-}

@@ -111,6 +111,9 @@ impl Service {
         match asked.path {
             "auth/token/lookup-self" => return Ok(words::data(self.look_up(token))),
             "auth/token/renew-self" => return Ok(self.renew(token)),
+            "sys/internal/ui/mounts" => {
+                return Ok(words::data(json!({ "secret": { "transit/": { "type": "transit" } } })));
+            }
             _ => {}
         }
         let Some((action, name)) = asked.path.strip_prefix("transit/").and_then(|path| path.split_once('/'))
@@ -133,6 +136,9 @@ impl Service {
         match action {
             "keys" if !read => denied,
             "keys" => key.map(|key| words::data(key.metadata(name))).ok_or((404, "")),
+            "encrypt" if encrypt && key.is_some() && asked.body["plaintext"].is_null() => {
+                Err((400, words::MISSING_PLAINTEXT))
+            }
             "encrypt" if !encrypt || (key.is_none() && !self.may_create) => denied,
             "encrypt" => {
                 // A standby leaves the creation of a key to the active replica, which may have one.

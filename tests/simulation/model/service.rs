@@ -269,7 +269,11 @@ impl Service {
         };
         let general = self.no_leader().is_some()
             || self.has(|effect| matches!(effect, Effect::Throttled(_) | Effect::Broken));
-        if general || (0..self.addresses).all(|replica| slow(replica) || self.is_away(node, replica)) {
+        // A lock-out says nothing of the node, and ends by itself.
+        if general
+            || self.is_locked_out(node)
+            || (0..self.addresses).all(|replica| slow(replica) || self.is_away(node, replica))
+        {
             Truth::Away
         } else if self.refuses(node, secret_id) {
             Truth::Refuses
@@ -283,10 +287,21 @@ impl Service {
     /// Whether the service itself refuses, whether it can be reached or not.
     pub(in super::super) fn refuses(&self, node: usize, secret_id: &str) -> bool {
         let (encrypt, decrypt, _) = self.rights();
-        let locked = self.has(|effect| matches!(effect, Effect::RoleLocked)) || self.role.is_locked();
-        let token = self.tokens.values().any(|token| token.node == node && token.is_alive());
-        let known = token || (self.role.secret_id == secret_id && !locked);
+        if self.is_locked_out(node) {
+            return false;
+        }
+        let known = self.has_token(node) || self.role.secret_id == secret_id;
         !(encrypt && decrypt && known && self.key_now().is_some_and(|key| !key.soft_deleted))
+    }
+
+    fn has_token(&self, node: usize) -> bool {
+        self.tokens.values().any(|token| token.node == node && token.is_alive())
+    }
+
+    /// Whether the node has no token, and the lock-out of its role hides whether it would get one.
+    fn is_locked_out(&self, node: usize) -> bool {
+        let locked = self.has(|effect| matches!(effect, Effect::RoleLocked)) || self.role.is_locked();
+        locked && !self.has_token(node)
     }
 
     /// Whether another key than before is under the name.

@@ -74,8 +74,15 @@ impl Service {
         body: &Value,
         locked: bool,
     ) -> Result<Value, (u16, &'static str)> {
+        // A login that names nobody, or has no secret, is not counted as a wrong one.
+        if body["role_id"].is_null() {
+            return Err((500, words::MISSING_ROLE_ID));
+        }
         if locked || self.role.is_locked() {
             return Err((403, words::DENIED));
+        }
+        if body["secret_id"].is_null() {
+            return Err((400, words::MISSING_SECRET_ID));
         }
         if body["secret_id"].as_str() != Some(&self.role.secret_id) {
             self.role.failures.push(now());

@@ -11,6 +11,9 @@ pub(super) const TOKEN_DEAD_VAULT: &str = "2 errors occurred:\n\t* permission de
 /// OpenBao's text for a dead token, and the text of both for a locked role.
 pub(super) const DENIED: &str = "permission denied";
 pub(super) const WRONG_SECRET_ID: &str = "invalid role or secret ID";
+pub(super) const MISSING_ROLE_ID: &str = "missing role_id";
+pub(super) const MISSING_SECRET_ID: &str = "missing secret_id";
+pub(super) const MISSING_PLAINTEXT: &str = "missing plaintext to encrypt";
 pub(super) const NO_KEY: &str = "encryption key not found";
 pub(super) const VERSION_AHEAD: &str =
     "requested version for encryption is higher than the latest key version";

@@ -1,0 +1,115 @@
+//! Asks for the reason of a refused Transit call, where the server's answer does not say it: what is mounted, as far as
+//! the token may use it, and whether a policy allows the path without our parameters. None of it needs a right, creates
+//! anything or uses a key.
+//!
+//! Must not decide what follows. What the answers mean is in `classification`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::address::Address;
+use super::classification::{Cause, Judgement, Refusal, mount_reason};
+use super::token::Token;
+use super::transit::TransitService;
+use super::transport::{Request, Response};
+use crate::clock::{Deadline, Purpose};
+
+const MOUNTS: &str = "sys/internal/ui/mounts";
+/// How long a reason is believed, for the same refusal of the same path. So a fault that lasts costs one or two requests
+/// a minute.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// A reason: the cause, and a text in place of the server's.
+type Reason = (Cause, Option<String>);
+
+/// The cause of a refusal, the reason that was found for it, if any, and when.
+type Explained = (Cause, Option<Reason>, Instant);
+
+/// The reasons of the last refusals, by path. A service has three paths.
+#[derive(Default)]
+pub(super) struct Explanations(Mutex<HashMap<String, Explained>>);
+
+impl Explanations {
+    /// The reason that was found a moment ago; `Some(None)` when none was found.
+    fn find(&self, path: &str, cause: Cause) -> Option<Option<Reason>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, reason, at) = known.get(path)?;
+        (*of == cause && at.elapsed() < BELIEVED).then(|| reason.clone())
+    }
+
+    fn remember(&self, path: &str, cause: Cause, reason: Option<Reason>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(path.to_owned(), (cause, reason, Instant::now()));
+    }
+}
+
+impl TransitService {
+    /// The refusal with its reason. Sends nothing for a call of the API server: the agent's own looks find the reason.
+    pub(super) async fn explained(&self, refusal: Refusal, token: &Token, deadline: Deadline) -> Refusal {
+        let cause = refusal.judgement.cause();
+        let reason = match cause {
+            // The session has made sure that a new token would be denied, too.
+            Cause::TokenDenied if self.session.logs_in() => Some((Cause::FreshTokenDenied, None)),
+            Cause::PermissionDenied | Cause::KeyMissing => match self.explanations.find(&refusal.path, cause)
+            {
+                Some(known) => known,
+                None if deadline.purpose() == Purpose::ApiServer => None,
+                None => {
+                    let found = self.reason(&refusal, token, deadline).await;
+                    self.explanations.remember(&refusal.path, cause, found.clone());
+                    found
+                }
+            },
+            _ => None,
+        };
+        match reason {
+            Some((cause, text)) => refusal.because(cause, text),
+            None => refusal,
+        }
+    }
+
+    async fn reason(&self, refusal: &Refusal, token: &Token, deadline: Deadline) -> Option<Reason> {
+        let address = self.client.addresses.get(refusal.address)?;
+        let request = self.ask(Method::GET, MOUNTS, token, None);
+        let (response, _) = self.sent(address, &request, deadline).await?;
+        let is_missing = refusal.judgement.cause() == Cause::KeyMissing;
+        let listed: &[u8] = if response.status == 200 { &response.body } else { &[] };
+        if let Some((cause, text)) = mount_reason(&self.vault.transit.mount, listed, is_missing) {
+            return Some((cause, Some(text)));
+        }
+        // The servers look at the parameters after the policy, and at the plaintext before the key.
+        let has_parameters = refusal.path.contains("/encrypt/") || refusal.path.contains("/decrypt/");
+        if is_missing || !has_parameters {
+            return None;
+        }
+        let body = Zeroizing::new(b"{}".to_vec());
+        let request = self.ask(Method::POST, &refusal.path, token, Some(&body));
+        let (_, judgement) = self.sent(address, &request, deadline).await?;
+        judgement.lacks_parameters().then_some((Cause::ParametersDenied, None))
+    }
+
+    async fn sent(
+        &self,
+        address: &Address,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Option<(Response, Judgement)> {
+        self.client.send(address, request, deadline).await.ok()
+    }
+
+    fn ask<'a>(
+        &'a self,
+        method: Method,
+        path: &'a str,
+        token: &'a Token,
+        body: Option<&'a Zeroizing<Vec<u8>>>,
+    ) -> Request<'a> {
+        let namespace = &self.vault.namespace;
+        Request { method, path, namespace, token: Some(&token.secret), index: None, body }
+    }
+}
