@@ -60,7 +60,11 @@ impl RawAuth {
                         return None;
                     }
                 };
-                let secret_id = self.secret(check, &key("secret_id_file"), self.secret_id_file.as_deref())?;
+                let secret_id = match (&self.secret_id_file, &self.credential, self.secret_id_wrapped) {
+                    // A role with `bind_secret_id=false`. Where the role wants a secret-id, the login says so.
+                    (None, None, false) => None,
+                    _ => Some(self.secret(check, &key("secret_id_file"), self.secret_id_file.as_deref())?),
+                };
                 Method::AppRole { role_id, secret_id, wrapped: self.secret_id_wrapped }
             }
             "userpass" => {

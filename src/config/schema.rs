@@ -74,6 +74,12 @@ impl Key {
         self.path.rsplit_once('.').unwrap_or(("", self.path))
     }
 
+    /// Whether an empty text is a value of its own: it turns the admin address off. An empty variable of any other key
+    /// is a mistake, such as a template that was not filled in.
+    pub(crate) fn may_be_empty(&self) -> bool {
+        self.path == "server.admin"
+    }
+
     /// The default, to show it; `None` when there is none.
     pub fn shown_default(&self) -> Option<&'static str> {
         match self.default {
@@ -156,7 +162,7 @@ pub const KEYS: &[Key] = &[
     key("vault.auth.role_id_file", Kind::Text, Unset,
         "approle: file that holds the role-id"),
     key("vault.auth.secret_id_file", Kind::Text, Unset,
-        "approle: file that holds the secret-id"),
+        "approle: file that holds the secret-id; leave it out for a role with bind_secret_id=false"),
     key("vault.auth.secret_id_wrapped", Kind::Boolean, Value("false"),
         "approle: the file holds a response-wrapping token of the secret-id; the agent unwraps it once"),
     key("vault.auth.username", Kind::Text, Unset,

@@ -76,8 +76,8 @@ pub(crate) enum Method {
     Token(SecretSource),
     AppRole {
         role_id: RoleId,
-        /// The secret-id, or a response-wrapping token of it.
-        secret_id: SecretSource,
+        /// The secret-id, or a response-wrapping token of it. `None` for a role with `bind_secret_id=false`.
+        secret_id: Option<SecretSource>,
         /// Whether it is a response-wrapping token.
         wrapped: bool,
     },
@@ -110,11 +110,12 @@ pub(crate) fn without_userinfo(text: &str) -> String {
 }
 
 impl Method {
-    /// The secret of the login with its usual name; `None` for a certificate, whose key belongs to TLS.
+    /// The secret of the login with its usual name; `None` where there is none. The key of a certificate belongs to
+    /// TLS.
     pub(crate) fn secret(&self) -> Option<(&'static str, &SecretSource)> {
         match self {
             Self::Token(source) => Some(("token", source)),
-            Self::AppRole { secret_id, .. } => Some(("secret-id", secret_id)),
+            Self::AppRole { secret_id, .. } => secret_id.as_ref().map(|source| ("secret-id", source)),
             Self::Userpass { password, .. } => Some(("password", password)),
             Self::Jwt { jwt, .. } | Self::Kubernetes { jwt, .. } => Some(("JWT", jwt)),
             Self::Cert { .. } => None,
@@ -125,7 +126,7 @@ impl Method {
     pub(crate) fn secret_mut(&mut self) -> Option<&mut SecretSource> {
         match self {
             Self::Token(source) => Some(source),
-            Self::AppRole { secret_id, .. } => Some(secret_id),
+            Self::AppRole { secret_id, .. } => secret_id.as_mut(),
             Self::Userpass { password, .. } => Some(password),
             Self::Jwt { jwt, .. } | Self::Kubernetes { jwt, .. } => Some(jwt),
             Self::Cert { .. } => None,

@@ -56,20 +56,15 @@ fn of_vault(vault: &Vault, suffix: &str) -> Vec<NamedFile> {
         found.push(NamedFile::Public(cert.clone()));
         found.push(NamedFile::Secret(format!("client-key{suffix}"), key.clone()));
     }
-    let (name, source) = match &vault.auth.method {
-        Method::AppRole { role_id, secret_id, .. } => {
-            if let RoleId::File(path) = role_id {
-                found.push(NamedFile::Public(path.clone()));
-            }
-            ("secret-id", secret_id)
-        }
-        Method::Token(token) => ("token", token),
-        Method::Userpass { password, .. } => ("password", password),
-        Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => ("jwt", jwt),
-        Method::Cert { .. } => return found,
-    };
-    if let SecretSource::File { path, .. } = source {
-        found.push(NamedFile::Secret(format!("{name}{suffix}"), path.clone()));
+    if let Method::AppRole { role_id: RoleId::File(path), secret_id, .. } = &vault.auth.method {
+        found.push(match secret_id {
+            Some(_) => NamedFile::Public(path.clone()),
+            // It is the whole credential.
+            None => NamedFile::Secret(format!("role-id{suffix}"), path.clone()),
+        });
+    }
+    if let Some((name, SecretSource::File { path, .. })) = vault.auth.method.secret() {
+        found.push(NamedFile::Secret(format!("{}{suffix}", name.to_lowercase()), path.clone()));
     }
     found
 }

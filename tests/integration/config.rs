@@ -155,6 +155,27 @@ fn variables_and_flags_are_checked_like_files() {
     assert!(code == Some(0) && shown.contains("insecure_skip_verify = true"), "{shown}");
 }
 
+/// A template that was not filled in must not lead to another configuration than the one that was meant.
+#[test]
+fn empty_variables_are_named() {
+    let names = ["KMS_PLUGIN_VAULT_NAMESPACE", "KMS_PLUGIN_VAULT_ADDRESSES", "KMS_PLUGIN_LOCAL_KEK_ENABLED"];
+    let (code, _, errors) = run(GOOD, &names.map(|name| (name, " ")), &[]);
+    assert_eq!(code, Some(78), "{errors}");
+    for name in names {
+        assert!(errors.contains(&format!("{name}: the variable is set, but empty")), "{name}: {errors}");
+    }
+    // It turns the admin address off.
+    let (code, shown, errors) = run(GOOD, &[("KMS_PLUGIN_SERVER_ADMIN", "")], &[]);
+    assert!(code == Some(0) && shown.contains("admin = \"\""), "{shown}{errors}");
+    let output = command().arg("config").env("KMS_PLUGIN_CONFIG", "").output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(78) && errors.contains("KMS_PLUGIN_CONFIG"), "{errors}");
+    // A command that talks to an agent reads no configuration.
+    let output = command().arg("status").env("KMS_PLUGIN_SERVER_RUNTIME_DIR", "").output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(64) && errors.contains("KMS_PLUGIN_SERVER_RUNTIME_DIR"), "{errors}");
+}
+
 #[test]
 fn a_missing_named_file_is_an_error_and_a_missing_default_file_is_not() {
     let (code, _, errors) = run_file(Path::new("/nonexistent/config.toml"), &[], &[]);

@@ -144,7 +144,35 @@ pub(crate) fn check(
         });
         report.add(finding);
     }
+    bare_role_id(vault).into_iter().for_each(|finding| report.add(finding));
     readable
+}
+
+/// A finding when the role-id is the whole credential, and is kept as if it were not.
+fn bare_role_id(vault: &Vault) -> Option<Finding> {
+    let Method::AppRole { role_id, secret_id: None, .. } = &vault.auth.method else { return None };
+    let (subject, seen) = match role_id {
+        RoleId::Literal(_) => {
+            ("vault.auth.role_id".to_owned(), "the role-id is in the configuration".to_owned())
+        }
+        RoleId::File(path) => {
+            let mode = fs::metadata(path).ok()?.mode() & 0o7777;
+            if mode & 0o007 == 0 {
+                return None;
+            }
+            (
+                path.display().to_string(),
+                format!("every user of this machine can read the role-id (mode {mode:04o})"),
+            )
+        }
+    };
+    Some(Finding::warn(
+        Check::Credentials,
+        subject,
+        seen,
+        "without a secret-id, whoever knows the role-id can log in from the networks of the role",
+        "put it into a file of mode 0640 and name that with vault.auth.role_id_file; bind the role to the nodes (token_bound_cidrs)",
+    ))
 }
 
 impl PlacedFile {

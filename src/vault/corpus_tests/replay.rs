@@ -193,7 +193,7 @@ fn vault(address: &str, files: &Files) -> Vault {
             mount: "approle".into(),
             method: AuthMethod::AppRole {
                 role_id: RoleId::Literal("role".into()),
-                secret_id: SecretSource::file(&files.wrapped, false),
+                secret_id: Some(SecretSource::file(&files.wrapped, false)),
                 wrapped: true,
             },
         },
