@@ -66,6 +66,11 @@ fn of_vault(vault: &Vault, suffix: &str) -> Vec<NamedFile> {
     if let Some((name, SecretSource::File { path, .. })) = vault.auth.method.secret() {
         found.push(NamedFile::Secret(format!("{}{suffix}", name.to_lowercase()), path.clone()));
     }
+    if let Some((_, SecretSource::File { path, .. })) =
+        vault.proxy.as_ref().and_then(|proxy| proxy.login.as_ref())
+    {
+        found.push(NamedFile::Secret(format!("proxy-password{suffix}"), path.clone()));
+    }
     found
 }
 

@@ -12,19 +12,21 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::address::Address;
+use super::address::{Address, Connection};
 use super::budget::Budget;
 use super::changes::Changes;
 use super::classification::{self, Call, Class, Judgement, Received, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
 use super::pem::TlsError;
-use super::tls;
+use super::svid::SvidSource;
 use super::transport::{Quota, Request, Response, Transport};
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
 use crate::retry;
+use crate::secret::Fingerprint;
+use crate::spiffe::SpiffeError;
 use crate::telemetry::metrics::Metrics;
 
 /// Shortest time for one of several addresses before the next is tried.
@@ -96,6 +98,8 @@ enum Attempt {
 pub(super) struct Client {
     vault: Vault,
     transport: Arc<dyn Transport>,
+    /// Where the client certificate comes from, when it is not in files.
+    svid: Option<SvidSource>,
     pub(super) addresses: Vec<Address>,
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
@@ -124,6 +128,7 @@ impl Client {
         let changes = Arc::new(Changes::default());
         let addresses = Address::list(vault, &changes)?;
         Ok(Self {
+            svid: vault.tls.spiffe.as_ref().map(SvidSource::new),
             vault: vault.clone(),
             transport,
             addresses,
@@ -139,18 +144,62 @@ impl Client {
         })
     }
 
-    /// The files of the TLS configuration.
-    pub(super) fn tls_files(&self) -> Vec<PathBuf> {
+    /// The files that connections are made with: those of TLS, and the password of the forward proxy.
+    pub(super) fn connection_files(&self) -> Vec<PathBuf> {
         let client = self.vault.tls.client.iter().flat_map(|(certificate, key)| [certificate, key]);
-        self.vault.tls.ca_file.iter().chain(client).cloned().collect()
+        let login = self.vault.proxy.as_ref().and_then(|proxy| proxy.login.as_ref());
+        let password = login.and_then(|(_, source)| source.path());
+        self.vault.tls.ca_file.iter().chain(client).cloned().chain(password).collect()
     }
 
-    /// Reads the TLS files again. After an error, the old TLS configuration stays in use.
-    pub(super) async fn reload_tls(&self) -> Result<(), TlsError> {
-        let tls = self.vault.tls.clone();
-        let read = self.tls_access.run(move || tls::client_config(&tls)).await;
-        let tls = read.map_err(|cause| TlsError::new(format!("the TLS files cannot be read: {cause}")))??;
-        self.addresses.iter().try_for_each(|address| address.reload(&self.vault, tls.clone()))
+    /// Reads these files again. After an error, the old connections stay in use.
+    pub(super) async fn reload_connections(&self) -> Result<(), TlsError> {
+        let vault = self.vault.clone();
+        let svid = self.svid.as_ref().and_then(SvidSource::take);
+        let read = self.tls_access.run(move || Connection::read(&vault, svid.as_deref())).await;
+        let read = read
+            .map_err(|cause| TlsError::new(format!("the files of the connection cannot be read: {cause}")));
+        let connection = read??;
+        self.addresses.iter().try_for_each(|address| address.reload(&self.vault, &connection))
+    }
+
+    /// Builds the connections anew when the X.509-SVID was replaced. Returns whether they were.
+    pub(super) async fn reload_svid(&self) -> bool {
+        if !self.svid.as_ref().is_some_and(SvidSource::is_new) {
+            return false;
+        }
+        match self.reload_connections().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!("{error}; the old connections stay in use");
+                false
+            }
+        }
+    }
+
+    /// Makes sure that the connections have an X.509-SVID, the current one.
+    pub(super) async fn use_svid(&self, deadline: Deadline) -> Result<(), SpiffeError> {
+        if let Some(source) = &self.svid {
+            source.current(deadline).await?;
+            self.reload_svid().await;
+        }
+        Ok(())
+    }
+
+    /// A hash of the current X.509-SVID.
+    pub(super) async fn svid_fingerprint(&self) -> Result<Fingerprint, SpiffeError> {
+        match &self.svid {
+            Some(source) => source.fingerprint().await,
+            None => Ok(Fingerprint::default()),
+        }
+    }
+
+    /// Follows the X.509-SVID, where there is one. Never returns.
+    pub(super) async fn follow_svid(&self) {
+        match &self.svid {
+            Some(source) => source.follow().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Sends the request to one address after the other, the preferred one first, until one answers or the deadline
@@ -240,7 +289,7 @@ impl Client {
         // If very little time is left, a failure says nothing about the address.
         let counts = deadline.remaining() >= MIN_SHARE;
         let result = self.send(address, request, deadline).await.and_then(|(response, judgement)| {
-            if let Some(to) = self.addresses.iter().position(|known| judgement.redirects_to(&known.origin)) {
+            if let Some(to) = judgement.target_among(self.addresses.iter().map(|known| &known.endpoint)) {
                 return Ok(Attempt::Redirected(to));
             }
             match (judgement.failure(&address.name), judgement.class()) {
@@ -278,6 +327,7 @@ impl Client {
                 location: response.location.as_deref(),
                 body: &response.body,
             });
+            let judgement = if request.token.is_none() { judgement.without_token() } else { judgement };
             (response, judgement)
         });
         let outcome = match &result {

@@ -16,6 +16,7 @@ mod cluster;
 #[cfg(test)]
 mod corpus_tests;
 mod file_access;
+mod forward;
 mod handshake;
 mod inspector;
 mod key;
@@ -23,6 +24,7 @@ mod login;
 mod metadata;
 mod pem;
 mod session;
+mod svid;
 mod tls;
 mod token;
 mod transit;

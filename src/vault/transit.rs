@@ -110,7 +110,7 @@ impl TransitService {
             method: call.method.clone(),
             path: call.path,
             namespace: &self.scope.namespace,
-            token: Some(&token.secret),
+            token: token.secret.as_ref(),
             index: token.index.as_deref(),
             body: call.body,
         }
@@ -344,6 +344,10 @@ impl KeyService for TransitService {
         if self.shares_session {
             std::future::pending::<()>().await;
         }
-        tokio::join!(self.session.maintain(), self.client.check_failed_addresses());
+        tokio::join!(
+            self.session.maintain(),
+            self.client.check_failed_addresses(),
+            self.client.follow_svid()
+        );
     }
 }

@@ -7,7 +7,7 @@ use super::key::{KeyCheck, KeyFacts};
 use super::refusals::Refusals;
 use super::report::Report;
 use super::service_user::ServiceUser;
-use super::{CheckOptions, login, network};
+use super::{CheckOptions, login, network, spiffe};
 use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::config::settings::KeyServiceSettings;
@@ -43,7 +43,8 @@ impl KeyServices<'_, '_> {
             let (inspector, usable) = match shared {
                 Some(shared) => shared,
                 None => {
-                    let readable = credentials::check(&vault, &user, by_systemd, self.report);
+                    let readable = credentials::check(&vault, &user, &by_systemd, self.report)
+                        .max(spiffe::check(&vault, self.options.timeout, self.report).await);
                     let Some(inspector) = self.inspector(name, &vault) else { continue };
                     let reached = network::check(&vault, &inspector, self.options.timeout, self.report).await;
                     let usable =

@@ -8,6 +8,7 @@ use super::finding::{Check, Finding};
 use super::refusals::Refusals;
 use super::report::Report;
 use crate::clock::{Deadline, unix_seconds};
+use crate::config::endpoint::Endpoint;
 use crate::config::vault::{Method, Vault};
 use crate::display::ago;
 use crate::key_service::ErrorKind;
@@ -29,6 +30,12 @@ pub(crate) async fn check(
     report: &mut Report<'_>,
 ) -> bool {
     let subject = subject(name, vault);
+    if let Method::None = vault.auth.method {
+        let because = "vault.auth.method is none: the proxy logs in, and the next line looks at its token";
+        report.add(Finding::skipped(Check::Login, subject, because));
+        // It sends nothing.
+        return inspector.log_in(Deadline::after(time)).await.is_ok();
+    }
     if let Method::AppRole { wrapped: true, .. } = vault.auth.method {
         report.add(Finding::skipped(
             Check::Login,
@@ -91,6 +98,16 @@ pub(crate) async fn token(
         Ok(Some(token)) => {
             report.add(token_finding(&subject, vault, &token));
             token.num_uses == 0
+        }
+        Ok(None) if matches!(vault.auth.method, Method::None) => {
+            report.add(Finding::warn(
+                Check::Token,
+                subject,
+                "no token of the proxy may look itself up (auth/token/lookup-self): it has not logged in, or its policy does not allow that",
+                "the agent then takes each refusal for a proxy that has not logged in, and serves on for health.outage_grace",
+                "see the proxy's log; grant read on auth/token/lookup-self: kms-plugin render policy prints the whole policy",
+            ));
+            true
         }
         Ok(None) => {
             report.add(Finding::warn(
@@ -155,6 +172,11 @@ fn token_finding(subject: &str, vault: &Vault, token: &Lookup) -> Finding {
 
 /// The name of this login in the report.
 pub(crate) fn subject(name: &str, vault: &Vault) -> String {
+    if let Method::None = vault.auth.method {
+        let addresses: Vec<String> = vault.addresses.iter().map(Endpoint::name).collect();
+        let proxy = format!("the proxy at {}", addresses.join(", "));
+        return if name == crate::diagnose::PRIMARY { proxy } else { format!("{name}: {proxy}") };
+    }
     let mount = format!("auth/{}", vault.auth.mount);
     let place =
         if vault.auth_namespace.is_empty() { mount } else { format!("{}/{mount}", vault.auth_namespace) };

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::Answer;
 use crate::clock::Deadline;
+use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
@@ -178,10 +178,11 @@ fn token() -> Token {
 
 fn vault(address: &str, files: &Files) -> Vault {
     Vault {
-        addresses: vec![Url::parse(address).unwrap()],
+        addresses: vec![Endpoint::parse(address, true).unwrap()],
+        proxy: None,
         namespace: String::new(),
         auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true },
+        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
         transit: Transit {
             mount: "transit".into(),
             key: "kms-key".into(),

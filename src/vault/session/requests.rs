@@ -71,15 +71,16 @@ pub(super) struct Requests {
     pub method: Box<dyn LoginMethod>,
     namespace: String,
     credentials: WatchedFiles,
-    /// The files of TLS that are not credentials, too.
+    /// The files of the connection that are not credentials, too.
     tls: WatchedFiles,
 }
 
 impl Requests {
     pub(super) fn new(client: Arc<Client>, method: Box<dyn LoginMethod>, namespace: String) -> Self {
         let credentials = WatchedFiles::new(method.files());
-        let tls =
-            WatchedFiles::new(client.tls_files().into_iter().filter(|file| !credentials.contains(file)));
+        let tls = WatchedFiles::new(
+            client.connection_files().into_iter().filter(|file| !credentials.contains(file)),
+        );
         Self { client, method, namespace, credentials, tls }
     }
 
@@ -96,10 +97,10 @@ impl Requests {
     /// Calls `lookup-self`. `None` when the server does not know the token, or its policy denies the lookup.
     pub(super) async fn lookup(
         &self,
-        token: &Secret,
+        token: Option<&Secret>,
         deadline: Deadline,
     ) -> Result<Option<Lookup>, KeyServiceError> {
-        let request = self.request(Method::GET, LOOKUP, Some(token), None);
+        let request = self.request(Method::GET, LOOKUP, token, None);
         loop {
             match self.client.call(&request, deadline).await {
                 Ok(answer) => return answer.data().map(Some),
@@ -122,6 +123,7 @@ impl Requests {
         let granted = Instant::now();
         match self.method.credentials(&self.client, deadline).await? {
             Credentials::Token(secret) => self.adopt(secret, granted, deadline).await,
+            Credentials::OfTheProxy => Ok(Token::of_the_proxy(granted)),
             Credentials::Login { path, body } => self.send_login(&path, &body, granted, deadline).await,
         }
     }
@@ -139,7 +141,7 @@ impl Requests {
                 Ok(answer) => {
                     let LoginAnswer { auth } = answer.parse()?;
                     return Ok(Token {
-                        secret: Secret::new(auth.client_token.as_str().to_owned()),
+                        secret: Some(Secret::new(auth.client_token.as_str().to_owned())),
                         generation: 0,
                         born: granted,
                         lease: Lease::new(granted, lease(auth.lease_duration), auth.renewable),
@@ -166,7 +168,7 @@ impl Requests {
         granted: Instant,
         deadline: Deadline,
     ) -> Result<Token, KeyServiceError> {
-        let Some(lookup) = self.lookup(&secret, deadline).await? else {
+        let Some(lookup) = self.lookup(Some(&secret), deadline).await? else {
             return Err(KeyServiceError::new(
                 ErrorKind::CredentialsRefused,
                 "the token in the token file is not valid: it is expired, revoked, or of another server",
@@ -174,7 +176,7 @@ impl Requests {
             ));
         };
         Ok(Token {
-            secret,
+            secret: Some(secret),
             generation: 0,
             born: granted,
             lease: Lease::new(granted, lease(lookup.ttl), lookup.renewable),
@@ -191,13 +193,18 @@ impl TokenRequests for Requests {
             Files::Credentials => self.credentials.changed(&self.client.files).await,
             Files::Tls => self.tls.changed(&self.client.tls_access).await,
         };
+        if !watched && files == Files::Tls && self.client.reload_svid().await {
+            // A token of the certificate method belongs to the certificate of its login.
+            tracing::info!("the X.509-SVID was replaced; logging in again");
+            return true;
+        }
         if watched {
             tracing::info!("a file with credentials or certificates changed; logging in again");
             let for_tls = |file| self.credentials.contains(file);
-            if (files == Files::Tls || self.client.tls_files().iter().any(for_tls))
-                && let Err(error) = self.client.reload_tls().await
+            if (files == Files::Tls || self.client.connection_files().iter().any(for_tls))
+                && let Err(error) = self.client.reload_connections().await
             {
-                tracing::error!("{error}; the old TLS configuration stays in use");
+                tracing::error!("{error}; the old connections stay in use");
             }
         }
         watched
@@ -213,7 +220,7 @@ impl TokenRequests for Requests {
 
     async fn renew(&self, token: &Token) -> Renewal {
         let at = Instant::now();
-        let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
+        let request = self.request(Method::POST, "auth/token/renew-self", token.secret.as_ref(), None);
         let answer = self.client.call(&request, deadline()).await;
         let answer = answer.map_err(|error| error.unless_denied("renewing the token"));
         match answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth)) {
@@ -224,6 +231,6 @@ impl TokenRequests for Requests {
     }
 
     async fn is_valid(&self, token: &Token) -> Result<bool, KeyServiceError> {
-        self.lookup(&token.secret, deadline()).await.map(|found| found.is_some())
+        self.lookup(token.secret.as_ref(), deadline()).await.map(|found| found.is_some())
     }
 }
