@@ -146,7 +146,7 @@ impl RawVault {
         );
         // Files come first; the other methods need no client certificate.
         let by_cert = auth.as_ref().is_some_and(|auth| matches!(auth.method, Method::Cert { .. }));
-        let svid = spiffe.filter(|_| by_cert && client.is_none());
+        let svid = spiffe.filter(|_| by_cert && client.is_none()).map(Box::new);
         let proxy = RawForwardProxy {
             url: self.proxy,
             password_file: self.proxy_password_file,

@@ -54,7 +54,7 @@ pub(crate) struct Tls {
     /// The files of the client certificate chain and its key.
     pub client: Option<(PathBuf, PathBuf)>,
     /// Where the client certificate comes from, when it is an X.509-SVID and not in files.
-    pub spiffe: Option<Spiffe>,
+    pub spiffe: Option<Box<Spiffe>>,
     /// Accept any server certificate.
     pub skip_verify: bool,
 }

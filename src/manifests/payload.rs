@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::credentials::suffix;
 use super::error::ManifestError;
 use crate::config::Settings;
+use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::settings::KeyServiceSettings;
 use crate::config::vault::{Method, Vault};
@@ -39,6 +40,27 @@ pub(super) fn named_files(settings: &Settings) -> Vec<NamedFile> {
             }
         }
     }
+    found
+}
+
+/// The directories of the unix sockets that the agent connects to: those of local proxies, and of SPIFFE's Workload API.
+pub(super) fn socket_directories(settings: &Settings) -> Vec<PathBuf> {
+    let services =
+        std::iter::once(&settings.primary).chain(settings.decrypt_only.iter().map(|(_, service)| service));
+    let mut found: Vec<PathBuf> = Vec::new();
+    for service in services {
+        let KeyServiceSettings::Vault(vault) = service else { continue };
+        let addresses = vault.addresses.iter().filter_map(Endpoint::socket);
+        let by_jwt = match &vault.auth.method {
+            Method::JwtSvid { spiffe, .. } => Some(spiffe),
+            _ => None,
+        };
+        let apis =
+            vault.tls.spiffe.as_deref().into_iter().chain(by_jwt).map(|spiffe| spiffe.socket.as_path());
+        found.extend(addresses.chain(apis).filter_map(Path::parent).map(Path::to_path_buf));
+    }
+    found.sort();
+    found.dedup();
     found
 }
 

@@ -128,7 +128,7 @@ impl Client {
         let changes = Arc::new(Changes::default());
         let addresses = Address::list(vault, &changes)?;
         Ok(Self {
-            svid: vault.tls.spiffe.as_ref().map(SvidSource::new),
+            svid: vault.tls.spiffe.as_deref().map(SvidSource::new),
             vault: vault.clone(),
             transport,
             addresses,

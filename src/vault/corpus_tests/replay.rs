@@ -167,7 +167,7 @@ async fn read_request(stream: &mut TcpStream) -> String {
 fn token() -> Token {
     let now = Instant::now();
     Token {
-        secret: Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into()),
+        secret: Some(Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into())),
         generation: 1,
         born: now,
         lease: Lease::new(now, Some(Duration::from_secs(60)), true),
