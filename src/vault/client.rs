@@ -155,33 +155,36 @@ impl Client {
     /// Reads these files again. After an error, the old connections stay in use.
     pub(super) async fn reload_connections(&self) -> Result<(), TlsError> {
         let vault = self.vault.clone();
-        let svid = self.svid.as_ref().and_then(SvidSource::take);
+        let svid = self.svid.as_ref().and_then(SvidSource::held);
+        let used = svid.clone();
         let read = self.tls_access.run(move || Connection::read(&vault, svid.as_deref())).await;
         let read = read
             .map_err(|cause| TlsError::new(format!("the files of the connection cannot be read: {cause}")));
         let connection = read??;
-        self.addresses.iter().try_for_each(|address| address.reload(&self.vault, &connection))
+        self.addresses.iter().try_for_each(|address| address.reload(&self.vault, &connection))?;
+        if let (Some(source), Some(svid)) = (&self.svid, &used) {
+            source.is_used(svid);
+        }
+        Ok(())
     }
 
     /// Builds the connections anew when the X.509-SVID was replaced. Returns whether they were.
-    pub(super) async fn reload_svid(&self) -> bool {
-        if !self.svid.as_ref().is_some_and(SvidSource::is_new) {
-            return false;
+    pub(super) async fn reload_svid(&self) -> Result<bool, TlsError> {
+        let is_new = self.svid.as_ref().is_some_and(SvidSource::is_new);
+        if is_new {
+            self.reload_connections().await?;
         }
-        match self.reload_connections().await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!("{error}; the old connections stay in use");
-                false
-            }
-        }
+        Ok(is_new)
     }
 
     /// Makes sure that the connections have an X.509-SVID, the current one.
-    pub(super) async fn use_svid(&self, deadline: Deadline) -> Result<(), SpiffeError> {
+    pub(super) async fn use_svid(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
         if let Some(source) = &self.svid {
             source.current(deadline).await?;
-            self.reload_svid().await;
+            self.reload_svid().await.map_err(|error| {
+                let remedy = "check vault.ca_file, and the log of the SPIRE agent";
+                KeyServiceError::new(ErrorKind::CredentialsUnreadable, error.to_string(), remedy)
+            })?;
         }
         Ok(())
     }

@@ -42,11 +42,17 @@ impl SvidSource {
         self.lock().is_new
     }
 
-    /// The SVID that connections use from now on.
-    pub(super) fn take(&self) -> Option<Arc<X509Svid>> {
+    /// The SVID, if there is one yet.
+    pub(super) fn held(&self) -> Option<Arc<X509Svid>> {
+        self.lock().current.clone()
+    }
+
+    /// Records that connections use this SVID. Another may have come meanwhile.
+    pub(super) fn is_used(&self, svid: &Arc<X509Svid>) {
         let mut state = self.lock();
-        state.is_new = false;
-        state.current.clone()
+        if state.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, svid)) {
+            state.is_new = false;
+        }
     }
 
     /// A hash of the current certificate, which is public.

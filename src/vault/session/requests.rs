@@ -193,10 +193,21 @@ impl TokenRequests for Requests {
             Files::Credentials => self.credentials.changed(&self.client.files).await,
             Files::Tls => self.tls.changed(&self.client.tls_access).await,
         };
-        if !watched && files == Files::Tls && self.client.reload_svid().await {
+        if !watched && files == Files::Tls {
             // A token of the certificate method belongs to the certificate of its login.
-            tracing::info!("the X.509-SVID was replaced; logging in again");
-            return true;
+            return match self.client.reload_svid().await {
+                Ok(replaced) => {
+                    if replaced {
+                        tracing::info!("the X.509-SVID was replaced; logging in again");
+                    }
+                    replaced
+                }
+                Err(error) => {
+                    // Tried again at the next check. The change of a file, or the next login, reports it to people.
+                    tracing::debug!("{error}; the old connections stay in use");
+                    false
+                }
+            };
         }
         if watched {
             tracing::info!("a file with credentials or certificates changed; logging in again");
