@@ -7,7 +7,7 @@
 //! |---|---|
 //! | ground | clock, display, files, process, proto, retry, secret, systemd, telemetry |
 //! | 1 | config |
-//! | 2 | key_service, socket |
+//! | 2 | key_service, socket, spiffe |
 //! | 3 | vault, embedded, local_kek, kubernetes |
 //! | 4 | etcd |
 //! | 5 | health |
@@ -41,6 +41,7 @@ mod process;
 mod retry;
 mod secret;
 mod socket;
+mod spiffe;
 mod systemd;
 mod telemetry;
 mod vault;

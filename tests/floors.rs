@@ -19,7 +19,7 @@ use tokens::{Token, tokens};
 const FLOORS: &[(&str, &[&str])] = &[
     ("ground", &["clock", "display", "files", "process", "proto", "retry", "secret", "systemd", "telemetry"]),
     ("1", &["config"]),
-    ("2", &["key_service", "socket"]),
+    ("2", &["key_service", "socket", "spiffe"]),
     ("3", &["vault", "embedded", "local_kek", "kubernetes"]),
     ("4", &["etcd"]),
     ("5", &["health"]),

@@ -57,7 +57,7 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
         Check::new("vault", reached, failure(&[Kind::NoContact, Kind::Unreachable, Kind::Sealed])),
         Check::new(
             "auth",
-            primary.token.as_ref().is_none_or(|token| token.held),
+            primary.token.as_ref().is_none_or(|token| token.held || !token.needed),
             failure(&[
                 Kind::CredentialsRefused,
                 Kind::CredentialsUnreadable,

@@ -28,6 +28,7 @@ pub(super) fn ready() -> Snapshot {
             key: key_id::known_key(&scope, &description, &description.versions, 0),
             token: Some(TokenState {
                 method: "approle",
+                needed: true,
                 held: true,
                 expires: None,
                 renewable: true,

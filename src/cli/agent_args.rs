@@ -13,9 +13,18 @@ pub(crate) struct AgentArgs {
         long,
         value_name = "DIR",
         env = "KMS_PLUGIN_SERVER_RUNTIME_DIR",
-        default_value = crate::config::DEFAULT_RUNTIME_DIR
+        default_value = crate::config::DEFAULT_RUNTIME_DIR,
+        value_parser = directory
     )]
     runtime_dir: PathBuf,
+}
+
+/// The directory, unless the flag or the variable is empty.
+fn directory(text: &str) -> Result<PathBuf, String> {
+    match text.trim() {
+        "" => Err("it is empty; unset KMS_PLUGIN_SERVER_RUNTIME_DIR, or give it a value".into()),
+        _ => Ok(PathBuf::from(text)),
+    }
 }
 
 impl AgentArgs {

@@ -13,8 +13,10 @@ use crate::config::{ConfigError, Problem};
 use crate::config::{DEFAULT_FILE, Merged, Provisional, Sources};
 use crate::diagnose::check::Configuration;
 
+/// The variable that names the file.
+const FILE_VARIABLE: &str = "KMS_PLUGIN_CONFIG";
 /// Variables with our prefix that are no keys: the file's path, the id of the boot, and those of the tests.
-const NOT_KEYS: [&str; 3] = ["KMS_PLUGIN_CONFIG", clock::BOOT_ID, "KMS_PLUGIN_TESTS_"];
+const NOT_KEYS: [&str; 3] = [FILE_VARIABLE, clock::BOOT_ID, "KMS_PLUGIN_TESTS_"];
 /// Parts of the names that the kubelet gives to the variables of a Service. A Service may be called kms-plugin.
 const OF_A_SERVICE: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 
@@ -40,7 +42,7 @@ impl ConfigFlags {
     }
 
     fn named(&self) -> Option<PathBuf> {
-        self.file.clone().or_else(|| std::env::var_os("KMS_PLUGIN_CONFIG").map(PathBuf::from))
+        self.file.clone().or_else(|| std::env::var_os(FILE_VARIABLE).map(PathBuf::from))
     }
 
     /// The default file, when it does not exist and nobody named another one.
@@ -86,6 +88,9 @@ impl ConfigFlags {
     }
 
     fn load(&self) -> Result<Merged, ConfigError> {
+        if self.file.is_none() && std::env::var_os(FILE_VARIABLE).is_some_and(|name| name.is_empty()) {
+            return Err(ConfigError { problems: vec![Problem::empty_variable(FILE_VARIABLE)] });
+        }
         Merged::load(&self.sources(environment()?))
     }
 
@@ -130,7 +135,7 @@ impl Args for ConfigFlags {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!(
-                "Configuration file; the agent also reads config.d/*.toml beside it. Variable: KMS_PLUGIN_CONFIG [default: {DEFAULT_FILE}]"
+                "Configuration file; the agent also reads config.d/*.toml beside it. Variable: {FILE_VARIABLE} [default: {DEFAULT_FILE}]"
             ));
         schema::KEYS.iter().fold(command.arg(file), |command, key| command.arg(flag(key)))
     }

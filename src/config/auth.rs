@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::endpoint::Endpoint;
 use super::name::{normalise, plain_path, plain_segment};
 use super::secret::{RoleId, SecretSource};
+use super::spiffe::Spiffe;
 use super::validate::Validator;
 use super::vault::{Auth, Method};
 
@@ -33,12 +35,14 @@ impl RawAuth {
         check: &mut Validator<'_>,
         prefix: &str,
         has_client_cert: bool,
+        addresses: &[Endpoint],
+        (spiffe, audience): (Option<&Spiffe>, Option<&str>),
     ) -> Option<Auth> {
         let key = |name: &str| format!("{prefix}.auth.{name}");
         let Some(name) = self.method.clone() else {
             check.problem(
                 &key("method"),
-                "the login method is missing: token, approle, userpass, cert, jwt or kubernetes",
+                "the login method is missing: token, approle, userpass, cert, jwt, kubernetes or none",
             );
             return None;
         };
@@ -60,7 +64,11 @@ impl RawAuth {
                         return None;
                     }
                 };
-                let secret_id = self.secret(check, &key("secret_id_file"), self.secret_id_file.as_deref())?;
+                let secret_id = match (&self.secret_id_file, &self.credential, self.secret_id_wrapped) {
+                    // A role with `bind_secret_id=false`. Where the role wants a secret-id, the login says so.
+                    (None, None, false) => None,
+                    _ => Some(self.secret(check, &key("secret_id_file"), self.secret_id_file.as_deref())?),
+                };
                 Method::AppRole { role_id, secret_id, wrapped: self.secret_id_wrapped }
             }
             "userpass" => {
@@ -75,9 +83,25 @@ impl RawAuth {
             "cert" => {
                 check.problem(
                     &key("method"),
-                    format!("cert needs {prefix}.client_cert_file and {prefix}.client_key_file"),
+                    format!(
+                        "cert needs {prefix}.client_cert_file and {prefix}.client_key_file, or {prefix}.spiffe.socket"
+                    ),
                 );
                 return None;
+            }
+            "jwt" if self.jwt_file.is_none() && self.credential.is_none() && spiffe.is_some() => {
+                let Some(audience) = audience.map(str::trim).filter(|audience| !audience.is_empty()) else {
+                    check.problem(
+                        &format!("{prefix}.spiffe.audience"),
+                        "jwt needs the audience of the JWT-SVID: a name that the role in Vault has in bound_audiences",
+                    );
+                    return None;
+                };
+                Method::JwtSvid {
+                    role: self.role.clone(),
+                    spiffe: spiffe.cloned()?,
+                    audience: audience.to_owned(),
+                }
             }
             "jwt" => Method::Jwt { role: self.role.clone(), jwt: self.jwt(check, &key("jwt_file"), None)? },
             "kubernetes" => {
@@ -89,10 +113,22 @@ impl RawAuth {
                 };
                 Method::Kubernetes { role, jwt }
             }
+            "none" => {
+                if let Some(other) = addresses.iter().find(|address| !address.is_local()) {
+                    check.problem(
+                        &key("method"),
+                        format!(
+                            "none is for a proxy on this machine that logs in by itself, at a unix socket or on loopback, and {} is another machine; use a method that logs in, or the address of such a proxy",
+                            other.name()
+                        ),
+                    );
+                }
+                Method::None
+            }
             other => {
                 check.problem(
                     &key("method"),
-                    format!("{other:?} is not one of token, approle, userpass, cert, jwt, kubernetes"),
+                    format!("{other:?} is not one of token, approle, userpass, cert, jwt, kubernetes, none"),
                 );
                 return None;
             }

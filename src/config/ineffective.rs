@@ -6,7 +6,8 @@ use super::problem::Problem;
 use super::raw::Merged;
 
 /// The settings that each method reads. `method` and `mount`, which every method reads, are not among them.
-const OF_METHOD: [(&str, &[&str]); 6] = [
+const OF_METHOD: [(&str, &[&str]); 7] = [
+    ("none", &[]),
     ("token", &["token_file", "credential", "allow_world_readable"]),
     (
         "approle",

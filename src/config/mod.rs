@@ -6,6 +6,8 @@
 mod auth;
 pub(crate) mod defaults;
 mod document;
+pub(crate) mod endpoint;
+pub(crate) mod forward_proxy;
 pub(crate) mod ineffective;
 pub(crate) mod local_kek;
 mod name;
@@ -16,6 +18,7 @@ pub(crate) mod secret;
 mod section;
 pub(crate) mod server;
 pub(crate) mod settings;
+pub(crate) mod spiffe;
 mod validate;
 pub(crate) mod vault;
 

@@ -33,4 +33,9 @@ impl Problem {
     pub(crate) fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place: place.into(), message: message.into() }
     }
+
+    /// A variable of the environment that is set and has no value. Ignoring it would hide the mistake that caused it.
+    pub(crate) fn empty_variable(name: &str) -> Self {
+        Self::new(name, "the variable is set, but empty; give it a value, or unset it")
+    }
 }

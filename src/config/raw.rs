@@ -93,6 +93,9 @@ impl Merged {
         }
         for (variable, text) in &sources.environment {
             match schema::KEYS.iter().find(|key| key.variable() == *variable) {
+                Some(key) if text.trim().is_empty() && !key.may_be_empty() => {
+                    problems.push(Problem::empty_variable(variable));
+                }
                 Some(key) => add_text(&mut figment, key, text, variable.clone(), problems),
                 None => {
                     let nearest = schema::nearest_variable(variable);

@@ -74,6 +74,12 @@ impl Key {
         self.path.rsplit_once('.').unwrap_or(("", self.path))
     }
 
+    /// Whether an empty text is a value of its own: it turns the admin address off. An empty variable of any other key
+    /// is a mistake, such as a template that was not filled in.
+    pub(crate) fn may_be_empty(&self) -> bool {
+        self.path == "server.admin"
+    }
+
     /// The default, to show it; `None` when there is none.
     pub fn shown_default(&self) -> Option<&'static str> {
         match self.default {
@@ -118,7 +124,15 @@ pub const KEYS: &[Key] = &[
     key("server.drain_timeout", Kind::Duration, Value("10s"),
         "How long a stopping agent waits for unfinished calls"),
     key("vault.addresses", Kind::TextList, Unset,
-        "Addresses of one Vault or OpenBao cluster, tried in this order: https://host:port"),
+        "Addresses of one Vault or OpenBao cluster, tried in this order: https://host:port, with the path prefix of a gateway, or unix:///path"),
+    key("vault.proxy", Kind::Text, Unset,
+        "Forward proxy to addresses on other machines: http://host:port or http://user@host:port; never taken from HTTPS_PROXY"),
+    key("vault.proxy_password_file", Kind::Text, Unset,
+        "File that holds the password of the user in vault.proxy"),
+    key("vault.proxy_credential", Kind::Text, Unset,
+        "Name of the systemd credential to read instead of vault.proxy_password_file"),
+    key("vault.proxy_except", Kind::TextList, Unset,
+        "Hosts in vault.addresses, or domains such as .example, that the agent connects to without the proxy"),
     key("vault.namespace", Kind::Text, Unset,
         "Namespace of the Transit mount"),
     key("vault.auth_namespace", Kind::Text, Described("vault.namespace"),
@@ -135,6 +149,12 @@ pub const KEYS: &[Key] = &[
         "Accept any server certificate; anyone between the agent and the server can then read every DEK seed"),
     key("vault.insecure_plain_http", Kind::Boolean, Value("false"),
         "Accept http:// beyond loopback; anyone between the agent and the server can then read every DEK seed"),
+    key("vault.spiffe.socket", Kind::Text, Unset,
+        "jwt, cert: unix socket of the SPIFFE Workload API, for an identity instead of files; not taken from SPIFFE_ENDPOINT_SOCKET"),
+    key("vault.spiffe.audience", Kind::Text, Unset,
+        "jwt: audience of the JWT-SVID, as the role's bound_audiences has it"),
+    key("vault.spiffe.id", Kind::Text, Described("the first that the API gives"),
+        "SPIFFE ID to use, when the agent has several"),
     key("vault.transit.mount", Kind::Text, Value("transit"),
         "Mount path of the Transit engine"),
     key("vault.transit.key", Kind::Text, Unset,
@@ -146,7 +166,7 @@ pub const KEYS: &[Key] = &[
     key("vault.transit.accept_foreign_ciphertext", Kind::Boolean, Value("true"),
         "Decrypt data that another Transit plugin encrypted with the same key"),
     key("vault.auth.method", Kind::Text, Unset,
-        "token, approle, userpass, cert, jwt or kubernetes"),
+        "token, approle, userpass, cert, jwt, kubernetes; or none: a Vault or OpenBao proxy on this machine logs in"),
     key("vault.auth.mount", Kind::Text, Described("the method's name"),
         "Mount path of the auth method"),
     key("vault.auth.token_file", Kind::Text, Unset,
@@ -156,7 +176,7 @@ pub const KEYS: &[Key] = &[
     key("vault.auth.role_id_file", Kind::Text, Unset,
         "approle: file that holds the role-id"),
     key("vault.auth.secret_id_file", Kind::Text, Unset,
-        "approle: file that holds the secret-id"),
+        "approle: file that holds the secret-id; leave it out for a role with bind_secret_id=false"),
     key("vault.auth.secret_id_wrapped", Kind::Boolean, Value("false"),
         "approle: the file holds a response-wrapping token of the secret-id; the agent unwraps it once"),
     key("vault.auth.username", Kind::Text, Unset,
@@ -274,7 +294,10 @@ mod tests {
         let mut found: Vec<&str> = tables().collect();
         found.sort_unstable();
         found.dedup();
-        assert_eq!(found, ["health", "local_kek", "log", "server", "vault", "vault.auth", "vault.transit"]);
+        assert_eq!(
+            found,
+            ["health", "local_kek", "log", "server", "vault", "vault.auth", "vault.spiffe", "vault.transit"]
+        );
         for table in found.into_iter().chain([DECRYPT_ONLY]) {
             assert!(table == DECRYPT_ONLY || is_table(table), "{table}");
             for at in 1..table.len() {

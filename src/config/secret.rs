@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::files;
 use crate::secret::Secret;
 use crate::systemd::credentials;
@@ -70,10 +72,11 @@ impl SecretSource {
 }
 
 impl RoleId {
-    pub(crate) fn read(&self) -> Result<String, SecretError> {
+    /// Reads it. Without a secret-id it is the whole credential, so the copy is zeroized.
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>, SecretError> {
         match self {
-            Self::Literal(role_id) => Ok(role_id.clone()),
-            Self::File(path) => read(path, true).map(|role_id| role_id.expose().to_owned()),
+            Self::Literal(role_id) => Ok(Zeroizing::new(role_id.clone())),
+            Self::File(path) => read(path, true).map(|role_id| Zeroizing::new(role_id.expose().to_owned())),
         }
     }
 

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use url::Url;
 
 use super::auth::RawAuth;
 use super::defaults;
+use super::endpoint::Endpoint;
+use super::forward_proxy::{ForwardProxy, RawForwardProxy};
 use super::name::{is_host_name, normalise, plain_path, plain_segment};
+use super::spiffe::RawSpiffe;
 use super::validate::Validator;
-use super::vault::{Tls, Transit, Vault, is_loopback, without_userinfo};
+use super::vault::{Method, Tls, Transit, Vault, without_userinfo};
 
 /// Highest key_id epoch; ids of every epoch up to the current one are accepted in Decrypt.
 const MAX_EPOCH: i64 = 255;
@@ -29,6 +31,11 @@ pub(super) struct RawVault {
     client_key_file: Option<PathBuf>,
     insecure_skip_verify: Option<bool>,
     insecure_plain_http: Option<bool>,
+    proxy: Option<String>,
+    proxy_password_file: Option<PathBuf>,
+    proxy_credential: Option<String>,
+    proxy_except: Option<Vec<String>>,
+    spiffe: Option<RawSpiffe>,
     transit: RawTransit,
     auth: Option<RawAuth>,
     #[serde(skip)]
@@ -72,6 +79,11 @@ impl RawVault {
             && self.client_cert_file.is_none()
             && self.client_key_file.is_none()
             && self.insecure_skip_verify.is_none()
+            && self.spiffe.is_none()
+            && self.proxy.is_none()
+            && self.proxy_password_file.is_none()
+            && self.proxy_credential.is_none()
+            && self.proxy_except.is_none()
             && auth_namespace == main_auth;
         Some(Self {
             addresses: main.addresses.clone(),
@@ -83,6 +95,11 @@ impl RawVault {
             client_key_file: self.client_key_file.or_else(|| main.client_key_file.clone()),
             insecure_skip_verify: self.insecure_skip_verify.or(main.insecure_skip_verify),
             insecure_plain_http: self.insecure_plain_http.or(main.insecure_plain_http),
+            proxy_password_file: self.proxy_password_file.or_else(|| main.proxy_password_file.clone()),
+            proxy_credential: self.proxy_credential.or_else(|| main.proxy_credential.clone()),
+            proxy_except: self.proxy_except.or_else(|| main.proxy_except.clone()),
+            proxy: self.proxy.or_else(|| main.proxy.clone()),
+            spiffe: self.spiffe.or_else(|| main.spiffe.clone()),
             transit: self.transit,
             auth: self.auth.or_else(|| main.auth.clone()),
             shares_login,
@@ -118,15 +135,42 @@ impl RawVault {
             }
         };
         let transit = self.transit.validate(check, prefix);
-        let auth = self.auth.unwrap_or_default().validate(check, prefix, client.is_some());
+        let raw_spiffe = self.spiffe.unwrap_or_default();
+        let spiffe = raw_spiffe.validate(check, prefix);
+        let auth = self.auth.unwrap_or_default().validate(
+            check,
+            prefix,
+            client.is_some() || spiffe.is_some(),
+            &addresses,
+            (spiffe.as_ref(), raw_spiffe.audience.as_deref()),
+        );
+        // Files come first; the other methods need no client certificate.
+        let by_cert = auth.as_ref().is_some_and(|auth| matches!(auth.method, Method::Cert { .. }));
+        let svid = spiffe.filter(|_| by_cert && client.is_none()).map(Box::new);
+        let proxy = RawForwardProxy {
+            url: self.proxy,
+            password_file: self.proxy_password_file,
+            credential: self.proxy_credential,
+            except: self.proxy_except.unwrap_or_default(),
+        };
+        let proxy = proxy.validate(check, prefix);
+        let is_covered = |proxy: &ForwardProxy| addresses.iter().any(|address| proxy.covers(address));
+        if self.server_name.is_some() && proxy.as_ref().is_some_and(is_covered) {
+            check.problem(
+                &key("server_name"),
+                format!("cannot be used together with {prefix}.proxy, which is told the name to connect to; write that name into {prefix}.addresses"),
+            );
+        }
         Some(Vault {
             addresses,
+            proxy,
             auth_namespace,
             namespace,
             tls: Tls {
                 ca_file: self.ca_file,
                 server_name: self.server_name,
                 client,
+                spiffe: svid,
                 skip_verify: self.insecure_skip_verify.unwrap_or_default(),
             },
             transit: transit?,
@@ -178,7 +222,7 @@ impl RawTransit {
     }
 }
 
-fn addresses(key: &str, texts: Vec<String>, plain_http: bool, check: &mut Validator<'_>) -> Vec<Url> {
+fn addresses(key: &str, texts: Vec<String>, plain_http: bool, check: &mut Validator<'_>) -> Vec<Endpoint> {
     if texts.is_empty() {
         check.problem(
             key,
@@ -188,38 +232,15 @@ fn addresses(key: &str, texts: Vec<String>, plain_http: bool, check: &mut Valida
     if texts.len() > MAX_ADDRESSES {
         check.problem(key, format!("{} addresses are given; the limit is {MAX_ADDRESSES}", texts.len()));
     }
-    let mut urls: Vec<Url> = Vec::new();
+    let mut found: Vec<Endpoint> = Vec::new();
     for text in texts {
-        match address(&text, plain_http) {
-            Ok(url) if urls.contains(&url) => check.problem(key, format!("{text:?} is given twice")),
-            Ok(url) => urls.push(url),
+        match Endpoint::parse(&text, plain_http) {
+            Ok(endpoint) if found.contains(&endpoint) => {
+                check.problem(key, format!("{text:?} is given twice"));
+            }
+            Ok(endpoint) => found.push(endpoint),
             Err(message) => check.problem(key, format!("{:?} {message}", without_userinfo(&text))),
         }
     }
-    urls
-}
-
-fn address(text: &str, plain_http: bool) -> Result<Url, String> {
-    if !text.contains("://") {
-        return Err(format!("has no scheme; write https://{text}"));
-    }
-    let url = Url::parse(text).map_err(|error| format!("is not an address: {error}"))?;
-    if !matches!(url.scheme(), "https" | "http") {
-        return Err("must begin with https://".into());
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err("has no host".into());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a user or a password".into());
-    }
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err("must end after the port; set the mount with vault.transit.mount and the namespace with vault.namespace".into());
-    }
-    if url.scheme() == "http" && !plain_http && !is_loopback(&url) {
-        return Err(
-            "is plain HTTP beyond loopback: anyone between the agent and the server could read every DEK seed; use https://".into(),
-        );
-    }
-    Ok(url)
+    found
 }

@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
-use url::Url;
-
+use super::endpoint::Endpoint;
+use super::forward_proxy::ForwardProxy;
 use super::secret::{RoleId, SecretSource};
+use super::spiffe::Spiffe;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Vault {
-    /// `https://host:port`, at least one; no path, query or userinfo.
-    pub addresses: Vec<Url>,
+    /// At least one.
+    pub addresses: Vec<Endpoint>,
+    /// The forward proxy to those addresses that it covers.
+    pub proxy: Option<ForwardProxy>,
     /// Namespace of the Transit mount; empty for the root.
     pub namespace: String,
     /// Namespace of the login; empty for the root.
@@ -24,12 +27,17 @@ pub(crate) struct Vault {
 impl Vault {
     /// Everything that identifies a login, except its secret. Elsewhere, the same secret can belong to another login.
     pub(crate) fn login_scope(&self) -> String {
-        let addresses: Vec<&str> = self.addresses.iter().map(Url::as_str).collect();
+        let addresses: Vec<String> = self.addresses.iter().map(Endpoint::name).collect();
         let method = match &self.auth.method {
+            Method::None => "none".to_owned(),
             Method::Token(_) => "token".to_owned(),
             Method::AppRole { .. } => "approle".to_owned(),
             Method::Userpass { username, .. } => format!("userpass {username}"),
             Method::Cert { role } => format!("cert {}", role.as_deref().unwrap_or_default()),
+            Method::JwtSvid { role, spiffe, .. } => {
+                let id = spiffe.id.as_deref().unwrap_or_default();
+                format!("jwt-svid {} {id}", role.as_deref().unwrap_or_default())
+            }
             Method::Jwt { role, .. } => format!("jwt {}", role.as_deref().unwrap_or_default()),
             Method::Kubernetes { role, .. } => format!("kubernetes {role}"),
         };
@@ -45,6 +53,8 @@ pub(crate) struct Tls {
     pub server_name: Option<String>,
     /// The files of the client certificate chain and its key.
     pub client: Option<(PathBuf, PathBuf)>,
+    /// Where the client certificate comes from, when it is an X.509-SVID and not in files.
+    pub spiffe: Option<Box<Spiffe>>,
     /// Accept any server certificate.
     pub skip_verify: bool,
 }
@@ -72,12 +82,14 @@ pub(crate) struct Auth {
 /// A login method with the sources of its credentials. Never holds a secret.
 #[derive(Clone, Debug)]
 pub(crate) enum Method {
+    /// No login: a proxy on this machine logs in, and adds its own token to each request.
+    None,
     /// A token that somebody else created.
     Token(SecretSource),
     AppRole {
         role_id: RoleId,
-        /// The secret-id, or a response-wrapping token of it.
-        secret_id: SecretSource,
+        /// The secret-id, or a response-wrapping token of it. `None` for a role with `bind_secret_id=false`.
+        secret_id: Option<SecretSource>,
         /// Whether it is a response-wrapping token.
         wrapped: bool,
     },
@@ -93,6 +105,14 @@ pub(crate) enum Method {
         /// `None`: the mount's default role.
         role: Option<String>,
         jwt: SecretSource,
+    },
+    /// A JWT-SVID of the SPIFFE Workload API.
+    JwtSvid {
+        /// `None`: the mount's default role.
+        role: Option<String>,
+        spiffe: Spiffe,
+        /// For whom the JWT is, as the role in Vault binds it.
+        audience: String,
     },
     /// The service account of a pod.
     Kubernetes {
@@ -110,14 +130,15 @@ pub(crate) fn without_userinfo(text: &str) -> String {
 }
 
 impl Method {
-    /// The secret of the login with its usual name; `None` for a certificate, whose key belongs to TLS.
+    /// The secret of the login with its usual name; `None` where there is none. The key of a certificate belongs to
+    /// TLS.
     pub(crate) fn secret(&self) -> Option<(&'static str, &SecretSource)> {
         match self {
             Self::Token(source) => Some(("token", source)),
-            Self::AppRole { secret_id, .. } => Some(("secret-id", secret_id)),
+            Self::AppRole { secret_id, .. } => secret_id.as_ref().map(|source| ("secret-id", source)),
             Self::Userpass { password, .. } => Some(("password", password)),
             Self::Jwt { jwt, .. } | Self::Kubernetes { jwt, .. } => Some(("JWT", jwt)),
-            Self::Cert { .. } => None,
+            Self::Cert { .. } | Self::JwtSvid { .. } | Self::None => None,
         }
     }
 
@@ -125,20 +146,10 @@ impl Method {
     pub(crate) fn secret_mut(&mut self) -> Option<&mut SecretSource> {
         match self {
             Self::Token(source) => Some(source),
-            Self::AppRole { secret_id, .. } => Some(secret_id),
+            Self::AppRole { secret_id, .. } => secret_id.as_mut(),
             Self::Userpass { password, .. } => Some(password),
             Self::Jwt { jwt, .. } | Self::Kubernetes { jwt, .. } => Some(jwt),
-            Self::Cert { .. } => None,
+            Self::Cert { .. } | Self::JwtSvid { .. } | Self::None => None,
         }
-    }
-}
-
-/// Whether an address is on this machine.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }

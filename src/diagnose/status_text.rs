@@ -106,7 +106,10 @@ fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
         });
         let renewable = if token.renewable { "renewable" } else { "not renewable" };
         let state = if token.held { format!("{ends}, {renewable}") } else { "none".to_owned() };
-        line("token", format!("by {}: {state}; {} logins", token.method, token.logins));
+        match token.method.as_str() {
+            "none" => line("token", "none: the proxy at the address logs in, and adds its own".to_owned()),
+            method => line("token", format!("by {method}: {state}; {} logins", token.logins)),
+        }
         token.problem.iter().for_each(|problem| line("problem", problem.clone()));
     }
     service.problem.iter().for_each(|problem| line("problem", problem.clone()));

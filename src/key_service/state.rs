@@ -18,6 +18,8 @@ pub(crate) struct AddressState {
 pub(crate) struct TokenState {
     /// Name of the login method.
     pub method: &'static str,
+    /// Whether the agent needs one: a proxy may add its own to each request.
+    pub needed: bool,
     /// Whether there is a token.
     pub held: bool,
     /// When it expires, in seconds since 1970; `None` if it does not expire.

@@ -54,6 +54,11 @@ fn of_vault(vault: &mut Table, suffix: &str, credentials: &mut Vec<Credential>) 
             credentials.push(Credential { name: name.clone(), file: None });
         }
     }
+    if let Some(Value::String(file)) = vault.remove("proxy_password_file") {
+        let name = format!("proxy-password{suffix}");
+        vault.insert("proxy_credential".into(), Value::String(name.clone()));
+        credentials.push(Credential { name, file: Some(file) });
+    }
     if let Some(Value::String(file)) = vault.get_mut("client_key_file") {
         let name = format!("client-key{suffix}");
         credentials.push(Credential { name: name.clone(), file: Some(file.clone()) });
@@ -72,13 +77,22 @@ mod tests {
         let mut config: Table = toml::from_str(
             "[vault.auth]\nmethod = \"approle\"\nsecret_id_file = \"/s\"\n\
              [[decrypt_only]]\nname = \"old one\"\n[decrypt_only.vault]\nclient_key_file = \"/k\"\n\
+             proxy_password_file = \"/p\"\n\
              [decrypt_only.vault.auth]\ntoken_file = \"/t\"\n",
         )
         .unwrap();
         let credentials = replace_files(&mut config);
         let shown: Vec<_> =
             credentials.iter().map(|one| (one.name.as_str(), one.file.as_deref().unwrap())).collect();
-        assert_eq!(shown, [("secret-id", "/s"), ("token-old-one", "/t"), ("client-key-old-one", "/k")]);
+        assert_eq!(
+            shown,
+            [
+                ("secret-id", "/s"),
+                ("token-old-one", "/t"),
+                ("proxy-password-old-one", "/p"),
+                ("client-key-old-one", "/k")
+            ]
+        );
         let text = config.to_string();
         assert!(!text.contains("_file = \"/s\"") && !text.contains("\"/t\""), "{text}");
         assert!(text.contains("credential = \"token-old-one\""), "{text}");

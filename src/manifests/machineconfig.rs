@@ -12,7 +12,7 @@ use super::ManifestError;
 use super::credentials::replace_files;
 use super::disruption_policy::disruption_policy;
 use super::ignition::{FETCH, Ignition};
-use super::payload::{self, NamedFile, named_files};
+use super::payload::{self, NamedFile, named_files, socket_directories};
 use super::unit_dropin::drop_in;
 use crate::config::{Merged, Settings};
 use crate::kubernetes::endpoint;
@@ -93,7 +93,8 @@ pub(crate) fn render(
             ignition.units.push(json!({ "name": "kms-plugin.service", "dropins": dropins }));
         }
         Delivery::Quadlet { image } => {
-            let container = quadlet(image, settings.server.socket.parent().unwrap_or(&PathBuf::new()));
+            let directory = settings.server.socket.parent().map(Path::to_path_buf).unwrap_or_default();
+            let container = quadlet(image, &directory, &socket_directories(settings));
             ignition.files.push(payload::ignition(
                 "/etc/containers/systemd/kms-plugin.container",
                 0o644,
@@ -234,9 +235,14 @@ fn add_fetched_service(image: &str, mut dropins: Vec<Value>, ignition: &mut Igni
     ignition.units.push(json!({ "name": FETCH, "contents": unit }));
 }
 
-/// A container that systemd runs from the image, on the socket of kms-plugin.socket.
-fn quadlet(image: &str, directory: &Path) -> String {
+/// A container that systemd runs from the image, on the socket of kms-plugin.socket. `local` are the directories of the
+/// sockets that it connects to.
+fn quadlet(image: &str, directory: &Path, local: &[PathBuf]) -> String {
     let directory = directory.display();
+    let local: Vec<_> = local.iter().map(|path| path.display()).collect();
+    let mounts: String = local.iter().map(|path| format!("Volume={path}:{path}:ro\n")).collect();
+    // podman does not start a container whose volume is missing.
+    let made: String = local.iter().map(|path| format!("ExecStartPre=/usr/bin/mkdir -p {path}\n")).collect();
     format!(
         "# podman makes kms-plugin.service of this (podman-systemd.unit(5)).\n\
          [Unit]\nDescription=Kubernetes KMS v2 plugin for HashiCorp Vault and OpenBao\n\
@@ -246,9 +252,9 @@ fn quadlet(image: &str, directory: &Path) -> String {
          ReadOnly=true\nDropCapability=all\nNoNewPrivileges=true\nRunInit=false\n\
          # Confined, a container may not reach the host's sockets.\nSecurityLabelDisable=true\n\
          Volume=/etc/kms-plugin:/etc/kms-plugin:ro\nVolume={directory}:{directory}\n\
-         Volume=/run/kms-plugin:/run/kms-plugin\n\
+         Volume=/run/kms-plugin:/run/kms-plugin\n{mounts}\
          PodmanArgs=--authfile=/var/lib/kubelet/config.json --log-driver=passthrough\n\n\
-         [Service]\nRestart=always\nRestartSec=1s\nTimeoutStartSec=180s\nTimeoutStopSec=30s\n\
+         [Service]\n{made}Restart=always\nRestartSec=1s\nTimeoutStartSec=180s\nTimeoutStopSec=30s\n\
          RuntimeDirectory=kms-plugin\nRuntimeDirectoryPreserve=yes\nOOMScoreAdjust=-900\nLimitCORE=0\n\
          ExecReload=/usr/bin/podman exec kms-plugin /kms-plugin reload\n\n\
          [Install]\nWantedBy=multi-user.target\n"

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::credentials::suffix;
 use super::error::ManifestError;
 use crate::config::Settings;
+use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::settings::KeyServiceSettings;
 use crate::config::vault::{Method, Vault};
@@ -42,6 +43,27 @@ pub(super) fn named_files(settings: &Settings) -> Vec<NamedFile> {
     found
 }
 
+/// The directories of the unix sockets that the agent connects to: those of local proxies, and of SPIFFE's Workload API.
+pub(super) fn socket_directories(settings: &Settings) -> Vec<PathBuf> {
+    let services =
+        std::iter::once(&settings.primary).chain(settings.decrypt_only.iter().map(|(_, service)| service));
+    let mut found: Vec<PathBuf> = Vec::new();
+    for service in services {
+        let KeyServiceSettings::Vault(vault) = service else { continue };
+        let addresses = vault.addresses.iter().filter_map(Endpoint::socket);
+        let by_jwt = match &vault.auth.method {
+            Method::JwtSvid { spiffe, .. } => Some(spiffe),
+            _ => None,
+        };
+        let apis =
+            vault.tls.spiffe.as_deref().into_iter().chain(by_jwt).map(|spiffe| spiffe.socket.as_path());
+        found.extend(addresses.chain(apis).filter_map(Path::parent).map(Path::to_path_buf));
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
 impl NamedFile {
     pub(super) fn path(&self) -> &Path {
         match self {
@@ -56,20 +78,20 @@ fn of_vault(vault: &Vault, suffix: &str) -> Vec<NamedFile> {
         found.push(NamedFile::Public(cert.clone()));
         found.push(NamedFile::Secret(format!("client-key{suffix}"), key.clone()));
     }
-    let (name, source) = match &vault.auth.method {
-        Method::AppRole { role_id, secret_id, .. } => {
-            if let RoleId::File(path) = role_id {
-                found.push(NamedFile::Public(path.clone()));
-            }
-            ("secret-id", secret_id)
-        }
-        Method::Token(token) => ("token", token),
-        Method::Userpass { password, .. } => ("password", password),
-        Method::Jwt { jwt, .. } | Method::Kubernetes { jwt, .. } => ("jwt", jwt),
-        Method::Cert { .. } => return found,
-    };
-    if let SecretSource::File { path, .. } = source {
-        found.push(NamedFile::Secret(format!("{name}{suffix}"), path.clone()));
+    if let Method::AppRole { role_id: RoleId::File(path), secret_id, .. } = &vault.auth.method {
+        found.push(match secret_id {
+            Some(_) => NamedFile::Public(path.clone()),
+            // It is the whole credential.
+            None => NamedFile::Secret(format!("role-id{suffix}"), path.clone()),
+        });
+    }
+    if let Some((name, SecretSource::File { path, .. })) = vault.auth.method.secret() {
+        found.push(NamedFile::Secret(format!("{}{suffix}", name.to_lowercase()), path.clone()));
+    }
+    if let Some((_, SecretSource::File { path, .. })) =
+        vault.proxy.as_ref().and_then(|proxy| proxy.login.as_ref())
+    {
+        found.push(NamedFile::Secret(format!("proxy-password{suffix}"), path.clone()));
     }
     found
 }

@@ -1,6 +1,7 @@
 //! The smallest policy for each login, in HCL.
 
 use crate::config::Settings;
+use crate::config::endpoint::Endpoint;
 use crate::config::settings::KeyServiceSettings;
 use crate::config::vault::Vault;
 
@@ -28,8 +29,7 @@ pub(crate) fn render(settings: &Settings, renew: bool) -> String {
 
 impl Login<'_> {
     fn policy(&self, renew: bool) -> String {
-        let addresses: Vec<_> =
-            self.vault.addresses.iter().map(|url| url.as_str().trim_end_matches('/')).collect();
+        let addresses: Vec<_> = self.vault.addresses.iter().map(Endpoint::name).collect();
         let place = named(&self.vault.auth_namespace);
         let mut text = format!("# A policy of the login at {}, in {place}\n", addresses.join(", "));
         for (name, vault) in &self.keys {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::ManifestError;
-use super::payload::named_files;
+use super::payload::{named_files, socket_directories};
 use crate::config::Settings;
 
 pub(crate) struct StaticPod<'a> {
@@ -35,6 +35,22 @@ pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<Str
             "failureThreshold": failures,
         })
     };
+    let mut mounts = vec![
+        json!({ "name": "socket", "mountPath": directory }),
+        json!({ "name": "runtime", "mountPath": "/run/kms-plugin" }),
+        json!({ "name": "config", "mountPath": "/etc/kms-plugin", "readOnly": true }),
+    ];
+    let mut volumes = vec![
+        json!({ "name": "socket", "hostPath": { "path": directory, "type": "DirectoryOrCreate" } }),
+        json!({ "name": "runtime", "hostPath": { "path": "/run/kms-plugin", "type": "DirectoryOrCreate" } }),
+        json!({ "name": "config", "hostPath": { "path": "/etc/kms-plugin", "type": "Directory" } }),
+    ];
+    // A directory, and not the socket: the program behind it makes the socket anew at each start.
+    for (index, path) in socket_directories(settings).into_iter().enumerate() {
+        let name = format!("local-{index}");
+        mounts.push(json!({ "name": name, "mountPath": path, "readOnly": true }));
+        volumes.push(json!({ "name": name, "hostPath": { "path": path, "type": "DirectoryOrCreate" } }));
+    }
     let document = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -68,17 +84,9 @@ pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<Str
                     // SELinux does not let a confined container create a socket in a directory of the host.
                     "seLinuxOptions": { "type": "spc_t" },
                 },
-                "volumeMounts": [
-                    { "name": "socket", "mountPath": directory },
-                    { "name": "runtime", "mountPath": "/run/kms-plugin" },
-                    { "name": "config", "mountPath": "/etc/kms-plugin", "readOnly": true },
-                ],
+                "volumeMounts": mounts,
             }],
-            "volumes": [
-                { "name": "socket", "hostPath": { "path": directory, "type": "DirectoryOrCreate" } },
-                { "name": "runtime", "hostPath": { "path": "/run/kms-plugin", "type": "DirectoryOrCreate" } },
-                { "name": "config", "hostPath": { "path": "/etc/kms-plugin", "type": "Directory" } },
-            ],
+            "volumes": volumes,
         },
     });
     let comment = "Liveness is the process alone: never point it at /healthz, or an outage of Vault restarts the plugin.\n\

@@ -13,9 +13,12 @@ use url::Url;
 
 use super::changes::Changes;
 use super::pem::TlsError;
-use super::{classification, tls};
-use crate::config::vault::{Vault, is_loopback};
+use super::{classification, forward, tls};
+use crate::config::endpoint::Endpoint;
+use crate::config::forward_proxy::ForwardProxy;
+use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::spiffe::X509Svid;
 use crate::telemetry::throttle::LogThrottle;
 
 /// Vault closes idle connections after five minutes. The agent closes them earlier.
@@ -33,14 +36,15 @@ pub(crate) struct Address {
     pub name: String,
     /// The same, as a metric label.
     pub label: Arc<str>,
-    /// The origin that redirects are compared with.
-    pub origin: url::Origin,
-    /// The base of each request's URL. Its host is the name that TLS verifies.
+    /// The base of each request's URL. Its host is the name that TLS verifies. Its path ends with a slash.
     pub base: Url,
     http: RwLock<reqwest::Client>,
     /// Whether an answer is known to come from the server itself: verified TLS, or loopback.
     pub trusted: bool,
-    host: Url,
+    /// The forward proxy on the way to it, as shown to people.
+    pub proxy: Option<String>,
+    /// As configured: redirects are compared with it.
+    pub endpoint: Endpoint,
     state: Mutex<State>,
     changes: Arc<Changes>,
     log: LogThrottle,
@@ -56,28 +60,30 @@ struct State {
 
 impl Address {
     pub(super) fn list(vault: &Vault, changes: &Arc<Changes>) -> Result<Vec<Self>, TlsError> {
-        let tls = tls::client_config(&vault.tls)?;
-        vault.addresses.iter().map(|url| Self::new(url, vault, tls.clone(), changes.clone())).collect()
+        let connection = Connection::read(vault, None)?;
+        let new = |endpoint| Self::new(endpoint, vault, &connection, changes.clone());
+        vault.addresses.iter().map(new).collect()
     }
 
     fn new(
-        url: &Url,
+        endpoint: &Endpoint,
         vault: &Vault,
-        tls: rustls::ClientConfig,
+        connection: &Connection,
         changes: Arc<Changes>,
     ) -> Result<Self, TlsError> {
+        let url = endpoint.url();
         let mut base = url.clone();
         if let Some(name) = &vault.tls.server_name {
             base.set_host(Some(name)).map_err(|_| TlsError::of_server_name(name))?;
         }
         Ok(Self {
-            name: url.origin().ascii_serialization(),
-            label: url.origin().ascii_serialization().into(),
-            origin: url.origin(),
+            name: endpoint.name(),
+            label: endpoint.name().into(),
             base,
-            http: RwLock::new(http(url, vault, tls)?),
-            trusted: is_loopback(url) || (url.scheme() == "https" && !vault.tls.skip_verify),
-            host: url.clone(),
+            http: RwLock::new(http(endpoint, vault, connection)?),
+            trusted: endpoint.is_local() || (url.scheme() == "https" && !vault.tls.skip_verify),
+            proxy: vault.proxy.as_ref().filter(|proxy| proxy.covers(endpoint)).map(ForwardProxy::name),
+            endpoint: endpoint.clone(),
             state: Mutex::default(),
             changes,
             log: LogThrottle::new(2),
@@ -85,8 +91,8 @@ impl Address {
     }
 
     /// Replaces the HTTP client. Requests that already run end on the old one.
-    pub(super) fn reload(&self, vault: &Vault, tls: rustls::ClientConfig) -> Result<(), TlsError> {
-        *self.http.write().unwrap_or_else(PoisonError::into_inner) = http(&self.host, vault, tls)?;
+    pub(super) fn reload(&self, vault: &Vault, connection: &Connection) -> Result<(), TlsError> {
+        *self.http.write().unwrap_or_else(PoisonError::into_inner) = http(&self.endpoint, vault, connection)?;
         Ok(())
     }
 
@@ -161,7 +167,20 @@ impl Address {
     }
 }
 
-fn http(url: &Url, vault: &Vault, tls: rustls::ClientConfig) -> Result<reqwest::Client, TlsError> {
+/// What the HTTP clients of all addresses are built from: the files of TLS, and the password of the forward proxy.
+pub(super) struct Connection {
+    tls: rustls::ClientConfig,
+    proxy: Option<reqwest::Proxy>,
+}
+
+impl Connection {
+    /// Reads the files. `svid` is the client certificate that comes from no file.
+    pub(super) fn read(vault: &Vault, svid: Option<&X509Svid>) -> Result<Self, TlsError> {
+        Ok(Self { tls: tls::client_config(&vault.tls, svid)?, proxy: forward::read(vault.proxy.as_ref())? })
+    }
+}
+
+fn http(endpoint: &Endpoint, vault: &Vault, connection: &Connection) -> Result<reqwest::Client, TlsError> {
     let mut builder = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -172,9 +191,15 @@ fn http(url: &Url, vault: &Vault, tls: rustls::ClientConfig) -> Result<reqwest::
         .tcp_nodelay(true)
         .tcp_user_timeout(UNACKNOWLEDGED)
         .user_agent(concat!("kms-plugin/", env!("CARGO_PKG_VERSION")))
-        .tls_backend_preconfigured(tls);
-    if vault.tls.server_name.is_some() {
-        let host = url.host_str().unwrap_or_default().to_owned();
+        .tls_backend_preconfigured(connection.tls.clone());
+    if let Some(path) = endpoint.socket() {
+        builder = builder.unix_socket(path);
+    }
+    let covered = vault.proxy.as_ref().is_some_and(|proxy| proxy.covers(endpoint));
+    if let Some(proxy) = connection.proxy.clone().filter(|_| covered) {
+        builder = builder.proxy(proxy);
+    } else if vault.tls.server_name.is_some() {
+        let host = endpoint.url().host_str().unwrap_or_default().to_owned();
         builder = builder.dns_resolver(FixedHost { host });
     }
     builder.build().map_err(|cause| {

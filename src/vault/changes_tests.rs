@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use url::Url;
 
 use super::transport::Http;
 use super::{Budget, TransitService};
+use crate::config::endpoint::Endpoint;
 use crate::config::secret::SecretSource;
 use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
@@ -15,10 +15,13 @@ use crate::telemetry::metrics::Metrics;
 
 fn vault() -> Vault {
     Vault {
-        addresses: ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(|url| Url::parse(url).unwrap()).into(),
+        addresses: ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+            .map(|text| Endpoint::parse(text, false).unwrap())
+            .into(),
+        proxy: None,
         namespace: String::new(),
         auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true },
+        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
         transit: Transit {
             mount: "transit".into(),
             key: "key".into(),

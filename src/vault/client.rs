@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::address::Address;
+use super::address::{Address, Connection};
 use super::attempts::MIN_SHARE;
 use super::budget::Budget;
 use super::changes::Changes;
@@ -22,11 +22,13 @@ use super::metadata::ResponseMetadata;
 use super::namespace::Namespaces;
 use super::pem::TlsError;
 use super::replication::Replication;
-use super::tls;
+use super::svid::SvidSource;
 use super::transport::{Quota, Request, Response, Transport};
 use crate::clock::Deadline;
 use crate::config::vault::Vault;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
+use crate::secret::Fingerprint;
+use crate::spiffe::SpiffeError;
 use crate::telemetry::metrics::Metrics;
 
 /// A successful answer.
@@ -92,6 +94,8 @@ enum Attempt {
 pub(super) struct Client {
     vault: Vault,
     transport: Arc<dyn Transport>,
+    /// Where the client certificate comes from, when it is not in files.
+    svid: Option<SvidSource>,
     pub(super) addresses: Vec<Address>,
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
@@ -124,6 +128,7 @@ impl Client {
         let changes = Arc::new(Changes::default());
         let addresses = Address::list(vault, &changes)?;
         Ok(Self {
+            svid: vault.tls.spiffe.as_deref().map(SvidSource::new),
             vault: vault.clone(),
             transport,
             addresses,
@@ -142,18 +147,65 @@ impl Client {
         })
     }
 
-    /// The files of the TLS configuration.
-    pub(super) fn tls_files(&self) -> Vec<PathBuf> {
+    /// The files that connections are made with: those of TLS, and the password of the forward proxy.
+    pub(super) fn connection_files(&self) -> Vec<PathBuf> {
         let client = self.vault.tls.client.iter().flat_map(|(certificate, key)| [certificate, key]);
-        self.vault.tls.ca_file.iter().chain(client).cloned().collect()
+        let login = self.vault.proxy.as_ref().and_then(|proxy| proxy.login.as_ref());
+        let password = login.and_then(|(_, source)| source.path());
+        self.vault.tls.ca_file.iter().chain(client).cloned().chain(password).collect()
     }
 
-    /// Reads the TLS files again. After an error, the old TLS configuration stays in use.
-    pub(super) async fn reload_tls(&self) -> Result<(), TlsError> {
-        let tls = self.vault.tls.clone();
-        let read = self.tls_access.run(move || tls::client_config(&tls)).await;
-        let tls = read.map_err(|cause| TlsError::new(format!("the TLS files cannot be read: {cause}")))??;
-        self.addresses.iter().try_for_each(|address| address.reload(&self.vault, tls.clone()))
+    /// Reads these files again. After an error, the old connections stay in use.
+    pub(super) async fn reload_connections(&self) -> Result<(), TlsError> {
+        let vault = self.vault.clone();
+        let svid = self.svid.as_ref().and_then(SvidSource::held);
+        let used = svid.clone();
+        let read = self.tls_access.run(move || Connection::read(&vault, svid.as_deref())).await;
+        let read = read
+            .map_err(|cause| TlsError::new(format!("the files of the connection cannot be read: {cause}")));
+        let connection = read??;
+        self.addresses.iter().try_for_each(|address| address.reload(&self.vault, &connection))?;
+        if let (Some(source), Some(svid)) = (&self.svid, &used) {
+            source.is_used(svid);
+        }
+        Ok(())
+    }
+
+    /// Builds the connections anew when the X.509-SVID was replaced. Returns whether they were.
+    pub(super) async fn reload_svid(&self) -> Result<bool, TlsError> {
+        let is_new = self.svid.as_ref().is_some_and(SvidSource::is_new);
+        if is_new {
+            self.reload_connections().await?;
+        }
+        Ok(is_new)
+    }
+
+    /// Makes sure that the connections have an X.509-SVID, the current one.
+    pub(super) async fn use_svid(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
+        if let Some(source) = &self.svid {
+            source.current(deadline).await?;
+            self.reload_svid().await.map_err(|error| {
+                let remedy = "check vault.ca_file, and the log of the SPIRE agent";
+                KeyServiceError::new(ErrorKind::CredentialsUnreadable, error.to_string(), remedy)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A hash of the current X.509-SVID.
+    pub(super) async fn svid_fingerprint(&self) -> Result<Fingerprint, SpiffeError> {
+        match &self.svid {
+            Some(source) => source.fingerprint().await,
+            None => Ok(Fingerprint::default()),
+        }
+    }
+
+    /// Follows the X.509-SVID, where there is one. Never returns.
+    pub(super) async fn follow_svid(&self) {
+        match &self.svid {
+            Some(source) => source.follow().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Sends the request to one address, and to the address that it redirects to if that is configured.
@@ -202,7 +254,7 @@ impl Client {
         // If very little time is left, a failure says nothing about the address.
         let counts = deadline.remaining() >= MIN_SHARE;
         let result = self.send(address, request, deadline).await.and_then(|(response, judgement)| {
-            if let Some(to) = self.addresses.iter().position(|known| judgement.redirects_to(&known.origin)) {
+            if let Some(to) = judgement.target_among(self.addresses.iter().map(|known| &known.endpoint)) {
                 return Ok(Attempt::Redirected(to));
             }
             let judgement = if address.is_removed() { judgement.of_removed_member() } else { judgement };
@@ -242,6 +294,7 @@ impl Client {
                 location: response.location.as_deref(),
                 body: &response.body,
             });
+            let judgement = if request.token.is_none() { judgement.without_token() } else { judgement };
             (response, judgement)
         });
         let outcome = match &result {

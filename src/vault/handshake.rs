@@ -36,7 +36,7 @@ pub(super) async fn handshake(
     deadline: Deadline,
 ) -> Result<Handshake, TlsError> {
     let verifier = Arc::new(tls::verifier(tls)?.recording());
-    let config = tls::config_with(tls, verifier.clone())?;
+    let config = tls::config_with(tls, verifier.clone(), None)?;
     let server = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())
         .map_err(|_| TlsError::of_server_name(name))?;
     let attempt = async {

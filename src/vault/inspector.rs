@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use reqwest::Method;
@@ -19,6 +20,8 @@ use super::token::Lookup;
 use super::transit::TransitService;
 use super::transport::{Http, Quota, Request};
 use crate::clock::Deadline;
+use crate::config::endpoint::Endpoint;
+use crate::config::forward_proxy::ForwardProxy;
 use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +40,10 @@ pub(crate) struct Inspector {
 pub(crate) struct Target {
     /// As shown to people.
     pub name: String,
+    /// The unix socket to connect to, where it is one.
+    pub socket: Option<PathBuf>,
+    /// The forward proxy on the way to it.
+    pub proxy: Option<ForwardProxy>,
     /// The host to resolve.
     pub host: String,
     pub port: u16,
@@ -73,11 +80,14 @@ impl Inspector {
 
     /// The addresses in the configured order.
     pub(crate) fn targets(&self) -> Vec<Target> {
-        let target = |url: &url::Url| {
+        let target = |endpoint: &Endpoint| {
+            let url = endpoint.url();
             let host = url.host_str().unwrap_or_default().to_owned();
             let name = self.vault.tls.server_name.clone().unwrap_or_else(|| host.clone());
             Target {
-                name: url.origin().ascii_serialization(),
+                name: endpoint.name(),
+                socket: endpoint.socket().map(Path::to_path_buf),
+                proxy: self.vault.proxy.clone().filter(|proxy| proxy.covers(endpoint)),
                 port: url.port_or_known_default().unwrap_or_default(),
                 tls_name: (url.scheme() == "https").then_some(name),
                 host,
@@ -197,7 +207,7 @@ impl Inspector {
             method: Method::POST,
             path: "sys/capabilities-self",
             namespace: &self.vault.namespace,
-            token: Some(&token.secret),
+            token: token.secret.as_ref(),
             index: None,
             body: Some(&body),
         };

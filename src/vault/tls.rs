@@ -4,20 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::pem::{TlsError, certificates, private_key};
 use super::verifier::Verifier;
 use crate::config::vault::Tls;
+use crate::spiffe::X509Svid;
 
 /// The client configuration for `tls`. Reads its files.
-pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client_config(tls: &Tls, svid: Option<&X509Svid>) -> Result<ClientConfig, TlsError> {
     if tls.skip_verify {
         tracing::error!(
             "INSECURE: server certificates are not verified; a man in the middle can read every DEK seed and the token"
         );
     }
-    config_with(tls, Arc::new(verifier(tls)?))
+    config_with(tls, Arc::new(verifier(tls)?), svid)
 }
 
 /// How the servers' certificates are verified.
@@ -30,13 +32,26 @@ pub(super) fn verifier(tls: &Tls) -> Result<Verifier, TlsError> {
         .map_err(|cause| TlsError::new(format!("the authorities cannot be used: {cause}")))
 }
 
-/// The client configuration for `tls` with this verifier.
-pub(super) fn config_with(tls: &Tls, verifier: Arc<Verifier>) -> Result<ClientConfig, TlsError> {
+/// The client configuration for `tls` with this verifier, and with this SVID as the client certificate if there is one.
+pub(super) fn config_with(
+    tls: &Tls,
+    verifier: Arc<Verifier>,
+    svid: Option<&X509Svid>,
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|cause| TlsError::new(format!("no TLS version is usable: {cause}")))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
+    if let Some(svid) = svid {
+        let key = PrivatePkcs8KeyDer::from(svid.key.to_vec()).into();
+        return builder.with_client_auth_cert(svid.chain.clone(), key).map_err(|cause| {
+            TlsError::new(format!(
+                "the X.509-SVID of {} cannot be used as a client certificate: {cause}",
+                svid.id
+            ))
+        });
+    }
     let Some((certificate, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
     let (chain, private) = (certificates(certificate)?, private_key(key)?);
     builder.with_client_auth_cert(chain, private).map_err(|cause| {

@@ -106,7 +106,8 @@ pub(crate) struct Lookup {
 /// A token in use.
 #[derive(Debug)]
 pub(super) struct Token {
-    pub secret: Secret,
+    /// `None` with the method `none`: a proxy adds its own token to each request.
+    pub secret: Option<Secret>,
     /// The number of the login that created it. It shows which token was refused.
     pub generation: u64,
     /// When the agent got it.
@@ -117,6 +118,17 @@ pub(super) struct Token {
 }
 
 impl Token {
+    /// The place of the token that a proxy adds. The proxy renews that one.
+    pub(super) fn of_the_proxy(born: Instant) -> Self {
+        Self {
+            secret: None,
+            generation: 0,
+            born,
+            lease: Lease::new(born, None, false),
+            num_uses: 0,
+        }
+    }
+
     /// The same token with another lease.
     pub(super) fn with_lease(&self, lease: Lease) -> Self {
         Self {

@@ -292,6 +292,10 @@ impl KeyService for TransitService {
         if self.shares_session {
             std::future::pending::<()>().await;
         }
-        tokio::join!(self.session.maintain(), self.client.check_failed_addresses());
+        tokio::join!(
+            self.session.maintain(),
+            self.client.check_failed_addresses(),
+            self.client.follow_svid()
+        );
     }
 }

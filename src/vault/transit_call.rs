@@ -49,7 +49,7 @@ impl TransitService {
             method: call.method.clone(),
             path: call.path,
             namespace: &self.scope.namespace,
-            token: Some(&token.secret),
+            token: token.secret.as_ref(),
             index: None,
             body: call.body,
         }

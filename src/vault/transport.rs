@@ -105,9 +105,9 @@ async fn send(
     deadline: Deadline,
 ) -> Result<Response, KeyServiceError> {
     let prepared = prepare(address, request)?;
+    let failed = |cause| classification::transport(&address.name, address.proxy.as_deref(), &cause);
     let attempt = async {
-        let response =
-            prepared.send().await.map_err(|cause| classification::transport(&address.name, &cause))?;
+        let response = prepared.send().await.map_err(failed)?;
         let text = |name: &str| {
             let value = response.headers().get(name)?;
             value.to_str().ok().map(str::to_owned)
@@ -134,7 +134,7 @@ async fn send(
 }
 
 fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, KeyServiceError> {
-    let url = address.base.join(&format!("/v1/{}", request.path)).map_err(|_| {
+    let url = address.base.join(&format!("v1/{}", request.path)).map_err(|_| {
         let message = format!("{} is not a valid request path", request.path);
         KeyServiceError::new(
             ErrorKind::Internal,
@@ -183,8 +183,10 @@ async fn read(
     let expected =
         response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));
-    while let Some(chunk) =
-        response.chunk().await.map_err(|cause| classification::transport(&address.name, &cause))?
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|cause| classification::transport(&address.name, address.proxy.as_deref(), &cause))?
     {
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(classification::not_vault(&address.name));

@@ -37,6 +37,23 @@ async fn token_login() {
 }
 
 #[tokio::test]
+async fn approle_login_without_a_secret_id() {
+    let vault = Vault::start().await;
+    let role = json!({ "bind_secret_id": false, "token_bound_cidrs": "127.0.0.1/32" });
+    vault.post("auth/approle/role/kms", role).await;
+    let auth = format!("method = \"approle\"\nrole_id_file = {:?}\n", vault.file("role-id"));
+    let agent = Agent::ready(&(config(&vault, &auth) + QUIET)).await;
+    agent.kms().await.round_trip().await;
+    // A role that wants a secret-id: the remedy says what is missing, and nothing is sent twice.
+    vault.post("auth/approle/role/kms", json!({ "bind_secret_id": true })).await;
+    let before = vault.count("auth/approle/login");
+    let agent = Agent::start(&(config(&vault, &auth) + QUICK));
+    let status = agent.wait_for_reason("failed", "credentials_refused").await;
+    assert!(status["reason"]["remedy"].as_str().unwrap().contains("secret_id_file"), "{status}");
+    assert_eq!(vault.count("auth/approle/login"), before + 1);
+}
+
+#[tokio::test]
 async fn userpass_login() {
     let vault = Vault::start().await;
     vault.post("sys/auth/people", json!({ "type": "userpass" })).await;

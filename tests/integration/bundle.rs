@@ -117,6 +117,7 @@ async fn the_bundle_holds_no_secret_of_any_login_method() {
         ("token", "hvs.CAESIPlantedTokenPlantedTokenPlanted".to_owned()),
         ("password", "p@ss w\"ord/+é&=%".to_owned()),
         ("jwt", jwt),
+        ("proxy-password", "Pr0xy/pass+w\\rd".to_owned()),
     ]);
     for (name, secret) in &secrets {
         write_secret(&vault.file(name), secret);
@@ -136,8 +137,12 @@ async fn the_bundle_holds_no_secret_of_any_login_method() {
         (vec!["jwt"], format!("method = \"jwt\"\njwt_file = {}\n", file("jwt"))),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let client =
-            format!("client_cert_file = {:?}\nclient_key_file = {:?}", pki.client_cert, pki.client_key);
+        let client = format!(
+            "client_cert_file = {:?}\nclient_key_file = {:?}\nproxy = \"http://node@127.0.0.1:9\"\nproxy_password_file = {}",
+            pki.client_cert,
+            pki.client_key,
+            file("proxy-password"),
+        );
         let config = format!(
             "[vault]\naddresses = [{:?}]\n{client}\n[vault.transit]\nkey = {KEY:?}\n[vault.auth]\n{auth}",
             vault.address
@@ -146,6 +151,7 @@ async fn the_bundle_holds_no_secret_of_any_login_method() {
         let mut planted_secrets: Vec<String> = used.iter().map(|name| secrets[name].clone()).collect();
         let lines = key.lines().filter(|line| !line.starts_with("---") && line.len() > 16);
         planted_secrets.extend(lines.map(str::to_owned));
+        planted_secrets.push(secrets["proxy-password"].clone());
         programs(&directory.path().join("bin"), &planted(&planted_secrets));
         let files = bundle(directory.path(), &directory.path().join("bin"), &["--no-login"]);
         for secret in &planted_secrets {

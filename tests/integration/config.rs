@@ -99,7 +99,7 @@ fn invalid_values_are_reported() {
             "has no scheme; write https://vault.example:8200",
         ),
         ("https://vault.example:8200", "http://vault.example:8200", "plain HTTP beyond loopback"),
-        ("https://vault.example:8200", "https://vault.example:8200/v1", "must end after the port"),
+        ("https://vault.example:8200", "https://vault.example:8200/v1", "must end before /v1"),
         ("https://vault.example:8200", "https://me:pw@vault.example", "must not hold a user"),
         ("[vault.transit]", "server_name = \"10.0.0.1\"\n[vault.transit]", "is not a host name"),
         ("[vault.transit]", "namespace = \"a b\"\n[vault.transit]", "is not the path of a namespace"),
@@ -108,7 +108,7 @@ fn invalid_values_are_reported() {
         ("\"kms-key\"", "\"kms/key\"", "is not the name of a Transit key"),
         ("\"approle\"", "\"aprole\"", "is not one of token, approle"),
         ("role_id = \"r\"", "", "role_id or role_id_file"),
-        ("secret_id_file = \"/etc/kms-plugin/secret-id\"", "", "credential"),
+        ("secret_id_file = \"/etc/kms-plugin/secret-id\"", "secret_id_wrapped = true", "credential"),
         ("[vault.transit]", "client_cert_file = \"/c\"\n[vault.transit]", "set both or neither"),
         ("[vault.transit]", "[vault.transit]\nkey_id_epoch = 256", "between 0 and 255"),
         ("[vault.auth]", "[health]\noutage_grace = \"soon\"\n[vault.auth]", "a time with its unit"),
@@ -126,6 +126,22 @@ fn invalid_values_are_reported() {
             "insecure_admin_beyond_loopback",
         ),
         ("[vault.auth]", "[log]\nlevel = \"loud\"\n[vault.auth]", "is not one of error, warn"),
+        ("\"approle\"", "\"none\"", "is another machine; use a method that logs in"),
+        ("https://vault.example:8200", "unix://run/proxy.sock", "write unix:///run/NAME.sock"),
+        ("[vault.transit]", "proxy = \"proxy:3128\"\n[vault.transit]", "must begin with http:// or https://"),
+        ("[vault.transit]", "proxy = \"http://me:pw@p:1\"\n[vault.transit]", "must not hold a password"),
+        ("[vault.transit]", "proxy = \"http://me@p:1\"\n[vault.transit]", "a user needs a password"),
+        ("[vault.transit]", "proxy_except = [\"a\"]\n[vault.transit]", "no effect without vault.proxy"),
+        (
+            "[vault.transit]",
+            "proxy = \"http://p:1\"\nproxy_except = [\"10.0.0.0/8\"]\n[vault.transit]",
+            "is neither a host",
+        ),
+        (
+            "[vault.transit]",
+            "proxy = \"http://p:1\"\nserver_name = \"v\"\n[vault.transit]",
+            "cannot be used together with vault.proxy",
+        ),
         (
             "[vault.auth]",
             "[[decrypt_only]]\nname = \"x\"\n[decrypt_only.vault]\naddresses = [\"https://o:1\"]\n[vault.auth]",
@@ -153,6 +169,27 @@ fn variables_and_flags_are_checked_like_files() {
     assert!(code == Some(64) && errors.contains("--vault-addresses"), "{errors}");
     let (code, shown, _) = run(GOOD, &[], &["--vault-insecure-skip-verify"]);
     assert!(code == Some(0) && shown.contains("insecure_skip_verify = true"), "{shown}");
+}
+
+/// A template that was not filled in must not lead to another configuration than the one that was meant.
+#[test]
+fn empty_variables_are_named() {
+    let names = ["KMS_PLUGIN_VAULT_NAMESPACE", "KMS_PLUGIN_VAULT_ADDRESSES", "KMS_PLUGIN_LOCAL_KEK_ENABLED"];
+    let (code, _, errors) = run(GOOD, &names.map(|name| (name, " ")), &[]);
+    assert_eq!(code, Some(78), "{errors}");
+    for name in names {
+        assert!(errors.contains(&format!("{name}: the variable is set, but empty")), "{name}: {errors}");
+    }
+    // It turns the admin address off.
+    let (code, shown, errors) = run(GOOD, &[("KMS_PLUGIN_SERVER_ADMIN", "")], &[]);
+    assert!(code == Some(0) && shown.contains("admin = \"\""), "{shown}{errors}");
+    let output = command().arg("config").env("KMS_PLUGIN_CONFIG", "").output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(78) && errors.contains("KMS_PLUGIN_CONFIG"), "{errors}");
+    // A command that talks to an agent reads no configuration.
+    let output = command().arg("status").env("KMS_PLUGIN_SERVER_RUNTIME_DIR", "").output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(64) && errors.contains("KMS_PLUGIN_SERVER_RUNTIME_DIR"), "{errors}");
 }
 
 #[test]

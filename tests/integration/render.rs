@@ -54,6 +54,18 @@ fn rendered_files_equal_the_golden_files() {
     }
 }
 
+/// A pod sees only what it mounts: the socket of a local proxy, and that of the SPIFFE Workload API.
+#[test]
+fn the_sockets_that_the_agent_connects_to_are_mounted() {
+    let image = format!("registry.example/kms-plugin@sha256:{DIGEST}");
+    for (example, directory) in [("local-proxy.toml", "/run/vault"), ("spiffe.toml", "/run/spire")] {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example);
+        let pod = rendered(&config, &["static-pod", "--image", &image]);
+        assert!(pod.contains(&format!("mountPath: {directory}")), "{example}: {pod}");
+        assert!(pod.contains(&format!("path: {directory}")), "{example}: {pod}");
+    }
+}
+
 #[test]
 fn kubernetes_accepts_the_static_pod() {
     let Some(client) = tools::go_client() else { return };

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use url::Url;
 
 use super::agent::Agent;
 use super::api_server::ApiServer;
@@ -17,6 +16,7 @@ use super::model::link::{Link, at_replica};
 use super::model::service::{KEY, OLD_KEY, REPLICAS, now};
 use super::world::World;
 use crate::config::Settings;
+use crate::config::endpoint::Endpoint;
 use crate::config::local_kek::Policy;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::settings::{Grace, Health, KeyServiceSettings};
@@ -208,11 +208,14 @@ fn settings(setup: &Setup, directory: &TempDir) -> Settings {
     settings.server.runtime_dir = run;
     settings.server.call_timeout = Duration::from_secs(10);
     let vault = Vault {
-        addresses: (0..setup.addresses).map(|replica| Url::parse(&at_replica(replica)).unwrap()).collect(),
+        addresses: (0..setup.addresses)
+            .map(|replica| Endpoint::parse(&at_replica(replica), true).unwrap())
+            .collect(),
+        proxy: None,
         namespace: String::new(),
         auth_namespace: String::new(),
         // No certificate is read: nothing is sent over a real network.
-        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true },
+        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
         transit: Transit {
             mount: "transit".into(),
             key: KEY.into(),
@@ -224,7 +227,7 @@ fn settings(setup: &Setup, directory: &TempDir) -> Settings {
             mount: "approle".into(),
             method: Method::AppRole {
                 role_id: RoleId::Literal("role".into()),
-                secret_id: SecretSource::file(&directory.path().join("secret-id"), false),
+                secret_id: Some(SecretSource::file(&directory.path().join("secret-id"), false)),
                 wrapped: false,
             },
         },

@@ -47,7 +47,8 @@ impl EndpointArgs {
         }
         let urls = self.endpoints.iter().map(|text| self.url(text)).collect::<Result<_, Failure>>()?;
         let client = self.cert.clone().zip(self.key.clone());
-        let tls = Tls { ca_file: self.cacert.clone(), server_name: None, client, skip_verify: false };
+        let tls =
+            Tls { ca_file: self.cacert.clone(), server_name: None, client, spiffe: None, skip_verify: false };
         Ok(Endpoints { urls, tls, timeout: self.timeout })
     }
 

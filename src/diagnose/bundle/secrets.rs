@@ -15,13 +15,14 @@ use crate::systemd::units::Units;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 /// The settings that name a file with a secret.
-const SECRET_FILES: [&str; 6] = [
+const SECRET_FILES: [&str; 7] = [
     "vault.auth.token_file",
     "vault.auth.role_id_file",
     "vault.auth.secret_id_file",
     "vault.auth.password_file",
     "vault.auth.jwt_file",
     "vault.client_key_file",
+    "vault.proxy_password_file",
 ];
 
 /// Every line of every secret that this configuration and the units name.
@@ -70,5 +71,7 @@ fn of_login(vault: &Vault) -> Vec<Zeroizing<String>> {
     };
     let secret = vault.auth.method.secret().and_then(|(_, source)| read(&source.path()?));
     let key = vault.tls.client.iter().filter_map(|(_, key)| read(key));
-    role_id.into_iter().chain(secret).chain(key).collect()
+    let proxy = vault.proxy.as_ref().and_then(|proxy| proxy.login.as_ref());
+    let password = proxy.and_then(|(_, source)| read(&source.path()?));
+    role_id.into_iter().chain(secret).chain(key).chain(password).collect()
 }

@@ -67,22 +67,23 @@ impl FileKind {
     }
 }
 
-/// Replaces a systemd credential by a file that this check can read: the file of the running service, or the file
-/// that the unit names. Returns whether there is one. Then systemd reads the file, not the service.
-pub(crate) fn read_from_outside(vault: &mut Vault, units: &Units) -> bool {
+/// Replaces each systemd credential by a file that this check can read: the file of the running service, or the file
+/// that the unit names. Returns these files: systemd reads them, not the service.
+pub(crate) fn read_from_outside(vault: &mut Vault, units: &Units) -> Vec<PathBuf> {
     let place = |source: &mut SecretSource| {
-        let SecretSource::Credential(name) = source else { return false };
+        let SecretSource::Credential(name) = source else { return None };
         if systemd_credentials::path(name).is_some() {
-            return false;
+            return None;
         }
         let running = Path::new(systemd_units::CREDENTIALS).join(&*name);
         let named = units.credential_source(name).map(Path::to_path_buf);
-        let Some(path) = Some(running).filter(|path| path.exists()).or(named) else { return false };
+        let path = Some(running).filter(|path| path.exists()).or(named)?;
         // The mode does not matter: the agent accepts a credential of any mode, too.
         *source = SecretSource::file(&path, true);
-        true
+        Some(path)
     };
-    vault.auth.method.secret_mut().is_some_and(place)
+    let of_proxy = vault.proxy.as_mut().and_then(|proxy| proxy.login.as_mut()).map(|(_, source)| source);
+    vault.auth.method.secret_mut().into_iter().chain(of_proxy).filter_map(place).collect()
 }
 
 fn places(vault: &Vault) -> Vec<Place> {
@@ -107,6 +108,9 @@ fn places(vault: &Vault) -> Vec<Place> {
         let key = SecretSource::file(key, false);
         places.push(secret(FileKind::ClientKey, &key));
     }
+    if let Some((_, source)) = vault.proxy.as_ref().and_then(|proxy| proxy.login.as_ref()) {
+        places.push(secret(FileKind::Credential("password of vault.proxy"), source));
+    }
     places
 }
 
@@ -119,17 +123,17 @@ pub(crate) enum Readable {
     No,
 }
 
-/// Checks every file of one key service. `by_systemd` is whether systemd reads the secret for the service.
+/// Checks every file of one key service. `by_systemd` are the files that systemd reads for the service.
 pub(crate) fn check(
     vault: &Vault,
     user: &Result<ServiceUser, UnknownUser>,
-    by_systemd: bool,
+    by_systemd: &[PathBuf],
     report: &mut Report<'_>,
 ) -> Readable {
     let mut readable = Readable::Yes;
     for place in places(vault) {
         let finding = match place {
-            Place::File(file) if by_systemd && file.is_credential() => file.check(None),
+            Place::File(file) if by_systemd.contains(&file.path) => file.check(None),
             Place::File(file) => file.check(user.as_ref().ok()),
             Place::Hidden(name) => Finding::skipped(
                 Check::Credentials,
@@ -144,7 +148,35 @@ pub(crate) fn check(
         });
         report.add(finding);
     }
+    bare_role_id(vault).into_iter().for_each(|finding| report.add(finding));
     readable
+}
+
+/// A finding when the role-id is the whole credential, and is kept as if it were not.
+fn bare_role_id(vault: &Vault) -> Option<Finding> {
+    let Method::AppRole { role_id, secret_id: None, .. } = &vault.auth.method else { return None };
+    let (subject, seen) = match role_id {
+        RoleId::Literal(_) => {
+            ("vault.auth.role_id".to_owned(), "the role-id is in the configuration".to_owned())
+        }
+        RoleId::File(path) => {
+            let mode = fs::metadata(path).ok()?.mode() & 0o7777;
+            if mode & 0o007 == 0 {
+                return None;
+            }
+            (
+                path.display().to_string(),
+                format!("every user of this machine can read the role-id (mode {mode:04o})"),
+            )
+        }
+    };
+    Some(Finding::warn(
+        Check::Credentials,
+        subject,
+        seen,
+        "without a secret-id, whoever knows the role-id can log in from the networks of the role",
+        "put it into a file of mode 0640 and name that with vault.auth.role_id_file; bind the role to the nodes (token_bound_cidrs)",
+    ))
 }
 
 impl PlacedFile {

@@ -8,7 +8,7 @@ use super::login::Access;
 use super::refusals::Refusals;
 use super::report::Report;
 use super::service_user::ServiceUser;
-use super::{CheckOptions, borrowed, login, network};
+use super::{CheckOptions, borrowed, login, network, spiffe};
 use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::config::settings::KeyServiceSettings;
@@ -44,7 +44,8 @@ impl KeyServices<'_, '_> {
             let (inspector, usable) = match shared {
                 Some(shared) => shared,
                 None => {
-                    let readable = credentials::check(&vault, &user, by_systemd, self.report);
+                    let readable = credentials::check(&vault, &user, &by_systemd, self.report)
+                        .max(spiffe::check(&vault, self.options.timeout, self.report).await);
                     let Some(inspector) = self.inspector(name, &vault) else { continue };
                     let reached = network::check(&vault, &inspector, self.options.timeout, self.report).await;
                     let usable =

@@ -8,6 +8,7 @@ use super::finding::{Check, Finding};
 use super::refusals::Refusals;
 use super::report::Report;
 use crate::clock::{Deadline, unix_seconds};
+use crate::config::endpoint::Endpoint;
 use crate::config::vault::{Method, Vault};
 use crate::display::ago;
 use crate::key_service::ErrorKind;
@@ -36,6 +37,8 @@ fn uses_up(vault: &Vault) -> Option<&'static str> {
         Method::AppRole { wrapped: true, .. } => {
             Some("a wrapping token can be used only once, and the agent needs it")
         }
+        // The role-id alone is the login.
+        Method::AppRole { secret_id: None, .. } => None,
         Method::AppRole { .. } => {
             Some("a login is one use of the secret-id, and these may be limited (secret_id_num_uses)")
         }
@@ -55,6 +58,13 @@ pub(crate) async fn check(
     report: &mut Report<'_>,
 ) -> Access {
     let subject = subject(name, vault);
+    if let Method::None = vault.auth.method {
+        let because = "vault.auth.method is none: the proxy logs in, and the next line looks at its token";
+        report.add(Finding::skipped(Check::Login, subject, because));
+        // It sends nothing.
+        let ready = inspector.log_in(Deadline::after(time)).await.is_ok();
+        return if ready { Access::Token } else { Access::None };
+    }
     let is_wrapped = matches!(vault.auth.method, Method::AppRole { wrapped: true, .. });
     let fail = |seen: String, remedy: &str| Finding::fail(Check::Login, &subject, seen, WHY, remedy);
     let login_id = inspector.login_id().await;
@@ -187,6 +197,16 @@ pub(crate) async fn token(
             ));
             Some(true)
         }
+        Err(error) if matches!(vault.auth.method, Method::None) && !error.is_outage() => {
+            report.add(Finding::warn(
+                Check::Token,
+                subject,
+                "no token of the proxy may look itself up (auth/token/lookup-self): it has not logged in, or its policy does not allow that",
+                "the agent then takes each refusal for a proxy that has not logged in, and serves on for health.outage_grace",
+                "see the proxy's log; grant read on auth/token/lookup-self: kms-plugin render policy prints the whole policy",
+            ));
+            Some(true)
+        }
         Err(error) => {
             report.add(Finding::fail(
                 Check::Token,
@@ -240,6 +260,11 @@ fn token_finding(subject: &str, vault: &Vault, token: &Lookup) -> Finding {
 
 /// The name of this login in the report.
 pub(crate) fn subject(name: &str, vault: &Vault) -> String {
+    if let Method::None = vault.auth.method {
+        let addresses: Vec<String> = vault.addresses.iter().map(Endpoint::name).collect();
+        let proxy = format!("the proxy at {}", addresses.join(", "));
+        return if name == crate::diagnose::PRIMARY { proxy } else { format!("{name}: {proxy}") };
+    }
     let mount = format!("auth/{}", vault.auth.mount);
     let place =
         if vault.auth_namespace.is_empty() { mount } else { format!("{}/{mount}", vault.auth_namespace) };

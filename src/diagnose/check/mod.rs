@@ -23,6 +23,7 @@ mod report;
 mod round_trips;
 mod service_user;
 mod socket;
+mod spiffe;
 mod text;
 mod unit;
 mod web;

@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::certificate;
 use super::finding::{Check, Finding};
@@ -30,7 +31,11 @@ pub(crate) async fn check(
     let (mut usable, mut count) = (false, 0);
     for (index, target) in inspector.targets().into_iter().enumerate() {
         count += 1;
-        let Some(address) = reach(&target, time, report).await else { continue };
+        let Some(way) = way(&target, time, report).await else { continue };
+        let Way::Direct(address) = way else {
+            usable |= state(vault, (index, &target), inspector, time, &mut clusters, report).await;
+            continue;
+        };
         if let Some(name) = &target.tls_name {
             let handshake = inspector.handshake(address, name, Deadline::after(time)).await;
             if !certificate::check(vault, &target, handshake, report) {
@@ -39,31 +44,88 @@ pub(crate) async fn check(
         } else {
             report.add(Finding::skipped(Check::Tls, &target.name, "plain HTTP, as configured"));
         }
-        let (health, now) = (inspector.health(index, Deadline::after(time)).await, unix_seconds());
-        match health {
-            Ok(health) => {
-                if let Some(id) = health.cluster_id.clone() {
-                    clusters.push((target.name.clone(), id));
-                }
-                let is_usable = server(&target.name, &health, now, report);
-                usable |= is_usable;
-                if is_usable {
-                    namespace(vault, inspector, (index, &target), &health, time, report).await;
-                }
-            }
-            Err(error) => report.add(Finding::fail(
-                Check::Server,
-                &target.name,
-                error.to_string(),
-                WHY,
-                error.remedy().to_owned(),
-            )),
-        }
+        usable |= state(vault, (index, &target), inspector, time, &mut clusters, report).await;
     }
     if count > 1 {
         same_cluster(&clusters, report);
     }
     usable
+}
+
+/// How an address is reached.
+enum Way {
+    Direct(SocketAddr),
+    /// Through a unix socket or a forward proxy: what is behind is seen only in the answer.
+    Behind,
+}
+
+/// Checks the way to the address; `None` when it is blocked.
+async fn way(target: &Target, time: Duration, report: &mut Report<'_>) -> Option<Way> {
+    if let Some(path) = &target.socket {
+        return socket(target, path, time, report).await.then_some(Way::Behind);
+    }
+    let Some(proxy) = &target.proxy else {
+        return reach(target, time, report).await.map(Way::Direct);
+    };
+    let of_proxy = Target {
+        name: format!("{} (vault.proxy)", proxy.name()),
+        host: proxy.url.host_str().unwrap_or_default().to_owned(),
+        port: proxy.url.port_or_known_default().unwrap_or_default(),
+        tls_name: None,
+        proxy: None,
+        socket: None,
+    };
+    reach(&of_proxy, time, report).await?;
+    let because = "through the proxy: the next line says whether it works";
+    report.add(Finding::skipped(Check::Tls, &target.name, because));
+    Some(Way::Behind)
+}
+
+/// Connects to a unix socket. Returns whether it works.
+async fn socket(target: &Target, path: &Path, time: Duration, report: &mut Report<'_>) -> bool {
+    let why = match tokio::time::timeout(time, UnixStream::connect(path)).await {
+        Ok(Ok(_)) => {
+            report.add(Finding::ok(Check::Tcp, &target.name, "connects"));
+            return true;
+        }
+        Ok(Err(cause)) => cause.to_string(),
+        Err(_) => format!("did not answer within {time:?}"),
+    };
+    let remedy = format!(
+        "start the proxy that listens there, and let the agent's user connect: ls -l {}",
+        path.display()
+    );
+    report.add(Finding::fail(Check::Tcp, &target.name, why, WHY, remedy));
+    false
+}
+
+/// Asks the server for its state. Returns whether the agent can use it.
+async fn state(
+    vault: &Vault,
+    (index, target): (usize, &Target),
+    inspector: &Inspector,
+    time: Duration,
+    clusters: &mut Vec<(String, String)>,
+    report: &mut Report<'_>,
+) -> bool {
+    let (health, now) = (inspector.health(index, Deadline::after(time)).await, unix_seconds());
+    match health {
+        Ok(health) => {
+            if let Some(id) = health.cluster_id.clone() {
+                clusters.push((target.name.clone(), id));
+            }
+            let is_usable = server(&target.name, &health, now, report);
+            if is_usable {
+                namespace(vault, inspector, (index, target), &health, time, report).await;
+            }
+            is_usable
+        }
+        Err(error) => {
+            let remedy = error.remedy().to_owned();
+            report.add(Finding::fail(Check::Server, &target.name, error.to_string(), WHY, remedy));
+            false
+        }
+    }
 }
 
 /// Checks DNS and TCP. Returns an address that accepts connections.

@@ -33,7 +33,7 @@ impl Endpoints {
     pub(super) fn etcd(self) -> Result<Etcd, StorageError> {
         let tls = match self.urls.iter().any(|url| url.scheme() == "https") {
             false => None,
-            true => Some(vault::client_config(&self.tls).map_err(StorageError::Tls)?),
+            true => Some(vault::client_config(&self.tls, None).map_err(StorageError::Tls)?),
         };
         Ok(Etcd::new(self.urls, tls, self.timeout)?)
     }

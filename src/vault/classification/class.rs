@@ -72,6 +72,8 @@ pub(in crate::vault) enum Cause {
     NotReplicated,
     /// A proxy on the way drops the token.
     TokenDropped,
+    /// A proxy that is to add its own token has none.
+    ProxyWithoutToken,
 
     ServerSealed,
     NotInitialised,
@@ -157,9 +159,11 @@ impl Cause {
     pub(super) fn class(self) -> Class {
         match self {
             Self::Done => Class::Ok,
-            Self::ServerFailed | Self::GatewayFailed | Self::NotReplicated | Self::TokenDropped => {
-                Class::Outage
-            }
+            Self::ServerFailed
+            | Self::GatewayFailed
+            | Self::NotReplicated
+            | Self::TokenDropped
+            | Self::ProxyWithoutToken => Class::Outage,
             Self::ServerSealed | Self::NotInitialised => Class::Sealed,
             Self::NoActiveNode | Self::RemovedNode | Self::SendsToActiveNode => Class::Standby,
             Self::DrSecondary => Class::DrSecondary,

@@ -18,12 +18,13 @@ pub(crate) use call::Call;
 pub(super) use class::{Cause, Class};
 pub(super) use explanation::{BareLogins, login_reason, mount_reason};
 pub(super) use transport::{chain, timeout, transport};
-pub(super) use words::not_vault;
+pub(super) use words::{not_vault, proxy_has_no_token};
 
 use std::time::Duration;
 
-use url::{Origin, Url};
+use url::Url;
 
+use crate::config::endpoint::Endpoint;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use redirect::Redirect;
 
@@ -53,8 +54,8 @@ pub(super) struct Judgement {
     status: u16,
     /// The server's own text, where it sends to, or what is wrong with the key. Bounded, and on one line.
     text: String,
-    /// Where it sends to.
-    target: Option<Box<Origin>>,
+    /// Where it sends the same request to: the base of the URL.
+    target: Option<Box<Url>>,
 }
 
 impl Judgement {
@@ -76,13 +77,7 @@ impl Judgement {
                 None => (rules::of_another(call, status, body::beginning(body)), String::new()),
             },
         };
-        Self {
-            call,
-            cause,
-            status,
-            text,
-            target: redirect.and_then(|redirect| redirect.origin).map(Box::new),
-        }
+        Self { call, cause, status, text, target: redirect.and_then(|redirect| redirect.base).map(Box::new) }
     }
 
     /// Whether the answer is an error in the server's own form.
@@ -90,9 +85,26 @@ impl Judgement {
         !self.text.is_empty()
     }
 
-    /// Whether it sends to this place.
-    pub(super) fn redirects_to(&self, origin: &Origin) -> bool {
-        self.target.as_deref() == Some(origin)
+    /// Which of these addresses it sends to. A server behind a gateway does not know the prefix of its path there, so
+    /// without a prefix, the scheme, the host and the port decide.
+    pub(super) fn target_among<'a>(
+        &self,
+        mut known: impl Iterator<Item = &'a Endpoint> + Clone,
+    ) -> Option<usize> {
+        let target = self.target.as_deref()?;
+        let same_place =
+            |endpoint: &Endpoint| endpoint.socket().is_none() && endpoint.url().origin() == target.origin();
+        let same_path = |endpoint: &Endpoint| endpoint.url().path() == target.path();
+        let exact = known.clone().position(|endpoint| same_place(endpoint) && same_path(endpoint));
+        exact.or_else(|| known.position(same_place).filter(|_| target.path() == "/"))
+    }
+
+    /// The same for a request without a token, which a proxy on the way was to add.
+    pub(super) fn without_token(self) -> Self {
+        match self.cause {
+            Cause::TokenDropped => Self { cause: Cause::ProxyWithoutToken, ..self },
+            _ => self,
+        }
     }
 
     pub(super) fn class(&self) -> Class {

@@ -1,13 +1,22 @@
 //! Errors of a request without an answer: no connection, no TLS, no time.
 
+use super::words::PROXY_LOGIN;
 use crate::key_service::{ErrorKind, KeyServiceError};
 
-/// The error of an HTTP request without an answer.
-pub(in crate::vault) fn transport(address: &str, cause: &reqwest::Error) -> KeyServiceError {
+/// The error of an HTTP request without an answer. `proxy` is the forward proxy that it went through.
+pub(in crate::vault) fn transport(
+    address: &str,
+    proxy: Option<&str>,
+    cause: &reqwest::Error,
+) -> KeyServiceError {
     let text = chain(&cause);
-    let (message, remedy) = if cause.is_timeout() {
+    if cause.is_timeout() {
         return timeout(address);
-    } else if text.contains("UnknownIssuer") || text.contains("BadSignature") {
+    }
+    if let Some((message, remedy)) = proxy.and_then(|proxy| of_proxy(address, proxy, &text)) {
+        return KeyServiceError::new(ErrorKind::Unreachable, message, remedy);
+    }
+    let (message, remedy) = if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         (
             format!(
                 "{address} presents a certificate of an unknown authority, or of another authority with the same name"
@@ -38,6 +47,28 @@ pub(in crate::vault) fn transport(address: &str, cause: &reqwest::Error) -> KeyS
         )
     };
     KeyServiceError::new(ErrorKind::Unreachable, message, remedy)
+}
+
+/// The message and the remedy, when the forward proxy was not passed. The texts are those of the HTTP library.
+fn of_proxy(address: &str, proxy: &str, text: &str) -> Option<(String, &'static str)> {
+    if text.contains("proxy authorization required") {
+        return Some((
+            format!("the proxy {proxy} wants a user and a password for {address} (407)"),
+            PROXY_LOGIN,
+        ));
+    }
+    if text.contains("failed to create underlying connection") {
+        return Some((
+            format!("the proxy {proxy}, on the way to {address}, cannot be reached: {text}"),
+            "check vault.proxy, that the proxy runs, and that this node may reach it",
+        ));
+    }
+    text.contains("tunnel error").then(|| {
+        (
+            format!("the proxy {proxy} makes no connection to {address}: {text}"),
+            "the proxy must accept its user (vault.proxy_password_file), allow CONNECT to this host and port, and reach it: see the proxy's log; or name the host in vault.proxy_except",
+        )
+    })
 }
 
 /// The error of a request that was not answered in time.

@@ -8,12 +8,25 @@ use crate::key_service::{ErrorKind, KeyServiceError};
 
 type Text = Cow<'static, str>;
 
+/// What to do when a forward proxy does not accept its user.
+pub(super) const PROXY_LOGIN: &str =
+    "check the user in vault.proxy and the password in vault.proxy_password_file or vault.proxy_credential";
+
 /// The error of an answer that is not Vault's.
 pub(in crate::vault) fn not_vault(address: &str) -> KeyServiceError {
     KeyServiceError::new(
         ErrorKind::NotVault,
         format!("{address} answered in a form that is not Vault's"),
         "check vault.addresses: another server or a proxy may answer there",
+    )
+}
+
+/// The error when a proxy is to add its own token, and has no valid one.
+pub(in crate::vault) fn proxy_has_no_token(address: &str) -> KeyServiceError {
+    KeyServiceError::new(
+        ErrorKind::Unreachable,
+        format!("the proxy at {address} has no valid token: it has not logged in"),
+        "see the proxy's log; its configuration needs auto_auth, and api_proxy with use_auto_auth_token (docs/install.md)",
     )
 }
 
@@ -72,6 +85,14 @@ pub(super) fn failure(judgement: &Judgement, address: &str) -> (String, Text) {
         Cause::TokenDropped => (
             format!("{address} got no token from the agent ({status}{said}): a proxy on the way drops it"),
             "let the proxy pass the header X-Vault-Token on",
+        ),
+        Cause::ProxyWithoutToken => {
+            let error = proxy_has_no_token(address);
+            return (error.to_string(), error.remedy().to_owned().into());
+        }
+        Cause::OtherServer if *status == 407 => (
+            format!("{address} was not asked: the forward proxy wants a user and a password (407)"),
+            PROXY_LOGIN,
         ),
         Cause::GatewayFailed => (
             format!(

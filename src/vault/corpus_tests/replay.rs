@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::Answer;
 use crate::clock::Deadline;
+use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
@@ -174,7 +174,7 @@ async fn read_request(stream: &mut TcpStream) -> String {
 fn token() -> Token {
     let now = Instant::now();
     Token {
-        secret: Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into()),
+        secret: Some(Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into())),
         generation: 1,
         born: now,
         lease: Lease::new(now, Some(Duration::from_secs(60)), true),
@@ -184,10 +184,11 @@ fn token() -> Token {
 
 fn vault(address: &str, files: &Files) -> Vault {
     Vault {
-        addresses: vec![Url::parse(address).unwrap()],
+        addresses: vec![Endpoint::parse(address, true).unwrap()],
+        proxy: None,
         namespace: String::new(),
         auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true },
+        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
         transit: Transit {
             mount: "transit".into(),
             key: "kms-key".into(),
@@ -199,7 +200,7 @@ fn vault(address: &str, files: &Files) -> Vault {
             mount: "approle".into(),
             method: AuthMethod::AppRole {
                 role_id: RoleId::Literal("role".into()),
-                secret_id: SecretSource::file(&files.wrapped, false),
+                secret_id: Some(SecretSource::file(&files.wrapped, false)),
                 wrapped: true,
             },
         },

@@ -1,4 +1,5 @@
-//! `approle`: a role-id and a secret-id. The secret-id may be wrapped: then it is unwrapped once.
+//! `approle`: a role-id, and a secret-id unless the role wants none. The secret-id may be wrapped: then it is unwrapped
+//! once.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +21,7 @@ pub(super) struct AppRole {
     mount: String,
     namespace: String,
     role_id: RoleId,
-    secret_id: SecretSource,
+    secret_id: Option<SecretSource>,
     wrapped: bool,
     /// The unwrapped secret-id, and the fingerprint of its wrapping token. A wrapping token can be used only once.
     unwrapped: Mutex<Option<(Fingerprint, Secret)>>,
@@ -44,16 +45,17 @@ impl AppRole {
         mount: String,
         namespace: String,
         role_id: RoleId,
-        secret_id: SecretSource,
+        secret_id: Option<SecretSource>,
         wrapped: bool,
     ) -> Self {
         Self { mount, namespace, role_id, secret_id, wrapped, unwrapped: Mutex::default() }
     }
 
     /// Reads the role-id and the secret-id.
-    async fn read(&self, client: &Client) -> Result<(String, Secret), KeyServiceError> {
+    async fn read(&self, client: &Client) -> Result<(Zeroizing<String>, Option<Secret>), KeyServiceError> {
         let (role_id, secret_id) = (self.role_id.clone(), self.secret_id.clone());
-        read(client, &self.files(), move || Ok((role_id.read()?, secret_id.read()?))).await
+        let work = move || Ok((role_id.read()?, secret_id.map(|source| source.read()).transpose()?));
+        read(client, &self.files(), work).await
     }
 
     /// Looks up what the wrapping token wraps, and unwraps it only if that is a secret-id of this mount. An attacker
@@ -123,6 +125,14 @@ impl AppRole {
         deadline: Deadline,
     ) -> Result<String, KeyServiceError> {
         let (_, wrapping) = self.read(client).await?;
+        let no_file = || {
+            KeyServiceError::new(
+                ErrorKind::CredentialsUnreadable,
+                "no secret-id is configured, so there is no wrapping token",
+                "set vault.auth.secret_id_file",
+            )
+        };
+        let wrapping = wrapping.ok_or_else(no_file)?;
         self.look_up(&wrapping, client, deadline).await.map(|(_, path)| path)
     }
 
@@ -147,22 +157,24 @@ impl LoginMethod for AppRole {
     /// The fingerprint of role-id and secret-id together: a corrected role-id is also a reason to log in again.
     async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
         let (role_id, secret_id) = self.read(client).await?;
-        Ok(Secret::new(format!("{role_id}\n{}", secret_id.expose())).fingerprint())
+        let secret_id = secret_id.as_ref().map_or("", Secret::expose);
+        Ok(Secret::new(format!("{}\n{secret_id}", *role_id)).fingerprint())
     }
 
     async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, KeyServiceError> {
         let (role_id, mut secret_id) = self.read(client).await?;
-        if self.wrapped {
-            secret_id = self.unwrap(secret_id, client, deadline).await?;
+        if let Some(wrapping) = secret_id.take_if(|_| self.wrapped) {
+            secret_id = Some(self.unwrap(wrapping, client, deadline).await?);
         }
-        Ok(Credentials::Login {
-            path: format!("auth/{}/login", self.mount),
-            body: body(&[("role_id", &role_id), ("secret_id", secret_id.expose())])?,
-        })
+        let body = match &secret_id {
+            Some(secret_id) => body(&[("role_id", &role_id), ("secret_id", secret_id.expose())])?,
+            None => body(&[("role_id", &role_id)])?,
+        };
+        Ok(Credentials::Login { path: format!("auth/{}/login", self.mount), body })
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.role_id.path().into_iter().chain(self.secret_id.path()).collect()
+        self.role_id.path().into_iter().chain(self.secret_id.iter().filter_map(SecretSource::path)).collect()
     }
 
     fn denied_remedy(&self) -> String {
@@ -175,15 +187,23 @@ impl LoginMethod for AppRole {
 
     async fn bare_requests(&self, client: &Client) -> Option<BareRequests> {
         let path = format!("auth/{}/login", self.mount);
+        let nameless = (path.clone(), body(&[]).ok()?);
+        if self.secret_id.is_none() {
+            // The role-id alone is the whole login.
+            return Some(BareRequests { nameless, secretless: None });
+        }
         let (role_id, _) = self.read(client).await.ok()?;
-        Some(BareRequests {
-            nameless: (path.clone(), body(&[]).ok()?),
-            secretless: Some((path, body(&[("role_id", &role_id)]).ok()?)),
-        })
+        Some(BareRequests { nameless, secretless: Some((path, body(&[("role_id", &role_id)]).ok()?)) })
     }
 
     fn remedy(&self) -> String {
-        let file = self.secret_id.path().map_or("FILE".to_owned(), |path| path.display().to_string());
+        let Some(source) = &self.secret_id else {
+            return format!(
+                "check the role-id and vault.auth.mount. The agent sends no secret-id: if the role wants one, set vault.auth.secret_id_file; if it does not, write the role with bind_secret_id=false and bind it to the networks of the nodes (vault write auth/{}/role/ROLE bind_secret_id=false token_bound_cidrs=…)",
+                self.mount
+            );
+        };
+        let file = source.path().map_or("FILE".to_owned(), |path| path.display().to_string());
         let wrap = if self.wrapped { " -wrap-ttl=1h -field=wrapping_token" } else { " -field=secret_id" };
         format!(
             "check vault.auth.mount and the role-id; write a new secret-id (vault write -f{wrap} auth/{}/role/ROLE/secret-id > {file}): the agent uses it within seconds. After several wrong ones the server locks the role for some minutes, for every node",

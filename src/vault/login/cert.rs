@@ -16,6 +16,8 @@ pub(super) struct Cert {
     pub(super) mount: String,
     pub(super) role: Option<String>,
     pub(super) files: Vec<PathBuf>,
+    /// Whether the certificate is an X.509-SVID, and not in files.
+    pub(super) by_svid: bool,
 }
 
 #[async_trait]
@@ -26,6 +28,9 @@ impl LoginMethod for Cert {
 
     /// The fingerprint of the certificate, which is public. The key is not read here.
     async fn fingerprint(&self, client: &Client) -> Result<Fingerprint, KeyServiceError> {
+        if self.by_svid {
+            return Ok(client.svid_fingerprint().await?);
+        }
         let Some(certificate) = self.files.first().cloned() else { return Ok(Fingerprint::default()) };
         let files = [certificate.clone()];
         let text = read(client, &files, move || {
@@ -40,11 +45,10 @@ impl LoginMethod for Cert {
         Ok(Secret::new(text.await?.to_string()).fingerprint())
     }
 
-    async fn credentials(
-        &self,
-        _client: &Client,
-        _deadline: Deadline,
-    ) -> Result<Credentials, KeyServiceError> {
+    async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, KeyServiceError> {
+        if self.by_svid {
+            client.use_svid(deadline).await?;
+        }
         let body = match &self.role {
             Some(role) => body(&[("name", role)])?,
             None => body(&[])?,
@@ -57,6 +61,9 @@ impl LoginMethod for Cert {
     }
 
     fn remedy(&self) -> String {
+        if self.by_svid {
+            return "check that the certificate role trusts the authority of the trust domain (spire-server bundle show), and its allowed_uri_sans the SPIFFE ID".into();
+        }
         "check that the certificate role trusts the authority of vault.client_cert_file and that the certificate is not expired".into()
     }
 }

@@ -5,6 +5,8 @@
 mod approle;
 mod cert;
 mod jwt;
+mod jwt_svid;
+mod none;
 mod token;
 mod userpass;
 
@@ -19,11 +21,14 @@ use crate::config::secret::{SecretError, SecretSource};
 use crate::config::vault::{Method, Vault};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
+use crate::spiffe::{SpiffeError, WorkloadApi};
 
 /// The credentials for one login.
 pub(super) enum Credentials {
     /// A token that was created elsewhere: no login is needed.
     Token(Secret),
+    /// The proxy at the address has a token, and adds it to each request.
+    OfTheProxy,
     /// A request to the login endpoint.
     Login {
         /// Below `/v1/`.
@@ -58,6 +63,11 @@ pub(super) trait LoginMethod: Send + Sync {
         true
     }
 
+    /// Whether the agent has a token at all: a proxy may add its own to each request.
+    fn has_token(&self) -> bool {
+        true
+    }
+
     /// Reads the credentials.
     async fn credentials(&self, client: &Client, deadline: Deadline) -> Result<Credentials, KeyServiceError>;
 
@@ -87,6 +97,7 @@ pub(super) trait LoginMethod: Send + Sync {
 pub(super) fn method(vault: &Vault) -> Box<dyn LoginMethod> {
     let mount = vault.auth.mount.clone();
     match vault.auth.method.clone() {
+        Method::None => Box::new(none::NoLogin),
         Method::Token(source) => Box::new(token::TokenFile { source }),
         Method::AppRole { role_id, secret_id, wrapped } => {
             let namespace = vault.auth_namespace.clone();
@@ -95,7 +106,12 @@ pub(super) fn method(vault: &Vault) -> Box<dyn LoginMethod> {
         Method::Userpass { username, password } => Box::new(userpass::Userpass { mount, username, password }),
         Method::Cert { role } => {
             let files = vault.tls.client.clone().map(|(certificate, key)| vec![certificate, key]);
-            Box::new(cert::Cert { mount, role, files: files.unwrap_or_default() })
+            let by_svid = vault.tls.spiffe.is_some();
+            Box::new(cert::Cert { mount, role, files: files.unwrap_or_default(), by_svid })
+        }
+        Method::JwtSvid { role, spiffe, audience } => {
+            let api = WorkloadApi::new(&spiffe.socket, spiffe.id.as_deref());
+            Box::new(jwt_svid::JwtSvid { mount, role, api, audience })
         }
         Method::Jwt { role, jwt } => Box::new(jwt::Jwt { name: "jwt", mount, role, source: jwt }),
         Method::Kubernetes { role, jwt } => {
@@ -165,6 +181,12 @@ fn body(fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> 
         )
     })?;
     Ok(body)
+}
+
+impl From<SpiffeError> for KeyServiceError {
+    fn from(error: SpiffeError) -> Self {
+        Self::new(ErrorKind::CredentialsUnreadable, error.to_string(), error.remedy)
+    }
 }
 
 impl From<SecretError> for KeyServiceError {

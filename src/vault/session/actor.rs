@@ -52,6 +52,8 @@ pub(super) struct Parts<'a> {
     pub metrics: &'a Metrics,
     /// The name and the remedy of the login method, for the log.
     pub method: &'static str,
+    /// Whether there are logins: a proxy may log in instead.
+    pub has_token: bool,
     pub remedy: String,
 }
 
@@ -191,6 +193,9 @@ impl<'a> Actor<'a> {
 
     fn report(&self, report: Report) {
         match report {
+            Report::LoggedIn { .. } if !self.parts.has_token => {
+                tracing::debug!("no login: the proxy at the address adds its own token");
+            }
             Report::LoggedIn { ttl } => {
                 self.parts.metrics.login("ok");
                 tracing::info!(method = self.parts.method, ttl = ?ttl, "logged in");

@@ -59,7 +59,7 @@ impl TokenRequests for Fake {
         self.answer("login").await;
         let ttl = self.login.lock().unwrap().map_err(|kind| KeyServiceError::new(kind, "no", "repair it"))?;
         Ok(Token {
-            secret: Secret::new("s.token".into()),
+            secret: Some(Secret::new("s.token".into())),
             generation: 0,
             born: now,
             lease: Lease::new(now, Some(ttl), true),
@@ -89,6 +89,7 @@ async fn beside_actor<T>(fake: &Fake, changes: &Changes, work: impl AsyncFnOnce(
         changes,
         metrics: &metrics,
         method: "fake",
+        has_token: true,
         remedy: String::new(),
     };
     tokio::select! {

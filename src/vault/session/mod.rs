@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use self::actor::{Command, Parts};
 use self::requests::{LOOKUP, Requests};
 use self::state::{Answer, Status};
+use super::classification;
 use super::client::Client;
 use super::login::LoginMethod;
 use super::token::{Lookup, Token};
@@ -124,6 +125,7 @@ impl Session {
             changes: &client.changes,
             metrics: &client.metrics,
             method: method.name(),
+            has_token: method.has_token(),
             remedy: method.remedy(),
         };
         actor::run(parts, method.logs_in(), &mut inbox).await;
@@ -194,6 +196,9 @@ impl Session {
         dead: bool,
         deadline: Deadline,
     ) -> Result<Option<Arc<Token>>, KeyServiceError> {
+        if !self.requests.method.has_token() {
+            return self.after_refusal_of_the_proxy(token, dead, deadline).await.map(|()| None);
+        }
         if !self.handle.status.borrow().maintained {
             // Without an actor, no login can follow: the lookup only shows whether the server answers.
             return self.lookup(token, deadline).await.map(|_| None);
@@ -210,6 +215,23 @@ impl Session {
             None if self.current().is_none() => self.answered(None).map(Some),
             None => Err(KeyServiceError::deadline("checking a refused token")),
         }
+    }
+
+    /// A refusal of the token that a proxy adds, or of a request to which it adds none: a server gives both the same
+    /// answer. A lookup of the token tells them apart. A proxy without a valid token has not logged in (again), and
+    /// that is an outage of the proxy.
+    async fn after_refusal_of_the_proxy(
+        &self,
+        token: &Token,
+        dead: bool,
+        deadline: Deadline,
+    ) -> Result<(), KeyServiceError> {
+        if !dead && self.lookup(token, deadline).await?.is_some() {
+            return Ok(());
+        }
+        let states = self.requests.client.states();
+        let names: Vec<String> = states.into_iter().map(|state| state.address).collect();
+        Err(classification::proxy_has_no_token(&names.join(", ")))
     }
 
     /// Records that a call to `path` succeeded with this token.
@@ -247,30 +269,32 @@ impl Session {
         token: &Token,
         deadline: Deadline,
     ) -> Result<Option<Lookup>, KeyServiceError> {
-        self.requests.lookup(&token.secret, deadline.of(Purpose::Upkeep)).await
+        self.requests.lookup(token.secret.as_ref(), deadline.of(Purpose::Upkeep)).await
     }
 
     /// Revokes the held token, if a login created it. Where the policy denies that, it stays valid until it expires.
     pub(super) async fn revoke(&self, deadline: Deadline) {
         let Some(token) = self.current().filter(|_| self.logs_in()) else { return };
         let path = "auth/token/revoke-self";
-        let request = self.requests.request(Method::POST, path, Some(&token.secret), None);
+        let request = self.requests.request(Method::POST, path, token.secret.as_ref(), None);
         let _refused = self.requests.client.call(&request, deadline).await;
     }
 
     /// The state of the token, without the token itself.
     pub(super) fn state(&self) -> TokenState {
         let status = self.handle.status.borrow().clone();
+        let needed = self.requests.method.has_token();
         let expires = status.token.as_ref().and_then(|token| token.lease.end()).map(|end| {
             let left = end.saturating_duration_since(Instant::now());
             unix_seconds().saturating_add(i64::try_from(left.as_secs()).unwrap_or(i64::MAX))
         });
         TokenState {
             method: self.requests.method.name(),
-            held: status.token.is_some(),
+            needed,
+            held: needed && status.token.is_some(),
             expires,
             renewable: status.token.as_ref().is_some_and(|token| token.lease.renewable),
-            logins: status.logins,
+            logins: if needed { status.logins } else { 0 },
             problem: status.problem,
             refused: status.refused.map(|refused| refused.salted(self.scope.as_bytes())),
             accepted: status.accepted_credentials.map(|accepted| accepted.salted(self.scope.as_bytes())),

@@ -77,7 +77,7 @@ pub(super) struct Requests {
     /// Since when logins are denied, without another answer in between.
     denied_since: Mutex<Option<Instant>>,
     credentials: WatchedFiles,
-    /// The files of TLS that are not credentials, too.
+    /// The files of the connection that are not credentials, too.
     tls: WatchedFiles,
 }
 
@@ -93,8 +93,9 @@ enum Looked {
 impl Requests {
     pub(super) fn new(client: Arc<Client>, method: Box<dyn LoginMethod>, namespace: String) -> Self {
         let credentials = WatchedFiles::new(method.files());
-        let tls =
-            WatchedFiles::new(client.tls_files().into_iter().filter(|file| !credentials.contains(file)));
+        let tls = WatchedFiles::new(
+            client.connection_files().into_iter().filter(|file| !credentials.contains(file)),
+        );
         Self { client, method, namespace, denied_since: Mutex::default(), credentials, tls }
     }
 
@@ -112,7 +113,7 @@ impl Requests {
     /// the token.
     pub(super) async fn lookup(
         &self,
-        token: &Secret,
+        token: Option<&Secret>,
         deadline: Deadline,
     ) -> Result<Option<Lookup>, KeyServiceError> {
         match self.look_up(token, deadline).await? {
@@ -128,8 +129,8 @@ impl Requests {
         }
     }
 
-    async fn look_up(&self, token: &Secret, deadline: Deadline) -> Result<Looked, KeyServiceError> {
-        let request = self.request(Method::GET, LOOKUP, Some(token), None);
+    async fn look_up(&self, token: Option<&Secret>, deadline: Deadline) -> Result<Looked, KeyServiceError> {
+        let request = self.request(Method::GET, LOOKUP, token, None);
         loop {
             // A standby of OpenBao may show the lease as it was at the login, for good.
             let order = self.client.order_from_active(deadline).await;
@@ -155,6 +156,7 @@ impl Requests {
         let granted = Instant::now();
         match self.method.credentials(&self.client, deadline).await? {
             Credentials::Token(secret) => self.adopt(secret, granted, deadline).await,
+            Credentials::OfTheProxy => Ok(Token::of_the_proxy(granted)),
             Credentials::Login { path, body } => self.send_login(&path, &body, granted, deadline).await,
         }
     }
@@ -173,7 +175,7 @@ impl Requests {
                     self.note_denial(false);
                     let LoginAnswer { auth } = answer.parse()?;
                     return Ok(Token {
-                        secret: Secret::new(auth.client_token.as_str().to_owned()),
+                        secret: Some(Secret::new(auth.client_token.as_str().to_owned())),
                         generation: 0,
                         born: granted,
                         lease: Lease::new(granted, lease(auth.lease_duration), auth.renewable),
@@ -260,7 +262,7 @@ impl Requests {
         granted: Instant,
         deadline: Deadline,
     ) -> Result<Token, KeyServiceError> {
-        let lookup = match self.look_up(&secret, deadline).await? {
+        let lookup = match self.look_up(Some(&secret), deadline).await? {
             Looked::Found(lookup) => lookup,
             Looked::NotAllowed => {
                 return Err(KeyServiceError::new(
@@ -278,7 +280,7 @@ impl Requests {
             }
         };
         Ok(Token {
-            secret,
+            secret: Some(secret),
             generation: 0,
             born: granted,
             lease: Lease::new(granted, lease(lookup.ttl), lookup.renewable),
@@ -294,13 +296,29 @@ impl TokenRequests for Requests {
             Files::Credentials => self.credentials.changed(&self.client.files).await,
             Files::Tls => self.tls.changed(&self.client.tls_access).await,
         };
+        if !watched && files == Files::Tls {
+            // A token of the certificate method belongs to the certificate of its login.
+            return match self.client.reload_svid().await {
+                Ok(replaced) => {
+                    if replaced {
+                        tracing::info!("the X.509-SVID was replaced; logging in again");
+                    }
+                    replaced
+                }
+                Err(error) => {
+                    // Tried again at the next check. The change of a file, or the next login, reports it to people.
+                    tracing::debug!("{error}; the old connections stay in use");
+                    false
+                }
+            };
+        }
         if watched {
             tracing::info!("a file with credentials or certificates changed; logging in again");
             let for_tls = |file| self.credentials.contains(file);
-            if (files == Files::Tls || self.client.tls_files().iter().any(for_tls))
-                && let Err(error) = self.client.reload_tls().await
+            if (files == Files::Tls || self.client.connection_files().iter().any(for_tls))
+                && let Err(error) = self.client.reload_connections().await
             {
-                tracing::error!("{error}; the old TLS configuration stays in use");
+                tracing::error!("{error}; the old connections stay in use");
             }
         }
         watched
@@ -316,7 +334,7 @@ impl TokenRequests for Requests {
 
     async fn renew(&self, token: &Token) -> Renewal {
         let at = Instant::now();
-        let request = self.request(Method::POST, "auth/token/renew-self", Some(&token.secret), None);
+        let request = self.request(Method::POST, "auth/token/renew-self", token.secret.as_ref(), None);
         let answer = self.client.call(&request, deadline()).await;
         let answer = answer.map_err(|error| error.unless_denied("renewing the token"));
         match answer.and_then(|answer| Ok(answer.parse::<LoginAnswer>()?.auth)) {
@@ -328,6 +346,6 @@ impl TokenRequests for Requests {
     }
 
     async fn is_valid(&self, token: &Token) -> Result<bool, KeyServiceError> {
-        Ok(!matches!(self.look_up(&token.secret, deadline()).await?, Looked::Unknown(_)))
+        Ok(!matches!(self.look_up(token.secret.as_ref(), deadline()).await?, Looked::Unknown(_)))
     }
 }

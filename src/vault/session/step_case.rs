@@ -90,7 +90,7 @@ impl Case {
 
     pub(super) fn token(&self, ttl: Duration) -> Token {
         Token {
-            secret: Secret::new("s.token".into()),
+            secret: Some(Secret::new("s.token".into())),
             generation: 0,
             born: self.now,
             lease: Lease::new(self.now, (!ttl.is_zero()).then_some(ttl), true),

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod checked;
 pub mod etcd;
 pub mod fake;
+pub mod helper;
 pub mod jwt;
 pub mod kms;
 pub mod launch;

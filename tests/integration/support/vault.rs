@@ -216,6 +216,11 @@ impl Vault {
         self.process.directory.path().join(name)
     }
 
+    /// The server's program, which has other commands, too.
+    pub fn program(&self) -> PathBuf {
+        self.process.program.clone()
+    }
+
     /// What the process has written.
     pub fn log(&self) -> String {
         fs::read_to_string(self.file("log")).unwrap()
