@@ -15,6 +15,7 @@ mod nodes;
 mod offline;
 mod outage;
 mod probes;
+mod rendered;
 mod restart;
 mod restore;
 mod seeds;
