@@ -111,7 +111,8 @@ struct StaticPodArgs {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "For kube-apiserver --encryption-provider-config. OpenShift's operators write this file themselves. \
-                  The provider's name is a part of every value in etcd: never change it."
+                  In a file of your own, never change the provider's name: it is a part of every value in etcd. Another \
+                  name is another provider, and both must be in the file until the data is rewritten."
 )]
 struct EncryptionConfigArgs {
     /// Resources to encrypt; on OpenShift also routes.route.openshift.io,

@@ -18,7 +18,7 @@ pub(super) fn failure(error: StorageError) -> Failure {
         }
         StorageError::NoObjects(prefixes) => Failure::message(exit, no_objects(&text, &prefixes)),
         StorageError::Etcd(error) => Failure::message(exit, etcd(&error)),
-        StorageError::Configuration { .. } | StorageError::NoResources(_) | StorageError::Input(_) => {
+        StorageError::Configuration { .. } | StorageError::NotComplete | StorageError::Input(_) => {
             Failure::message(exit, text)
         }
     }
