@@ -9,6 +9,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
+use super::scalar::{Resolved, plain};
+
 /// Most values in a document, with those that aliases repeat.
 const MAX_VALUES: usize = 100_000;
 /// Deepest nesting.
@@ -62,10 +64,10 @@ pub(super) fn parse(text: &str) -> Result<Node, Invalid> {
     let mut reader =
         Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), values: 0, line: 0 };
     loop {
-        match reader.next()? {
+        match reader.next_event()? {
             (Event::StreamEnd, span) => return Ok(Node { line: span.start.line(), value: Value::Null }),
             (Event::DocumentStart(_), _) => {
-                let (event, span) = reader.next()?;
+                let (event, span) = reader.next_event()?;
                 return reader.node(event, span, 0);
             }
             _ => {}
@@ -113,7 +115,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), Invalid> {
+    fn next_event(&mut self) -> Result<(Event<'a>, Span), Invalid> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => {
                 self.line = span.start.line();
@@ -138,7 +140,7 @@ impl<'a> Reader<'a> {
             Event::SequenceStart(anchor, _) => {
                 let mut list = Vec::new();
                 loop {
-                    match self.next()? {
+                    match self.next_event()? {
                         (Event::SequenceEnd, _) => break (anchor, Value::List(list)),
                         (event, span) => list.push(self.node(event, span, depth + 1)?),
                     }
@@ -163,13 +165,13 @@ impl<'a> Reader<'a> {
     fn entries(&mut self, depth: usize) -> Result<Vec<(String, Node)>, Invalid> {
         let mut entries = Vec::new();
         loop {
-            let (event, span) = self.next()?;
+            let (event, span) = self.next_event()?;
             if matches!(event, Event::MappingEnd) {
                 return Ok(entries);
             }
             let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
             let key = self.node(event, span, depth + 1)?;
-            let (event, span) = self.next()?;
+            let (event, span) = self.next_event()?;
             let value = self.node(event, span, depth + 1)?;
             if is_merge {
                 merge(&mut entries, value)?;
@@ -240,83 +242,6 @@ fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>) -> Option<Value> 
         }
         _ => None,
     }
-}
-
-enum Resolved {
-    Null,
-    Bool,
-    Int,
-    Float,
-    Text,
-}
-
-/// What a plain scalar is; `None` for a number that JSON does not have.
-fn plain(text: &str) -> Option<Resolved> {
-    Some(match text {
-        "" | "~" | "null" | "Null" | "NULL" => Resolved::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" | "n" | "N"
-        | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Resolved::Bool,
-        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf"
-        | "-.Inf" | "-.INF" => return None,
-        _ => number(text),
-    })
-}
-
-fn number(text: &str) -> Resolved {
-    let begins = text.as_bytes().first().copied().unwrap_or_default();
-    match begins {
-        b'.' if text.parse::<f64>().is_ok_and(f64::is_finite) && is_float(text) => Resolved::Float,
-        b'0'..=b'9' | b'+' | b'-' => {
-            let plain = text.replace('_', "");
-            if is_int(&plain) {
-                Resolved::Int
-            } else if is_float(&plain) && plain.parse::<f64>().is_ok_and(f64::is_finite) {
-                Resolved::Float
-            } else {
-                Resolved::Text
-            }
-        }
-        _ => Resolved::Text,
-    }
-}
-
-/// A number of 64 bits as Go reads it: with a base in front, or octal after a zero.
-fn is_int(text: &str) -> bool {
-    let (sign, digits) = match text.strip_prefix(['+', '-']) {
-        Some(digits) => (text.get(..1).unwrap_or_default(), digits),
-        None => ("", text),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let (base, digits) = match lower.get(..2) {
-        Some("0x") => (16, lower.get(2..).unwrap_or_default()),
-        Some("0b") => (2, lower.get(2..).unwrap_or_default()),
-        Some("0o") => (8, lower.get(2..).unwrap_or_default()),
-        _ if lower.len() > 1 && lower.starts_with('0') => (8, lower.get(1..).unwrap_or_default()),
-        _ => (10, lower.as_str()),
-    };
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(base)) {
-        return false;
-    }
-    match sign {
-        "" => u64::from_str_radix(digits, base).is_ok(),
-        _ => i64::from_str_radix(&format!("{sign}{digits}"), base).is_ok(),
-    }
-}
-
-/// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`
-fn is_float(text: &str) -> bool {
-    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (number, exponent) = match text.find(['e', 'E']) {
-        Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
-        None => (text, None),
-    };
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = match number.split_once('.') {
-        Some(("", after)) => digits(after),
-        Some((before, after)) => digits(before) && (after.is_empty() || digits(after)),
-        None => digits(number),
-    };
-    number && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -9,3 +9,4 @@ mod encryption_configuration_rules;
 mod encryption_configuration_shape;
 pub(crate) mod encryption_configuration_template;
 pub(crate) mod endpoint;
+mod scalar;
