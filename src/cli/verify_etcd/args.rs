@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::config::vault::Tls;
-use crate::diagnose::verify_etcd::{Configuration, Endpoints, Questions, Selection, StorageError};
+use crate::diagnose::verify_etcd::{self, Configuration, Endpoints, Questions, Selection, StorageError};
 use crate::etcd::key::DEFAULT_ROOT;
 use crate::kms::client;
 
@@ -122,6 +122,12 @@ pub(super) struct QuestionArgs {
     /// May versions below N of the Transit key be trimmed?
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     may_trim: Option<u32>,
+    /// For versions: the output of `kms-plugin status --output json` on another control plane node; once for each
+    #[arg(long, value_name = "FILE")]
+    peer: Vec<PathBuf>,
+    /// For versions: there is no other control plane node
+    #[arg(long, conflicts_with = "peer")]
+    only_node: bool,
     /// Can the running agent unwrap every DEK seed, with the Vault that it has? For a restored backup of etcd. No seed
     /// is shown
     #[arg(long)]
@@ -135,12 +141,15 @@ pub(super) struct QuestionArgs {
 }
 
 impl QuestionArgs {
-    pub(super) fn questions(&self) -> Questions {
-        Questions {
+    pub(super) fn questions(&self) -> Result<Questions, StorageError> {
+        let peer = |file: &PathBuf| Ok((file.display().to_string(), verify_etcd::peer(file)?));
+        Ok(Questions {
             may_remove: self.may_remove,
             may_raise_min_version: self.may_raise_min_version,
             may_trim: self.may_trim,
             can_read_seeds: self.can_read_seeds.then(|| client::socket_path(&self.socket)),
-        }
+            peers: self.peer.iter().map(peer).collect::<Result<_, StorageError>>()?,
+            only_node: self.only_node,
+        })
     }
 }

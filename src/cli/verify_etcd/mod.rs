@@ -138,7 +138,7 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
         let message = "--prefix selects what is read from an --endpoint; all objects of a pipe are counted";
         return Err(Failure::message(Exit::Usage, message));
     }
-    let questions = args.question.questions();
+    let questions = args.question.questions().map_err(failure::failure)?;
     if questions.any() && args.prefix.is_given() {
         return Err(Failure::message(Exit::Usage, "a question is about all of etcd: leave out --prefix"));
     }

@@ -15,6 +15,8 @@ pub(crate) enum StorageError {
     /// A wildcard that needs several prefixes.
     #[error("{}: no single prefix in etcd holds {resource:?}", path.display())]
     NoPrefix { path: PathBuf, resource: String },
+    #[error("{} is not the output of kms-plugin status --output json", .0.display())]
+    Peer(PathBuf),
     /// A question needs all objects with their keys, and the input may have only some of them.
     #[error(
         "a question needs all of etcd: use --endpoint, or etcdctl get --prefix / -w json in a pipe, and --complete"
@@ -36,7 +38,7 @@ impl StorageError {
     /// Whether the arguments, or what they name, are wrong. Otherwise the objects are not available.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
-            Self::Configuration { .. } | Self::NoPrefix { .. } | Self::NotComplete => true,
+            Self::Configuration { .. } | Self::NoPrefix { .. } | Self::NotComplete | Self::Peer(_) => true,
             Self::Input(error) => matches!(error, ReadError::NoForm | ReadError::KeysOnly),
             Self::Tls(_) | Self::Etcd(_) | Self::NoObjects(_) => false,
         }

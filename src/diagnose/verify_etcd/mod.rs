@@ -17,6 +17,6 @@ mod verify;
 pub(crate) use error::StorageError;
 pub(crate) use questions::{Answer, Questions};
 pub(crate) use result::Report;
-pub(crate) use source::{Configuration, Endpoints, Selection, Source};
+pub(crate) use source::{Configuration, Endpoints, Selection, Source, peer};
 pub(crate) use text::printable;
 pub(crate) use verify::{AGENT_TIMEOUT, Options, Progress, verify};

@@ -11,14 +11,15 @@ use serde::Serialize;
 use super::seeds::Unwrapped;
 use super::source::Configuration;
 use super::text::{grouped, highest_first, printable};
-use crate::admin::api_types::Key;
+use crate::admin::api_types::{Key, Phase, Status};
 use crate::etcd::group::{Group, Owner, State};
 use crate::etcd::tally::Tally;
 use crate::kubernetes::encryption_configuration::Provider;
 
-/// How old a version must be before nothing is written under an older one. An API server looks once a minute, and
-/// writes under its last seed for at most 3 minutes after a failed look.
-const SETTLED: i64 = 300;
+/// How many seconds each agent must have announced a version before nothing is written under an older one. An agent
+/// reads the key every 60 s, an API server asks once a minute, and writes under its last seed for at most 3 minutes after
+/// a failed Status.
+const SETTLED: u64 = 360;
 
 /// What is asked.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,10 @@ pub(crate) struct Questions {
     pub may_trim: Option<u32>,
     /// Can the agent on this socket unwrap every seed?
     pub can_read_seeds: Option<PathBuf>,
+    /// The status of the agents on the other control plane nodes, each with the name of its file.
+    pub peers: Vec<(String, Status)>,
+    /// Whether there is no other control plane node.
+    pub only_node: bool,
 }
 
 impl Questions {
@@ -85,8 +90,8 @@ impl Answered {
 pub(super) struct Facts<'a> {
     pub tally: &'a Tally,
     pub configurations: &'a [Configuration],
-    /// The agent's key.
-    pub key: Option<&'a Key>,
+    /// The status of the running agent.
+    pub status: Option<&'a Status>,
     /// In seconds since 1970.
     pub now: i64,
     pub seeds: Option<&'a Unwrapped>,
@@ -107,11 +112,15 @@ pub(super) fn answers(questions: &Questions, facts: &Facts<'_>) -> Vec<Answered>
     }
     if let Some(version) = questions.may_raise_min_version {
         let yes = "nothing in etcd needs an older version. A backup of etcd from before may need one: then do not, or lower the version again for the restore";
-        answers.push(Answered::new(format!("may-raise-min-version {version}"), facts.raise(version), yes));
+        answers.push(Answered::new(
+            format!("may-raise-min-version {version}"),
+            facts.raise(version, questions),
+            yes,
+        ));
     }
     if let Some(version) = questions.may_trim {
         let yes = "nothing in etcd needs an older version. A trim cannot be undone: every backup of etcd from before that needs one is lost";
-        answers.push(Answered::new(format!("may-trim {version}"), facts.trim(version), yes));
+        answers.push(Answered::new(format!("may-trim {version}"), facts.trim(version, questions), yes));
     }
     if let Some(read) = facts.seeds {
         let yes = format!("{} seeds of {} objects were unwrapped", grouped(read.good), grouped(read.objects));
@@ -145,7 +154,7 @@ impl Facts<'_> {
         reasons
     }
 
-    fn raise(&self, version: u32) -> Reasons {
+    fn raise(&self, version: u32, questions: &Questions) -> Reasons {
         let mut reasons = self.unrecognised();
         let ours = |group: &Group| group.kms == Some(Owner::Ours);
         let below =
@@ -157,7 +166,7 @@ impl Facts<'_> {
         if !none.is_empty() {
             reasons.unknown.push(format!("the version of {} is not known", none.join(", ")));
         }
-        let Some(key) = self.key else {
+        let Some((status, key)) = self.agent() else {
             let why = "the running agent is needed, which knows the key: run the command as root on its node";
             reasons.unknown.push(why.into());
             return reasons;
@@ -165,28 +174,53 @@ impl Facts<'_> {
         if version > key.version {
             reasons.no.push(format!("the API servers write under version {}", key.version));
         }
-        // The current version may be newer than the one that is asked about; what counts is how long it was announced.
-        let announced = key.versions.get(&key.version).copied().unwrap_or(key.created);
-        let age = self.now.saturating_sub(announced);
-        let has_older = key.versions.keys().any(|other| *other < version);
-        if has_older && age < SETTLED {
-            reasons.unknown.push(format!(
-                "version {} is {age} s old, and API servers may write under an older one for {SETTLED} s: ask again later",
-                key.version
-            ));
+        if key.versions.keys().any(|other| *other < version) {
+            self.settled(status, key, questions, &mut reasons);
         }
         reasons
     }
 
-    fn trim(&self, version: u32) -> Reasons {
-        let mut reasons = self.raise(version);
-        if let Some(key) = self.key.filter(|key| key.min_decryption < version) {
+    /// Whether the API server of every node writes under the current version, and has no older seed in use.
+    fn settled(&self, own: &Status, key: &Key, questions: &Questions, reasons: &mut Reasons) {
+        let created = key.versions.get(&key.version).copied().unwrap_or(key.created);
+        let age = u64::try_from(self.now.saturating_sub(created)).unwrap_or_default();
+        let later = format!(
+            "ask again when that is {SETTLED} s, because an API server may write under an older version"
+        );
+        if age < SETTLED {
+            reasons.unknown.push(format!("version {} is {age} s old; {later}", key.version));
+        }
+        if questions.peers.is_empty() && !questions.only_node {
+            reasons.unknown.push(
+                "other nodes may write under an older version: on each, run kms-plugin status --output json > FILE, and name the files with --peer; or say --only-node".into(),
+            );
+        }
+        let peers = questions.peers.iter().map(|(name, status)| (name.as_str(), status));
+        for (name, status) in std::iter::once(("this node", own)).chain(peers) {
+            if status.key_id() != Some(&key.key_id) {
+                reasons.no.push(format!("{name} announces another key_id than this node"));
+            } else if status.phase != Phase::Ready {
+                reasons.unknown.push(format!("{name} is not ready"));
+            } else if status.for_seconds < SETTLED {
+                reasons.unknown.push(format!("{name} has been ready for {} s; {later}", status.for_seconds));
+            }
+        }
+    }
+
+    fn trim(&self, version: u32, questions: &Questions) -> Reasons {
+        let mut reasons = self.raise(version, questions);
+        if let Some((_, key)) = self.agent().filter(|(_, key)| key.min_decryption < version) {
             reasons.no.push(format!(
                 "min_decryption_version is {}: raise it to {version} first, which can be undone",
                 key.min_decryption
             ));
         }
         reasons
+    }
+
+    /// The status of the agent, and its key.
+    fn agent(&self) -> Option<(&Status, &Key)> {
+        self.status.and_then(|status| Some((status, status.primary.key.as_ref()?)))
     }
 
     fn can_read(&self, read: &Unwrapped) -> Reasons {

@@ -6,12 +6,17 @@ use std::time::Duration;
 use url::Url;
 
 use super::error::StorageError;
+use crate::admin::api_types::{Phase, Status};
 use crate::config::vault::Tls;
 use crate::etcd::expected::Expected;
 use crate::etcd::gateway::Etcd;
 use crate::etcd::key;
+use crate::files;
 use crate::kubernetes::encryption_configuration::{self, Rule};
 use crate::vault;
+
+/// Largest file with a node's status, in bytes.
+const MAX_STATUS: u64 = 4 * 1024 * 1024;
 
 /// Where the objects come from.
 pub(crate) enum Source<R> {
@@ -84,6 +89,17 @@ impl Configuration {
             .map_err(|why| StorageError::Configuration { path: file.to_owned(), why })?;
         Ok(Self { file: file.to_owned(), rules })
     }
+}
+
+/// The status of another node's agent, from the output of `kms-plugin status --output json` there.
+///
+/// # Errors
+/// The file cannot be read, or holds something else.
+pub(crate) fn peer(file: &Path) -> Result<Status, StorageError> {
+    let text = files::read_argument(file, MAX_STATUS).ok();
+    let status: Option<Status> = text.and_then(|text| serde_json::from_slice(&text).ok());
+    // Every version of the agent tells its phase.
+    status.filter(|status| status.phase != Phase::Unknown).ok_or_else(|| StorageError::Peer(file.to_owned()))
 }
 
 /// How the objects should be stored; `None` without a configuration.

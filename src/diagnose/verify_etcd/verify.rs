@@ -110,7 +110,7 @@ pub(crate) async fn verify<R: Read>(
     let facts = Facts {
         tally: &tally,
         configurations: &options.configurations,
-        key: status.as_ref().ok().and_then(|status| status.primary.key.as_ref()),
+        status: status.as_ref().ok(),
         now: clock::unix_seconds(),
         seeds: read.as_ref(),
     };
