@@ -197,7 +197,7 @@ impl Facts<'_> {
         }
         let peers = questions.peers.iter().map(|(name, status)| (name.as_str(), status));
         for (name, status) in std::iter::once(("this node", own)).chain(peers) {
-            if status.key_id() != Some(&key.key_id) {
+            if status.key_id() != Some(key.key_id.as_str()) {
                 reasons.no.push(format!("{name} announces another key_id than this node"));
             } else if status.phase != Phase::Ready {
                 reasons.unknown.push(format!("{name} is not ready"));
