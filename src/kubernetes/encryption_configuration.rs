@@ -155,6 +155,7 @@ pub(super) fn timeout(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#[allow(clippy::print_stderr)] // says what was compared, and what was not
 #[path = "encryption_configuration_tests.rs"]
 mod tests;

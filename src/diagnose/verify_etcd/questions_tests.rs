@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use serde_json::json;
 
 use super::*;
@@ -57,11 +59,11 @@ fn a_version_may_be_raised_only_when_no_object_needs_an_older_one() {
     let (two, three) = (kms("before", "vault:v2:A"), kms("now", "vault:v3:A"));
     let own = settled();
     let answer = |version, values: &[Vec<u8>]| ask(&raise(version), values, Some(&own), LATER);
-    assert_eq!(answer(3, &[three.clone()]).0, Answer::Yes);
+    assert_eq!(answer(3, from_ref(&three)).0, Answer::Yes);
     assert_eq!(answer(2, &[two.clone(), three.clone()]).0, Answer::Yes);
     let (no, text) = answer(3, &[two, three.clone()]);
     assert!(no == Answer::No && text.contains("1 secrets in etcd need an older version"), "{text}");
-    assert_eq!(answer(4, &[three.clone()]).0, Answer::No, "the API servers write under 3");
+    assert_eq!(answer(4, from_ref(&three)).0, Answer::No, "the API servers write under 3");
     // No wrong yes: another plugin's data, damaged data, no agent.
     assert_eq!(answer(3, &[kms("other", "sealed")]).0, Answer::Unknown);
     assert_eq!(answer(3, &[b"k8s:enc:new:v9:x".to_vec()]).0, Answer::Unknown);
@@ -125,10 +127,10 @@ fn the_plugin_may_be_removed_only_when_nothing_needs_it() {
         let one = answers(&question, &facts).remove(0);
         (one.answer, one.text())
     };
-    assert_eq!(ask(&[plain.clone()], &[without()]).0, Answer::Yes);
-    assert_eq!(ask(&[plain.clone()], &[]).0, Answer::Unknown, "the files are not known");
+    assert_eq!(ask(from_ref(&plain), &[without()]).0, Answer::Yes);
+    assert_eq!(ask(from_ref(&plain), &[]).0, Answer::Unknown, "the files are not known");
     assert_eq!(ask(&[plain.clone(), under_kms], &[without()]).0, Answer::No);
-    let (no, text) = ask(&[plain.clone()], &[without(), with()]);
+    let (no, text) = ask(from_ref(&plain), &[without(), with()]);
     assert!(no == Answer::No && text.contains("2_secrets for secrets"), "{text}");
     assert_eq!(ask(&[plain, Vec::new()], &[without()]).0, Answer::Unknown);
 }
