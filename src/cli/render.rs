@@ -12,7 +12,7 @@ use crate::config::{Merged, Settings};
 use crate::kubernetes::{duration, encryption_configuration_template as template};
 use crate::manifests::encryption_configuration::{self, EncryptionConfig};
 use crate::manifests::error::{ErrorKind, ManifestError};
-use crate::manifests::machineconfig::{self, Delivery, MachineConfig};
+use crate::manifests::machineconfig::{self, Delivery, MachineConfig, Part};
 use crate::manifests::static_pod::{self, StaticPod};
 use crate::manifests::{check_image, policy, unit_dropin};
 
@@ -25,7 +25,7 @@ pub(super) struct RenderArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Product {
-    /// MachineConfig for a pool of OpenShift nodes, with the policy that avoids reboots
+    /// MachineConfig for a pool of OpenShift nodes, or the policy that avoids reboots
     Machineconfig(MachineConfigArgs),
     /// Static pod for a control plane node
     StaticPod(StaticPodArgs),
@@ -37,9 +37,12 @@ enum Product {
     UnitDropin(UnitDropinArgs),
 }
 
-/// MachineConfig for a pool of OpenShift nodes, with the policy that avoids reboots
+/// MachineConfig for a pool of OpenShift nodes, or the policy that avoids reboots
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Apply it with: kms-plugin render machineconfig … | oc apply -f -\n\n\
+                  When the first rollout is finished on every node, apply the policy: the same command with --policy. \
+                  Never before it: the operator would reload a service that is not there, and degrade the node. To \
+                  remove kms-plugin, first remove its entries from the policy, then the MachineConfig.\n\n\
                   It holds no secret, unless --include-secret names one: before the rollout, put the secret files on \
                   the nodes yourself, owned by root, mode 0600.")]
 struct MachineConfigArgs {
@@ -69,6 +72,9 @@ struct MachineConfigArgs {
     /// one that `render unit-dropin` shows, such as secret-id
     #[arg(long, value_name = "NAME")]
     include_secret: Vec<String>,
+    /// Write only the node disruption policy. Apply it after the first rollout: then later changes need no reboot
+    #[arg(long)]
+    policy: bool,
     #[command(flatten)]
     flags: ConfigFlags,
 }
@@ -105,7 +111,8 @@ struct StaticPodArgs {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "For kube-apiserver --encryption-provider-config. OpenShift's operators write this file themselves. \
-                  The provider's name is a part of every value in etcd: never change it."
+                  In a file of your own, never change the provider's name: it is a part of every value in etcd. Another \
+                  name is another provider, and both must be in the file until the data is rewritten."
 )]
 struct EncryptionConfigArgs {
     /// Resources to encrypt; on OpenShift also routes.route.openshift.io,
@@ -191,7 +198,9 @@ impl MachineConfigArgs {
             Way::Quadlet => Delivery::Quadlet { image },
             Way::Fetch => Delivery::Fetch { image },
         };
-        let options = MachineConfig { delivery, pool: &self.pool, include_secrets: &self.include_secret };
+        let part = if self.policy { Part::Policy } else { Part::MachineConfig };
+        let options =
+            MachineConfig { delivery, pool: &self.pool, include_secrets: &self.include_secret, part };
         let rendered = machineconfig::render(&options, &merged, &settings).map_err(failure)?;
         for warning in &rendered.warnings {
             error_line(&format!("warning: {warning}"));

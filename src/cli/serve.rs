@@ -12,7 +12,7 @@ use crate::agent::{
     make_runtime_dir, passed,
 };
 use crate::compat::{self, CompatFlags};
-use crate::config::Settings;
+use crate::config::{Problem, Settings, schema};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 use crate::{process, telemetry};
@@ -138,15 +138,20 @@ fn source(flags: &ConfigFlags) -> ConfigSource {
 
 fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
     let merged = flags.merge()?;
-    Settings::from_merged(&merged).map_err(|error| {
-        let failure = Failure::new(Exit::Config, error);
-        match flags.missing_file() {
-            Some(file) => failure.context(format!(
+    Settings::from_merged(&merged).map_err(|mut error| {
+        let Some(file) = flags.missing_file() else { return Failure::new(Exit::Config, error) };
+        // A bad value comes first: a person who gave it wants to know, and may need no file.
+        let is_missing = |problem: &Problem| schema::find(&problem.place).is_some();
+        if error.problems.iter().all(is_missing) {
+            return Failure::new(Exit::Config, error).context(format!(
                 "there is no configuration file {}; name one with --config. To try without a Vault: kms-plugin dev",
                 file.display()
-            )),
-            None => failure,
+            ));
         }
+        error.problems.sort_by_key(is_missing);
+        let note = "there is no such configuration file; name one with --config";
+        error.problems.push(Problem::new(file.display().to_string(), note));
+        Failure::new(Exit::Config, error)
     })
 }
 

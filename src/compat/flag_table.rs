@@ -26,7 +26,11 @@ pub(super) enum Meaning {
     Secret(&'static str),
     /// The mount and the key in one path: `<mount>/keys/<key>`.
     KeyPath,
-    /// The level of the log, as the library zap names it.
+    /// A file with a certificate and its key.
+    CertAndKey,
+    /// Where a JWT comes from: a file, or SPIFFE's Workload API.
+    TokenSource,
+    /// The level of the log, as the other plugins and the library zap name it.
     LogLevel,
     /// A switch that sets the log level `debug`.
     DebugLevel,
@@ -41,9 +45,12 @@ pub(super) enum Meaning {
 }
 
 use Meaning::{
-    DebugLevel, HealthPort, Key, KeyPath, LogLevel, MetricsPort, Obsolete, ObsoleteSwitch, Secret, Switch,
+    CertAndKey, DebugLevel, HealthPort, Key, KeyPath, LogLevel, MetricsPort, Obsolete, ObsoleteSwitch,
+    Secret, Switch, TokenSource,
 };
 
+const SPIFFE: &str =
+    "kms-plugin reads a JWT from a file (-jwt-token-path), and never calls the SPIFFE Workload API";
 const RENEWAL: &str = "the token's lease decides when the agent renews it";
 
 /// The flags of vault-kubernetes-kms, which the static pod of OpenShift's guide runs, without their dashes.
@@ -68,9 +75,14 @@ const POD: &[(&str, Meaning)] = &[
     ("cert-role",                Key("vault.auth.role", Of::Cert)),
     ("cert-file",                Key("vault.client_cert_file", Of::Any)),
     ("cert-key",                 Key("vault.client_key_file", Of::Any)),
+    ("cert-pem",                 CertAndKey),
     ("jwt-mount",                Key("vault.auth.mount", Of::Jwt)),
     ("jwt-role",                 Key("vault.auth.role", Of::Jwt)),
     ("jwt-token-path",           Key("vault.auth.jwt_file", Of::Jwt)),
+    ("jwt-token-source",         TokenSource),
+    ("jwt-spiffe-endpoint",      Obsolete(SPIFFE)),
+    ("jwt-spiffe-audience",      Obsolete(SPIFFE)),
+    ("jwt-spiffe-id",            Obsolete(SPIFFE)),
     ("health-port",              HealthPort),
     ("debug",                    DebugLevel),
     ("force-socket-overwrite",   ObsoleteSwitch("the agent always replaces a stale socket, and never a socket in use")),
@@ -93,8 +105,28 @@ const SIDECAR: &[(&str, Meaning)] = &[
     ("tls-sni",                  Key("vault.server_name", Of::Any)),
     ("tls-skip-verify",          Switch("vault.insecure_skip_verify")),
     ("metrics-port",             MetricsPort),
+    ("log-level",                LogLevel),
     ("zap-log-level",            LogLevel),
+    ("disable-runtime-metrics",  ObsoleteSwitch("kms-plugin has no metrics of a language's runtime")),
 ];
+
+/// Variables of HashiCorp's own client library, which the other plugins read through it.
+#[rustfmt::skip]
+const CLIENT: &[(&str, Meaning)] = &[
+    ("VAULT_CACERT",             Key("vault.ca_file", Of::Any)),
+    ("VAULT_NAMESPACE",          Key("vault.namespace", Of::Any)),
+    ("VAULT_TLS_SERVER_NAME",    Key("vault.server_name", Of::Any)),
+    ("VAULT_CAPATH",             Obsolete("name one file with the authorities: vault.ca_file")),
+    ("VAULT_CLIENT_CERT",        Obsolete("set vault.client_cert_file")),
+    ("VAULT_CLIENT_KEY",         Obsolete("set vault.client_key_file")),
+    ("VAULT_SKIP_VERIFY",        Obsolete("set vault.insecure_skip_verify, if the certificate really must not be checked")),
+    ("VAULT_CLIENT_TIMEOUT",     Obsolete("the caller's deadline limits each call, and so does server.call_timeout")),
+];
+
+/// The meaning of a variable of HashiCorp's client library.
+pub(super) fn of_client(variable: &str) -> Option<Meaning> {
+    CLIENT.iter().find(|(name, _)| *name == variable).map(|(_, meaning)| *meaning)
+}
 
 fn all() -> impl Iterator<Item = &'static (&'static str, Meaning)> {
     POD.iter().chain(SIDECAR)
@@ -107,7 +139,9 @@ pub(super) fn defaults<'a>(
 ) -> &'static [(&'static str, &'static str)] {
     let sidecar = |spelling: &str| {
         let flag = spelling.trim_start_matches('-');
-        spelling.starts_with("VAULT_KUBE_KMS_") || SIDECAR.iter().any(|(name, _)| *name == flag)
+        // `-log-level` is ours, too.
+        spelling.starts_with("VAULT_KUBE_KMS_")
+            || SIDECAR.iter().any(|(name, _)| *name == flag && *name != "log-level")
     };
     match spellings.any(sidecar) {
         true => &[("server.socket", "/tmp/vault-kube-kms.socket")],
@@ -126,6 +160,8 @@ impl Meaning {
 pub(super) fn of_its_own_name(variable: &str) -> Option<Meaning> {
     match variable {
         "VAULT_KMS_VAULT_ADDR" => find("vault-address"),
+        "VAULT_KMS_VAULT_CACERT" => find("vault-ca-cert"),
+        "VAULT_KMS_VAULT_TOKEN" => find("token"),
         "VAULT_KMS_TOKEN_RENEWAL_SECONDS" => find("token-renewal"),
         _ => None,
     }
@@ -156,7 +192,10 @@ mod tests {
                 assert!(schema::find(path).is_some(), "{name}: {path}");
             }
             if let Some(ours) = schema::KEYS.iter().find(|key| key.flag() == *name) {
-                assert_eq!(*meaning, Key(ours.path, Of::Any), "{name} means two things");
+                // The other plugin has more levels; ours mean the same there.
+                let same =
+                    *meaning == Key(ours.path, Of::Any) || (*meaning == LogLevel && ours.path == "log.level");
+                assert!(same, "{name} means two things");
             }
         }
     }

@@ -56,11 +56,13 @@ pub(crate) fn translate(
     // Variables of other programs may hold anything. One that is not text is not for this plugin.
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-    let mut given: Vec<Given> =
-        variables.filter_map(text).filter_map(|(name, value)| of_variable(name, value)).collect();
-    let (mut rest, mut arguments) = (Vec::new(), arguments.into_iter());
+    let variables: Vec<(String, String)> = variables.filter_map(text).collect();
+    let known = |(name, value): &(String, String)| of_variable(name.clone(), value.clone());
+    let mut given: Vec<Given> = variables.iter().filter_map(known).collect();
+    let (mut rest, mut arguments) = (Vec::new(), arguments.into_iter().peekable());
     while let Some(argument) = arguments.next() {
-        let Some((spelling, meaning, value)) = argument.to_str().and_then(of_flag) else {
+        let next = arguments.peek().and_then(|next| next.to_str());
+        let Some((spelling, meaning, value)) = argument.to_str().and_then(|text| of_flag(text, next)) else {
             rest.push(two_dashes(argument));
             continue;
         };
@@ -80,7 +82,38 @@ pub(crate) fn translate(
     if !given.is_empty() {
         rest.retain(|argument| !is_empty_and_shared(argument));
     }
-    Ok(Translated { arguments: rest, flags: flags(given)? })
+    let mut flags = flags(with_client(given, &variables))?;
+    flags.warnings.extend(variables.iter().filter_map(|(name, _)| unknown_variable(name)));
+    Ok(Translated { arguments: rest, flags })
+}
+
+/// Adds the variables of HashiCorp's client library before all others, so that those override them. The other plugins
+/// read them; for kms-plugin alone, they have no meaning.
+fn with_client(given: Vec<Given>, variables: &[(String, String)]) -> Vec<Given> {
+    if !given.iter().any(|one| one.meaning == Meaning::Key("vault.addresses", Of::Any)) {
+        return given;
+    }
+    let client = variables.iter().filter(|(_, value)| !value.is_empty()).filter_map(|(name, value)| {
+        let meaning = flag_table::of_client(name)?;
+        Some(Given { spelling: name.clone(), meaning, value: value.clone() })
+    });
+    client.chain(given).collect()
+}
+
+/// A warning about a variable with the prefix of another plugin that has no meaning. Kubernetes makes some with such
+/// names for a Service called vault-kms.
+fn unknown_variable(name: &str) -> Option<String> {
+    let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let of_service =
+        rest.contains("SERVICE_HOST") || rest.contains("SERVICE_PORT") || rest.starts_with("PORT");
+    let known = of_service || of_variable(name.to_owned(), String::new()).is_some();
+    (!known).then(|| {
+        let near = flag_table::nearest(&rest.to_lowercase().replace('_', "-"));
+        let near = near
+            .map(|near| format!("; is it {}?", near.replace('-', "_").to_uppercase()))
+            .unwrap_or_default();
+        format!("{name} has no effect: neither plugin has such a variable{near}")
+    })
 }
 
 /// What to add to the error about an unknown flag.
@@ -106,17 +139,22 @@ fn is_empty_and_shared(argument: &OsString) -> bool {
     name.is_some_and(|name| flag_table::find(name).is_some())
 }
 
-fn of_flag(argument: &str) -> Option<(String, Meaning, Option<String>)> {
+/// `next` is the argument after it.
+fn of_flag(argument: &str, next: Option<&str>) -> Option<(String, Meaning, Option<String>)> {
     let name = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))?;
     let (name, value) = match name.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (name, None),
     };
     // Our own flag of the same name means the same, and clap has better messages.
-    if argument.starts_with("--") && schema::KEYS.iter().any(|key| key.flag() == name) {
+    let meaning = flag_table::find(name)?;
+    let level = value.as_deref().or(next);
+    let theirs = meaning == Meaning::LogLevel && level.is_some_and(|level| !OUR_LEVELS.contains(&level));
+    let ours = || schema::KEYS.iter().any(|key| key.flag() == name);
+    if argument.starts_with("--") && ours() && !theirs {
         return None;
     }
-    Some((format!("-{name}"), flag_table::find(name)?, value))
+    Some((format!("-{name}"), meaning, value))
 }
 
 fn of_variable(name: String, value: String) -> Option<Given> {
@@ -157,7 +195,7 @@ fn method(given: &[Given]) -> Option<&str> {
         Meaning::Key(_, Of::AppRole) | Meaning::Secret("vault.auth.secret_id_file") => Some("approle"),
         Meaning::Key(_, Of::Userpass) | Meaning::Secret("vault.auth.password_file") => Some("userpass"),
         Meaning::Secret(_) => Some("token"),
-        Meaning::Key(_, Of::Cert) => Some("cert"),
+        Meaning::Key(_, Of::Cert) | Meaning::CertAndKey => Some("cert"),
         Meaning::Key(_, Of::Jwt) => Some("jwt"),
         _ => None,
     };
@@ -200,7 +238,20 @@ impl CompatFlags {
                 self.set("vault.transit.mount", mount);
                 self.set("vault.transit.key", key);
             }
-            Meaning::LogLevel => self.set("log.level", level(value)),
+            Meaning::LogLevel => {
+                let level = level(value)
+                    .ok_or_else(|| CompatError::Level { flag: spelling.clone(), value: value.clone() })?;
+                self.set("log.level", level);
+            }
+            Meaning::CertAndKey => {
+                self.set("vault.client_cert_file", value);
+                self.set("vault.client_key_file", value);
+            }
+            Meaning::TokenSource => match value.as_str() {
+                "file" => {}
+                "spiffe" => return Err(CompatError::Spiffe(spelling.clone())),
+                _ => return Err(CompatError::TokenSource { flag: spelling.clone(), value: value.clone() }),
+            },
             Meaning::Obsolete(why) | Meaning::ObsoleteSwitch(why) => {
                 self.warnings.push(format!("{spelling} has no effect: {why}"));
             }
@@ -214,8 +265,10 @@ impl CompatFlags {
     fn set_admin(&mut self, given: &[Given]) -> Result<(), CompatError> {
         let port = |wanted: Meaning| {
             let Some(one) = given.iter().rev().find(|one| one.meaning == wanted) else { return Ok(None) };
-            one.value
-                .parse::<u16>()
+            // `:8080` is an address in Go, and -1 turns the metrics of vault-kube-kms off.
+            let text = one.value.strip_prefix(':').unwrap_or(&one.value);
+            let text = if wanted == Meaning::MetricsPort && text == "-1" { "0" } else { text };
+            text.parse::<u16>()
                 .map(Some)
                 .map_err(|_| CompatError::Port { flag: one.spelling.clone(), value: one.value.clone() })
         };
@@ -266,14 +319,15 @@ fn is_true(spelling: &str, value: &str) -> Result<bool, CompatError> {
     }
 }
 
-/// Our level of the log for zap's, by its name or by its number. Higher numbers are more detailed.
-fn level(zap: &str) -> &str {
-    match zap {
-        "warn" => "warn",
-        "error" | "dpanic" | "panic" | "fatal" => "error",
-        "debug" => "debug",
-        number if number.parse::<u8>().is_ok_and(|number| number > 0) => "debug",
-        _ => "info",
+const OUR_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// Our level of the log for another plugin's, by its name or by zap's number. Higher numbers are more detailed.
+fn level(theirs: &str) -> Option<&str> {
+    match theirs {
+        "dpanic" | "panic" | "fatal" => Some("error"),
+        "debug-extended" => Some("debug"),
+        ours if OUR_LEVELS.contains(&ours) => Some(ours),
+        number => number.parse::<u8>().ok().map(|number| if number > 0 { "debug" } else { "info" }),
     }
 }
 

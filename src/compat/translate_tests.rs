@@ -96,6 +96,12 @@ fn a_wrong_value_is_an_error_that_names_the_flag() {
         ("-vault-key-path=k", "transit/keys/kms-key"),
         ("-health-port=many", "is not a port"),
         ("-debug=perhaps", "neither true nor false"),
+        ("-log-level=loud", "is not a level of the log"),
+        ("--log-level loud", "is not a level of the log"),
+        ("-zap-log-level=loud", "is not a level of the log"),
+        ("-health-port=-1", "is not a port"),
+        ("-jwt-token-source=spiffe", "spiffe-helper"),
+        ("-jwt-token-source=env", "neither file nor spiffe"),
     ] {
         let Err(error) = translated(line, &[]) else { panic!("{line}") };
         assert!(error.is_usage() && error.to_string().contains(part), "{line}: {error}");
@@ -137,4 +143,53 @@ fn the_other_plugin_s_defaults_apply() {
     let variables = [("VAULT_KUBE_KMS_VAULT_ADDRESS", "x")];
     assert_eq!(assumed("", &variables), ["/tmp/vault-kube-kms.socket"]);
     assert!(assumed("-debug --vault-addresses=x", &[]).is_empty(), "ours, with one of their flags");
+}
+
+#[test]
+fn the_command_lines_of_the_field() {
+    let line = "-vault-address=https://v -disable-runtime-metrics -metrics-port=-1 -log-level=debug-extended \
+                -cert-pem=/var/lib/kubelet/pki/kubelet-client-current.pem -cert-role=r -jwt-token-source=file";
+    let (rest, flags) = translated(line, &[]).unwrap();
+    assert_eq!(rest, ["kms-plugin"]);
+    assert_eq!((value(&flags, "server.admin"), value(&flags, "log.level")), (Some(""), Some("debug")));
+    assert_eq!(value(&flags, "vault.auth.method"), Some("cert"));
+    for key in ["vault.client_cert_file", "vault.client_key_file"] {
+        assert_eq!(value(&flags, key), Some("/var/lib/kubelet/pki/kubelet-client-current.pem"));
+    }
+    assert!(flags.warnings.iter().any(|warning| warning.contains("-disable-runtime-metrics has no effect")));
+    let (_, flags) = translated("-health-port=:8080", &[]).unwrap();
+    assert!(value(&flags, "server.admin").is_some_and(|admin| admin.ends_with(":8080")));
+    let (_, flags) = translated("-jwt-spiffe-id=spiffe://a/b", &[]).unwrap();
+    assert!(flags.warnings[0].contains("Workload API"), "{:?}", flags.warnings);
+}
+
+#[test]
+fn variables_have_an_effect_or_a_warning() {
+    let address = ("VAULT_KMS_VAULT_ADDR", "https://v");
+    let variables = [
+        address,
+        ("VAULT_KMS_VAULT_CACERT", "/ca"),
+        ("VAULT_KMS_VAULT_TOKEN", "s3cr3t"),
+        ("VAULT_CACERT", "/other"),
+        ("VAULT_NAMESPACE", "team"),
+        ("VAULT_SKIP_VERIFY", "true"),
+        ("VAULT_KMS_TRANSIT_KEYS", "k"),
+        ("VAULT_KMS_SERVICE_HOST", "10.0.0.1"),
+        ("VAULT_KMS_PORT_443_TCP", "tcp://10.0.0.1:443"),
+    ];
+    let (_, flags) = translated("", &variables).unwrap();
+    assert_eq!(value(&flags, "vault.ca_file"), Some("/ca"), "theirs wins over the client library's");
+    assert_eq!(value(&flags, "vault.namespace"), Some("team"));
+    assert_eq!(value(&flags, "vault.auth.method"), Some("token"));
+    let warned = |word: &str| flags.warnings.iter().filter(|warning| warning.starts_with(word)).count();
+    assert_eq!(
+        (warned("VAULT_SKIP_VERIFY"), warned("VAULT_KMS_TRANSIT_KEYS")),
+        (1, 1),
+        "{:?}",
+        flags.warnings
+    );
+    assert_eq!((warned("VAULT_KMS_SERVICE_HOST"), warned("VAULT_KMS_PORT")), (0, 0));
+    // Without the other plugin's address, the client library's variables mean nothing.
+    let (_, flags) = translated("", &[("VAULT_CACERT", "/other")]).unwrap();
+    assert!(flags.values.is_empty() && flags.warnings.is_empty());
 }

@@ -9,6 +9,10 @@ pub(crate) enum State {
     Current,
     /// Under KMS v2, when the current key_id is not known.
     KmsV2,
+    /// As the EncryptionConfiguration says, and not under KMS. Holds how, for people.
+    AsConfigured(String),
+    /// Otherwise than the EncryptionConfiguration says. Holds both, for people.
+    NotAsConfigured(String),
     /// Under an earlier version of the key, or under a decrypt_only key. Holds the name of that key for people.
     Older(String),
     /// Under KMS v2 with a key_id that is not known.
@@ -29,6 +33,8 @@ impl State {
         match self {
             Self::Current => "current".into(),
             Self::KmsV2 => "kms v2".into(),
+            Self::AsConfigured(how) => format!("{how}, as configured"),
+            Self::NotAsConfigured(how) => how.clone(),
             Self::Older(name) => name.clone(),
             Self::OtherKeyId => "other key_id".into(),
             Self::OtherProvider => "other KMS provider".into(),
@@ -43,6 +49,8 @@ impl State {
         match self {
             Self::Current => "current",
             Self::KmsV2 => "kms_v2",
+            Self::AsConfigured(_) => "as_configured",
+            Self::NotAsConfigured(_) => "not_as_configured",
             Self::Older(_) => "older",
             Self::OtherKeyId => "other_key_id",
             Self::OtherProvider => "other_provider",
@@ -57,8 +65,17 @@ impl State {
 
     /// Whether the object needs no rewrite, as far as that is known.
     pub(crate) fn is_good(&self) -> bool {
-        matches!(self, Self::Current | Self::KmsV2)
+        matches!(self, Self::Current | Self::KmsV2 | Self::AsConfigured(_))
     }
+}
+
+/// Whose key an object under KMS v2 is under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    /// The agent's key, or a key_id that is not known.
+    Ours,
+    /// A `decrypt_only` key in another place.
+    Elsewhere,
 }
 
 /// The objects that have all of this in common.
@@ -71,6 +88,8 @@ pub(crate) struct Group {
     pub provider: String,
     /// May be empty.
     pub key_id: String,
+    /// Whether the object is under KMS v2, and whose key that is.
+    pub kms: Option<Owner>,
     /// What wrapped the DEK seed, under KMS v2.
     pub mode: Option<Mode>,
     /// The version of the Transit key, where a Transit key wrapped it.
@@ -88,6 +107,7 @@ impl Group {
             state,
             provider: String::new(),
             key_id: String::new(),
+            kms: None,
             mode: None,
             transit_version: None,
             readable_offline: None,

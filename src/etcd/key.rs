@@ -90,12 +90,58 @@ fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     path.strip_prefix(root.trim_end_matches('/'))?.strip_prefix('/')
 }
 
-/// The prefix of a resource in an EncryptionConfiguration; `None` for a wildcard that needs several prefixes.
+/// The core group's resources, as they are stored.
+const CORE: &[&str] = &[
+    "configmaps",
+    "controllers",
+    "events",
+    "limitranges",
+    "minions",
+    "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourcequotas",
+    "secrets",
+    "serviceaccounts",
+    "services/endpoints",
+    "services/specs",
+];
+
+/// Groups without a dot in their name; their resources are stored without the group.
+const APPS: &[&str] = &["controllerrevisions", "daemonsets", "deployments", "replicasets", "statefulsets"];
+
+/// The prefixes of a resource in an EncryptionConfiguration, `*.group` included; `None` for `*.*`, and for a group of
+/// which the resources are not known here.
+pub(crate) fn prefixes_of(resource: &str, root: &str) -> Option<Vec<String>> {
+    let root = root.trim_end_matches('/');
+    let below = |names: &[&str]| names.iter().map(|name| format!("{root}/{name}/")).collect();
+    match resource.split_once('.') {
+        Some(("*", "")) => Some(below(CORE)),
+        Some(("*", "apps")) => Some(below(APPS)),
+        Some(("*", "batch")) => Some(below(&["cronjobs", "jobs"])),
+        Some(("*", group)) if group.contains('.') && !BUILT_IN.contains(&group) && !is_openshift(group) => {
+            Some(vec![format!("{root}/{group}/")])
+        }
+        _ => prefix_of(resource, root).map(|prefix| vec![prefix]),
+    }
+}
+
+/// A group of OpenShift's own API servers, whose resources are below another root.
+fn is_openshift(group: &str) -> bool {
+    OPENSHIFT.iter().any(|(_, name)| name.split_once('.').is_some_and(|(_, other)| other == group))
+}
+
+/// The prefixes that hold every object of the API servers: the root, and on OpenShift the one of its own API servers.
+pub(crate) fn roots(root: &str) -> Vec<String> {
+    let root = format!("{}/", root.trim_end_matches('/'));
+    if root == "/kubernetes.io/" { vec![root, "/openshift.io/".to_owned()] } else { vec![root] }
+}
+
+/// The prefix of a resource; `None` for a wildcard.
 pub(crate) fn prefix_of(resource: &str, root: &str) -> Option<String> {
     let root = root.trim_end_matches('/');
-    if resource == "*.*" {
-        return Some(format!("{root}/"));
-    }
     if let Some((prefix, _)) = OPENSHIFT.iter().find(|(_, name)| *name == resource) {
         return Some((*prefix).to_owned());
     }
@@ -169,7 +215,7 @@ mod tests {
             ("certificates.cert-manager.io", Some("/registry/cert-manager.io/certificates/")),
             ("gateways.gateway.networking.k8s.io", Some("/registry/gateway.networking.k8s.io/gateways/")),
             ("routes.route.openshift.io", Some("/openshift.io/routes/")),
-            ("*.*", Some("/registry/")),
+            ("*.*", None),
             ("*.apps", None),
             ("*.", None),
             ("", None),
@@ -177,6 +223,15 @@ mod tests {
             assert_eq!(prefix_of(resource, "/registry/").as_deref(), prefix, "{resource}");
         }
         assert_eq!(prefix_of("secrets", "/kubernetes.io").as_deref(), Some("/kubernetes.io/secrets/"));
+        let group = |resource: &str| prefixes_of(resource, "/registry");
+        assert_eq!(group("*.example.com"), Some(vec!["/registry/example.com/".to_owned()]));
+        assert_eq!(group("*.").map(|prefixes| prefixes.len()), Some(CORE.len()));
+        assert_eq!(group("*.batch").map(|prefixes| prefixes.len()), Some(2));
+        assert_eq!(
+            (group("*.rbac.authorization.k8s.io"), group("*.route.openshift.io"), group("*.*")),
+            (None, None, None)
+        );
+        assert_eq!(roots("/kubernetes.io/"), ["/kubernetes.io/", "/openshift.io/"]);
     }
 
     proptest! {

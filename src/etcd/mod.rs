@@ -1,9 +1,10 @@
 //! The objects in a cluster's etcd, and what each value is encrypted with.
 //!
-//! Only reads: never decrypts, and shows no value. Knows the format of local KEKs. Must not know Vault, the agent, or
-//! the caller.
+//! Only reads: never decrypts, and shows no value. Knows the format of local KEKs and EncryptionConfiguration. Must not
+//! know Vault, the agent, or the caller.
 
 pub(crate) mod etcdctl;
+pub(crate) mod expected;
 pub(crate) mod gateway;
 pub(crate) mod group;
 pub(crate) mod key;

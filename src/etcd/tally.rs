@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::group::{Group, State};
+use super::expected::{Expected, Writer};
+use super::group::{Group, Owner, State};
 use super::key::ObjectKey;
 use super::value::Stored;
 
@@ -24,6 +25,10 @@ pub(crate) struct KnownKeys {
     pub current: Option<String>,
     /// Earlier key_ids of the agent's keys, each with its name for people.
     pub older: HashMap<String, String>,
+    /// The key_ids among them whose key is another one than the agent's primary key.
+    pub elsewhere: HashSet<String>,
+    /// How each object should be stored, where the EncryptionConfiguration is known.
+    pub expected: Option<Expected>,
     /// The name that the KMS provider should have, where one was given.
     pub provider: Option<String>,
     /// The fingerprints of the keys in the agent's memory, where they are known. The agent needs no key service for
@@ -68,7 +73,8 @@ impl Tally {
     pub(crate) fn add(&mut self, key: Option<&[u8]>, value: &[u8]) {
         let key = key.map(String::from_utf8_lossy);
         let object = key.as_deref().map(|key| ObjectKey::parse(key, &self.root));
-        let mut group = self.classify(Stored::parse(value));
+        let writer = key.as_deref().and_then(|key| self.known.expected.as_ref()?.of(key));
+        let mut group = self.classify(Stored::parse(value), writer);
         group.resource = cut(object.as_ref().map_or(UNKNOWN, |object| &object.resource));
         let (good, unreadable) = (group.state.is_good(), group.readable_offline == Some(false));
         self.objects += 1;
@@ -97,22 +103,41 @@ impl Tally {
             resource: resource.to_owned(),
             provider: FURTHER.to_owned(),
             readable_offline: group.readable_offline,
+            kms: group.kms,
             ..Group::of(state)
         };
         if self.groups.len() >= MAX_GROUPS {
             // The names of older keys are not distinguished either.
             let older = matches!(group.state, State::Older(_));
-            return together(FURTHER, if older { State::Older("older keys".into()) } else { group.state });
+            return together(
+                FURTHER,
+                if older { State::Older("older keys".into()) } else { group.state.clone() },
+            );
         }
         let of_resource = self.each.entry(group.resource.clone()).or_default();
         if *of_resource >= MAX_GROUPS_EACH {
-            return together(&group.resource, group.state);
+            return together(&group.resource, group.state.clone());
         }
         *of_resource += 1;
         group
     }
 
-    fn classify(&self, stored: Stored) -> Group {
+    /// `writer` should have written the object, where that is known.
+    fn classify(&self, stored: Stored, writer: Option<&Writer>) -> Group {
+        let as_configured = writer.and_then(|writer| Some((writer, writer.wrote(&stored)?)));
+        let mut group = self.by_itself(stored);
+        match (as_configured, &group.state) {
+            (Some((writer, true)), _) => group.state = State::AsConfigured(writer.text()),
+            (None, _) | (_, State::Unrecognised(_)) => {}
+            (Some((writer, false)), state) => {
+                group.state =
+                    State::NotAsConfigured(format!("{} instead of {}", state.text(), writer.text()));
+            }
+        }
+        group
+    }
+
+    fn by_itself(&self, stored: Stored) -> Group {
         match stored {
             Stored::Plain => Group::of(State::Plain),
             Stored::Unrecognised(why) => Group::of(State::Unrecognised(why)),
@@ -133,7 +158,9 @@ impl Tally {
                 let in_memory = known.in_memory.as_ref().filter(|_| state != State::OtherProvider);
                 let readable_offline = in_memory.map(|keys| keys.contains(&fingerprint.hex()));
                 let mode = Some(mode);
-                Group { provider, key_id, mode, transit_version, readable_offline, ..Group::of(state) }
+                let elsewhere = known.elsewhere.contains(&key_id);
+                let kms = Some(if elsewhere { Owner::Elsewhere } else { Owner::Ours });
+                Group { provider, key_id, kms, mode, transit_version, readable_offline, ..Group::of(state) }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Recognises a stored value by its first bytes: plain, or written by a transformer of the API server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use prost::Message;
@@ -108,6 +108,28 @@ struct EncryptedObject {
     encrypted_dek_source: Bytes,
     #[prost(map = "string, bytes", tag = "4")]
     annotations: HashMap<String, Vec<u8>>,
+}
+
+/// A wrapped DEK seed as the API server passes it to Decrypt.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WrappedSeed {
+    pub key_id: String,
+    pub ciphertext: Bytes,
+    pub annotations: BTreeMap<String, Vec<u8>>,
+}
+
+impl WrappedSeed {
+    /// The wrapped seed of a value; `None` for a value that is not under KMS v2, or is damaged.
+    pub(crate) fn of(value: &[u8]) -> Option<Self> {
+        let (_, message) = named(value.strip_prefix(KMS_V2)?)?;
+        let object = EncryptedObject::decode(Bytes::copy_from_slice(message)).ok()?;
+        Some(Self {
+            key_id: object.key_id,
+            // A copy: otherwise the whole value stays in memory.
+            ciphertext: Bytes::copy_from_slice(&object.encrypted_dek_source),
+            annotations: object.annotations.into_iter().collect(),
+        })
+    }
 }
 
 impl Stored {

@@ -12,6 +12,7 @@ use super::in_flight::{InFlight, InFlightCall};
 use super::view::View;
 use super::{deadline, error_codes};
 use crate::clock::Deadline;
+use crate::display;
 use crate::health::{Announce, Hint};
 use crate::proto::key_management_service_server::KeyManagementService;
 use crate::proto::{
@@ -22,6 +23,8 @@ use crate::telemetry::throttle::LogThrottle;
 
 /// Largest message that is read, in bytes: what the contract allows (see `limits`), and some room.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
+/// Longest text of Status, in characters: OpenShift's health reporter cuts it there.
+const MAX_HEALTHZ: usize = 1024;
 /// How many different failures are throttled in the log at the same time.
 const MAX_THROTTLED: usize = 64;
 
@@ -99,7 +102,7 @@ impl KmsService {
             (Announce::Refused, Some(reason)) => {
                 return Err(error_codes::of_reason(Code::FailedPrecondition, reason));
             }
-            (Announce::Unhealthy, _) => snapshot.details(),
+            (Announce::Unhealthy, _) => display::fit(&snapshot.details(), MAX_HEALTHZ),
             (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
         };
         connection.set_announced(&key.key_id);

@@ -99,6 +99,7 @@ mod tests {
     use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
     use serde_json::Value;
 
+    use super::super::document;
     use super::super::encryption_configuration::parse;
     use super::*;
 
@@ -156,14 +157,23 @@ mod tests {
         ) {
             let provider = KmsProvider { name: &name, socket: Path::new(&path), timeout: &timeout };
             let text = encryption_configuration(&[&resource], &provider, Identity::Last);
-            let rules = parse(&text).unwrap();
-            prop_assert_eq!(&rules[0].resources, &[resource]);
-            let kms = rules[0].providers[0].kms.as_ref().unwrap();
-            prop_assert_eq!(kms.api_version.as_deref(), Some("v2"));
-            prop_assert_eq!(&kms.endpoint, &format!("unix://{path}"));
-            prop_assert_eq!(kms.timeout.as_ref().and_then(Value::as_str), Some(&*timeout));
+            // YAML 1.2, and YAML 1.1 with the loader's rules.
             let document: Value = yaml_serde::from_str(&text).unwrap();
-            prop_assert_eq!(document["resources"][0]["providers"][0]["kms"]["name"].as_str(), Some(&*name));
+            prop_assert_eq!(document["resources"][0]["resources"][0].as_str(), Some(&*resource));
+            let kms = &document["resources"][0]["providers"][0]["kms"];
+            let read = super::super::encryption_configuration_shape::rules(&document::parse(&text).unwrap()).unwrap();
+            prop_assert_eq!(&read[0].resources, &[resource]);
+            let ours = read[0].providers[0].kms.as_ref().unwrap();
+            let endpoint = format!("unix://{path}");
+            for (field, value, ours) in [
+                ("apiVersion", "v2", &ours.api_version),
+                ("name", &name, &ours.name),
+                ("endpoint", &endpoint, &ours.endpoint),
+            ] {
+                prop_assert_eq!(kms[field].as_str(), Some(value));
+                prop_assert_eq!(ours, value);
+            }
+            prop_assert_eq!(kms["timeout"].as_str(), Some(&*timeout));
         }
     }
 }

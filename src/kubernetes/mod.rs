@@ -2,7 +2,11 @@
 //!
 //! Must not know what a command does with them.
 
+mod document;
 pub(crate) mod duration;
 pub(crate) mod encryption_configuration;
+mod encryption_configuration_rules;
+mod encryption_configuration_shape;
 pub(crate) mod encryption_configuration_template;
 pub(crate) mod endpoint;
+mod scalar;

@@ -4,12 +4,21 @@
 use serde_json::{Value, json};
 
 use super::credentials::Credential;
-use super::ignition::{FETCH, Ignition};
+use super::ignition::{APPLY, FETCH, Ignition};
 
 /// What the Machine Config Operator does when one of the files or units changes.
 pub(super) fn disruption_policy(ignition: &Ignition, credentials: &[Credential]) -> Value {
-    let restart = json!({ "type": "Restart", "restart": { "serviceName": "kms-plugin.service" } });
-    let reload = json!({ "type": "Reload", "reload": { "serviceName": "kms-plugin.service" } });
+    let daemon_reload = json!({ "type": "DaemonReload" });
+    let restart_of = |unit: &str| json!({ "type": "Restart", "restart": { "serviceName": unit } });
+    let restart = restart_of("kms-plugin.service");
+    let has = |name: &str| ignition.units.iter().any(|unit| unit["name"] == name);
+    let fetches = has(FETCH);
+    // A new image in the operating system reboots the node, so there only the configuration can change.
+    let apply = if has(APPLY) {
+        json!([daemon_reload, restart_of(APPLY)])
+    } else {
+        json!([{ "type": "Reload", "reload": { "serviceName": "kms-plugin.service" } }])
+    };
     let files: Vec<Value> = ignition
         .files
         .iter()
@@ -19,23 +28,23 @@ pub(super) fn disruption_policy(ignition: &Ignition, credentials: &[Credential])
             let is_credential = credentials.iter().any(|one| one.file.as_deref() == Some(path));
             let actions = match path {
                 _ if path.starts_with("/etc/containers/systemd/") => {
-                    json!([{ "type": "DaemonReload" }, restart])
+                    json!([daemon_reload, restart])
                 }
                 _ if is_credential => json!([restart]),
-                _ => json!([reload]),
+                _ => apply.clone(),
             };
             json!({ "path": path, "actions": actions })
         })
         .collect();
-    let restart_of = |unit: &str| json!({ "type": "Restart", "restart": { "serviceName": unit } });
-    let fetches = ignition.units.iter().any(|unit| unit["name"] == FETCH);
     let units: Vec<Value> = ignition
         .units
         .iter()
         .filter_map(|unit| unit["name"].as_str())
         .map(|name| {
-            let mut actions = vec![json!({ "type": "DaemonReload" })];
+            let mut actions = vec![daemon_reload.clone()];
             match name {
+                // Nothing runs from it.
+                APPLY => {}
                 // A restart of the socket restarts the service, too.
                 "kms-plugin.socket" | "kms-plugin-rebind.path" => {
                     actions.push(restart_of("kms-plugin.socket"))

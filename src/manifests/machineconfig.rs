@@ -2,6 +2,9 @@
 //!
 //! A MachineConfig writes files and units. It cannot create users, directories or links, and it has no room for a
 //! binary (1.5 MiB for all MachineConfigs of a pool).
+//!
+//! The node disruption policy is a product of its own. The Machine Config Operator applies a policy to added and
+//! removed files, too: with the policy in place, the first rollout would reload a service that is not there yet.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +12,12 @@ use serde_json::{Value, json};
 use toml::Table;
 
 use super::ManifestError;
+use super::apply_unit;
 use super::credentials::replace_files;
 use super::disruption_policy::disruption_policy;
-use super::ignition::{FETCH, Ignition};
+use super::ignition::{APPLY, FETCH, Ignition};
 use super::payload::{self, NamedFile, named_files, socket_directories};
+use super::pull::{PROXY, PULLS};
 use super::unit_dropin::drop_in;
 use crate::config::{Merged, Settings};
 use crate::kubernetes::endpoint;
@@ -21,6 +26,17 @@ use crate::kubernetes::endpoint;
 const IGNITION: &str = "3.2.0";
 /// The directory of fetched binaries; `/usr` is read-only.
 const BINARIES: &str = "/var/lib/kms-plugin-bin";
+
+/// The comment before the MachineConfig.
+const MACHINE_CONFIG: &str = "Files and units of kms-plugin. The first rollout drains and reboots the nodes one after the other.\n\
+    When it is finished on every node, apply the policy: the same command with --policy. Then later changes need no\n\
+    reboot. Never apply the policy before: the operator would reload a service that is not there yet, and degrade the node.\n\
+    To remove kms-plugin: first its entries in the policy, then this object.";
+/// The comment before the policy.
+const POLICY: &str = "Apply this only when the first rollout of the MachineConfig is finished on every node:\n\
+    oc wait machineconfigpool/POOL --for=condition=Updated --timeout=1h\n\
+    Then changes of our files and units need no reboot. There is one such object in a cluster: merge this into it.\n\
+    To remove kms-plugin: first these entries, then the MachineConfig.";
 
 const SERVICE: &str = include_str!("../../systemd/kms-plugin.service");
 const SOCKET: &str = include_str!("../../systemd/kms-plugin.socket");
@@ -34,6 +50,16 @@ pub(crate) struct MachineConfig<'a> {
     pub pool: &'a str,
     /// Names of the secrets to put into the manifest in clear, as in the unit's drop-in.
     pub include_secrets: &'a [String],
+    pub part: Part,
+}
+
+/// What is rendered. Only one part may be applied at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The MachineConfig, and for an image its MachineOSConfig.
+    MachineConfig,
+    /// The node disruption policy, for the time after the first rollout.
+    Policy,
 }
 
 /// How the binary comes to the nodes. Images are named by their digest ([`super::check_image`]).
@@ -87,10 +113,11 @@ pub(crate) fn render(
     }
     match options.delivery {
         Delivery::Image { .. } => {
-            // The users of an image and of a node may differ, so systemd makes a dynamic user. The Machine Config
-            // Operator does not enable the units of a package; the build of the image does.
+            // The users of an image and of a node may differ, so systemd makes a dynamic user.
             dropins.push(json!({ "name": "30-dynamic-user.conf", "contents": DYNAMIC_USER }));
-            ignition.units.push(json!({ "name": "kms-plugin.service", "dropins": dropins }));
+            // The build of the image enables the service. Without `enabled` here, the Machine Config Operator runs
+            // `systemctl preset` at each change of a drop-in, and the package's preset disables the service.
+            ignition.units.push(json!({ "name": "kms-plugin.service", "enabled": true, "dropins": dropins }));
         }
         Delivery::Quadlet { image } => {
             let directory = settings.server.socket.parent().map(Path::to_path_buf).unwrap_or_default();
@@ -101,8 +128,13 @@ pub(crate) fn render(
                 container.as_bytes(),
             ));
             add_socket_units(&mut ignition);
+            ignition.units.push(json!({ "name": APPLY, "contents": apply_unit::quadlet(image) }));
         }
         Delivery::Fetch { image } => add_fetched_service(image, dropins, &mut ignition),
+    }
+    if options.part == Part::Policy {
+        let policy = (POLICY.to_owned(), disruption_policy(&ignition, &credentials));
+        return Ok(Rendered { text: super::documents(&[policy])?, warnings: Vec::new() });
     }
     let Ignition { files, units } = &ignition;
     let name = format!("99-{}-kms-plugin", options.pool);
@@ -116,11 +148,7 @@ pub(crate) fn render(
             "systemd": { "units": units },
         }},
     });
-    let mut documents = vec![(
-        "Files and units of kms-plugin. The first rollout drains and reboots the nodes one after the other."
-            .to_owned(),
-        machine_config,
-    )];
+    let mut documents = vec![(MACHINE_CONFIG.to_owned(), machine_config)];
     if let Delivery::Image { package, push_spec, push_secret } = options.delivery {
         documents.push((
             "The operating system's image with the package in it. A pool has one MachineOSConfig: if there is one already, merge this into it."
@@ -128,11 +156,6 @@ pub(crate) fn render(
             operating_system(options.pool, package, push_spec, push_secret),
         ));
     }
-    documents.push((
-        "Later changes of our files and units need no reboot. There is one such object in a cluster: merge this into it."
-            .to_owned(),
-        disruption_policy(&ignition, &credentials),
-    ));
     Ok(Rendered { text: super::documents(&documents)?, warnings })
 }
 
@@ -212,8 +235,8 @@ fn add_fetched_service(image: &str, mut dropins: Vec<Value>, ignition: &mut Igni
     // Runs once for each image: later boots find the binary, and need no registry.
     let unit = format!(
         "[Unit]\nDescription=Copy kms-plugin out of its image\nConditionPathExists=!{binary}\n\
-         Wants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n\
-         [Service]\nType=oneshot\nTimeoutStartSec=120s\nRestart=on-failure\nRestartSec=10s\n\
+         {PULLS}StartLimitIntervalSec=0\n\n\
+         [Service]\nType=oneshot\nTimeoutStartSec=120s\nRestart=on-failure\nRestartSec=10s\n{PROXY}\
          ExecStart=/usr/bin/podman pull --authfile /var/lib/kubelet/config.json {image}\n\
          # A copy that was interrupted before.\n\
          ExecStart=/usr/bin/rm -rf {directory} {directory}.new\n\
@@ -233,6 +256,7 @@ fn add_fetched_service(image: &str, mut dropins: Vec<Value>, ignition: &mut Igni
          ExecStart=/usr/bin/mv -T {directory}.new {directory}\n"
     );
     ignition.units.push(json!({ "name": FETCH, "contents": unit }));
+    ignition.units.push(json!({ "name": APPLY, "contents": apply_unit::fetch(&binary) }));
 }
 
 /// A container that systemd runs from the image, on the socket of kms-plugin.socket. `local` are the directories of the
@@ -247,14 +271,14 @@ fn quadlet(image: &str, directory: &Path, local: &[PathBuf]) -> String {
         "# podman makes kms-plugin.service of this (podman-systemd.unit(5)).\n\
          [Unit]\nDescription=Kubernetes KMS v2 plugin for HashiCorp Vault and OpenBao\n\
          Requires=kms-plugin.socket\nAfter=kms-plugin.socket network.target\nBefore=kubelet.service\n\
-         StartLimitIntervalSec=0\n\n\
+         {PULLS}StartLimitIntervalSec=0\n\n\
          [Container]\nContainerName=kms-plugin\nImage={image}\nExec=serve\nNetwork=host\nNotify=true\n\
          ReadOnly=true\nDropCapability=all\nNoNewPrivileges=true\nRunInit=false\n\
          # Confined, a container may not reach the host's sockets.\nSecurityLabelDisable=true\n\
          Volume=/etc/kms-plugin:/etc/kms-plugin:ro\nVolume={directory}:{directory}\n\
          Volume=/run/kms-plugin:/run/kms-plugin\n{mounts}\
-         PodmanArgs=--authfile=/var/lib/kubelet/config.json --log-driver=passthrough\n\n\
-         [Service]\n{made}Restart=always\nRestartSec=1s\nTimeoutStartSec=180s\nTimeoutStopSec=30s\n\
+         PodmanArgs=--authfile=/var/lib/kubelet/config.json --log-driver=passthrough --http-proxy=false\n\n\
+         [Service]\n{PROXY}{made}Restart=always\nRestartSec=1s\nTimeoutStartSec=180s\nTimeoutStopSec=30s\n\
          RuntimeDirectory=kms-plugin\nRuntimeDirectoryPreserve=yes\nOOMScoreAdjust=-900\nLimitCORE=0\n\
          ExecReload=/usr/bin/podman exec kms-plugin /kms-plugin reload\n\n\
          [Install]\nWantedBy=multi-user.target\n"

@@ -2,6 +2,7 @@
 //!
 //! Each file makes one product from plain options and the settings. Must not parse flags, print, or know exit codes.
 
+mod apply_unit;
 mod credentials;
 mod disruption_policy;
 pub(crate) mod encryption_configuration;
@@ -10,6 +11,7 @@ mod ignition;
 pub(crate) mod machineconfig;
 mod payload;
 pub(crate) mod policy;
+mod pull;
 pub(crate) mod static_pod;
 pub(crate) mod unit_dropin;
 

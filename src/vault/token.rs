@@ -120,13 +120,7 @@ pub(super) struct Token {
 impl Token {
     /// The place of the token that a proxy adds. The proxy renews that one.
     pub(super) fn of_the_proxy(born: Instant) -> Self {
-        Self {
-            secret: None,
-            generation: 0,
-            born,
-            lease: Lease::new(born, None, false),
-            num_uses: 0,
-        }
+        Self { secret: None, generation: 0, born, lease: Lease::new(born, None, false), num_uses: 0 }
     }
 
     /// The same token with another lease.

@@ -108,6 +108,11 @@ impl Etcd {
         false
     }
 
+    /// Writes a value as it is.
+    pub fn put(&self, key: &str, value: &[u8]) {
+        self.0.put(key, value);
+    }
+
     /// `etcdctl snapshot save`.
     pub fn save(&self) -> PathBuf {
         let file = self.0.directory().join("snapshot.db");

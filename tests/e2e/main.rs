@@ -15,14 +15,17 @@ mod nodes;
 mod offline;
 mod outage;
 mod probes;
+mod rendered;
 mod restart;
 mod restore;
 mod seeds;
+mod sequences;
 #[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;
 mod takeover;
 mod traffic;
+mod wildcard;
 
 use support::agent::Agent;
 use support::eventually;

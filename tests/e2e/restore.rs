@@ -6,7 +6,7 @@ use crate::apiserver::{ApiServer, NAMESPACE};
 use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
 use crate::key_id_after;
-use crate::support::agent::{Agent, QUICK};
+use crate::support::agent::{Agent, QUICK, command};
 use crate::support::vault::{KEY, Vault};
 
 #[tokio::test]
@@ -60,4 +60,42 @@ async fn a_snapshot_from_before_a_rotation_is_readable_as_long_as_the_key_is_the
     let reason = agent.status().unwrap()["reason"].clone();
     assert!(reason["remedy"].as_str().unwrap().contains("backup"), "{reason}");
     eprintln!("MEASURED without the key the agent says: {reason}");
+}
+
+/// The drill of docs/operations.md: a backup of etcd, restored into an etcd of its own, and the Vault that must be able
+/// to read it.
+#[tokio::test]
+async fn a_drill_says_whether_this_vault_reads_that_backup() {
+    let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+    let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
+    let encryption = of(&[kms(&agent.socket())]);
+    let mut api = ApiServer::ready(&etcd, &encryption).await;
+    api.client.write("secrets", "first", "under the first seed").await.unwrap();
+    api.restart(&encryption).await;
+    api.client.write("secrets", "second", "under the second seed").await.unwrap();
+    let snapshot = etcd.save();
+    api.kill();
+    vault.rotate().await;
+
+    // On a machine of its own: the restored etcd, no API server, an agent with the Vault that is tested.
+    let mut drill = Etcd::start().await;
+    drill.restore(&snapshot).await;
+    let ask = || {
+        let output = command()
+            .args(["verify-etcd", "--can-read-seeds", "--endpoint", drill.endpoint(), "--socket"])
+            .arg(agent.socket())
+            .arg("--runtime-dir")
+            .arg(agent.directory.path().join("run"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap(), said.into_owned())
+    };
+    let (code, said) = ask();
+    assert!(code == 0 && said.contains("can-read-seeds: yes: "), "{code} {said}");
+    eprintln!("MEASURED the drill says: {}", said.lines().last().unwrap());
+    vault.post(&format!("transit/keys/{KEY}/config"), json!({ "min_decryption_version": 2 })).await;
+    let (code, said) = ask();
+    assert!(code == 1 && said.contains("can-read-seeds: no: ") && said.contains("version"), "{code} {said}");
+    eprintln!("MEASURED the drill says: {}", said.lines().last().unwrap());
 }

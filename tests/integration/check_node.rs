@@ -226,8 +226,14 @@ async fn mistakes_in_the_api_servers_configuration_are_found() {
     look(&good.replace("timeout: 3s", "timeout: 100ms"))
         .warns(&["encryption-config"], &["100ms", "3s is the default"]);
     look(&good.replace("timeout: 3s", "timeout: soon"))
-        .fails(&["encryption-config"], &["soon", "3s or 500ms"]);
-    look("secret: [").fails(&["encryption-config"], &["not valid YAML", "render encryption-config"]);
+        .fails(&["encryption-config"], &["providers[0].kms.timeout", "3s or 500ms"]);
+    let twice = good.replace("resources:\n  - secrets", "resources:\n  - secrets\n  - secrets");
+    look(&twice).fails(&["encryption-config"], &["names a resource twice"]);
+    look(&good.replace("identity: {}", "identity:")).fails(&["encryption-config"], &["with the braces"]);
+    // Accepted by the API server, and a mistake: the second rule never writes.
+    let again = "- providers:\n  - identity: {}\n  resources:\n  - secrets\n";
+    look(&(good.clone() + again)).warns(&["encryption-config"], &["masked by resources[0]"]);
+    look("secret: [\n").fails(&["encryption-config"], &["not valid YAML", "render encryption-config"]);
     let bare = good.replace("endpoint: unix://", "endpoint: ");
     look(&bare).fails(&["encryption-config"], &["has no scheme", "write it as unix://"]);
     look("kind: Pod").fails(&["encryption-config"], &["kind"]);
@@ -236,8 +242,9 @@ async fn mistakes_in_the_api_servers_configuration_are_found() {
         .arg(agent.directory.path().join("config.toml"))
         .output()
         .unwrap();
-    look(&String::from_utf8(first.stdout).unwrap())
-        .warns(&["encryption-config"], &["without encryption", "put kms first"]);
+    let reads = look(&String::from_utf8(first.stdout).unwrap());
+    reads.warns(&["encryption-config"], &["without encryption", "put kms first"]);
+    assert_eq!(reads.outcomes("encryption-config"), ["warn"], "it does not write");
     fs::remove_file(&file).unwrap();
     check(agent.directory.path(), &["--encryption-config", &shown])
         .fails(&["encryption-config"], &["cannot be read"]);

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::support::agent::Agent;
 use crate::support::eventually;
 use crate::support::kms::Kms;
+use crate::support::tools;
 use crate::support::vault::{KEY, Vault, write_secret};
 
 /// Starts the binary with these arguments and variables alone, on `kms.sock` in a directory of its own.
@@ -167,6 +168,9 @@ async fn two_sidecars_share_a_volume_and_nothing_else() {
         return;
     }
     let vault = Vault::start().await;
+    // A Secret that was made from a file often ends with a line end.
+    let with_line_end = secret(&vault, "secret-id") + "\n";
+    std::fs::write(vault.file("secret-id"), with_line_end).unwrap();
     let volume = tempfile::tempdir().unwrap();
     std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o777)).unwrap();
     let mut agents = Vec::new();
@@ -190,6 +194,12 @@ async fn two_sidecars_share_a_volume_and_nothing_else() {
         })
         .await;
         Kms::connect(&socket).await.round_trip().await;
+        // The operator's preflight, with the API server's own client.
+        if let Some(client) = tools::go_client() {
+            let output =
+                Command::new(client).args(["-mode", "preflight", "-socket"]).arg(&socket).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
         let beside = volume.path().join(format!(".kms-{number}.sock.run"));
         assert!(beside.join("identity.json").exists(), "{}", agent.log());
         agents.push(agent);
@@ -248,5 +258,21 @@ fn a_wrong_flag_is_reported_with_a_suggestion() {
         for words in words {
             assert!(said.contains(words), "{words:?} in {said}");
         }
+    }
+}
+
+/// Without a configuration file (no machine of the tests has /etc/kms-plugin) much is missing, and the bad value comes
+/// before that.
+#[test]
+fn a_bad_value_is_told_first() {
+    for (argument, first) in [
+        ("-auth-method=foo", "--vault-auth-method: vault.auth.method: \"foo\" is not one of"),
+        ("-vault-address=nowhere", "--vault-addresses: vault.addresses: \"nowhere\" has no scheme"),
+    ] {
+        let output = crate::support::agent::command().arg(argument).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(lines[0].contains(first), "{said}");
     }
 }

@@ -35,10 +35,22 @@ fn rendered(config: &Path, arguments: &[&str]) -> String {
 fn rendered_files_equal_the_golden_files() {
     let image = format!("registry.example/kms-plugin@sha256:{DIGEST}");
     let package = "https://mirror.example/kms-plugin-0.1.0-1.x86_64.rpm";
-    let products: [(&str, Vec<&str>); 8] = [
+    let products: [(&str, Vec<&str>); 11] = [
         ("machineconfig-image.yaml", vec!["machineconfig", "--way", "image", "--package", package]),
         ("machineconfig-quadlet.yaml", vec!["machineconfig", "--way", "quadlet", "--image", &image]),
         ("machineconfig-fetch.yaml", vec!["machineconfig", "--way", "fetch", "--image", &image]),
+        (
+            "disruption-policy-image.yaml",
+            vec!["machineconfig", "--way", "image", "--package", package, "--policy"],
+        ),
+        (
+            "disruption-policy-quadlet.yaml",
+            vec!["machineconfig", "--way", "quadlet", "--image", &image, "--policy"],
+        ),
+        (
+            "disruption-policy-fetch.yaml",
+            vec!["machineconfig", "--way", "fetch", "--image", &image, "--policy"],
+        ),
         ("static-pod.yaml", vec!["static-pod", "--image", &image]),
         ("encryption-config.yaml", vec!["encryption-config"]),
         ("policy.hcl", vec!["policy"]),
@@ -250,14 +262,24 @@ fn a_machineconfig_fits_the_configuration() {
     // A secret has one name everywhere. A change of it restarts the service, since systemd passes it at the start.
     let text = rendered(&file, &[&base[..], &["--include-secret", "token-the-old-one"]].concat());
     assert!(text.contains("LoadCredential=token-the-old-one:/var/tmp/"), "{text}");
-    let policy: serde_json::Value = yaml_serde::from_str(text.rsplit("\n---\n").next().unwrap()).unwrap();
+    // The policy is never in one file with the MachineConfig: the operator applies it to added files, too, and would
+    // reload a service that is not there yet.
+    assert!(!text.contains("nodeDisruptionPolicy") && text.contains("--policy"), "{text}");
+    let text = rendered(&file, &[&base[..], &["--include-secret", "token-the-old-one", "--policy"]].concat());
+    assert!(
+        text.contains("\nkind: MachineConfiguration\n") && !text.contains("kind: MachineConfig\n"),
+        "{text}"
+    );
+    let policy: serde_json::Value = yaml_serde::from_str(&text).unwrap();
     let files = policy["spec"]["nodeDisruptionPolicy"]["files"].as_array().unwrap();
-    let action = |path: &str| {
-        let file = files.iter().find(|file| file["path"] == path).unwrap();
-        file["actions"][0]["type"].as_str().unwrap().to_owned()
-    };
-    assert_eq!(action(&token.display().to_string()), "Restart");
-    assert_eq!(action("/etc/kms-plugin/config.toml"), "Reload");
+    let actions = |path: &str| files.iter().find(|file| file["path"] == path).unwrap()["actions"].clone();
+    let restart = |unit: &str| json!({ "type": "Restart", "restart": { "serviceName": unit } });
+    assert_eq!(actions(&token.display().to_string()), json!([restart("kms-plugin.service")]));
+    // The unit decides between a reload and a restart, also when the image changes at once.
+    assert_eq!(
+        actions("/etc/kms-plugin/config.toml"),
+        json!([{ "type": "DaemonReload" }, restart("kms-plugin-apply.service")])
+    );
     // The units have one fixed socket.
     for (socket, expected) in
         [("/var/run/kmsplugin/kms.sock", 0), ("/run/kmsplugin/kms.sock", 0), ("/run/other/kms.sock", 78)]

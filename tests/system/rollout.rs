@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::node::{Node, QUICK, is_newer};
 use crate::support::vault::Vault;
 
-/// The MachineConfig's Ignition configuration, as rendered for this configuration.
-fn ignition(config: &std::path::Path, arguments: &[&str]) -> Value {
+/// What `render machineconfig` writes first: the MachineConfig, or with `--policy` the policy.
+fn rendered(config: &std::path::Path, arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_kms-plugin"))
         .args(["render", "machineconfig"])
         .args(arguments)
@@ -19,9 +19,52 @@ fn ignition(config: &std::path::Path, arguments: &[&str]) -> Value {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    let document: Value = yaml_serde::from_str(text.split("\n---\n").next().unwrap()).unwrap();
+    yaml_serde::from_str(text.split("\n---\n").next().unwrap()).unwrap()
+}
+
+/// The MachineConfig's Ignition configuration, as rendered for this configuration.
+fn ignition(config: &std::path::Path, arguments: &[&str]) -> Value {
+    let document = rendered(config, arguments);
     assert_eq!(document["kind"], "MachineConfig");
     document["spec"]["config"].clone()
+}
+
+/// What the Machine Config Operator runs after a change: the actions of the changed files, then those of the changed
+/// units, as systemctl's arguments (pkg/daemon/update.go at 7ff337a4ffac). A file or unit without a policy is a reboot.
+fn actions(old: &Value, new: &Value, policy: &Value) -> Vec<String> {
+    let policies = &policy["spec"]["nodeDisruptionPolicy"];
+    let mut lines = Vec::new();
+    let parts = [("/storage/files", "path", "files"), ("/systemd/units", "name", "units")];
+    for (place, name, kind) in parts {
+        let (old, new) = (old.pointer(place).unwrap(), new.pointer(place).unwrap());
+        for entry in new.as_array().unwrap().iter().filter(|entry| !old.as_array().unwrap().contains(entry)) {
+            let policies = policies[kind].as_array().unwrap();
+            let found = policies.iter().find(|policy| policy[name] == entry[name]);
+            for action in
+                found.unwrap_or_else(|| panic!("a reboot: {}", entry[name]))["actions"].as_array().unwrap()
+            {
+                let unit = |kind: &str| action[kind]["serviceName"].as_str().unwrap().to_owned();
+                lines.push(match action["type"].as_str().unwrap() {
+                    "DaemonReload" => "daemon-reload".to_owned(),
+                    "Restart" => format!("restart {}", unit("restart")),
+                    "Reload" => format!("reload {}", unit("reload")),
+                    other => panic!("{other}"),
+                });
+            }
+        }
+    }
+    lines
+}
+
+/// Runs them as the operator does: it stops at the first failure, and rolls back. Returns what failed.
+fn perform(node: &Node, lines: &[String]) -> Result<(), String> {
+    for line in lines {
+        let said = node.run(&format!("systemctl {line}"));
+        if said.code != 0 {
+            return Err(format!("{line}: {}", said.text));
+        }
+    }
+    Ok(())
 }
 
 /// Ignition's own check. An unknown key is only a warning there, so that any output counts as a failure.
@@ -105,8 +148,46 @@ async fn a_node_configured_by_machineconfig_alone_serves() {
     );
     let uid: u32 = node.ok(&format!("stat -c %u /proc/{}", node.pid())).parse().unwrap();
     assert!(uid >= 61184, "{uid} is not a user of systemd's own making");
-    // What the node disruption policy does for a changed file.
-    node.ok("systemctl reload kms-plugin");
+
+    // What the policy does for a change of the configuration alone: a reload.
+    let policy = rendered(&file, &["--way", "fetch", "--image", &image, "--policy"]);
+    let table = std::fs::read_to_string(&file).unwrap();
+    let change = |text: &str, image: &str| {
+        std::fs::write(&file, text).unwrap();
+        ignition(&file, &["--way", "fetch", "--image", image])
+    };
+    let pid = node.pid();
+    let second = change(&table.replace("\"200ms\"", "\"210ms\""), &image);
+    apply(&node, &second);
+    perform(&node, &actions(&config, &second, &policy)).unwrap();
+    assert_eq!(node.pid(), pid, "a reload keeps the process");
+
+    // A configuration that does not load: the first action fails, so the operator stops at this node, and the old
+    // agent serves.
+    let mut bad = second.clone();
+    let text = base64::engine::general_purpose::STANDARD.encode("[no_such_table]\n");
+    bad["storage"]["files"][0]["contents"]["source"] = format!("data:;base64,{text}").into();
+    apply(&node, &bad);
+    let failed = perform(&node, &actions(&second, &bad, &policy)).unwrap_err();
+    assert!(failed.contains("kms-plugin-apply.service"), "{failed}");
+    assert_eq!((node.pid(), node.status().unwrap()["phase"].as_str()), (pid.clone(), Some("ready")));
+
+    // A new image and a new configuration at once: the new executable gets the new configuration.
+    let newer = format!("registry.example/kms-plugin@sha256:{}", "fedcba9876543210".repeat(4));
+    let directory = "/var/lib/kms-plugin-bin/fedcba9876543210";
+    node.ok(&format!("mkdir -p {directory} && cp $(dirname {binary})/* {directory}/"));
+    let third = change(&table.replace("\"200ms\"", "\"220ms\""), &newer);
+    let policy = rendered(&file, &["--way", "fetch", "--image", &newer, "--policy"]);
+    apply(&node, &third);
+    let lines = actions(&second, &third, &policy);
+    let apply = lines.iter().position(|line| line == "restart kms-plugin-apply.service").unwrap();
+    assert!(lines[..apply].iter().all(|line| line == "daemon-reload"), "{lines:?}");
+    perform(&node, &lines[..=apply]).unwrap();
+    let running = |node: &Node| node.ok(&format!("readlink /proc/{}/exe", node.pid()));
+    assert_eq!(running(&node), format!("{directory}/kms-plugin"), "already after the actions of the file");
+    perform(&node, &lines[apply + 1..]).unwrap();
+    assert_eq!(running(&node), format!("{directory}/kms-plugin"));
+    node.wait_for_phase("ready").await;
     assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
 }
 

@@ -18,9 +18,10 @@ pub(super) fn failure(error: StorageError) -> Failure {
         }
         StorageError::NoObjects(prefixes) => Failure::message(exit, no_objects(&text, &prefixes)),
         StorageError::Etcd(error) => Failure::message(exit, etcd(&error)),
-        StorageError::Configuration { .. } | StorageError::NoResources(_) | StorageError::Input(_) => {
-            Failure::message(exit, text)
-        }
+        StorageError::Configuration { .. }
+        | StorageError::NotComplete
+        | StorageError::Peer(_)
+        | StorageError::Input(_) => Failure::message(exit, text),
     }
 }
 

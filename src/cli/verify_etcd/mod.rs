@@ -7,12 +7,12 @@ use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use self::args::{EndpointArgs, PrefixArgs};
+use self::args::{EndpointArgs, PrefixArgs, QuestionArgs};
 use super::agent_args::AgentArgs;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
 use super::runtime;
-use crate::diagnose::verify_etcd::{self, Options, Progress, Report, Source};
+use crate::diagnose::verify_etcd::{self, Answer, Options, Progress, Report, Selection, Source};
 
 /// Most names that --list shows.
 const MAX_LIST: u64 = 10_000;
@@ -45,6 +45,10 @@ OpenShift has other prefixes. One pipe may hold the output of several calls:
 -w json is exact. etcdctl's other forms (simple, --print-value-only) put newlines between values, which contain \
 newlines themselves. They are split where a known beginning of a value follows a newline.
 
+--may-remove, --may-raise-min-version N and --may-trim N answer whether that step is safe now, from every object in \
+etcd. --can-read-seeds lets the running agent unwrap every DEK seed, as an API server does: can its Vault read this \
+etcd, or this restored backup? For these, the exit codes are: 0 yes, 1 no, 69 something is not known.
+
 With local KEKs on, it also shows which objects an API server of this node could not read after a restart while \
 Vault is unreachable. Run it as root on the agent's node.
 
@@ -60,6 +64,8 @@ pub(super) struct VerifyEtcdArgs {
     endpoint: EndpointArgs,
     #[command(flatten)]
     prefix: PrefixArgs,
+    #[command(flatten)]
+    question: QuestionArgs,
     /// The key_id that every object should have [default: the running agent's]
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     current_key_id: Option<String>,
@@ -87,6 +93,9 @@ pub(super) fn run(args: &VerifyEtcdArgs) -> Result<Exit, Failure> {
         Output::Json => report.json(),
     };
     report::line(&text)?;
+    if let Some(worst) = worst(&report) {
+        return worst;
+    }
     let unreadable = report.tally.unreadable_offline().filter(|_| args.offline);
     match (report.finished(), unreadable) {
         (Some(false), _) | (_, Some(1..)) => Ok(Exit::Warned),
@@ -103,6 +112,20 @@ pub(super) fn run(args: &VerifyEtcdArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// The exit code of the answers; `None` when nothing was asked.
+fn worst(report: &Report) -> Option<Result<Exit, Failure>> {
+    let has = |answer| report.answers.iter().any(|one| one.answer == answer);
+    if report.answers.is_empty() {
+        None
+    } else if has(Answer::No) {
+        Some(Ok(Exit::Warned))
+    } else if has(Answer::Unknown) {
+        Some(Err(Failure::message(Exit::Unavailable, "a question could not be judged: see above")))
+    } else {
+        Some(Ok(Exit::Ok))
+    }
+}
+
 async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
     let from_etcd = args.endpoint.is_given() && args.stdin.is_none();
     if !from_etcd && std::io::stdin().is_terminal() {
@@ -112,10 +135,15 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
         ));
     }
     if !from_etcd && args.prefix.is_given() {
-        let message = "--prefix and --encryption-config select what is read from an --endpoint; all objects of a pipe are counted";
+        let message = "--prefix selects what is read from an --endpoint; all objects of a pipe are counted";
         return Err(Failure::message(Exit::Usage, message));
     }
+    let questions = args.question.questions().map_err(failure::failure)?;
+    if questions.any() && args.prefix.is_given() {
+        return Err(Failure::message(Exit::Usage, "a question is about all of etcd: leave out --prefix"));
+    }
     let source = match from_etcd {
+        true if questions.any() => Source::Etcd(args.endpoint.endpoints()?, Selection::Whole),
         true => Source::Etcd(args.endpoint.endpoints()?, args.prefix.selection()),
         false => Source::Stream(std::io::stdin().lock()),
     };
@@ -125,6 +153,9 @@ async fn verify(args: &VerifyEtcdArgs) -> Result<Report, Failure> {
         provider: args.provider.clone(),
         list: usize::try_from(args.list).unwrap_or_default(),
         offline: args.offline,
+        configurations: args.prefix.configurations().map_err(failure::failure)?,
+        questions,
+        complete: args.question.complete,
     };
     let agent = args.agent.client(verify_etcd::AGENT_TIMEOUT);
     let mut bar = Bar(bar(from_etcd));

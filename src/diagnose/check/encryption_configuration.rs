@@ -1,52 +1,72 @@
-//! The API server's EncryptionConfiguration: does the API server call this agent, and does it write with it?
+//! The API server's EncryptionConfiguration: does the API server load it, call this agent, and write with it?
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::finding::{Check, Finding};
 use super::report::Report;
-use crate::kubernetes::encryption_configuration::{Kms, Provider, read};
-use crate::kubernetes::{duration, endpoint};
+use crate::kubernetes::encryption_configuration::{EncryptionConfigError, Kms, Provider, Rule, read};
+use crate::kubernetes::endpoint;
 
-/// kube-apiserver's own default for `timeout`.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A timeout outside these limits is probably a mistake.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const NOT_STARTED: &str = "the API server does not start with it";
 
 /// `slowest` is the slowest call to the key service in this check.
 pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, report: &mut Report<'_>) {
     let shown = file.display().to_string();
-    let fail = |seen: String, why: &str, remedy: String| {
-        Finding::fail(Check::EncryptionConfig, &shown, seen, why, remedy)
-    };
-    let rules = match read(file) {
-        Ok(rules) => rules,
-        Err(why) => {
-            let remedy = "correct the file, and keep its other providers: the file may be the only copy of their keys. kms-plugin render encryption-config writes a good kms provider".to_owned();
-            report.add(fail(why.to_string(), "the API server does not start with it", remedy));
-            return;
-        }
-    };
-    let before = report.worst();
-    let mut found = Vec::new();
-    let mut endpoints = Vec::new();
-    for rule in &rules {
-        let resources = rule.resources.join(", ");
-        let kms =
-            rule.providers.iter().enumerate().filter_map(|(at, provider)| Some((at, provider.kms.as_ref()?)));
-        endpoints.extend(kms.clone().map(|(_, kms)| kms.endpoint.as_str()));
-        let wanted = endpoint::normalise(&socket.display().to_string());
-        if let Some((at, kms)) = kms.clone().find(|(_, kms)| endpoint::normalise(&kms.endpoint) == wanted) {
-            provider(&shown, &resources, kms, slowest, report);
-            if at > 0 {
-                report.add(second(&shown, &resources, rule.providers.first().map_or("", Provider::name)));
+    match read(file) {
+        Ok(rules) => {
+            for finding in findings(&rules, &shown, socket, slowest) {
+                report.add(finding);
             }
-            found.push(resources);
+        }
+        Err(EncryptionConfigError::Refused(problems)) => {
+            for problem in problems {
+                let seen = format!("{}: {}", problem.place, problem.what);
+                report.add(fail(&shown, seen, NOT_STARTED, problem.remedy));
+            }
+        }
+        Err(why) => {
+            let remedy = "correct the file, and keep its other providers: the file may be the only copy of their keys. kms-plugin render encryption-config writes a good kms provider";
+            report.add(fail(&shown, why.to_string(), NOT_STARTED, remedy));
         }
     }
-    if found.is_empty() {
+}
+
+fn fail(shown: &str, seen: String, why: &str, remedy: impl Into<String>) -> Finding {
+    Finding::fail(Check::EncryptionConfig, shown, seen, why, remedy)
+}
+
+fn findings(rules: &[Rule], shown: &str, socket: &Path, slowest: Option<Duration>) -> Vec<Finding> {
+    let mut findings = masked(rules, shown);
+    let wanted = endpoint::normalise(&socket.display().to_string());
+    let (mut calls_us, mut written, mut endpoints) = (false, Vec::new(), Vec::new());
+    for (at, rule) in rules.iter().enumerate() {
+        let resources = rule.resources.join(", ");
+        endpoints.extend(rule.providers.iter().filter_map(Provider::kms).map(|kms| kms.endpoint.as_str()));
+        let kms = rule.providers.iter().enumerate().filter_map(|(at, provider)| Some((at, provider.kms()?)));
+        let Some((position, kms)) =
+            kms.into_iter().find(|(_, kms)| endpoint::normalise(&kms.endpoint) == wanted)
+        else {
+            continue;
+        };
+        calls_us = true;
+        let problem = timeout(shown, &resources, kms, slowest);
+        let is_good = problem.is_none();
+        findings.extend(problem);
+        if position > 0 {
+            findings.push(second(shown, &resources, rule.providers.first().map_or("", Provider::name)));
+        } else if is_good {
+            let earlier = rules.get(..at).unwrap_or_default();
+            let first = |resource: &&String| !earlier.iter().any(|rule| rule.resources.contains(resource));
+            written.extend(rule.resources.iter().filter(first).map(String::as_str));
+        }
+    }
+    if !calls_us {
         let named = if endpoints.is_empty() { "none".to_owned() } else { endpoints.join(", ") };
-        report.add(fail(
+        findings.push(fail(
+            shown,
             format!(
                 "no KMS provider has the endpoint unix://{}; endpoints in the file: {named}",
                 socket.display()
@@ -54,67 +74,52 @@ pub(crate) fn check(file: &Path, socket: &Path, slowest: Option<Duration>, repor
             "the API server does not call this agent",
             format!("set endpoint: unix://{} (/var/run is /run), or correct server.socket", socket.display()),
         ));
-    } else if report.worst() == before {
-        report.add(Finding::ok(
-            Check::EncryptionConfig,
-            &shown,
-            format!("writes {} with unix://{}", found.join(", "), socket.display()),
-        ));
     }
+    if !written.is_empty() {
+        let seen = format!("writes {} with unix://{}", written.join(", "), socket.display());
+        findings.push(Finding::ok(Check::EncryptionConfig, shown, seen));
+    }
+    findings
 }
 
-fn provider(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>, report: &mut Report<'_>) {
-    let endpoint = &kms.endpoint;
-    if !endpoint.starts_with("unix://") {
-        report.add(Finding::fail(
-            Check::EncryptionConfig,
-            shown,
-            format!("{resources}: endpoint {endpoint:?} has no scheme"),
-            "the API server does not start with it",
-            format!("write it as unix://{endpoint}"),
-        ));
-    }
-    let version = kms.api_version.as_deref();
-    if version != Some("v2") {
-        report.add(Finding::fail(
-            Check::EncryptionConfig,
-            shown,
-            format!("{resources}: apiVersion is {}", version.unwrap_or("not set, which means v1")),
-            "this agent serves KMS v2; Kubernetes turns v1 off by default",
-            "set apiVersion: v2 at the kms provider",
-        ));
-    }
-    let timeout = match kms.timeout.as_ref().map(|value| (value, duration::parse(value))) {
-        None => DEFAULT_TIMEOUT,
-        Some((_, Some(timeout))) => timeout,
-        Some((value, None)) => {
-            report.add(Finding::fail(
+/// Resources that an earlier rule names, too: the API server accepts that, and writes with the earlier rule alone.
+fn masked(rules: &[Rule], shown: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, rule) in rules.iter().enumerate() {
+        for resource in &rule.resources {
+            let earlier = rules.iter().take(at).position(|earlier| earlier.resources.contains(resource));
+            let Some(earlier) = earlier else { continue };
+            findings.push(Finding::warn(
                 Check::EncryptionConfig,
                 shown,
-                format!("{resources}: timeout {value} is not a duration of Kubernetes"),
-                "the API server does not start with it",
-                "write it as 3s or 500ms",
+                format!("resources[{at}]: {resource} is masked by resources[{earlier}], which names it, too"),
+                "the API server writes with the earlier rule; the later one only reads",
+                "name each resource in one rule, with all of its providers in order",
             ));
-            return;
         }
-    };
+    }
+    findings
+}
+
+fn timeout(shown: &str, resources: &str, kms: &Kms, slowest: Option<Duration>) -> Option<Finding> {
+    let timeout = kms.timeout;
     if let Some(slowest) = slowest.filter(|slowest| *slowest >= timeout) {
-        report.add(Finding::fail(
-            Check::EncryptionConfig,
+        return Some(fail(
             shown,
             format!("{resources}: timeout is {timeout:?}, and a call took {slowest:.1?}"),
             "a call that takes this long fails, although the key service answers",
             "raise timeout (OpenShift sets 10s), and find out why Vault is slow",
         ));
-    } else if timeout < TIMEOUTS.0 || timeout > TIMEOUTS.1 {
-        report.add(Finding::warn(
+    }
+    (timeout < TIMEOUTS.0 || timeout > TIMEOUTS.1).then(|| {
+        Finding::warn(
             Check::EncryptionConfig,
             shown,
             format!("{resources}: timeout is {timeout:?}"),
             "with a short timeout, calls fail at the smallest delay; with a long one, every request waits long while the agent is down",
             "3s is the default; OpenShift sets 10s",
-        ));
-    }
+        )
+    })
 }
 
 /// The API server writes with the first provider, and reads with all.

@@ -15,8 +15,13 @@ pub(crate) enum StorageError {
     /// A wildcard that needs several prefixes.
     #[error("{}: no single prefix in etcd holds {resource:?}", path.display())]
     NoPrefix { path: PathBuf, resource: String },
-    #[error("{} names no resources", .0.display())]
-    NoResources(PathBuf),
+    #[error("{} is not the output of kms-plugin status --output json", .0.display())]
+    Peer(PathBuf),
+    /// A question needs all objects with their keys, and the input may have only some of them.
+    #[error(
+        "a question needs all of etcd: use --endpoint, or etcdctl get --prefix / -w json in a pipe, and --complete"
+    )]
+    NotComplete,
     #[error("TLS to etcd cannot be set up")]
     Tls(#[source] TlsError),
     #[error(transparent)]
@@ -33,8 +38,8 @@ impl StorageError {
     /// Whether the arguments, or what they name, are wrong. Otherwise the objects are not available.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
-            Self::Configuration { .. } | Self::NoPrefix { .. } | Self::NoResources(_) => true,
-            Self::Input(error) => matches!(error, ReadError::NoForm),
+            Self::Configuration { .. } | Self::NoPrefix { .. } | Self::NotComplete | Self::Peer(_) => true,
+            Self::Input(error) => matches!(error, ReadError::NoForm | ReadError::KeysOnly),
             Self::Tls(_) | Self::Etcd(_) | Self::NoObjects(_) => false,
         }
     }

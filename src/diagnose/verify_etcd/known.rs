@@ -1,6 +1,6 @@
 //! The key_ids of the agent's keys: the current one and earlier ones, as a running agent knows them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::admin::api_types::{Key, Status};
 use crate::etcd::tally::KnownKeys;
@@ -10,14 +10,21 @@ use crate::key_service::key_id;
 pub(super) fn from_status(status: &Status) -> Option<KnownKeys> {
     let key = status.primary.key.as_ref()?;
     let mut older = earlier(key, "");
+    let mut elsewhere = HashSet::new();
     for service in &status.decrypt_only {
-        let Some(key) = &service.key else { continue };
+        let Some(other) = &service.key else { continue };
         let of = format!(" of decrypt_only {:?}", service.name);
-        older.insert(key.key_id.clone(), format!("version {}{of}", key.version));
-        older.extend(earlier(key, &of));
+        let mut ids = earlier(other, &of);
+        ids.insert(other.key_id.clone(), format!("version {}{of}", other.version));
+        // A key of the same name in another cluster: its versions count as those of the agent's key.
+        if other.scope != key.scope {
+            elsewhere.extend(ids.keys().cloned());
+        }
+        older.extend(ids);
     }
     older.remove(&key.key_id);
-    Some(KnownKeys { current: Some(key.key_id.clone()), older, ..KnownKeys::default() })
+    elsewhere.remove(&key.key_id);
+    Some(KnownKeys { current: Some(key.key_id.clone()), older, elsewhere, ..KnownKeys::default() })
 }
 
 /// Every earlier id of this key, with its name for people.
@@ -70,6 +77,7 @@ mod tests {
             assert_eq!(known.older.get(&id).map(String::as_str), Some(name));
         }
         assert_eq!(known.older.len(), 5);
+        assert_eq!(known.elsewhere, HashSet::from([id("old", 1, 0), id("old", 2, 0)]));
     }
 
     #[test]

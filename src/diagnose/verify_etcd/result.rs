@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::offline::Offline;
+use super::questions::Answered;
 use super::text::{grouped, highest_first, objects, printable, rewrite};
 use crate::etcd::group::{Group, State};
 use crate::etcd::tally::Tally;
@@ -21,15 +22,18 @@ pub(crate) struct Report {
     pub(super) offline: Offline,
     /// Whether objects that cannot be read in an outage affect the result.
     pub offline_counts: bool,
+    /// The questions that were asked, and their answers.
+    pub answers: Vec<Answered>,
 }
 
 impl Report {
     /// Whether no object needs a rewrite. `None` when all objects have the same key_id, and it is not known whether
     /// that is the current one.
     pub(crate) fn finished(&self) -> Option<bool> {
-        match (self.tally.left(), self.tally.current()) {
-            (0, Some(_)) => Some(true),
-            (0, None) if self.tally.key_ids() <= 1 => None,
+        let is_unknown = self.tally.groups().keys().any(|group| group.state == State::KmsV2);
+        match (self.tally.left(), is_unknown) {
+            (0, false) => Some(true),
+            (0, true) if self.tally.key_ids() <= 1 => None,
             _ => Some(false),
         }
     }
@@ -37,6 +41,9 @@ impl Report {
     pub(crate) fn verdict(&self) -> String {
         let objects = objects(self.tally.objects());
         match (self.finished(), self.tally.current()) {
+            (Some(true), _) if self.as_configured() => {
+                format!("finished: {objects}, all stored as the EncryptionConfiguration says")
+            }
             (Some(true), current) => format!(
                 "finished: {objects}, all under the current key_id {}",
                 printable(current.unwrap_or_default())
@@ -61,6 +68,7 @@ impl Report {
             let description = match &group.state {
                 State::Older(name) => format!("under {name}"),
                 State::OtherKeyId => "under another key_id".into(),
+                State::NotAsConfigured(how) => format!("({how})"),
                 State::OtherProvider => "under another KMS provider".into(),
                 State::Other(transformer) => format!("under {}", transformer.name()),
                 State::Unrecognised(_) => "unrecognised".into(),
@@ -69,6 +77,11 @@ impl Report {
             *counts.entry((group.resource.clone(), description)).or_default() += count;
         }
         highest_first(counts)
+    }
+
+    /// Whether some objects are as they should be without being under the current key.
+    fn as_configured(&self) -> bool {
+        self.tally.groups().keys().any(|group| matches!(group.state, State::AsConfigured(_)))
     }
 
     /// The command that rewrites the objects that are left.
@@ -107,10 +120,16 @@ impl Report {
         let states = self.tally.groups().keys().map(|group| group.state.text().chars().count());
         let width = states.max().unwrap_or_default();
         let mut resource = "";
-        for (group, count) in self.tally.groups() {
+        // A question is about all of etcd, of which most is plain.
+        let shown = |group: &Group| self.answers.is_empty() || group.state != State::Plain;
+        for (group, count) in self.tally.groups().iter().filter(|(group, _)| shown(group)) {
             if group.resource != resource {
                 resource = &group.resource;
-                let of = self.tally.groups().iter().filter(|(group, _)| group.resource == resource);
+                let of = self
+                    .tally
+                    .groups()
+                    .iter()
+                    .filter(|(group, _)| group.resource == resource && shown(group));
                 let of = of.map(|(_, count)| count).sum();
                 text.push_str(&format!("\n{}: {}\n", printable(resource), objects(of)));
             }
@@ -138,6 +157,10 @@ impl Report {
         for name in self.tally.list() {
             text.push_str(&format!("{}\n", printable(name)));
         }
+        if !self.answers.is_empty() {
+            let answers: Vec<String> = self.answers.iter().map(Answered::text).collect();
+            return format!("{text}\n{}", answers.join("\n"));
+        }
         let offline = self.offline_verdict().map(|verdict| format!("\n{verdict}")).unwrap_or_default();
         format!("{text}\n{}{offline}", self.verdict())
     }
@@ -162,7 +185,7 @@ impl Report {
             "current_key_id": self.tally.current(), "objects": self.tally.objects(), "left": self.tally.left(),
             "key_ids": self.tally.key_ids(), "groups": groups, "empty_prefixes": self.empty,
             "list": self.tally.list(), "unreadable_offline": self.tally.unreadable_offline(),
-            "offline_verdict": self.offline_verdict(),
+            "offline_verdict": self.offline_verdict(), "answers": self.answers,
         });
         serde_json::to_string_pretty(&report).unwrap_or_default()
     }
@@ -179,7 +202,8 @@ mod tests {
         objects.iter().for_each(|(key, value)| tally.add(Some(key.as_bytes()), value));
         let (source, current) = ("here".into(), "so".into());
         let (offline, offline_counts) = (Offline::Off, false);
-        Report { tally, source, exact: true, current, empty: Vec::new(), offline, offline_counts }
+        let (empty, answers) = (Vec::new(), Vec::new());
+        Report { tally, source, exact: true, current, empty, offline, offline_counts, answers }
     }
 
     #[test]

@@ -7,10 +7,14 @@ use std::time::Duration;
 use super::error::StorageError;
 use super::known;
 use super::offline::Offline;
+use super::questions::{self, Facts, Questions};
 use super::result::Report;
-use super::source::Source;
+use super::seeds::Seeds;
+use super::source::{self, Configuration, Source};
 use super::text::printable;
-use crate::admin::Client;
+use crate::admin::api_types::Status;
+use crate::admin::{Client, ClientError};
+use crate::clock;
 use crate::display::with_causes;
 use crate::etcd::Sink;
 use crate::etcd::etcdctl::form::Form;
@@ -32,6 +36,11 @@ pub(crate) struct Options {
     pub list: usize,
     /// Whether objects that cannot be read in an outage affect the result.
     pub offline: bool,
+    /// The EncryptionConfigurations in use.
+    pub configurations: Vec<Configuration>,
+    pub questions: Questions,
+    /// Whether a stream holds all objects of etcd.
+    pub complete: bool,
 }
 
 /// Receives the progress while objects are read.
@@ -54,15 +63,22 @@ pub(crate) async fn verify<R: Read>(
     progress: &mut dyn Progress,
 ) -> Result<Report, StorageError> {
     // Check the options and the files before the agent and etcd are asked.
+    let expected = source::expected(&options.configurations, &options.root)?;
     let source = match source {
+        Source::Stream(_) if options.questions.any() && !options.complete => {
+            return Err(StorageError::NotComplete);
+        }
         Source::Stream(input) => Opened::Stream(input),
         Source::Etcd(endpoints, selection) => {
-            let prefixes = selection.prefixes(&options.root)?;
+            let prefixes = selection.prefixes(&options.root, expected.as_ref());
             Opened::Etcd(Box::new(endpoints.etcd()?), prefixes)
         }
     };
-    let (known, current, offline) = known_keys(options, agent).await;
-    let mut counting = Counting { tally: Tally::new(known, &options.root, options.list), progress };
+    let status = agent.status().await;
+    let (known, current, offline) = known_keys(options, &status, agent).await;
+    let seeds = options.questions.can_read_seeds.is_some().then(Seeds::default);
+    let known = KnownKeys { expected, ..known };
+    let mut counting = Counting { tally: Tally::new(known, &options.root, options.list), seeds, progress };
     let mut empty = Vec::new();
     let (source, exact) = match source {
         Opened::Stream(input) => match reader::read(input, &mut counting)? {
@@ -80,11 +96,27 @@ pub(crate) async fn verify<R: Read>(
             (format!("{} at revision {revision}", etcd.endpoint()), true)
         }
     };
-    let tally = counting.tally;
-    match tally.objects() {
-        0 => Err(StorageError::NoObjects(empty)),
-        _ => Ok(Report { tally, source, exact, current, empty, offline, offline_counts: options.offline }),
+    if options.questions.any() && !exact {
+        return Err(StorageError::NotComplete);
     }
+    let tally = counting.tally;
+    if tally.objects() == 0 {
+        return Err(StorageError::NoObjects(empty));
+    }
+    let read = match (counting.seeds, &options.questions.can_read_seeds) {
+        (Some(seeds), Some(socket)) => Some(seeds.unwrap_all(socket).await),
+        _ => None,
+    };
+    let facts = Facts {
+        tally: &tally,
+        configurations: &options.configurations,
+        status: status.as_ref().ok(),
+        now: clock::unix_seconds(),
+        seeds: read.as_ref(),
+    };
+    let answers = questions::answers(&options.questions, &facts);
+    let offline_counts = options.offline;
+    Ok(Report { tally, source, exact, current, empty, offline, offline_counts, answers })
 }
 
 /// A source that is ready to be read.
@@ -94,14 +126,17 @@ enum Opened<R> {
 }
 
 /// The known keys, where the current key_id comes from, and the keys in the agent's memory.
-async fn known_keys(options: &Options, agent: &Client) -> (KnownKeys, String, Offline) {
-    let status = agent.status().await;
-    let (offline, mut in_memory) = Offline::of_agent(&status, agent).await;
+async fn known_keys(
+    options: &Options,
+    status: &Result<Status, ClientError>,
+    agent: &Client,
+) -> (KnownKeys, String, Offline) {
+    let (offline, mut in_memory) = Offline::of_agent(status, agent).await;
     if options.offline && matches!(offline, Offline::Off) {
         in_memory = Some(HashSet::new());
     }
     let unknown = |why: &str| printable(&format!("unknown: {why}; see --current-key-id and --runtime-dir"));
-    let (known, current) = match (&options.current_key_id, &status) {
+    let (known, current) = match (&options.current_key_id, status) {
         (Some(current), _) => {
             let source = format!("{}, from the command line", printable(current));
             (KnownKeys { current: Some(current.clone()), ..KnownKeys::default() }, source)
@@ -125,6 +160,7 @@ async fn known_keys(options: &Options, agent: &Client) -> (KnownKeys, String, Of
 /// Counts each object and reports the progress.
 struct Counting<'a> {
     tally: Tally,
+    seeds: Option<Seeds>,
     progress: &'a mut dyn Progress,
 }
 
@@ -135,6 +171,9 @@ impl Sink for Counting<'_> {
 
     fn object(&mut self, key: Option<&[u8]>, value: &[u8]) {
         self.tally.add(key, value);
+        if let Some(seeds) = &mut self.seeds {
+            seeds.add(value);
+        }
         self.progress.object();
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum ReadError {
         "this is not what etcdctl get writes (-w json, or simple); kubectl's output does not show how an object is stored"
     )]
     NoForm,
+    #[error("the input has keys without their values: run etcdctl get without --keys-only")]
+    KeysOnly,
     #[error("the input ends in the middle, after {objects} objects: did etcdctl fail?")]
     Truncated {
         /// The complete objects before the end.

@@ -41,7 +41,7 @@ fn documents(input: impl Read, sink: &mut dyn Sink) -> Result<(), ReadError> {
     let gauge = Gauge::default();
     let metered = Metered { input: BufReader::with_capacity(CHUNK, input), gauge: &gauge };
     let mut json = serde_json::Deserializer::from_reader(metered);
-    let mut counted = Counted { sink, objects: 0 };
+    let mut counted = Counted { sink, objects: 0, values: 0 };
     loop {
         match json.end() {
             Ok(()) => return Ok(()),
@@ -53,6 +53,10 @@ fn documents(input: impl Read, sink: &mut dyn Sink) -> Result<(), ReadError> {
             .map_err(|error| read_error(error, &gauge, counted.objects))?;
         if range.more || range.count > range.objects {
             return Err(ReadError::Partial { objects: range.objects, count: range.count });
+        }
+        // The API server never stores an empty value.
+        if counted.objects > 0 && counted.values == 0 {
+            return Err(ReadError::KeysOnly);
         }
     }
 }
@@ -75,11 +79,14 @@ fn read_error(error: serde_json::Error, gauge: &Gauge, objects: u64) -> ReadErro
 struct Counted<'a> {
     sink: &'a mut dyn Sink,
     objects: u64,
+    /// Objects whose value is not empty.
+    values: u64,
 }
 
 impl Sink for Counted<'_> {
     fn object(&mut self, key: Option<&[u8]>, value: &[u8]) {
         self.objects += 1;
+        self.values += u64::from(!value.is_empty());
         self.sink.object(key, value);
     }
 }
@@ -206,6 +213,11 @@ mod tests {
             assert!(matches!(all(input.as_bytes()), Err(ReadError::NoForm)), "{input}");
         }
         assert!(matches!(all(b"/registry/secrets/a/b"), Err(ReadError::Truncated { objects: 0 })));
+        // etcdctl get --keys-only, in both forms.
+        let long = format!("/registry/secrets/{}\n\n/registry/secrets/a/c\n\n", "b".repeat(100));
+        assert!(matches!(all(long.as_bytes()), Err(ReadError::KeysOnly)));
+        let keys = br#"{"header":{},"kvs":[{"key":"L2E="},{"key":"L2I="}],"count":2}"#;
+        assert!(matches!(all(keys), Err(ReadError::KeysOnly)));
     }
 
     #[test]
@@ -246,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn json_is_exact(objects in proptest::collection::vec(("/[a-z/]{1,20}", proptest::collection::vec(any::<u8>(), 0..50)), 0..8)) {
+        fn json_is_exact(objects in proptest::collection::vec(("/[a-z/]{1,20}", proptest::collection::vec(any::<u8>(), 1..50)), 0..8)) {
             let pairs: Vec<(&[u8], &[u8])> = objects.iter().map(|(key, value)| (key.as_bytes(), value.as_slice())).collect();
             let (form, read) = all(&json(&pairs)).unwrap();
             prop_assert_eq!(form, Form::Json);

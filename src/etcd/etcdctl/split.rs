@@ -37,6 +37,12 @@ impl<R: Read> Split<R> {
     pub(super) fn run(mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
         let (mut objects, mut searched) = (0, 0);
         let most = MAX_VALUE + MAX_KEY;
+        while !self.fill(self.ahead())? {}
+        if self.form == Form::Simple
+            && key_line(&self.buffer).is_some_and(|(_, value)| value.starts_with(b"\n"))
+        {
+            return Err(ReadError::KeysOnly);
+        }
         loop {
             let rest = self.buffer.get(searched..).unwrap_or_default();
             let newline = rest.iter().position(|byte| *byte == b'\n').map(|at| searched + at);

@@ -46,8 +46,10 @@ async fn resources_are_taken_from_an_encryption_configuration() {
         asked(&etcd, &["--list", "9", "--encryption-config", &file.display().to_string()])
     };
     let good = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
-                - resources: [secrets, certificates.cert-manager.io]\n  providers: [{identity: {}}]\n\
-                - resources: [oauthaccesstokens.oauth.openshift.io]\n  providers: [{identity: {}}]\n";
+                - resources: [secrets, certificates.cert-manager.io]\n  \
+                providers: [{kms: {apiVersion: v2, name: a, endpoint: 'unix:///run/kms.sock'}}]\n\
+                - resources: [oauthaccesstokens.oauth.openshift.io]\n  \
+                providers: [{kms: {apiVersion: v2, name: b, endpoint: 'unix:///run/kms.sock'}}]\n";
     let run = with(good);
     assert_eq!(run.code, 1, "{}", run.error);
     for words in [
@@ -57,11 +59,20 @@ async fn resources_are_taken_from_an_encryption_configuration() {
     ] {
         assert!(run.out.contains(words) && !run.out.contains("configmaps"), "{words:?}: {}", run.out);
     }
-    with(&good.replace("secrets", "'*.apps'")).fails(64, "\"*.apps\"");
+    // Where nothing is to be encrypted, plain is right.
+    let plain = with(
+        &good
+            .replace("kms: {apiVersion: v2, name: a, endpoint: 'unix:///run/kms.sock'}", "identity: {}")
+            .replace("kms: {apiVersion: v2, name: b, endpoint: 'unix:///run/kms.sock'}", "identity: {}"),
+    );
+    assert!(plain.code == 0 && plain.out.contains("plain, as configured"), "{} {}", plain.out, plain.error);
+    with(&good.replace("secrets", "'*.rbac.authorization.k8s.io'"))
+        .fails(64, "\"*.rbac.authorization.k8s.io\"");
     with("kind: Secret\n").fails(64, "its kind is not EncryptionConfiguration");
-    with("kind: EncryptionConfiguration\n").fails(64, "names no resources");
-    let secret = with("kind: EncryptionConfiguration\nresources: aHVudGVyMg==\n");
-    secret.fails(64, "see line");
+    let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n";
+    with(head).fails(64, "resources: is empty");
+    let secret = with(&format!("{head}resources: aHVudGVyMg==\n"));
+    secret.fails(64, "is not a list (line 3)");
     assert!(!secret.error.contains("aHVudGVyMg"), "{}", secret.error);
     asked(&etcd, &["--encryption-config", "/nonexistent"]).fails(64, "/nonexistent cannot be read");
     // With one prefix below another, no object counts twice.
@@ -83,6 +94,11 @@ fn input_other_than_etcdctls_is_refused() {
     let damaged = piped(b"{\"kvs\":[{\"key\":\"L2EvYi9j\",\"value\":\"hunter2!\"}]}", &[]);
     damaged.fails(69, "line 1, column");
     assert!(!damaged.error.contains("hunter2"), "{}", damaged.error);
+    piped(b"{\"header\":{},\"kvs\":[{\"key\":\"L2EvYi9j\"}],\"count\":1}", &[])
+        .fails(64, "without --keys-only");
+    piped(b"/registry/secrets/a/b\n\n/registry/secrets/a/c\n\n", &[]).fails(64, "without --keys-only");
+    // A part of etcd cannot answer a question about all of it.
+    piped(cut, &["--may-remove"]).fails(64, "--complete");
     piped(b"", &["--list", "10001"]).fails(64, "--list");
     piped(b"", &["--current-key-id", ""]).fails(64, "--current-key-id");
 }

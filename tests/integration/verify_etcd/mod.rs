@@ -3,6 +3,7 @@
 mod endpoints;
 mod input;
 mod offline;
+mod questions;
 
 use std::collections::HashMap;
 use std::fs;
