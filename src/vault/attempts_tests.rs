@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use reqwest::Method;
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
 use crate::secret::Secret;
@@ -74,12 +74,13 @@ fn written(does: Vec<Vec<Does>>) -> (Client, Arc<Written>) {
 }
 
 fn with_index(does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written>) {
-    let addresses = (0..does.len()).map(|number| Url::parse(&format!("http://server-{number}")).unwrap());
+    let addresses =
+        (0..does.len()).map(|number| Endpoint::parse(&format!("http://server-{number}"), true).unwrap());
     let vault = Vault {
         addresses: addresses.collect(),
         namespace: String::new(),
         auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true },
+        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true, spiffe: None },
         transit: Transit {
             mount: "transit".into(),
             key: "kms-key".into(),
@@ -91,11 +92,12 @@ fn with_index(does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written
             mount: "approle".into(),
             method: AuthMethod::AppRole {
                 role_id: RoleId::Literal("role".into()),
-                secret_id: SecretSource::file("/nowhere".as_ref(), false),
+                secret_id: Some(SecretSource::file("/nowhere".as_ref(), false)),
                 wrapped: false,
             },
         },
         shares_login: false,
+        proxy: None,
     };
     let transport = Arc::new(Written {
         does: does.into_iter().map(|does| Mutex::new(does.into())).collect(),

@@ -90,7 +90,7 @@ impl Causes {
                 ReasonKind::Unreachable if reason.text.contains("the last tokens ended soon") => refusal,
                 ReasonKind::Unreachable => lately(Cause::Outage) || lately(Cause::Sealed),
                 ReasonKind::Sealed => lately(Cause::Sealed),
-                ReasonKind::Denied => refusal,
+                ReasonKind::Denied | ReasonKind::LockedOut | ReasonKind::LoginDenied => refusal,
                 ReasonKind::CredentialsRefused => lately(Cause::Credentials),
                 ReasonKind::KeyMissing => lately(Cause::KeyMissing),
                 ReasonKind::KeyUnusable => lately(Cause::Versions) || self.replaced,

@@ -107,7 +107,7 @@ impl Simulation {
         let out_of_reach =
             self.watches.iter_mut().zip(&self.nodes).map(|(watch, node)| watch.out_of_reach(node));
         // Each watch remembers the step: all are asked.
-        let anyone = out_of_reach.fold(false, |any, one| any || one);
+        let anyone = out_of_reach.filter(|one| *one).count() > 0;
         for message in self.world.journal.take() {
             if message.contains("was not reached") && !anyone {
                 self.world
