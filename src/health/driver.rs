@@ -88,6 +88,10 @@ impl Driver {
         if !reads.is_empty() {
             // For calls of the API server, at most once a second: their reads are no part of the agent's own budget.
             self.look(machine, version, Look::Read, Purpose::ApiServer).await;
+            if machine.is_restored() {
+                // Whoever asked wants to use the key.
+                self.look(machine, version, Look::RoundTrip, Purpose::ApiServer).await;
+            }
         } else if machine.is_stale(Instant::now()) {
             self.look(machine, version, Look::Health, Purpose::Background).await;
         }
@@ -103,7 +107,7 @@ impl Driver {
                 self.key_service.reachable(Deadline::after(HEALTH_TIMEOUT)).await.map(|()| Seen::Good)
             }
             Look::Read => self.read(version, purpose).await,
-            Look::RoundTrip => self.round_trip(*version).await.map(|()| Seen::Good),
+            Look::RoundTrip => self.round_trip(*version, purpose).await.map(|()| Seen::Good),
             Look::Confirm { wrap } => self.confirm(version, wrap).await,
         };
         let worked = look == Look::RoundTrip && result.is_ok();
@@ -160,12 +164,12 @@ impl Driver {
         }
     }
 
-    async fn round_trip(&self, version: u32) -> Result<(), KeyServiceError> {
+    async fn round_trip(&self, version: u32, purpose: Purpose) -> Result<(), KeyServiceError> {
         let internal =
             |text: &'static str| KeyServiceError::new(ErrorKind::Internal, text, "report this as a bug");
         let mut seed = Zeroizing::new([0; 32]);
         rand::fill(&mut *seed).map_err(|_| internal("the system gives no random bytes"))?;
-        let deadline = Deadline::after(CALL_TIMEOUT);
+        let deadline = Deadline::after(CALL_TIMEOUT).of(purpose);
         let wrapped = self.key_service.wrap(version, &*seed, &[], deadline).await?;
         let unwrapped = self.key_service.unwrap(&wrapped, &[], deadline).await?;
         if *unwrapped == *seed && wrapped != *seed {

@@ -59,8 +59,8 @@ pub(super) struct Machine {
     read_error: Option<KeyServiceError>,
     /// What something else than the service answered for its health, when nothing else was seen since.
     blocked: Option<KeyServiceError>,
-    /// What was refused before the key was found to be missing: that may last longer.
-    refused_before: Option<KeyServiceError>,
+    /// Whether a missing key was read again since that was told.
+    restored: bool,
 }
 
 impl Machine {
@@ -73,7 +73,7 @@ impl Machine {
             has_version,
             read_error: None,
             blocked: None,
-            refused_before: None,
+            restored: false,
         }
     }
 
@@ -86,11 +86,11 @@ impl Machine {
             State::Away { returning: false, .. } => (Look::Health, self.plan.return_at()),
             State::Suspected { step, next, .. } => (self.look_of(step), *next),
             State::Refused { away: true, next, .. } => (Look::Health, *next),
-            // The other looks go on as usual: they show whether the reason is still the same, and whether it is there.
-            State::Refused { next, .. } => match self.plan.first_due(false) {
-                due if due.1 < *next => due,
-                _ => (self.usual_look(), *next),
-            },
+            // Its health shows meanwhile whether it is there.
+            State::Refused { next, .. } if self.plan.health_at() < *next => {
+                (Look::Health, self.plan.health_at())
+            }
+            State::Refused { next, .. } => (self.usual_look(), *next),
         };
         (look, self.plan.not_before(look, at))
     }
@@ -113,7 +113,7 @@ impl Machine {
     /// Whether the last read found no key, or another look did. Then nothing is wrapped: a wrap could create one.
     fn key_is_missing(&self) -> bool {
         let told = match &self.state {
-            State::Suspected { error, .. } | State::Refused { error, .. } => Some(error),
+            State::Suspected { error, .. } | State::Refused { error, .. } if !self.restored => Some(error),
             _ => None,
         };
         let missing = |error: &KeyServiceError| error.kind().is_missing_key();
@@ -135,6 +135,11 @@ impl Machine {
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.plan.last_answer().is_none_or(|last| now.saturating_duration_since(last) >= FRESH)
             && !self.plan.health_is_blocked(now)
+    }
+
+    /// Whether the key was missing and has just been read again: a round trip shows whether it may be used.
+    pub(super) fn is_restored(&self) -> bool {
+        self.restored
     }
 
     /// Whether a version of the key is known that may be wrapped with.
@@ -243,7 +248,7 @@ impl Machine {
     }
 
     fn works(&mut self, now: Instant) {
-        self.refused_before = None;
+        self.restored = false;
         self.plan.works();
         if self.read_error.is_some() && !matches!(self.state, State::Well { .. }) {
             // What was refused before the fault ended may be allowed again.
@@ -262,8 +267,9 @@ impl Machine {
         }
         if self.verdict().error().is_some_and(|error| error.kind().is_missing_key()) {
             // The key is there again; whether it is the same one is not judged here.
-            if let Some(error) = self.refused_before.take() {
-                self.state = State::Refused { error, away: false, next: now };
+            if let State::Refused { next, .. } = &mut self.state {
+                // Whether we may use it shows a round trip.
+                (*next, self.restored) = (now, true);
                 return;
             }
             self.works(now);
@@ -342,11 +348,8 @@ impl Machine {
     }
 
     fn believe(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
-        if let State::Refused { error: first, .. } = &self.state
-            && error.kind().is_missing_key()
-            && !first.kind().is_missing_key()
-        {
-            self.refused_before = Some(first.clone());
+        if error.kind().is_missing_key() {
+            self.restored = false;
         }
         let error = match &self.state {
             // The same reason in the words in which it was told first. Another fault does not end a refusal, either.

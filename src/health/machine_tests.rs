@@ -165,7 +165,9 @@ fn a_deleted_key_is_told_as_missing_and_nothing_is_wrapped_until_it_was_read() {
         assert_ne!(run.fail(ErrorKind::NotFound), Look::RoundTrip);
     }
     while run.good() != Look::Read {}
-    assert!(matches!(run.machine.verdict(), Verdict::Good), "the key is there again");
+    assert!(run.machine.is_restored() && run.machine.verdict().error().is_some(), "there, and not yet proven");
+    assert_eq!(run.good(), Look::RoundTrip);
+    assert!(matches!(run.machine.verdict(), Verdict::Good));
 }
 
 /// A wrap says that the key is deleted, and the key is gone altogether a moment later: the next wrap would make one.
@@ -246,7 +248,7 @@ fn another_fault_does_not_end_a_refusal() {
 
 /// The health is good, and the service does not do its work: a cluster without a leader.
 #[test]
-fn a_service_that_is_up_and_does_not_work_is_tried_about_once_a_second() {
+fn a_service_that_is_up_and_does_not_work_is_tried_every_few_seconds() {
     let mut run = Run::well(Role::Primary);
     let started = run.now;
     run.hint(Hint::NoAnswer);
@@ -256,8 +258,8 @@ fn a_service_that_is_up_and_does_not_work_is_tried_about_once_a_second() {
         );
     }
     let asked = run.looks.iter().filter(|look| **look != Look::Health).count();
-    assert!((60..=130).contains(&asked), "{asked}");
-    assert!(run.pause() + run.until_good() < Duration::from_secs(4));
+    assert!((25..=40).contains(&asked), "{asked}");
+    assert!(run.pause() + run.until_good() < Duration::from_secs(6));
 }
 
 #[test]

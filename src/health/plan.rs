@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::timing::{
-    BLOCKED_HEALTH, BLOCKED_RETURN_INTERVAL, HEALTH_INTERVAL, HELD_BACK_PAUSE, HINT_INTERVAL,
-    MAX_RETRY_AFTER, MIN_HEALTH_PAUSE, MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS, REFUSED_READ_INTERVAL,
-    REPEAT_READ_DELAY,
+    BLOCKED_HEALTH, BLOCKED_RETURN_INTERVAL, FAILED_WORK_DELAYS, HEALTH_INTERVAL, HELD_BACK_PAUSE,
+    HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE, MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS,
+    REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
 };
 use crate::key_service::KeyServiceError;
 use crate::retry::{doubled, spread};
@@ -110,6 +110,11 @@ impl Plan {
             first = (Look::Health, self.health);
         }
         first
+    }
+
+    /// When the health is asked for.
+    pub(super) fn health_at(&self) -> Instant {
+        self.health
     }
 
     /// The time for a look that is due `at`: apart from the last one of its kind.
@@ -235,10 +240,9 @@ impl Plan {
 
     /// The service is away: plans when it is looked at again.
     pub(super) fn lost(&mut self, error: &KeyServiceError, look: Look, now: Instant, chance: f64) {
-        let (first, longest) = OUTAGE_DELAYS;
         // A service whose health is good and which does not do its work is asked less often: that costs it more.
-        let first = if look == Look::Health { first } else { longest };
-        self.plan_return((first, longest), now, chance);
+        let delays = if look == Look::Health { OUTAGE_DELAYS } else { FAILED_WORK_DELAYS };
+        self.plan_return(delays, now, chance);
         self.paused_until = error.retry_after().map(|pause| now + pause.min(MAX_RETRY_AFTER));
     }
 

@@ -45,6 +45,9 @@ pub(super) const MIN_LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// when a short outage ends.
 pub(super) const OUTAGE_DELAYS: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(1500));
+/// The same for a service whose health is good, and which does not do its work: one look may ask every address.
+pub(super) const FAILED_WORK_DELAYS: (Duration, Duration) =
+    (Duration::from_millis(1500), Duration::from_secs(4));
 /// How often a service that is away is read while something else answers for its health: a read may ask every address
 /// twice.
 pub(super) const BLOCKED_RETURN_INTERVAL: Duration = Duration::from_secs(6);

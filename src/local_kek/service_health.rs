@@ -54,7 +54,10 @@ impl Eligibility {
         Self {
             contact: good.filter_map(|service| service.contact).max(),
             wipe_at: wipe_at.clone().min().flatten().and_then(|_| wipe_at.max().flatten()),
-            replaced: !relevant.is_empty() && relevant.iter().all(|service| service.replaced),
+            replaced: !relevant.is_empty()
+                && relevant.iter().all(|service| {
+                    service.replaced || (!service.versions.is_empty() && !has_version(service))
+                }),
             below_min_version: !relevant.is_empty()
                 && relevant.iter().all(|service| wrapping_key.version < service.min_version),
         }

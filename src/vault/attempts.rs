@@ -61,6 +61,8 @@ impl Plan {
             }
             // A balancer may lead to a dead member first.
             (_, 1) if changes_nothing => USUAL_PASSES + 1,
+            // An outage must leave enough of the budget for its end.
+            (Purpose::Background | Purpose::Prefetch, _) => 1,
             _ => USUAL_PASSES,
         };
         let limit = passes * order.len();

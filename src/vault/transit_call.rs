@@ -13,7 +13,7 @@ use super::replication::Freshness;
 use super::token::Token;
 use super::transit::TransitService;
 use super::transport::Request;
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Purpose};
 use crate::key_service::KeyServiceError;
 use crate::retry::{doubled, jitter};
 
@@ -25,9 +25,11 @@ const YOUNG: Duration = Duration::from_secs(2);
 /// First and longest pause before.
 const LAG_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 
-/// How often in all a call is tried again after this refusal, since it may be that of a standby that is behind.
-fn most_lags(refusal: &Refusal, token: &Token) -> u32 {
+/// How often in all a call is tried again after this refusal, since it may be that of a standby that is behind. The
+/// agent's own looks come back by themselves.
+fn most_lags(refusal: &Refusal, token: &Token, purpose: Purpose) -> u32 {
     match refusal.class() {
+        Class::VersionAhead if purpose != Purpose::ApiServer => 1,
         Class::VersionAhead => VERSION_LAGS,
         _ if refusal.may_be_the_token() && token.born.elapsed() < YOUNG => TOKEN_LAGS,
         _ => 0,
@@ -82,7 +84,7 @@ impl TransitService {
                 Err(CallError::Refused(refusal)) => refusal,
             };
             let pause = doubled(LAG_PAUSE, lags).mul_f64(1.0 + jitter() / 2.0);
-            if lags < most_lags(&refusal, &token) && pause * 2 < deadline.remaining() {
+            if lags < most_lags(&refusal, &token, deadline.purpose()) && pause * 2 < deadline.remaining() {
                 tokio::time::sleep(pause).await;
                 lags += 1;
                 order.retain(|index| *index != refusal.address);
@@ -90,6 +92,10 @@ impl TransitService {
                 continue;
             }
             if !refusal.may_be_the_token() {
+                if refusal.class() != Class::OwnFault {
+                    // The server has looked at the key: it accepts the token.
+                    self.session.record_success(&token, call.path);
+                }
                 return Err(self.explained(refusal, &token, deadline).await.of_transit(call.action));
             }
             if self.client.is_other_cluster(refusal.address, deadline).await {

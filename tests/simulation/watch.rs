@@ -176,7 +176,8 @@ impl Watch {
         let sealed_denies = node.settings.health.sealed_is_denied && recent(self.last_sealed);
         let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
         // Another key under the name is refused until an administrator accepts it.
-        let differs = self.causes.replaced && kind.is_some_and(ReasonKind::is_mismatch);
+        let differs = self.causes.replaced
+            && kind.is_some_and(|kind| kind.is_mismatch() || kind == ReasonKind::KeyUnusable);
         let innocent = !recent(self.last_refusal) && !sealed_denies && !differs;
         let refuses = snapshot.announce == Announce::Refused;
         // A refusal stands through an outage, on purpose: whoever refuses us may block the way, too.
