@@ -165,7 +165,10 @@ fn a_deleted_key_is_told_as_missing_and_nothing_is_wrapped_until_it_was_read() {
         assert_ne!(run.fail(ErrorKind::NotFound), Look::RoundTrip);
     }
     while run.good() != Look::Read {}
-    assert!(run.machine.is_restored() && run.machine.verdict().error().is_some(), "there, and not yet proven");
+    assert!(
+        run.machine.is_restored() && run.machine.verdict().error().is_some(),
+        "there, and not yet proven"
+    );
     assert_eq!(run.good(), Look::RoundTrip);
     assert!(matches!(run.machine.verdict(), Verdict::Good));
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
+use super::answer::{Answer, CallError};
 use super::classification::{self, Call, Class};
-use super::client::{Answer, CallError, Client};
+use super::client::Client;
 use super::replication::Freshness;
 use super::transport::Request;
 use crate::clock::{Deadline, Purpose};

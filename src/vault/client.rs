@@ -8,15 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
-
 use super::address::{Address, Connection};
+use super::answer::{Answer, CallError};
 use super::attempts::MIN_SHARE;
 use super::budget::Budget;
 use super::changes::Changes;
-use super::classification::{self, Call, Class, Judgement, Received, Refusal};
+use super::classification::{Call, Class, Judgement, Received, Refusal};
 use super::file_access::FileAccess;
 use super::metadata::ResponseMetadata;
 use super::namespace::Namespaces;
@@ -30,57 +27,6 @@ use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
 use crate::secret::Fingerprint;
 use crate::spiffe::SpiffeError;
 use crate::telemetry::metrics::Metrics;
-
-/// A successful answer.
-pub(super) struct Answer {
-    pub body: Zeroizing<Vec<u8>>,
-    pub address: usize,
-}
-
-impl Answer {
-    /// Parses the answer as `T`, which has a field for the part that is used: `data` or `auth`.
-    pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, KeyServiceError> {
-        serde_json::from_slice(&self.body).map_err(|_| classification::not_vault("the server"))
-    }
-
-    /// The answer's `data`.
-    pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, KeyServiceError> {
-        self.parse::<Data<T>>().map(|answer| answer.data)
-    }
-}
-
-/// The envelope of most answers.
-#[derive(Deserialize)]
-pub(super) struct Data<T> {
-    pub data: T,
-}
-
-/// Why a call did not succeed.
-pub(super) enum CallError {
-    /// The server refuses.
-    Refused(Refusal),
-    /// No address gave a usable answer.
-    Failed(KeyServiceError),
-}
-
-impl CallError {
-    /// The same, where only the refusal of a right or of the token counts as a refusal: the caller can go on without
-    /// what it asked for. `what` says what was attempted.
-    pub(super) fn unless_denied(self, what: &str) -> Self {
-        match self {
-            Self::Refused(refusal) if !matches!(refusal.class(), Class::Denied | Class::TokenDead) => {
-                Self::Failed(refusal.of_transit(what))
-            }
-            other => other,
-        }
-    }
-}
-
-impl From<KeyServiceError> for CallError {
-    fn from(error: KeyServiceError) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// What one address did with a request.
 enum Attempt {

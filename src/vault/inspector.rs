@@ -10,8 +10,8 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde::Deserialize;
 
+use super::answer::CallError;
 use super::budget::Budget;
-use super::client::CallError;
 use super::cluster::SysHealth;
 use super::handshake::{self, Handshake};
 use super::login;

@@ -5,6 +5,7 @@
 //! for each login method. `transit` wraps and unwraps. `inspector` gives `kms-plugin check` access to single steps.
 
 mod address;
+mod answer;
 mod attempts;
 mod budget;
 mod certificate;

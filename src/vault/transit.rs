@@ -10,10 +10,11 @@ use reqwest::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::answer::{CallError, Data};
 use super::budget::Budget;
 use super::changes::ChangeReceiver;
 use super::classification::not_vault;
-use super::client::{CallError, Client, Data};
+use super::client::Client;
 use super::cluster::CHECK_TIMEOUT;
 use super::explanation::Explanations;
 use super::key::KeyData;

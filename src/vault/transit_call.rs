@@ -7,8 +7,8 @@ use std::time::Duration;
 use reqwest::Method;
 use zeroize::Zeroizing;
 
+use super::answer::{Answer, CallError};
 use super::classification::{Class, Refusal};
-use super::client::{Answer, CallError};
 use super::replication::Freshness;
 use super::token::Token;
 use super::transit::TransitService;

@@ -14,7 +14,8 @@ use crate::clock::Deadline;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
-use crate::vault::client::{CallError, Client};
+use crate::vault::answer::CallError;
+use crate::vault::client::Client;
 use crate::vault::transport::Request;
 
 pub(super) struct AppRole {

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::super::answer::CallError;
 use super::super::classification::{BareLogins, Class, Judgement, Refusal, login_reason};
-use super::super::client::{CallError, Client};
+use super::super::client::Client;
 use super::super::login::{BareLogin, Credentials, LoginMethod};
 use super::super::replication::Freshness;
 use super::super::token::{Lease, Lookup, Token};
