@@ -316,6 +316,7 @@ impl Machine {
 
     /// No answer, or one that says that the service cannot serve.
     fn lost(&mut self, error: KeyServiceError, look: Look, now: Instant, chance: f64) {
+        self.restored = false;
         if error.kind() != ErrorKind::NotVault {
             self.plan.unblock_health();
         }

@@ -74,7 +74,8 @@ async fn a_server_that_returns_is_used_without_intervention() {
     pause(500).await;
     let away = Instant::now();
     vault.kill();
-    pause(2000).await;
+    // Longer than the deadline of the calls: within it, they are tried again.
+    pause(3500).await;
     vault.restart().await;
     let back = Instant::now();
     pause(3000).await;
@@ -85,7 +86,7 @@ async fn a_server_that_returns_is_used_without_intervention() {
     pause(300).await;
     let away = Instant::now();
     vault.seal().await;
-    pause(1500).await;
+    pause(3500).await;
     vault.unseal().await;
     let back = Instant::now();
     pause(3000).await;

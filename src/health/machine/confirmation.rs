@@ -46,9 +46,8 @@ impl Machine {
     }
 
     pub(super) fn believe(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
-        if error.kind().is_missing_key() {
-            self.restored = false;
-        }
+        // Before the next wrap, the key is read again: it may be missing by then.
+        self.restored = false;
         let error = match &self.state {
             // The same reason in the words in which it was told first. Another fault does not end a refusal, either.
             State::Refused { error: first, .. }

@@ -226,7 +226,7 @@ impl Session {
         dead: bool,
         deadline: Deadline,
     ) -> Result<(), KeyServiceError> {
-        if !dead && self.lookup(token, deadline).await?.is_some() {
+        if !dead && self.requests.accepts(token.secret.as_ref(), deadline.of(Purpose::Upkeep)).await? {
             return Ok(());
         }
         let states = self.requests.client.states();

@@ -130,6 +130,15 @@ impl Requests {
         }
     }
 
+    /// Whether the server accepts the token, also where its policy denies a lookup.
+    pub(super) async fn accepts(
+        &self,
+        token: Option<&Secret>,
+        deadline: Deadline,
+    ) -> Result<bool, KeyServiceError> {
+        Ok(!matches!(self.look_up(token, deadline).await?, Looked::Unknown(_)))
+    }
+
     async fn look_up(&self, token: Option<&Secret>, deadline: Deadline) -> Result<Looked, KeyServiceError> {
         let request = self.request(Method::GET, LOOKUP, token, None);
         loop {
@@ -347,6 +356,6 @@ impl TokenRequests for Requests {
     }
 
     async fn is_valid(&self, token: &Token) -> Result<bool, KeyServiceError> {
-        Ok(!matches!(self.look_up(token.secret.as_ref(), deadline()).await?, Looked::Unknown(_)))
+        self.accepts(token.secret.as_ref(), deadline()).await
     }
 }
