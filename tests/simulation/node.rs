@@ -164,6 +164,11 @@ impl Node {
         }
     }
 
+    /// Whether the model of the API server has met something that it does not know.
+    pub(super) fn api_server_panicked(&mut self) -> bool {
+        self.api_server.try_join_next().is_some_and(|ended| ended.is_err_and(|error| error.is_panic()))
+    }
+
     /// Starts the API server, unless it runs.
     pub(super) async fn ensure_api_server(&mut self) {
         if self.api_server.is_empty() {

@@ -124,6 +124,9 @@ impl Watch {
         self.last_minimum = if raised { Some(now) } else { self.last_minimum };
         self.last_sealed = if sealed { Some(now) } else { self.last_sealed };
         self.count(world, node.budgets);
+        if node.api_server_panicked() {
+            world.oracle.violated(Rule::RightBytes, format!("API server {}: an answer is not valid", self.node));
+        }
         let Some(agent) = &mut node.agent else {
             (self.keks, self.refuses, self.reason, self.last_request) = (None, false, None, now);
             return;
