@@ -8,7 +8,7 @@ use crate::support::eventually;
 use crate::support::vault::Vault;
 
 fn check(node: &Node) -> Checked {
-    let said = node.run("kms-plugin check --output json --timeout 90s 2>/dev/null");
+    let said = node.run("kms-plugin check --login --output json --timeout 90s 2>/dev/null");
     Checked::read(said.code, &said.text)
 }
 
