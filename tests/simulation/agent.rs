@@ -101,6 +101,12 @@ impl Agent {
         }
     }
 
+    /// Asks for its health, like `/healthz`, and waits for no answer.
+    pub(super) fn ask(&self) {
+        let services = self.core.services.clone();
+        tokio::spawn(async move { services.refresh.fresh().await });
+    }
+
     /// The name of a task that ended by itself: none may.
     pub(super) fn ended(&mut self) -> Option<String> {
         self.core.tasks.try_join_next().map(|ended| format!("{:?}", ended.map(|(task, _)| task)))

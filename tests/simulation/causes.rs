@@ -51,6 +51,10 @@ impl Causes {
                 | Effect::Throttled(_)
                 | Effect::Broken => note(Cause::Outage),
                 Effect::Sealed(_) => note(Cause::Sealed),
+                Effect::Removed(_) => {
+                    note(Cause::Sealed);
+                    note(Cause::Outage)
+                }
                 Effect::RightsLost { .. } => note(Cause::Refusal),
                 Effect::RoleLocked => note(Cause::Credentials),
                 Effect::KeyDeleted => note(Cause::KeyMissing),
@@ -74,17 +78,27 @@ impl Causes {
         }
     }
 
+    /// Whether something else than the server lately answered for its health: it is then asked for less often.
+    pub(super) fn blocks_health(&self) -> bool {
+        self.last.get(&Cause::Page).is_some_and(|at| at.elapsed() < AFTERMATH)
+    }
+
     /// Starts the times again: the machines were suspended.
     pub(super) fn suspended(&mut self) {
         self.last.values_mut().for_each(|at| *at = Instant::now());
+    }
+
+    /// Whether no address is blamed for a page that nobody ever sent. What is said of an address that is not asked
+    /// any more stays.
+    pub(super) fn fit_addresses(&self, shown: &str) -> bool {
+        !blames_page(shown) || self.last.contains_key(&Cause::Page)
     }
 
     /// Whether the reason names what was lately wrong.
     pub(super) fn fit(&self, reason: &Reason) -> bool {
         let lately = |cause| self.last.get(&cause).is_some_and(|at| at.elapsed() < AFTERMATH);
         let refusal = lately(Cause::Refusal) || lately(Cause::Credentials);
-        let blames_page = reason.text.contains("not in Vault's form");
-        (!blames_page || lately(Cause::Page))
+        (!blames_page(&reason.text) || lately(Cause::Page))
             && match reason.kind {
                 ReasonKind::NoContact => true,
                 ReasonKind::Unreachable if reason.text.contains("the last tokens ended soon") => refusal,
@@ -101,4 +115,9 @@ impl Causes {
                 }
             }
     }
+}
+
+/// Whether a text says that something else than the server has answered.
+fn blames_page(text: &str) -> bool {
+    text.contains("not in Vault's form") || text.contains("not as Vault does")
 }

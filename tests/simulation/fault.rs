@@ -97,6 +97,7 @@ impl Fault {
             Kind::Slow => path(Trouble::Slow(chance.time(50..=2800))),
             Kind::Page => path(Trouble::Page(chance.pick(&[502, 503, 403, 200]))),
             Kind::NoHealth => path(Trouble::NoHealth(chance.pick(&[403, 404]))),
+            Kind::Sealed if chance.percent(30) => vec![Effect::Removed(replica)],
             Kind::Sealed => vec![Effect::Sealed(replica)],
             Kind::Disaster => vec![Effect::Disaster(replica)],
             Kind::Election => vec![Effect::NoLeader(now())],

@@ -46,6 +46,9 @@ const SEEDS: u64 = 200;
 /// A smaller set is too small for the coverage.
 const COVERED: u64 = 1000;
 
+/// Longest real time of one seed: in one that takes longer, an agent is busy in a loop in which no time passes.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(300);
+
 /// Failed seeds that are listed.
 const SHOWN: usize = 100;
 
@@ -91,18 +94,24 @@ fn every_rule_holds_for_every_seed() {
     let first = number("KMS_SIMULATION_FIRST").unwrap_or(0);
     let (next, total) = (AtomicU64::new(first), Mutex::new(Total::default()));
     let started = std::time::Instant::now();
+    let running = Mutex::new(BTreeMap::new());
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
+        scope.spawn(|| watch_for_loops(&running));
         for _ in 0..cores {
+            running.lock().unwrap().insert(u64::MAX, std::time::Instant::now() + LONGEST * 1000);
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + seeds {
+                        running.lock().unwrap().remove(&u64::MAX);
                         return;
                     }
+                    running.lock().unwrap().insert(seed, std::time::Instant::now());
                     // A thread of its own: the simulated clocks belong to a thread.
                     let outcome = std::thread::scope(|scope| scope.spawn(|| run(seed)).join());
                     let outcome = outcome.unwrap_or_else(|_| panic!("seed {seed} panicked"));
+                    running.lock().unwrap().remove(&seed);
                     total.lock().unwrap().add(outcome);
                 }
             });
@@ -127,6 +136,21 @@ fn every_rule_holds_for_every_seed() {
     }
     let gaps = total.coverage.gaps();
     assert!(seeds < COVERED || gaps.is_empty(), "seen too seldom: {gaps:?}");
+}
+
+/// Ends the process when a seed takes too long, and names it. Ends when no seed runs any more.
+fn watch_for_loops(running: &Mutex<BTreeMap<u64, std::time::Instant>>) {
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let running = running.lock().unwrap();
+        if running.is_empty() {
+            return;
+        }
+        if let Some((seed, _)) = running.iter().find(|(_, since)| since.elapsed() > LONGEST) {
+            println!("seed {seed}: Budget: an agent is busy in a loop in which no time passes");
+            std::process::exit(101);
+        }
+    }
 }
 
 fn failure(outcome: &Outcome) -> String {

@@ -34,6 +34,8 @@ pub(super) struct Setup {
     pub sealed_is_denied: bool,
     /// With a second key that is only for decryption.
     pub decrypt_only: bool,
+    /// Whether a monitor asks `/healthz` of each agent each second.
+    pub asked: bool,
     /// The addresses that the agents configure.
     pub addresses: usize,
 }
@@ -46,6 +48,7 @@ impl Default for Setup {
             grace: Duration::from_secs(3600),
             sealed_is_denied: false,
             decrypt_only: false,
+            asked: false,
             addresses: REPLICAS,
         }
     }
@@ -65,6 +68,8 @@ pub(super) struct Node {
     pub number: usize,
     pub agent: Option<Agent>,
     pub settings: Settings,
+    /// Whether a monitor asks `/healthz` each second.
+    pub asked: bool,
     /// The content of its secret-id file.
     pub secret_id: String,
     world: Arc<World>,
@@ -96,6 +101,7 @@ impl Node {
             number,
             agent: None,
             settings,
+            asked: setup.asked,
             secret_id: String::new(),
             world: world.clone(),
             directory,

@@ -27,6 +27,8 @@ pub(super) enum Rule {
     NeverBlind,
     /// Background requests stay within the budget.
     Budget,
+    /// A right or a key that is back serves again within 30 s, and within 6 s of a call.
+    RestoredInTime,
     /// Ready 10 s after the end of all faults.
     ReadyAgain,
     /// After the end of all faults, every seed can be read.

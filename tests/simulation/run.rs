@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
 
+use super::agent::Agent;
 use super::chance::Chance;
 use super::fault::{Fault, Kind, Started};
 use super::model::service::{KEY, OLD_KEY, Service, now};
@@ -82,6 +83,8 @@ impl Simulation {
             for (watch, node) in self.watches.iter_mut().zip(&mut self.nodes) {
                 watch.step(&self.world, node);
             }
+            let asked = self.nodes.iter().filter(|node| node.asked);
+            asked.filter_map(|node| node.agent.as_ref()).for_each(Agent::ask);
             self.judge_wipes();
             let runs_away = self.world.service.lock().unwrap().requests.len() > RUNAWAY;
             if runs_away {

@@ -122,6 +122,25 @@ fn an_election_is_no_proxy() {
     })]);
 }
 
+/// Row 4: the node was removed from its cluster (530).
+#[test]
+fn a_removed_node_is_no_proxy() {
+    let setup = Setup { addresses: 1, ..Setup::default() };
+    hold([check("removed node", setup, well, async |simulation: &mut Simulation| {
+        simulation.settle().await?;
+        let removed = simulation.begin(Effect::Removed(None));
+        simulation.call().await;
+        sleep(Duration::from_secs(60)).await;
+        let shown =
+            format!("{:?} {:?}", simulation.snapshot().reason, simulation.snapshot().primary.addresses);
+        if shown.contains("Vault's form") || shown.contains("proxy") || !shown.contains("removed") {
+            return Err(format!("it does not say that the node was removed: {shown}"));
+        }
+        simulation.end(removed);
+        simulation.within(4, "ready", is_ready).await
+    })]);
+}
+
 /// Row 5: Vault hangs, is sealed, or is gone, and nobody calls.
 #[test]
 fn an_idle_agent_sees_an_outage_in_15_seconds() {

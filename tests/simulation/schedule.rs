@@ -38,6 +38,7 @@ impl Schedule {
             grace: chance.pick(&[Duration::ZERO, Duration::from_secs(60), Duration::from_secs(3600)]),
             sealed_is_denied: chance.percent(25),
             decrypt_only: chance.percent(30),
+            asked: Chance::new(seed ^ 11).percent(30),
             ..Setup::default()
         };
         let mut faults = Vec::new();

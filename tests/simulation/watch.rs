@@ -19,6 +19,8 @@ use crate::health::{Announce, Phase, ReasonKind};
 const REFUSAL: Duration = Duration::from_secs(90);
 /// How soon an outage must show.
 const OUTAGE: Duration = Duration::from_secs(15);
+/// How soon `/healthz` says so, when it is asked each second.
+const OUTAGE_ASKED: Duration = Duration::from_secs(7);
 /// The time between two steps, and a little more.
 const STEP_TIME: Duration = Duration::from_secs(2);
 /// How long a cause may have effects: keys that a refusal wiped are not back at once.
@@ -28,6 +30,9 @@ const BLIND: Duration = Duration::from_secs(90 * 11 / 10 + 21);
 /// How soon after the start the verdict must be in, when the key service answers. An address that hangs delays the
 /// confirmation of a refusal.
 const READY: Duration = Duration::from_secs(15);
+/// How soon a refusal ends after its cause, without a call and after one, and a step and a confirmation more.
+const RESTORED: Duration = Duration::from_secs(30 + 3);
+const RESTORED_CALLED: Duration = Duration::from_secs(6 + 3);
 /// An agent that is younger has not seen enough.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -37,6 +42,10 @@ pub(super) struct Watch {
     /// What a correct client would see, whether it may read the key, and since when.
     truth: ((Truth, bool), Instant),
     dark_since: Option<Instant>,
+    /// Since when nothing at all is wrong, and when a call then was first made while Status refused.
+    clean: Option<Instant>,
+    called: Option<Instant>,
+    calls: u64,
     /// Until when an answer has asked for a pause.
     pause: Instant,
     last_refusal: Option<Instant>,
@@ -69,6 +78,9 @@ impl Watch {
             node,
             truth: ((Truth::Works, true), now),
             dark_since: None,
+            clean: None,
+            called: None,
+            calls: 0,
             pause: now,
             last_refusal: None,
             last_minimum: None,
@@ -94,12 +106,13 @@ impl Watch {
         self.last_request = now;
         self.last_refusal = Some(now);
         self.dark_since = self.dark_since.map(|_| now);
+        (self.clean, self.called) = (None, None);
         self.causes.suspended();
     }
 
     pub(super) fn step(&mut self, world: &World, node: &mut Node) {
         let now = Instant::now();
-        let (dark, raised, sealed) = {
+        let (dark, raised, sealed, clean) = {
             let mut service = world.service.lock().unwrap();
             let truth = (service.truth(self.node, &node.secret_id), service.rights().2);
             if truth != self.truth.0 {
@@ -117,15 +130,19 @@ impl Watch {
             (
                 service.is_dark(self.node),
                 has(raises_minimum),
-                has(|effect| matches!(effect, Effect::Sealed(_))),
+                has(|effect| matches!(effect, Effect::Sealed(_) | Effect::Removed(_))),
+                truth == (Truth::Works, true) && service.effects.is_empty(),
             )
         };
+        self.clean = if clean { self.clean.or(Some(now)) } else { None };
         self.dark_since = if dark { self.dark_since.or(Some(now)) } else { None };
         self.last_minimum = if raised { Some(now) } else { self.last_minimum };
         self.last_sealed = if sealed { Some(now) } else { self.last_sealed };
         self.count(world, node.budgets);
         if node.api_server_panicked() {
-            world.oracle.violated(Rule::RightBytes, format!("API server {}: an answer is not valid", self.node));
+            world
+                .oracle
+                .violated(Rule::RightBytes, format!("API server {}: an answer is not valid", self.node));
         }
         let Some(agent) = &mut node.agent else {
             (self.keks, self.refuses, self.reason, self.last_request) = (None, false, None, now);
@@ -151,11 +168,14 @@ impl Watch {
         }
         let stands = |since: Instant| now.duration_since(since.max(started));
         if let Some(since) = self.dark_since
-            && stands(since) > OUTAGE
+            && stands(since) > if node.asked && !self.causes.blocks_health() { OUTAGE_ASKED } else { OUTAGE }
             && age > SETTLED
             && snapshot.phase == Phase::Ready
         {
-            violated(Rule::OutageNoticed, "ready 15 s after every address has gone");
+            violated(
+                Rule::OutageNoticed,
+                "ready 15 s (7 s, where /healthz is asked) after every address has gone",
+            );
         }
         let answers = matches!(self.truth.0.0, Truth::Works | Truth::Refuses | Truth::Differs);
         if is_decided(&snapshot) {
@@ -189,6 +209,18 @@ impl Watch {
             violated(Rule::OutageIsNoRefusal, "Status refuses, and nothing refused for 100 s");
         }
         self.refuses = refuses;
+        let calls = world.oracle.calls(self.node);
+        let called = std::mem::replace(&mut self.calls, calls) < calls;
+        let restored = refuses && matches!(kind, Some(ReasonKind::Denied | ReasonKind::KeyMissing));
+        if let Some(clean) = self.clean.filter(|_| restored) {
+            self.called = self.called.or((called && clean < now).then_some(now));
+            let late = self.called.is_some_and(|called| now.duration_since(called) > RESTORED_CALLED);
+            if self.pause.elapsed() > READY && (stands(clean) > RESTORED || late) {
+                violated(Rule::RestoredInTime, "it still refuses, and nothing is wrong any more");
+            }
+        } else {
+            self.called = None;
+        }
         if let (Some((run, before, Some(contact))), Some(policy)) = (self.keks, node.settings.local_kek)
             && run == started
             && before > 0
@@ -207,6 +239,9 @@ impl Watch {
             && !self.causes.fit(reason)
         {
             violated(Rule::TrueCause, "nothing like its reason was wrong for 100 s");
+        }
+        if !self.causes.fit_addresses(&format!("{:?}", snapshot.primary.addresses)) {
+            violated(Rule::TrueCause, "an address is said not to be Vault, and nothing else answered");
         }
         self.reason = kind;
         if let Some(keks) = &snapshot.local_keks

@@ -88,13 +88,15 @@ impl Service {
         let sealed = self.is_sealed(replica);
         let status = match () {
             () if self.is_disaster(replica) => 472,
+            () if self.is_removed(replica) => 530,
             () if standby && !sealed && !connected && self.flavour == Flavour::Vault => 474,
             () => 200,
         };
-        Answer::of(
-            status,
-            &words::health(sealed, standby || sealed, connected, server_time(), &self.cluster_id),
-        )
+        let mut body = words::health(sealed, standby || sealed, connected, server_time(), &self.cluster_id);
+        if status == 530 {
+            body["removed_from_cluster"] = true.into();
+        }
+        Answer::of(status, &body)
     }
 
     fn route(&mut self, replica: usize, asked: &Asked<'_>) -> Result<Value, Refused> {

@@ -15,6 +15,8 @@ pub(in super::super) enum Effect {
     },
     /// One replica, or all.
     Sealed(Option<usize>),
+    /// One replica, or all, was removed from its cluster, and still runs.
+    Removed(Option<usize>),
     /// There is no active replica, since this time.
     NoLeader(Duration),
     /// The standbys answer with the state of this long ago.

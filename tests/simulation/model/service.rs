@@ -210,7 +210,13 @@ impl Service {
     }
 
     pub(super) fn is_sealed(&self, replica: usize) -> bool {
-        self.has(|effect| matches!(effect, Effect::Sealed(of) if of.is_none_or(|of| of == replica)))
+        let sealed =
+            |effect: &Effect| matches!(effect, Effect::Sealed(of) if of.is_none_or(|of| of == replica));
+        self.has(sealed) || self.is_removed(replica)
+    }
+
+    pub(super) fn is_removed(&self, replica: usize) -> bool {
+        self.has(|effect| matches!(effect, Effect::Removed(of) if of.is_none_or(|of| of == replica)))
     }
 
     pub(super) fn is_disaster(&self, replica: usize) -> bool {
