@@ -116,6 +116,19 @@ fn expired_keys_are_not_used_and_then_wiped() {
     );
 }
 
+/// Found by the simulation (seed 12704): after a suspend, the local KEK had expired, a Decrypt unwrapped it again before it
+/// was wiped, and the next seed was wrapped with a key that had lost its wrapped form.
+#[test]
+fn a_local_kek_that_is_unwrapped_again_keeps_its_wrapped_form_and_its_uses() {
+    let (cache, scope) = (cache(), scope("k"));
+    cache.insert_current(key_version(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
+    assert!(cache.use_current("v1.a").is_some());
+    cache.insert(KeyKind::Kek, key_version(&scope, 1, "v1.a"), b"vault:v1:kek", &key()[..]);
+    let (_, wrapped) = cache.use_current("v1.a").unwrap();
+    assert_eq!(wrapped, b"vault:v1:kek");
+    assert_eq!(cache.state(Some("v1.a")).unwrap().uses, 2);
+}
+
 #[test]
 fn a_later_contact_postpones_the_expiry() {
     let (cache, scope) = (cache(), scope("k"));

@@ -189,6 +189,13 @@ impl KeyGroup {
     /// Caches a key. A full group first evicts its least recently used key, but never the local KEK in use. The
     /// evicted key is added to `evicted`. Returns whether the key is cached.
     pub(super) fn insert(&mut self, record: &Record, now: u64, evicted: &mut Vec<Fingerprint>) -> bool {
+        if let Some(entry) = self.entries.get_mut(&record.fingerprint)
+            && record.wrapped.is_empty()
+        {
+            // The same key. An unwrap does not tell how it was wrapped, nor how often it has been used: that stays.
+            entry.last_used = now;
+            return true;
+        }
         let slot = match self.entries.get(&record.fingerprint) {
             Some(entry) => Some(entry.slot),
             None => self.free_slot(evicted),

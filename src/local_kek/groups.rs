@@ -78,7 +78,8 @@ impl KeyGroups {
     pub(super) fn current(&mut self, key_id: &str) -> Option<Record> {
         let known = self.current.iter().find(|(id, _)| id == key_id).map(|(_, fingerprint)| *fingerprint);
         if let Some(fingerprint) = known {
-            return self.find(&fingerprint);
+            // Without its wrapped form, nothing may be wrapped with it: nobody could unwrap that.
+            return self.find(&fingerprint).filter(|record| !record.wrapped.is_empty());
         }
         // After a restart: a record does not contain its key_id, but its fingerprint is a hash over it.
         let entries = self.groups.iter().flat_map(KeyGroup::entries);
