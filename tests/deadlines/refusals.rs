@@ -86,7 +86,7 @@ async fn refusal(figures: &Figures, number: usize, vault: &Vault, (loss, local, 
     let tenant = Tenant::new(vault, &format!("{}-{mode}", loss.name()).replace(' ', "-")).await;
     let hanging = Proxy::before(&vault.address).await;
     let addresses: &[&str] = match shown {
-        Shown::CallWhileOneHangs if number % 2 == 0 => &[&hanging.address, &vault.address],
+        Shown::CallWhileOneHangs if number.is_multiple_of(2) => &[&hanging.address, &vault.address],
         Shown::CallWhileOneHangs => &[&vault.address, &hanging.address],
         _ => &[&vault.address],
     };
