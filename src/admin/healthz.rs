@@ -118,7 +118,7 @@ pub(super) fn verbose(snapshot: &Snapshot, endpoint: &str, good: bool) -> String
     if let Some(end) = snapshot.grace_end.filter(|_| snapshot.phase == Phase::Degraded) {
         text.push_str(&format!("grace: Status stays ok for {} more\n", ago(end.since(BootTime::now()))));
     }
-    for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
+    for service in snapshot.services() {
         if let Some(warning) = &service.ignored_namespace {
             text.push_str(&format!(
                 "namespace: {}: {}; remedy: {}\n",

@@ -137,7 +137,7 @@ fn services(registry: &mut Registry, snapshot: &Snapshot) {
     let [versions, created, readable, warnings, expiries, problems, namespaces] = &families;
     let keys = Family::<KeyLabels, Gauge>::default();
     let addresses = Family::<AddressLabels, Gauge>::default();
-    for service in std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only) {
+    for service in snapshot.services() {
         let label = ServiceLabel { service: service.name.clone() };
         readable.get_or_create(&label).set(i64::from(service.is_readable()));
         if let Some(key) = &service.key {

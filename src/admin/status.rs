@@ -126,7 +126,7 @@ fn local_keks(state: &LocalKekState, now: BootTime) -> LocalKeks {
 
 /// `/refused`: a hash of the refused credentials of each key service that was refused.
 pub(super) fn refused(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
-    let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
+    let services = snapshot.services();
     services
         .filter_map(|service| Some((service.name.as_str(), service.token.as_ref()?.refused.as_deref()?)))
         .collect()
@@ -134,7 +134,7 @@ pub(super) fn refused(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
 
 /// `/accepted`: a hash of the credentials of each key service that the agent is logged in with.
 pub(super) fn accepted(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
-    let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
+    let services = snapshot.services();
     let with_token = services.filter_map(|service| Some((service, service.token.as_ref()?)));
     with_token
         .filter(|(_, token)| token.held)

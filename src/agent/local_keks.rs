@@ -61,7 +61,7 @@ async fn wipe(services: &Arc<KeyServices>, mut views: watch::Receiver<View>) -> 
 
 /// The health of each key service.
 fn service_health(snapshot: &Snapshot) -> Vec<ServiceHealth> {
-    let services = std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only);
+    let services = snapshot.services();
     services
         .map(|service| ServiceHealth {
             scope: service.scope.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::snapshot::{Phase, ReasonKind, ServiceState, Snapshot};
+use super::snapshot::{Phase, ReasonKind, Snapshot};
 
 /// Lines that may follow each other without a pause.
 const BURST: u32 = 6;
@@ -93,8 +93,8 @@ pub(super) fn write(now: &Snapshot, changes: u64) {
 
 /// Logs each configured namespace that a key service ignores, once it is known.
 pub(super) fn log_namespaces(before: &Snapshot, now: &Snapshot) {
-    let known: Vec<_> = services(before).filter_map(|service| service.ignored_namespace.as_ref()).collect();
-    for service in services(now) {
+    let known: Vec<_> = before.services().filter_map(|service| service.ignored_namespace.as_ref()).collect();
+    for service in now.services() {
         if let Some(warning) = service.ignored_namespace.as_ref().filter(|warning| !known.contains(warning)) {
             tracing::warn!(
                 KMS_REASON = "namespace_ignored",
@@ -105,10 +105,6 @@ pub(super) fn log_namespaces(before: &Snapshot, now: &Snapshot) {
             );
         }
     }
-}
-
-fn services(snapshot: &Snapshot) -> impl Iterator<Item = &ServiceState> {
-    std::iter::once(&snapshot.primary).chain(&snapshot.decrypt_only)
 }
 
 #[cfg(test)]

@@ -232,6 +232,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// All key services, the one that wraps first.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceState> {
+        std::iter::once(&self.primary).chain(&self.decrypt_only)
+    }
+
     /// Whether an Encrypt would work now, according to the last check.
     pub(crate) fn can_wrap(&self) -> bool {
         self.phase == Phase::Ready

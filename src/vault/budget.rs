@@ -9,6 +9,8 @@
 //! | upkeep: login, renewal, lookup, confirmation of a refusal | 10 a minute for each address, and what the background has to spare | 10 for each address |
 //! | `sys/health` (needs no token, is not audited) | 1 a second for each address | 20 |
 //!
+//! Each figure is for one key service: those that share a login share a budget of their sum, except for the reserve.
+//!
 //! A request that must wait waits for a moment within its own deadline: a slow answer is better than a wrong alarm.
 //! Each waiting request has a reserved place, so the wait is known before it begins, and only a few can wait. All
 //! others fail at once.

@@ -258,8 +258,7 @@ impl Watch {
         let Some(policy) = node.settings.local_kek else { return false };
         let contacts = node.agent.as_ref().map(|agent| {
             let snapshot = agent.snapshot();
-            let services = snapshot.decrypt_only.iter().chain([&snapshot.primary]);
-            services.map(|service| service.last_contact).min().flatten()
+            snapshot.services().map(|service| service.last_contact).min().flatten()
         });
         let before = std::mem::replace(&mut self.contact, contacts.flatten());
         before.is_none_or(|contact| BootTime::now().since(contact) + STEP_TIME >= policy.max_offline)
