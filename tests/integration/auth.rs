@@ -157,7 +157,7 @@ async fn a_wrapped_secret_id_is_unwrapped_once_and_kept_in_memory() {
     let agent = Agent::ready(&(wrapped.clone() + QUICK)).await;
     agent.kms().await.round_trip().await;
     // The token is revoked: the next login uses the secret-id that was unwrapped before.
-    revoke_tokens(&vault).await;
+    vault.revoke_approle_tokens().await;
     agent.kms().await.round_trip().await;
     assert_eq!(vault.count("sys/wrapping/unwrap"), 1);
     // The wrapping token is used up: a second agent is refused, and says what that may mean.
@@ -174,11 +174,6 @@ async fn a_wrapped_secret_id_is_unwrapped_once_and_kept_in_memory() {
     assert_eq!(vault.count("sys/wrapping/unwrap"), unwrapped);
 }
 
-/// Revokes every token that logins by AppRole gave out.
-async fn revoke_tokens(vault: &Vault) {
-    vault.request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
-}
-
 #[tokio::test]
 async fn a_revoked_token_fails_no_call() {
     let vault = Vault::start().await;
@@ -186,7 +181,7 @@ async fn a_revoked_token_fails_no_call() {
     let mut kms = agent.kms().await;
     kms.round_trip().await;
     for _ in 0..2 {
-        revoke_tokens(&vault).await;
+        vault.revoke_approle_tokens().await;
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let mut kms = kms.clone();

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use crate::check::node;
 use crate::support::agent::{Agent, LOCAL_KEK, QUICK, QUIET};
 use crate::support::checked::check;
-use crate::support::kms::{DEADLINE, SEED};
-use crate::support::product::Product;
+use crate::support::kms::SEED;
 use crate::support::vault::{KEY, Vault, policy, write_secret};
 
 /// A role of its own with `extra` settings, and a configuration that logs in with it.
@@ -110,7 +109,7 @@ async fn a_lock_out_by_another_node_is_no_refusal_and_wipes_nothing() {
     let role_id = fs::read_to_string(vault.file("role-id-shared")).unwrap();
     lock(&vault, &role_id).await;
     let before = vault.count("auth/approle/login");
-    revoke_tokens(&vault).await;
+    vault.revoke_approle_tokens().await;
     let status = agent.wait_for_reason("degraded", "locked_out").await;
     let reason = status["reason"].to_string();
     assert!(reason.contains("locked this login") && reason.contains("sys/locked-users"), "{reason}");
@@ -139,11 +138,6 @@ async fn a_lock_out_by_another_node_is_no_refusal_and_wipes_nothing() {
     assert_eq!(kms.decrypt(&written).await.unwrap(), SEED);
 }
 
-/// Revokes every token that logins by AppRole gave out.
-async fn revoke_tokens(vault: &Vault) {
-    vault.request(reqwest::Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
-}
-
 /// Asking without a secret does not lock the role: it is not a wrong login.
 #[tokio::test]
 async fn logins_without_a_secret_are_not_counted_as_wrong() {
@@ -155,19 +149,4 @@ async fn logins_without_a_secret_are_not_counted_as_wrong() {
         }
     }
     Agent::ready(&(vault.vault_config() + QUIET)).await;
-}
-
-/// `invalid token` is a dead token: the next call logs in at once, and needs no lookup.
-#[tokio::test]
-async fn a_token_that_the_server_calls_invalid_is_replaced_at_once() {
-    let vault = Vault::start_product(Product::Vault).await;
-    let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
-    let mut kms = agent.kms().await.within(DEADLINE);
-    kms.round_trip().await;
-    let before = vault.count("auth/token/lookup-self");
-    revoke_tokens(&vault).await;
-    kms.round_trip().await;
-    assert_eq!(vault.count("auth/approle/login"), 2);
-    assert_eq!(vault.count("auth/token/lookup-self"), before);
-    assert_eq!(agent.status().unwrap()["phase"], "ready");
 }

@@ -36,6 +36,7 @@ mod local_proxy;
 mod metrics;
 mod namespaces;
 mod offline;
+mod only_vault;
 mod outage;
 mod output;
 mod readiness;

@@ -249,6 +249,11 @@ impl Vault {
         )
     }
 
+    /// Revokes every token that logins by AppRole gave out.
+    pub async fn revoke_approle_tokens(&self) {
+        self.request(Method::PUT, "sys/leases/revoke-prefix/auth/approle/login", json!({}), "").await;
+    }
+
     pub async fn rotate(&self) {
         self.post(&format!("transit/keys/{KEY}/rotate"), json!({})).await;
     }
