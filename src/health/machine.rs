@@ -15,12 +15,13 @@
 //! ```
 
 mod confirmation;
+mod presence;
 
 use tokio::time::Instant;
 
 use self::confirmation::explained;
 use super::plan::{Look, Plan};
-use super::timing::{FRESH, SEALED_CONFIRMATION};
+use super::timing::FRESH;
 use super::verdict::{Hint, Role, Seen, Verdict};
 use crate::key_service::{ErrorKind, KeyServiceError};
 
@@ -33,8 +34,9 @@ enum Step {
     Confirm(u8),
     /// An address allowed it: a look of the usual kind shows whether the fault is over.
     Prove,
-    /// It is sealed since then, and `health.sealed = "denied"` makes that a refusal.
-    Sealed(Instant),
+    /// It is sealed since then, and `health.sealed = "denied"` makes that a refusal. Whether it is still sealed shows its
+    /// health or, where something else answers for that, a read.
+    Sealed { since: Instant, by_read: bool },
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +108,8 @@ impl Machine {
             Step::Explain => Look::Read,
             Step::Confirm(_) => Look::Confirm { wrap: self.usual_look() == Look::RoundTrip },
             Step::Prove => self.usual_look(),
-            Step::Sealed(_) => Look::Health,
+            Step::Sealed { by_read: false, .. } => Look::Health,
+            Step::Sealed { by_read: true, .. } => Look::Read,
         }
     }
 
@@ -205,48 +208,6 @@ impl Machine {
         }
     }
 
-    /// The agent's own budget is used up, which says nothing of the service. But where something else answered for its
-    /// health, nothing shows that it is there.
-    fn was_held_back(&mut self, look: Look, now: Instant, chance: f64) {
-        self.plan.held_back(look, now);
-        if let (State::Well { .. }, Some(error)) = (&self.state, self.blocked.take()) {
-            self.lost(error, look, now, chance);
-        }
-    }
-
-    /// `sys/health` answered: it can serve. Whether it serves us is another question.
-    fn answers(&mut self, now: Instant) {
-        self.blocked = None;
-        self.plan.unblock_health();
-        match &mut self.state {
-            State::Away { returning, .. } => {
-                *returning = true;
-                self.plan.return_now(now);
-            }
-            State::Suspected { error, step: Step::Sealed(_), .. } => {
-                self.state = State::Away { error: error.clone(), returning: true };
-                self.plan.return_now(now);
-            }
-            State::Refused { away: away @ true, next, .. } => (*away, *next) = (false, now),
-            _ => {}
-        }
-    }
-
-    /// Something else than the service answered for its health: a gateway may block that path and pass the others on.
-    /// It says nothing; another look does.
-    fn health_is_blocked(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
-        match &mut self.state {
-            State::Well { .. } | State::Starting => {
-                self.blocked = Some(error);
-                self.plan.block_health(now);
-                self.plan.hurry(Look::Read, now);
-            }
-            State::Away { returning, .. } => *returning = self.plan.return_blocked(now, chance),
-            State::Refused { away, .. } => *away = false,
-            State::Suspected { .. } => {}
-        }
-    }
-
     fn works(&mut self, now: Instant) {
         self.restored = false;
         self.plan.works();
@@ -282,6 +243,10 @@ impl Machine {
                 (*step, *next) = explained(error.kind(), &mut self.plan, now, chance);
             }
             State::Suspected { step: Step::Prove, next, .. } | State::Refused { next, .. } => *next = now,
+            State::Suspected { error, step: Step::Sealed { .. }, .. } => {
+                self.state = State::Away { error: error.clone(), returning: true };
+                self.plan.set_due(Look::RoundTrip, now);
+            }
             // A read that a call asked for: the confirmation goes on.
             State::Suspected { .. } => {}
         }
@@ -311,34 +276,6 @@ impl Machine {
                 }
             }
             _ => self.refused(error, now, chance),
-        }
-    }
-
-    /// No answer, or one that says that the service cannot serve.
-    fn lost(&mut self, error: KeyServiceError, look: Look, now: Instant, chance: f64) {
-        self.restored = false;
-        if error.kind() != ErrorKind::NotVault {
-            self.plan.unblock_health();
-        }
-        self.plan.lost(&error, look, now, chance);
-        let next = self.plan.return_at();
-        if error.kind() == ErrorKind::Sealed && self.sealed_is_denied {
-            let since = match &self.state {
-                State::Suspected { step: Step::Sealed(since), .. } => *since,
-                State::Refused { .. } => now - SEALED_CONFIRMATION,
-                _ => now,
-            };
-            self.state = if now.saturating_duration_since(since) >= SEALED_CONFIRMATION {
-                State::Refused { error, away: true, next }
-            } else {
-                State::Suspected { error, step: Step::Sealed(since), next }
-            };
-            return;
-        }
-        match &mut self.state {
-            // A refusal is not ridden out: whoever refuses us may also block the way.
-            State::Refused { away, next: due, .. } => (*away, *due) = (true, next),
-            state => *state = State::Away { error, returning: false },
         }
     }
 }

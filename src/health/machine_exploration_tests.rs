@@ -33,16 +33,26 @@ fn check(run: &Run) {
         away.fail(ErrorKind::Unreachable);
     }
     assert!(!matches!(away.machine.verdict(), Verdict::Good | Verdict::Suspected(_)), "{run:?}");
-    // No fault makes a loop: a minute of anything is a bounded number of looks, and few of them are audited.
-    for kind in [ErrorKind::Denied, ErrorKind::Unreachable, ErrorKind::Throttled] {
-        let mut minute = run.clone();
-        let (before, limit) = (minute.looks.len(), minute.now + Duration::from_secs(60));
-        while minute.now < limit {
-            minute.step(|look| if look == Look::Health { Ok(Seen::Good) } else { Err(error(kind)) });
+    // No fault makes a loop: two minutes of anything are a bounded number of looks, few of them are audited, and the
+    // verdict is clear. That holds where the service tells its health and where a gateway answers for it.
+    for kind in [ErrorKind::Denied, ErrorKind::Unreachable, ErrorKind::Throttled, ErrorKind::Sealed] {
+        for health in [Ok(Seen::Good), Err(error(ErrorKind::NotVault))] {
+            let mut minutes = run.clone();
+            let (before, limit) = (minutes.looks.len(), minutes.now + Duration::from_secs(120));
+            while minutes.now < limit && minutes.looks.len() < before + 400 {
+                minutes.step(|look| if look == Look::Health { health.clone() } else { Err(error(kind)) });
+            }
+            let looks = &minutes.looks[before..];
+            let audited = looks.iter().filter(|look| **look != Look::Health).count();
+            assert!(
+                looks.len() < 300 && audited < 150,
+                "{kind:?}: {audited} of {} looks: {run:?}",
+                looks.len()
+            );
+            let verdict = minutes.machine.verdict();
+            let settled = !matches!(verdict, Verdict::Good | Verdict::Unknown | Verdict::Suspected(_));
+            assert!(settled, "{kind:?} for two minutes: {verdict:?}: {run:?}");
         }
-        let looks = &minute.looks[before..];
-        let audited = looks.iter().filter(|look| **look != Look::Health).count();
-        assert!(looks.len() < 150 && audited < 75, "{audited} of {} looks: {run:?}", looks.len());
     }
 }
 

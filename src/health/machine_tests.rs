@@ -2,101 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::plan::Pace;
+use self::case::*;
 use super::*;
-
-const CHANCE: f64 = 0.5;
-const READ: Duration = Duration::from_secs(60);
-const ROUND_TRIP: Duration = Duration::from_secs(60);
-
-fn error(kind: ErrorKind) -> KeyServiceError {
-    KeyServiceError::new(kind, "it failed", "repair it")
-}
-
-/// A machine, its clock, and what the service answers.
-#[derive(Clone)]
-struct Run {
-    machine: Machine,
-    now: Instant,
-    looks: Vec<Look>,
-}
-
-impl Run {
-    fn start(role: Role) -> Self {
-        let now = Instant::now();
-        let plan = Plan::new(Pace { read: READ, round_trip: ROUND_TRIP }, now);
-        Self { machine: Machine::new(role, plan, false, false), now, looks: Vec::new() }
-    }
-
-    fn denying_when_sealed() -> Self {
-        let mut run = Self::well(Role::Primary);
-        run.machine.sealed_is_denied = true;
-        run
-    }
-
-    /// A service that works, its looks just done.
-    fn well(role: Role) -> Self {
-        let mut run = Self::start(role);
-        run.until_good();
-        run
-    }
-
-    /// Waits for the next look, and answers it.
-    fn step(&mut self, answer: impl FnOnce(Look) -> Result<Seen, KeyServiceError>) -> Look {
-        let (look, due) = self.machine.next();
-        self.now = self.now.max(due);
-        self.looks.push(look);
-        let result = answer(look);
-        if look == Look::Read && result.is_ok() {
-            self.machine.set_has_version(true);
-        }
-        self.machine.looked(look, result, (self.now, self.now), CHANCE);
-        look
-    }
-
-    fn good(&mut self) -> Look {
-        self.step(|_| Ok(Seen::Good))
-    }
-
-    fn fail(&mut self, kind: ErrorKind) -> Look {
-        self.step(|_| Err(error(kind)))
-    }
-
-    /// Everything works, until the verdict is good; how long that took.
-    fn until_good(&mut self) -> Duration {
-        let started = self.now;
-        for _ in 0..10 {
-            if matches!(self.machine.verdict(), Verdict::Good) {
-                break;
-            }
-            self.good();
-        }
-        assert!(matches!(self.machine.verdict(), Verdict::Good), "{:?}", self.machine);
-        self.now - started
-    }
-
-    /// Every look is refused, until that is believed; how long that took.
-    fn until_refused(&mut self, kind: ErrorKind) -> Duration {
-        let started = self.now;
-        for _ in 0..10 {
-            if matches!(self.machine.verdict(), Verdict::Refused(_)) {
-                break;
-            }
-            self.step(|look| if look == Look::Health { Ok(Seen::Good) } else { Err(error(kind)) });
-        }
-        assert!(matches!(self.machine.verdict(), Verdict::Refused(_)), "{:?}", self.machine);
-        self.now - started
-    }
-
-    fn hint(&mut self, hint: Hint) {
-        self.machine.hint(hint, self.now);
-    }
-
-    /// The time until the next look.
-    fn pause(&self) -> Duration {
-        self.machine.next().1.saturating_duration_since(self.now)
-    }
-}
 
 #[test]
 fn a_start_reads_the_key_and_uses_it() {
@@ -363,5 +270,7 @@ fn reads_for_calls_do_not_disturb_a_confirmation() {
     assert!(run.now - started >= Duration::from_secs(5));
 }
 
+#[path = "machine_case.rs"]
+mod case;
 #[path = "machine_exploration_tests.rs"]
 mod exploration;
