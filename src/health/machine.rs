@@ -92,6 +92,8 @@ impl Machine {
             State::Refused { next, .. } if self.plan.health_at() < *next => {
                 (Look::Health, self.plan.health_at())
             }
+            // The key may have been replaced or rolled back since.
+            State::Refused { next, .. } if self.plan.read_at() < *next => (Look::Read, self.plan.read_at()),
             State::Refused { next, .. } => (self.usual_look(), *next),
         };
         (look, self.plan.not_before(look, at))
@@ -203,7 +205,13 @@ impl Machine {
             (_, Err(error)) if error.is_outage() => self.lost(error, look, now, chance),
             (Look::Health, Err(error)) => self.lost(error, look, now, chance),
             (Look::Read, Err(error)) => self.read_failed(error, now, chance),
-            (Look::RoundTrip, Err(error)) => self.refused(error, now, chance),
+            (Look::RoundTrip, Err(error)) => {
+                if error.kind() == ErrorKind::VersionAhead && matches!(self.state, State::Refused { .. }) {
+                    // It is allowed again, and is another key by now.
+                    self.plan.hurry(Look::Read, now);
+                }
+                self.refused(error, now, chance);
+            }
             (Look::Confirm { .. }, Err(error)) => self.confirmed(error, now, chance),
         }
     }
@@ -273,6 +281,15 @@ impl Machine {
                 self.plan.retry_read(now, chance);
                 if !matches!(self.verdict(), Verdict::Unreadable(_)) {
                     self.plan.set_due(Look::RoundTrip, now);
+                }
+            }
+            // The next usual look is not later for it: a policy may allow to use the key, and not to read it.
+            State::Refused { next, .. } if *next > now => {
+                let due = *next;
+                self.plan.read_refused(now, chance);
+                self.refused(error, now, chance);
+                if let State::Refused { next, .. } = &mut self.state {
+                    *next = due;
                 }
             }
             _ => self.refused(error, now, chance),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::timing::{
     BLOCKED_HEALTH, BLOCKED_RETURN_INTERVAL, FAILED_WORK_DELAYS, HEALTH_INTERVAL, HELD_BACK_PAUSE,
     HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE, MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS,
-    REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
+    REFUSED_BOTH_INTERVAL, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
 };
 use crate::key_service::KeyServiceError;
 use crate::retry::{doubled, spread};
@@ -117,6 +117,11 @@ impl Plan {
         self.health
     }
 
+    /// When the key is read.
+    pub(super) fn read_at(&self) -> Instant {
+        self.read
+    }
+
     /// The time for a look that is due `at`: apart from the last one of its kind.
     pub(super) fn not_before(&self, look: Look, at: Instant) -> Instant {
         let earliest = self.earliest.get(look.index()).copied().flatten();
@@ -216,6 +221,11 @@ impl Plan {
     /// The key may not be read: it is tried again sooner than the interval.
     pub(super) fn retry_read(&mut self, now: Instant, chance: f64) {
         self.read = now + spread(REFUSED_READ_INTERVAL.min(self.pace.read), chance);
+    }
+
+    /// The key may not be read either, while it is refused.
+    pub(super) fn read_refused(&mut self, now: Instant, chance: f64) {
+        self.read = now + spread(REFUSED_BOTH_INTERVAL, chance);
     }
 
     /// The health of the service cannot be asked for: not for a while, and longer each time, since the fault of a proxy

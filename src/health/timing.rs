@@ -32,7 +32,7 @@ const HANG_SEEN: Duration = Duration::from_secs(7);
 const _: () = assert!(FRESH.as_millis() + 1000 + HEALTH_TIMEOUT.as_millis() < HANG_SEEN.as_millis());
 /// Longest time that the health is not asked for while something else than the service answers: a gateway blocks that
 /// path.
-pub(super) const BLOCKED_HEALTH: Duration = Duration::from_secs(600);
+pub(super) const BLOCKED_HEALTH: Duration = Duration::from_secs(60);
 /// An idle agent sees an outage within this time.
 const OUTAGE_SEEN: Duration = Duration::from_secs(15);
 const _: () =
@@ -57,6 +57,8 @@ pub(super) const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_secs(5),
 pub(super) const HELD_BACK_PAUSE: Duration = Duration::from_secs(3);
 /// How often a read is tried that is refused while the key itself works.
 pub(super) const REFUSED_READ_INTERVAL: Duration = Duration::from_secs(27);
+/// How often the key is read while neither that nor its use is allowed: a use that is allowed again shows sooner.
+pub(super) const REFUSED_BOTH_INTERVAL: Duration = Duration::from_secs(300);
 /// Longest pause that a service may ask for (`Retry-After`). Its health is asked for all the same.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Least time between two looks because of calls, however many calls ask for one.

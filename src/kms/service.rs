@@ -136,7 +136,9 @@ impl KmsService {
             // With local KEKs, a call may have worked without the key service; not while that refuses.
             Ok(_) if !works && (!local || view.snapshot.primary.wipe_at.is_some()) => Hint::Worked,
             Err(Code::PermissionDenied | Code::FailedPrecondition) => Hint::Refused,
-            Err(Code::Unavailable | Code::DeadlineExceeded) if works => Hint::NoAnswer,
+            Err(Code::Unavailable | Code::DeadlineExceeded) => Hint::NoAnswer,
+            // Whatever the answer, the state that is known may be over.
+            Err(_) if !works => Hint::NoAnswer,
             _ => return,
         };
         view.services.refresh.hint(hint);

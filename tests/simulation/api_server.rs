@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::chance::Chance;
 use super::model::key::material_of;
@@ -39,6 +39,8 @@ pub(super) struct ApiServer {
     connection: Option<(u64, Connection)>,
     /// The key_id of the seed in use.
     key_id: Option<String>,
+    /// Whether the last try to make a seed failed.
+    wants_seed: bool,
     read: Read,
     next_status: Instant,
     next_read: Instant,
@@ -55,6 +57,7 @@ impl ApiServer {
             chance,
             connection: None,
             key_id: None,
+            wants_seed: false,
             read,
             next_status: Instant::now() + first,
             next_read: Instant::now() + first,
@@ -96,7 +99,7 @@ impl ApiServer {
         }
         // An API server that was replaced, or a further one on the same socket, makes a seed under the same key_id.
         let further = self.chance.percent(15);
-        (!further && self.key_id.as_ref() == Some(&status.key_id))
+        (!further && !self.wants_seed && self.key_id.as_ref() == Some(&status.key_id))
             || self.make_seed(&serving, &status.key_id).await
     }
 
@@ -107,10 +110,14 @@ impl ApiServer {
         let request = EncryptRequest { plaintext: seed.clone(), uid: format!("e{}", self.node) };
         self.world.oracle.call_begins(self.node);
         let answer = timeout(TIMEOUT, serving.service.encrypt(self.request(request))).await;
+        let refused = matches!(&answer, Ok(Err(status)) if is_refusal(status.code()));
+        self.world.oracle.encrypted(self.node, refused);
+        self.wants_seed = true;
         let Some(answer) = self.answered("Encrypt", answer) else { return false };
         let after = serving.views.borrow().snapshot.clone();
         let material = wrapped_by(&answer);
-        self.world.oracle.wrapped(self.node, &answer.key_id, material, &before, &after);
+        let is_named = self.world.oracle.is_named(&self.world, &answer.key_id, material);
+        self.world.oracle.wrapped(self.node, &answer.key_id, (material, is_named), &before, &after);
         if answer.key_id != key_id {
             self.world.log.add(format_args!("API server {}: another key_id than Status", self.node));
             return false;
@@ -127,7 +134,7 @@ impl ApiServer {
         if !self.decrypt(&stored).await {
             return false;
         }
-        self.key_id = Some(key_id.to_owned());
+        (self.key_id, self.wants_seed) = (Some(key_id.to_owned()), false);
         self.world.store(Stored { at: now(), ..stored });
         true
     }
@@ -227,6 +234,10 @@ impl ApiServer {
         self.world.log.add(format_args!("API server {}: {method} {seen}", self.node));
         answer
     }
+}
+
+fn is_refusal(code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::FailedPrecondition)
 }
 
 /// Which key wrapped the seed, or the local KEK that wrapped it.

@@ -39,7 +39,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use coverage::Coverage;
-use rule::Rule;
 use run::{Outcome, run, shown};
 
 /// Seeds of a run without `KMS_SIMULATION_SEEDS`: enough for a change at hand. CI runs 1000.
@@ -63,8 +62,6 @@ fn number(name: &str) -> Option<u64> {
 struct Total {
     coverage: Coverage,
     failures: Vec<Outcome>,
-    /// The rules that the code does not keep yet: how often, and the first seed.
-    not_yet: BTreeMap<Rule, (u64, u64, String)>,
     longest_window: std::time::Duration,
 }
 
@@ -72,16 +69,6 @@ impl Total {
     fn add(&mut self, outcome: Outcome) {
         self.coverage.add(&outcome.faults);
         self.longest_window = self.longest_window.max(outcome.window);
-        for violation in &outcome.violations {
-            if violation.rule.not_yet().is_some() {
-                let first = (0, outcome.seed, violation.text.clone());
-                let entry = self.not_yet.entry(violation.rule).or_insert(first);
-                entry.0 += 1;
-                if outcome.seed < entry.1 {
-                    (entry.1, entry.2) = (outcome.seed, violation.text.clone());
-                }
-            }
-        }
         if outcome.failure.is_some() {
             self.failures.push(outcome);
         }
@@ -125,9 +112,6 @@ fn every_rule_holds_for_every_seed() {
         started.elapsed()
     );
     println!("longest use of an old key_id after a re-creation: {:?}", total.longest_window);
-    for (rule, (times, seed, text)) in &total.not_yet {
-        println!("KNOWN FAULT {rule:?} in {times} seeds, first {seed}: {text}");
-    }
     total.failures.sort_by_key(|outcome| outcome.seed);
     if let Some(first) = total.failures.first() {
         for outcome in total.failures.iter().take(SHOWN) {

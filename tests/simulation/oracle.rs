@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub(super) use super::rule::Rule;
 
 use super::model::effect::Effect;
@@ -34,6 +36,8 @@ pub(super) struct Oracle {
     pub longest_window: Mutex<Duration>,
     /// How many calls the API server of each node has begun.
     calls: Mutex<BTreeMap<usize, u64>>,
+    /// Whether the last Encrypt of each node was refused, and when.
+    refused: Mutex<BTreeMap<usize, Instant>>,
 }
 
 impl Oracle {
@@ -45,11 +49,10 @@ impl Oracle {
         }
     }
 
-    /// The first violation of a rule that the code must keep.
+    /// The first violation.
     pub(super) fn failure(&self) -> Option<(Rule, String)> {
         let violations = self.violations.lock().unwrap();
-        let mut hard = violations.iter().filter(|violation| violation.rule.not_yet().is_none());
-        hard.next().map(|violation| (violation.rule, describe(violation)))
+        violations.first().map(|violation| (violation.rule, describe(violation)))
     }
 
     pub(super) fn take(&self) -> Vec<Violation> {
@@ -62,6 +65,21 @@ impl Oracle {
 
     pub(super) fn calls(&self, node: usize) -> u64 {
         self.calls.lock().unwrap().get(&node).copied().unwrap_or_default()
+    }
+
+    /// An Encrypt has ended.
+    pub(super) fn encrypted(&self, node: usize, refused: bool) {
+        let mut all = self.refused.lock().unwrap();
+        if refused {
+            all.insert(node, Instant::now());
+        } else {
+            all.remove(&node);
+        }
+    }
+
+    /// When the last Encrypt of a node was refused, if it was.
+    pub(super) fn refused_encrypt(&self, node: usize) -> Option<Instant> {
+        self.refused.lock().unwrap().get(&node).copied()
     }
 
     /// The key was replaced by another one under its name, or a version was made on a rolled-back key.
@@ -86,17 +104,30 @@ impl Oracle {
         })
     }
 
+    /// Whether `key_id` is that of the version of the key that has this material. Within the window after a re-creation
+    /// it first named another one.
+    pub(super) fn is_named(&self, world: &World, key_id: &str, material: u64) -> bool {
+        let key = world.service.lock().unwrap().key_now();
+        let scope = KeyScope { namespace: String::new(), mount: "transit".into(), key: KEY.into() };
+        key.is_some_and(|key| {
+            let mut versions = key.versions.iter();
+            versions.any(|(version, made)| {
+                made.material == material && key_id::derive(&scope, *version, made.created, 0) == key_id
+            })
+        })
+    }
+
     /// An Encrypt succeeded, with the snapshots before and after it.
     pub(super) fn wrapped(
         &self,
         node: usize,
         key_id: &str,
-        material: u64,
+        (material, is_named): (u64, bool),
         before: &Snapshot,
         after: &Snapshot,
     ) {
         let first = *self.materials.lock().unwrap().entry(key_id.to_owned()).or_insert(material);
-        if first != material {
+        if first != material && !is_named {
             let window = (*self.replaced.lock().unwrap()).map(|at| now().saturating_sub(at));
             match window {
                 Some(window) if window <= RECREATION_NOTICED => {

@@ -1,4 +1,4 @@
-//! The rules that the oracle checks, each with a name, and those that the code does not keep yet.
+//! The rules that the oracle checks, each with a name.
 
 /// What must always hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,16 +42,3 @@ pub(super) enum Rule {
     /// No task of an agent ends by itself.
     TasksRun,
 }
-
-impl Rule {
-    /// Why the code does not keep the rule yet. A violation is then counted and does not fail the run.
-    pub(super) fn not_yet(self) -> Option<&'static str> {
-        NOT_YET.iter().find(|(rule, _)| *rule == self).map(|(_, why)| *why)
-    }
-}
-
-/// Rules that the code cannot keep yet. Remove an entry when the code can.
-pub(super) const NOT_YET: &[(Rule, &str)] = &[];
-
-/// Directed scenarios that fail yet, by name.
-pub(super) const SCENARIOS_NOT_YET: &[(&str, &str)] = &[];

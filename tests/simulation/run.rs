@@ -240,7 +240,8 @@ pub(super) fn run(seed: u64) -> Outcome {
         let mut simulation = Simulation::start(seed, &schedule.setup, service).await;
         simulation.world.log.add(format_args!("{:?} {:?}", schedule.flavour, schedule.setup));
         simulation.faults(&schedule).await;
-        if simulation.world.oracle.failure().is_none() {
+        let ended = Instant::now();
+        if simulation.world.oracle.failure().is_none() && simulation.pass(ended + schedule.gap).await {
             simulation.quiet().await;
         }
         simulation.finish(seed, &schedule.faults).await

@@ -10,7 +10,6 @@ use super::model::effect::Effect;
 use super::model::service::{Flavour, Service};
 use super::model::tokens::Role;
 use super::node::Setup;
-use super::rule::SCENARIOS_NOT_YET;
 use super::run::{Simulation, in_simulated_time};
 use crate::health::{Announce, Phase, Snapshot};
 
@@ -39,16 +38,7 @@ pub(super) fn check(
         }
         found.map_err(|text| (text, simulation.world.log.last(40)))
     });
-    let not_yet = SCENARIOS_NOT_YET.iter().find(|(scenario, _)| *scenario == name);
-    match (found, not_yet) {
-        (Ok(()), None) => None,
-        (Err((text, _)), Some((_, why))) => {
-            println!("KNOWN FAULT {name}: {text}; {why}");
-            None
-        }
-        (Err((text, log)), None) => Some(format!("{name}: {text}\n{log}")),
-        (Ok(()), Some(_)) => Some(format!("{name} holds: remove it from SCENARIOS_NOT_YET")),
-    }
+    found.err().map(|(text, log)| format!("{name}: {text}\n{log}"))
 }
 
 /// Fails with all that `check` returned.

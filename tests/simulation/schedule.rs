@@ -16,6 +16,8 @@ const WINDOW: u64 = 120_000;
 const PAIRS: u64 = 4;
 /// An instant fault counts as active for this long.
 const INSTANT: Duration = Duration::from_secs(15);
+/// Around a fault that comes alone, nothing else is wrong: what would be there again after the next fault shows then.
+const GAP: Duration = Duration::from_secs(45);
 
 pub(super) struct Schedule {
     pub setup: Setup,
@@ -26,15 +28,19 @@ pub(super) struct Schedule {
     pub may_create: bool,
     /// In the order of their start.
     pub faults: Vec<Fault>,
+    /// How long nothing is wrong after the last fault, before the administrators look after every node.
+    pub gap: Duration,
 }
 
 impl Schedule {
     pub(super) fn of(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let ttl = chance.pick(&[60, 120, 600, 3600]);
+        // Half of them end within one fault.
+        let longest = chance.pick(&[90_000, 3_600_000]);
         let setup = Setup {
             nodes: usize::try_from(chance.pick(&[1, 1, 1, 2, 3, 3, 5])).unwrap(),
-            max_offline: chance.percent(50).then(|| chance.time(45_000..=3_600_000)),
+            max_offline: chance.percent(50).then(|| chance.time(45_000..=longest)),
             grace: chance.pick(&[Duration::ZERO, Duration::from_secs(60), Duration::from_secs(3600)]),
             sealed_is_denied: chance.percent(25),
             decrypt_only: chance.percent(30),
@@ -51,6 +57,12 @@ impl Schedule {
             faults.extend([first, fault(all[place].1, start, &mut chance)]);
         }
         faults.sort_by_key(|fault| fault.start);
+        let alone = chance.percent(40);
+        if alone {
+            let last = faults.iter().map(|fault| fault.end).max().unwrap_or_default();
+            let start = u64::try_from((last + GAP).as_millis()).unwrap();
+            faults.push(fault(chance.pick(&Kind::ALL), start, &mut chance));
+        }
         Self {
             setup,
             flavour: chance.pick(&[Flavour::Vault, Flavour::OpenBao]),
@@ -59,6 +71,7 @@ impl Schedule {
             token_max_ttl: Duration::from_secs(ttl * chance.pick(&[2, 24])),
             may_create: chance.percent(20),
             faults,
+            gap: if alone { GAP } else { Duration::ZERO },
         }
     }
 }

@@ -21,6 +21,8 @@ const REFUSAL: Duration = Duration::from_secs(90);
 const OUTAGE: Duration = Duration::from_secs(15);
 /// How soon `/healthz` says so, when it is asked each second.
 const OUTAGE_ASKED: Duration = Duration::from_secs(7);
+/// How soon an outage must show where something else answers for the health: by a read at its interval.
+const OUTAGE_BLOCKED: Duration = Duration::from_secs(60 * 11 / 10 + 15);
 /// The time between two steps, and a little more.
 const STEP_TIME: Duration = Duration::from_secs(2);
 /// How long a cause may have effects: keys that a refusal wiped are not back at once.
@@ -28,8 +30,8 @@ const AFTERMATH: Duration = Duration::from_secs(100);
 /// Longest time without a request: the longest interval with its jitter, and a call that hangs.
 const BLIND: Duration = Duration::from_secs(90 * 11 / 10 + 21);
 /// How soon after the start the verdict must be in, when the key service answers. An address that hangs delays the
-/// confirmation of a refusal.
-const READY: Duration = Duration::from_secs(15);
+/// confirmation of a refusal, and a login that failed in an outage that of a rollback.
+const READY: Duration = Duration::from_secs(20);
 /// How soon a refusal ends after its cause, without a call and after one, and a step and a confirmation more.
 const RESTORED: Duration = Duration::from_secs(30 + 3);
 const RESTORED_CALLED: Duration = Duration::from_secs(6 + 3);
@@ -45,6 +47,8 @@ pub(super) struct Watch {
     /// Since when nothing at all is wrong, and when a call then was first made while Status refused.
     clean: Option<Instant>,
     called: Option<Instant>,
+    /// When an Encrypt was first refused then, and when last, whatever Status says.
+    encrypts: Option<(Instant, Instant)>,
     calls: u64,
     /// Until when an answer has asked for a pause.
     pause: Instant,
@@ -80,6 +84,7 @@ impl Watch {
             dark_since: None,
             clean: None,
             called: None,
+            encrypts: None,
             calls: 0,
             pause: now,
             last_refusal: None,
@@ -119,8 +124,13 @@ impl Watch {
                 self.truth = (truth, now);
             }
             self.causes.note(&service, self.node, &node.secret_id);
-            service.refused.remove(&self.node);
-            if service.refuses(self.node, &node.secret_id) || service.differs() || !service.rights().2 {
+            let told = service.refused.remove(&self.node);
+            if told
+                || service.wrong_logins.remove(&self.node)
+                || service.refuses(self.node, &node.secret_id)
+                || service.differs()
+                || !service.rights().2
+            {
                 self.last_refusal = Some(now);
             }
             let has = |which: fn(&Effect) -> bool| service.effects.iter().any(|(_, effect)| which(effect));
@@ -167,15 +177,17 @@ impl Watch {
             self.last_request = now;
         }
         let stands = |since: Instant| now.duration_since(since.max(started));
+        let noticed = match self.causes.blocks_health() {
+            true => OUTAGE_BLOCKED,
+            false if node.asked => OUTAGE_ASKED,
+            false => OUTAGE,
+        };
         if let Some(since) = self.dark_since
-            && stands(since) > if node.asked && !self.causes.blocks_health() { OUTAGE_ASKED } else { OUTAGE }
+            && stands(since) > noticed
             && age > SETTLED
             && snapshot.phase == Phase::Ready
         {
-            violated(
-                Rule::OutageNoticed,
-                "ready 15 s (7 s, where /healthz is asked) after every address has gone",
-            );
+            violated(Rule::OutageNoticed, "ready, and every address has gone for too long");
         }
         let answers = matches!(self.truth.0.0, Truth::Works | Truth::Refuses | Truth::Differs);
         if is_decided(&snapshot) {
@@ -187,17 +199,18 @@ impl Watch {
         {
             violated(Rule::ReadyInTime, "no verdict in time after the start");
         }
+        let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
         let refused = self.truth.0.0 == Truth::Refuses && stands(self.truth.1) > REFUSAL;
         if refused && snapshot.announce == Announce::Ok {
             violated(Rule::RefusalShown, "Status is ok 90 s after a refusal");
         }
         let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
-        if refused && held > 0 {
+        // What another key under the name refuses says nothing of ours.
+        if refused && held > 0 && !kind.is_some_and(ReasonKind::is_mismatch) {
             violated(Rule::WipeInTime, "local KEKs are in memory 90 s after a refusal");
         }
         let recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < AFTERMATH);
         let sealed_denies = node.settings.health.sealed_is_denied && recent(self.last_sealed);
-        let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
         // Another key under the name is refused until an administrator accepts it.
         let differs = self.causes.replaced
             && kind.is_some_and(|kind| kind.is_mismatch() || kind == ReasonKind::KeyUnusable);
@@ -220,6 +233,19 @@ impl Watch {
             }
         } else {
             self.called = None;
+        }
+        let refused = world.oracle.refused_encrypt(self.node);
+        self.encrypts = match (refused.filter(|_| !differs), self.clean) {
+            (Some(last), Some(clean)) if last > clean.max(started) => {
+                Some((self.encrypts.map_or(last, |(first, _)| first), last))
+            }
+            _ => None,
+        };
+        if let Some((first, last)) = self.encrypts
+            && last.duration_since(first) > RESTORED_CALLED
+            && self.pause.elapsed() > READY
+        {
+            violated(Rule::RestoredInTime, "Encrypts are refused, and nothing is wrong any more");
         }
         if let (Some((run, before, Some(contact))), Some(policy)) = (self.keks, node.settings.local_kek)
             && run == started

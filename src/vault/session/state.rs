@@ -15,6 +15,9 @@ use crate::secret::Fingerprint;
 pub(super) const FILE_CHECK: Duration = Duration::from_secs(2);
 /// A token that becomes invalid sooner than this after its login delays the next login.
 pub(super) const EARLY: Duration = Duration::from_secs(60);
+/// How old the token of a login must be before another one is tried instead, when the server has accepted none of the
+/// last ones: first, and doubled each time up to [`EARLY`]. They may all have been revoked before their first use.
+const FIRST_DENIAL: Duration = Duration::from_secs(4);
 
 /// A caller who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -199,6 +202,8 @@ pub(super) struct Checks {
     pub accepted: u64,
     /// The token of a recent login that the server has never accepted: its generation, and the path that was refused.
     pub denied_fresh: Option<(u64, String)>,
+    /// How many tokens of logins in a row the server has never accepted.
+    pub denials: u32,
     /// The token that was last found valid after a refusal, and when.
     pub last: Option<(u64, Instant)>,
     /// The check that is running: the generation, and the path of the first refusal.
@@ -270,10 +275,12 @@ impl State {
     }
 
     /// Whether a new login cannot help against a refusal: the token is of a recent login, it has not expired, and the
-    /// server has never accepted it. Once the token is older than [`EARLY`], another login is tried.
+    /// server has never accepted it. Another login is tried later: see [`FIRST_DENIAL`].
     pub(super) fn is_denied_fresh(&self, token: &Token, now: Instant) -> bool {
+        let window =
+            FIRST_DENIAL.saturating_mul(1 << self.checks.denials.saturating_sub(1).min(8)).min(EARLY);
         self.checks.denied_fresh.as_ref().is_some_and(|(generation, _)| *generation == token.generation)
-            && now.saturating_duration_since(token.born) < EARLY
+            && now.saturating_duration_since(token.born) < window
             && token.lease.end().is_none_or(|end| end > now)
     }
 

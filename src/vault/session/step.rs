@@ -240,7 +240,7 @@ impl Step {
         checks.accepted = checks.accepted.max(generation);
         // The path that was refused works now.
         if checks.denied_fresh.as_ref().is_some_and(|(_, refused)| refused == path) {
-            checks.denied_fresh = None;
+            (checks.denied_fresh, checks.denials) = (None, 0);
         }
     }
 

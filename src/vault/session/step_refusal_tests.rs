@@ -62,7 +62,7 @@ fn a_token_that_was_unused_for_a_while_may_be_dead() {
     // A new login gets the same: it is the policy.
     case.refuse("transit/keys/key");
     assert_eq!(answers(&case.looked_up(false)), [Ok(0)]);
-    case.after(SECOND * 40);
+    case.after(SECOND * 3);
     assert_eq!(answers(&case.refuse("transit/keys/key")), [Ok(0)], "and stays the policy for a while");
 }
 
@@ -118,8 +118,18 @@ fn two_fresh_tokens_that_were_never_accepted_are_refused_and_not_dead() {
     assert!(answers(&effects) == [Ok(0)] && !begins_login(&effects), "{effects:?}");
     let effects = case.refuse("transit/encrypt/key");
     assert!(answers(&effects) == [Ok(0)] && !looks_up(&effects), "known, without a request");
-    // A minute later the role may have another policy: a login is tried.
-    case.after(EARLY);
+    // Both may have been revoked, or the role has another policy by now: a login is tried, less often each time.
+    for seconds in [4, 8, 16, 32] {
+        case.after(SECOND * (seconds - 1));
+        assert!(!looks_up(&case.refuse("transit/encrypt/key")), "before {seconds} s");
+        case.after(SECOND);
+        case.log_in_after_refusal("transit/encrypt/key");
+        assert!(looks_up(&case.refuse("transit/encrypt/key")));
+        assert!(!begins_login(&case.looked_up(false)), "not in a loop");
+    }
+    case.after(EARLY - SECOND);
+    assert!(!looks_up(&case.refuse("transit/encrypt/key")));
+    case.after(SECOND);
     assert!(looks_up(&case.refuse("transit/encrypt/key")));
     assert!(begins_login(&case.looked_up(false)));
 }

@@ -74,6 +74,9 @@ impl Link {
             if answer.status == 403 {
                 service.refused.insert(self.node);
             }
+            if answer.status == 400 && asked.path.ends_with("/login") {
+                service.wrong_logins.insert(self.node);
+            }
             answer
         };
         tokio::time::sleep(way).await;

@@ -39,6 +39,10 @@ pub(in super::super) struct Service {
     pub tokens: BTreeMap<String, Token>,
     /// The agents that a replica itself has answered with 403 since this was last cleared.
     pub refused: BTreeSet<usize>,
+    /// The nodes whose credentials were refused since they were looked at.
+    pub wrong_logins: BTreeSet<usize>,
+    /// When the newest version of any key was made, in seconds.
+    last_created: i64,
     /// How many of the replicas the agents know.
     pub addresses: usize,
     /// The lag of the standbys without an effect.
@@ -91,6 +95,8 @@ impl Service {
             role,
             tokens: BTreeMap::new(),
             refused: BTreeSet::new(),
+            wrong_logins: BTreeSet::new(),
+            last_created: 0,
             addresses: REPLICAS,
             usual_lag,
             may_create: false,
@@ -110,7 +116,9 @@ impl Service {
     /// A key version that is made now.
     pub(in super::super) fn make_version(&mut self) -> Version {
         self.made += 1;
-        Version { created: server_time(), material: self.made }
+        // No two in one second: nobody restores a key within it and rotates it again.
+        self.last_created = server_time().max(self.last_created + 1);
+        Version { created: self.last_created, material: self.made }
     }
 
     /// How many key versions have been made.

@@ -61,7 +61,11 @@ impl Step {
     pub(super) fn token_dead(&mut self, token: &Token, path: String) -> Option<Answer> {
         if self.state.logs_in && self.state.checks.accepted < token.generation {
             let before = self.state.checks.denied_fresh.replace((token.generation, path));
-            let again = before.is_some_and(|(generation, _)| generation + 1 >= token.generation);
+            let again = before.as_ref().is_some_and(|(generation, _)| generation + 1 >= token.generation);
+            if before.is_none_or(|(generation, _)| generation < token.generation) {
+                self.state.checks.denials =
+                    if again { self.state.checks.denials.saturating_add(1) } else { 0 };
+            }
             if again && self.state.is_denied_fresh(token, self.now) {
                 return Some(Answer::NoBetterToken);
             }
