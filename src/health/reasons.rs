@@ -43,7 +43,7 @@ pub(super) fn key_unreadable(error: &KeyServiceError) -> Reason {
     Reason {
         kind: ReasonKind::KeyUnreadable,
         text: format!(
-            "the key's versions cannot be read, so a rotation is not noticed; wrapping worked at the last round trip: {error}"
+            "the key's versions cannot be read, so neither a rotation nor another key under the name is noticed; wrapping worked at the last round trip: {error}"
         ),
         remedy: error.remedy().to_owned(),
     }

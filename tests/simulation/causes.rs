@@ -69,6 +69,10 @@ impl Causes {
                 }
             };
         }
+        if service.created_by.is_some() {
+            // It was missing until then.
+            note(Cause::KeyMissing);
+        }
         if service.role.secret_id != secret_id || service.role.is_locked() {
             note(Cause::Credentials);
         }

@@ -104,17 +104,21 @@ impl Oracle {
         })
     }
 
-    /// Whether `key_id` is that of the version of the key that has this material. Within the window after a re-creation
-    /// it first named another one.
+    /// Whether `key_id` is that of the version of the key that has this material: within the window after a re-creation
+    /// it first named another one. Without the right to read the key, no agent can know.
     pub(super) fn is_named(&self, world: &World, key_id: &str, material: u64) -> bool {
-        let key = world.service.lock().unwrap().key_now();
+        let (key, may_read) = {
+            let service = world.service.lock().unwrap();
+            (service.key_now(), service.rights().2)
+        };
         let scope = KeyScope { namespace: String::new(), mount: "transit".into(), key: KEY.into() };
-        key.is_some_and(|key| {
-            let mut versions = key.versions.iter();
-            versions.any(|(version, made)| {
-                made.material == material && key_id::derive(&scope, *version, made.created, 0) == key_id
+        !may_read
+            || key.is_some_and(|key| {
+                let mut versions = key.versions.iter();
+                versions.any(|(version, made)| {
+                    made.material == material && key_id::derive(&scope, *version, made.created, 0) == key_id
+                })
             })
-        })
     }
 
     /// An Encrypt succeeded, with the snapshots before and after it.

@@ -252,6 +252,8 @@ impl Watch {
             && before > 0
             && held == 0
             && innocent
+            // An administrator has just accepted another key.
+            && !self.reason.is_some_and(ReasonKind::is_mismatch)
             && !recent(self.last_minimum)
             && BootTime::now().since(contact) < policy.max_offline
         {
@@ -264,7 +266,10 @@ impl Watch {
         if let Some(reason) = snapshot.reason.as_ref().filter(|reason| self.reason != Some(reason.kind))
             && !self.causes.fit(reason)
         {
-            violated(Rule::TrueCause, "nothing like its reason was wrong for 100 s");
+            violated(
+                Rule::TrueCause,
+                &format!("nothing like its reason was wrong for 100 s: {:?}: {}", reason.kind, reason.text),
+            );
         }
         if !self.causes.fit_addresses(&format!("{:?}", snapshot.primary.addresses)) {
             violated(Rule::TrueCause, "an address is said not to be Vault, and nothing else answered");
