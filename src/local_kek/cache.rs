@@ -293,6 +293,12 @@ impl Cache {
         entries.map(|(fingerprint, _)| fingerprint.hex()).collect()
     }
 
+    /// How many keys under this Transit key are in memory, and its key service refuses.
+    #[cfg(test)]
+    pub(crate) fn refused(&self, key: &str) -> usize {
+        self.lock().keys.refused(key)
+    }
+
     /// The state for the snapshot, with the primary's `key_id`; `None` when local KEKs are off.
     pub(crate) fn state(&self, key_id: Option<&str>) -> Option<LocalKekState> {
         let mut inner = self.lock();

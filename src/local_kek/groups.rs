@@ -252,6 +252,16 @@ impl KeyGroups {
         any
     }
 
+    /// How many keys under this Transit key are in memory, and its key service refuses.
+    #[cfg(test)]
+    pub(super) fn refused(&self, key: &str) -> usize {
+        let is_refused = |group: &&KeyGroup| {
+            let wipe_at = Eligibility::of(&group.wrapping_key, &self.services).wipe_at;
+            group.wrapping_key.scope.key == key && wipe_at.is_some()
+        };
+        self.groups.iter().filter(is_refused).map(|group| group.entries().count()).sum()
+    }
+
     /// Copies of the descriptors that systemd would hold.
     #[cfg(test)]
     pub(super) fn descriptors(&self) -> Vec<(String, std::os::fd::OwnedFd)> {

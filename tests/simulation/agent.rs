@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::model::service::KEY;
 use crate::agent::core::{Core, PreparedCore};
 use crate::agent::timing::{ACCEPT_READ_TIMEOUT, VERIFY_TIMEOUT};
 use crate::clock::Deadline;
@@ -58,6 +59,11 @@ impl Agent {
 
     pub(super) fn views(&self) -> watch::Receiver<View> {
         self.views.subscribe()
+    }
+
+    /// How many local KEKs and seeds of the primary are in memory, and it refuses.
+    pub(super) fn refused_keys(&self) -> usize {
+        self.core.services.local_keks.refused(KEY)
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {

@@ -206,7 +206,7 @@ impl Watch {
         }
         let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
         // What another key under the name refuses says nothing of ours.
-        if refused && held > 0 && !kind.is_some_and(ReasonKind::is_mismatch) {
+        if refused && agent.refused_keys() > 0 && !kind.is_some_and(ReasonKind::is_mismatch) {
             violated(Rule::WipeInTime, "local KEKs are in memory 90 s after a refusal");
         }
         let recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < AFTERMATH);
