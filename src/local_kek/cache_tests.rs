@@ -287,10 +287,27 @@ fn a_refusal_also_wipes_the_keys_under_a_replaced_key() {
     let later = BootTime::now().plus(Duration::from_secs(60));
     let before = cache.state(None).unwrap().until;
     cache.apply_health(&[ServiceHealth { contact: Some(later), ..accepted.clone() }]);
-    assert!(cache.use_current("v1.a").is_some());
+    let unwraps = |cache: &Cache| cache.find(KeyKind::Current, "v1.a", b"vault:v1:kek").is_some();
+    assert!(unwraps(&cache));
     assert_eq!(cache.state(None).unwrap().until, before, "the answer of another key does not count");
     cache.apply_health(&[ServiceHealth { wipe_at: Some(BootTime::default()), ..accepted }]);
-    assert!(cache.use_current("v1.a").is_none());
+    assert!(!unwraps(&cache));
+}
+
+/// The other key may have wrapped it before the replacement was noticed.
+#[test]
+fn a_local_kek_does_not_wrap_again_when_its_key_was_replaced_meanwhile() {
+    let (cache, scope) = (cache(), scope("k"));
+    cache.insert_current(key_version(&scope, 1, "v1.a"), b"vault:v1:kek", &key());
+    cache.apply_health(&[ServiceHealth { versions: KeyVersions::from([(1, 999)]), ..healthy(&scope) }]);
+    cache.apply_health(&[healthy(&scope)]);
+    for cache in [&cache, &restarted(&cache, Some(POLICY))] {
+        assert!(cache.use_current("v1.a").is_none());
+        assert!(cache.needs_replacement("v1.a"));
+    }
+    assert!(cache.find(KeyKind::Current, "v1.a", b"vault:v1:kek").is_some(), "what it wrapped is read");
+    cache.insert_current(key_version(&scope, 1, "v1.a"), b"another", &key());
+    assert_eq!(cache.use_current("v1.a").unwrap().1, b"another");
 }
 
 #[test]

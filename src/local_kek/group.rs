@@ -186,6 +186,15 @@ impl KeyGroup {
         }
     }
 
+    /// Ends the wrapping with every local KEK of this group; they unwrap as before. For a key version that was replaced:
+    /// the other key may have wrapped the newest of them before that was noticed, and when the old key is back, nobody
+    /// can unwrap those.
+    pub(super) fn retire(&mut self) {
+        let made_here = self.entries().filter(|(_, entry)| entry.kind == KeyKind::Current);
+        let made_here: Vec<Fingerprint> = made_here.map(|(fingerprint, _)| *fingerprint).collect();
+        made_here.iter().for_each(|fingerprint| self.set_uses(fingerprint, u64::MAX));
+    }
+
     /// Caches a key. A full group first evicts its least recently used key, but never the local KEK in use. The
     /// evicted key is added to `evicted`. Returns whether the key is cached.
     pub(super) fn insert(&mut self, record: &Record, now: u64, evicted: &mut Vec<Fingerprint>) -> bool {

@@ -201,6 +201,11 @@ impl KeyGroups {
                 changed |= group.contact() != before;
             }
         }
+        for group in &mut self.groups {
+            if Eligibility::of(&group.wrapping_key, services).replaced {
+                group.retire();
+            }
+        }
         let now = BootTime::now();
         changed |= self.wipe("the key service refuses us", |group| {
             Eligibility::of(&group.wrapping_key, services).wipe_at.is_some_and(|at| now >= at)
