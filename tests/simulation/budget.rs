@@ -104,7 +104,7 @@ mod tests {
 
     fn sent(second: f64, purpose: Purpose) -> Sent {
         let at = Duration::from_secs_f64(1000.0 + second);
-        Sent { at, node: 0, operation: "encrypt", purpose, audited: true }
+        Sent { at, node: 0, operation: "encrypt", purpose, wraps_kek: false, audited: true }
     }
 
     #[test]

@@ -25,6 +25,8 @@ const OUTAGE_ASKED: Duration = Duration::from_secs(7);
 const OUTAGE_BLOCKED: Duration = Duration::from_secs(60 * 11 / 10 + 15);
 /// The time between two steps, and a little more.
 const STEP_TIME: Duration = Duration::from_secs(2);
+/// Longest time for the calls that make a local KEK, when every answer is slow.
+const PREPARED: Duration = Duration::from_secs(10);
 /// How long a cause may have effects: keys that a refusal wiped are not back at once.
 const AFTERMATH: Duration = Duration::from_secs(100);
 /// Longest time without a request: the longest interval with its jitter, and a call that hangs.
@@ -64,6 +66,9 @@ pub(super) struct Watch {
     /// The kind of the reason at the last step.
     reason: Option<ReasonKind>,
     causes: Causes,
+    /// Since when another key has been under the name, for all that the agent knows, and when a local KEK was made then.
+    mismatch: Option<Instant>,
+    odd_kek: Option<Instant>,
     /// What it was at the last step, for the log.
     state: Option<(Phase, Option<ReasonKind>)>,
     /// The oldest contact to a key service at the last step.
@@ -95,6 +100,8 @@ impl Watch {
             refuses: false,
             reason: None,
             causes: Causes::default(),
+            mismatch: None,
+            odd_kek: None,
             state: None,
             contact: None,
             decided: None,
@@ -204,6 +211,12 @@ impl Watch {
         if refused && snapshot.announce == Announce::Ok {
             violated(Rule::RefusalShown, "Status is ok 90 s after a refusal");
         }
+        let mismatch = kind.is_some_and(ReasonKind::is_mismatch);
+        self.mismatch = mismatch.then(|| self.mismatch.unwrap_or(now));
+        self.odd_kek = self.odd_kek.filter(|_| mismatch);
+        if self.odd_kek.is_some_and(|at| at.elapsed() > PREPARED) {
+            violated(Rule::NoWrapUnderRejected, "a local KEK was made under a key that is not in use");
+        }
         let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
         // What another key under the name refuses says nothing of ours.
         if refused && agent.refused_keys() > 0 && !kind.is_some_and(ReasonKind::is_mismatch) {
@@ -303,6 +316,10 @@ impl Watch {
         self.budget.update(world.oracle.calls(self.node), budgets);
         for sent in new.iter().filter(|sent| sent.node == self.node) {
             self.last_request = Instant::now();
+            if sent.wraps_kek && self.mismatch.is_some_and(|since| since.elapsed() > PREPARED) {
+                // Just before the key that is back is in use again, it may.
+                self.odd_kek = self.odd_kek.or(Some(Instant::now()));
+            }
             if self.budget.sent(sent) {
                 let text = format!(
                     "agent {}: too many requests at once, the last: {}, for {}",

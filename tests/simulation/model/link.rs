@@ -95,9 +95,18 @@ impl Transport for Link {
         let at = now();
         let (node, operation) = (self.node, request.operation());
         let replica = (0..REPLICAS).find(|replica| address.name == at_replica(*replica)).unwrap_or(0);
+        let has_aad = |body: &[u8]| body.windows(15).any(|part| part == b"associated_data");
+        let wraps_kek = operation == "encrypt" && request.body.is_some_and(|body| has_aad(body));
         let number = {
             let requests = &mut self.world.service.lock().unwrap().requests;
-            requests.push(Sent { at, node, operation, purpose: deadline.purpose(), audited: false });
+            requests.push(Sent {
+                at,
+                node,
+                operation,
+                purpose: deadline.purpose(),
+                wraps_kek,
+                audited: false,
+            });
             requests.len() - 1
         };
         let exchanged = tokio::time::timeout_at(deadline.instant(), self.exchange(replica, request)).await;

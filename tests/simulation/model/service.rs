@@ -68,6 +68,8 @@ pub(in super::super) struct Sent {
     pub operation: &'static str,
     /// What the agent says it is for.
     pub purpose: Purpose,
+    /// Whether it wraps a local KEK: nothing else is bound to associated data.
+    pub wraps_kek: bool,
     /// Whether the server's audit log has it.
     pub audited: bool,
 }
