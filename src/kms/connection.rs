@@ -21,7 +21,7 @@ use crate::telemetry::metrics::{Metrics, UnderWay};
 pub(crate) struct Connection {
     /// The peer's user id (SO_PEERCRED, unix(7)); `None` when the kernel does not report it.
     pub uid: Option<u32>,
-    announced: Arc<Mutex<Option<Arc<str>>>>,
+    announced: Arc<Mutex<Option<(u32, Arc<str>)>>>,
 }
 
 impl Connection {
@@ -35,13 +35,13 @@ impl Connection {
         Self { uid: Some(uid), announced: Arc::default() }
     }
 
-    /// Notes the key_id that Status answered with.
-    pub(super) fn set_announced(&self, key_id: &Arc<str>) {
-        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(key_id.clone());
+    /// Notes the key_id that Status answered with, and the version that it names.
+    pub(super) fn set_announced(&self, version: u32, key_id: &Arc<str>) {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, key_id.clone()));
     }
 
-    /// The key_id that Status answered with last.
-    pub(super) fn announced(&self) -> Option<Arc<str>> {
+    /// The key_id that Status answered with last, and its version.
+    pub(super) fn announced(&self) -> Option<(u32, Arc<str>)> {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -20,6 +20,7 @@ use crate::proto::{
 };
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::LogThrottle;
+use crate::untrusted;
 
 /// Largest message that is read, in bytes: what the contract allows (see `limits`), and some room.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -105,7 +106,7 @@ impl KmsService {
             (Announce::Unhealthy, _) => display::fit(&snapshot.details(), MAX_HEALTHZ),
             (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
         };
-        connection.set_announced(&key.key_id);
+        connection.set_announced(key.version, &key.key_id);
         let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());
         Ok(StatusResponse { version, healthz, key_id })
     }
@@ -199,7 +200,7 @@ impl KeyManagementService for Arc<KmsService> {
 
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
-        let uid = request.get_ref().uid.clone();
+        let uid = untrusted::text(&request.get_ref().uid);
         let hint = self.begin_hint();
         let wrapped = self.wrap(request).await;
         hint.answered(&wrapped);
@@ -209,8 +210,8 @@ impl KeyManagementService for Arc<KmsService> {
 
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
-        let uid = request.get_ref().uid.clone();
-        let key_id: String = request.get_ref().key_id.chars().take(64).collect();
+        let uid = untrusted::text(&request.get_ref().uid);
+        let key_id: String = untrusted::text(&request.get_ref().key_id).chars().take(64).collect();
         let hint = self.begin_hint();
         let unwrapped = self.unwrap(request).await;
         hint.answered(&unwrapped);

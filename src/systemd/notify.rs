@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::untrusted;
+
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd could not be notified");
@@ -25,9 +27,10 @@ pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// The line that `systemctl status` shows.
+/// The line that `systemctl status` shows. Each line of a message is a command to systemd, so a status with a newline
+/// is refused: it becomes one line, without other hidden characters.
 pub(crate) fn status(status: &str) {
-    send(&[NotifyState::Status(status)]);
+    send(&[NotifyState::Status(&untrusted::visible(status))]);
 }
 
 /// A reload starts; [`ready`] ends it. `Type=notify-reload` needs the time.
