@@ -111,7 +111,13 @@ mod tests {
     #[test]
     fn every_number_has_a_date() {
         assert_eq!(date(0), "1970-01-01T00:00:00Z");
-        for (number, year) in [(i64::MIN, "1970"), (-1, "1970"), (LAST as i64, "9999"), (LAST as i64 + 1, "9999"), (i64::MAX, "9999")] {
+        for (number, year) in [
+            (i64::MIN, "1970"),
+            (-1, "1970"),
+            (LAST as i64, "9999"),
+            (LAST as i64 + 1, "9999"),
+            (i64::MAX, "9999"),
+        ] {
             assert!(date(number).starts_with(year), "{number}");
         }
         assert!(moment(BootTime(Duration::MAX)).len() == "1970-01-01T00:00:00Z".len());

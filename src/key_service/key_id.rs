@@ -47,8 +47,8 @@ impl KnownKey {
     pub(crate) fn version_of(&self, key_id: &str) -> Option<u32> {
         let of_epoch = |epoch| self.versions.iter().rev().map(move |version| (version, epoch));
         let mut ids = (0..=self.epoch).rev().flat_map(of_epoch).take(MAX_SEARCH);
-        let found = ids
-            .find(|((version, created), epoch)| derive(&self.scope, *version, *created, *epoch) == key_id);
+        let found =
+            ids.find(|((version, created), epoch)| derive(&self.scope, *version, *created, *epoch) == key_id);
         found.map(|((version, _), _)| version)
     }
 }
@@ -140,8 +140,11 @@ mod tests {
         let scope = scope("", "transit", "k");
         let most = u32::try_from(super::super::MAX_VERSIONS).unwrap();
         let versions: KeyVersions = (1..=most).map(|version| (version, i64::from(version) * 3600)).collect();
-        let description =
-            KeyDescription { latest: most, versions: versions.clone(), ..KeyDescription::with_two_versions() };
+        let description = KeyDescription {
+            latest: most,
+            versions: versions.clone(),
+            ..KeyDescription::with_two_versions()
+        };
         let known = known_key(&scope, &description, &versions, 255).unwrap();
         for (version, epoch) in [(1, 0), (1, 255), (most / 2, 100), (most, 255)] {
             assert!(known.has_id(version, &derive(&scope, version, i64::from(version) * 3600, epoch)));

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_list_is_read_written_and_looked_up() {
-        let json = r#"{"2":20,"10":100,"x":1,"3":{"creation_time":"2026"},"4":"5","5":[1],"6":1.5,"7":null,"2":21}"#;
+        let json =
+            r#"{"2":20,"10":100,"x":1,"3":{"creation_time":"2026"},"4":"5","5":[1],"6":1.5,"7":null,"2":21}"#;
         let shown: ShownVersions = serde_json::from_str(json).unwrap();
         assert!(!shown.is_cut);
         assert_eq!(shown.versions, KeyVersions::from([(10, 100), (2, 21)]));

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
 
+use super::connection_limit::{Admitted, ConnectionLimit};
 use crate::telemetry::metrics::{Metrics, UnderWay};
 
 /// The connection that a call came over.
@@ -48,6 +49,8 @@ impl Connection {
 
 /// A unix stream that tonic can ask for its [`Connection`].
 pub(crate) struct KmsStream {
+    // Dropped before the stream: its limit may still close the descriptor.
+    admitted: Admitted,
     stream: UnixStream,
     connection: Connection,
     _counted: UnderWay,
@@ -67,7 +70,12 @@ impl AsyncRead for KmsStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.admitted.used();
+        }
+        read
     }
 }
 
@@ -99,9 +107,9 @@ impl AsyncWrite for KmsStream {
 
 impl KmsStream {
     /// An accepted stream. It is `counted` until it is closed.
-    fn new(stream: UnixStream, counted: UnderWay) -> Self {
+    fn new(stream: UnixStream, limit: &ConnectionLimit, counted: UnderWay) -> Self {
         let connection = Connection::of(&stream);
-        Self { stream, connection, _counted: counted }
+        Self { admitted: limit.admit(&stream, connection.uid), stream, connection, _counted: counted }
     }
 }
 
@@ -111,12 +119,15 @@ impl KmsStream {
 pub(crate) struct Incoming {
     streams: Arc<Mutex<mpsc::Receiver<UnixStream>>>,
     metrics: Metrics,
+    limit: ConnectionLimit,
 }
 
 impl Incoming {
-    /// The connections from `streams`, counted by `metrics` while they are open.
-    pub(crate) fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics) -> Self {
-        Self { streams: Arc::new(Mutex::new(streams)), metrics }
+    /// The connections from `streams`, counted by `metrics` while they are open. Peers with one of the `allowed_uids`
+    /// and other peers have limits of their own.
+    pub(crate) fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics, allowed_uids: &[u32]) -> Self {
+        let limit = ConnectionLimit::new(allowed_uids);
+        Self { streams: Arc::new(Mutex::new(streams)), metrics, limit }
     }
 }
 
@@ -126,6 +137,8 @@ impl Stream for Incoming {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = streams.poll_recv(cx);
-        stream.map(|stream| stream.map(|stream| Ok(KmsStream::new(stream, self.metrics.connected()))))
+        stream.map(|stream| {
+            stream.map(|stream| Ok(KmsStream::new(stream, &self.limit, self.metrics.connected())))
+        })
     }
 }

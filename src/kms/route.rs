@@ -47,16 +47,13 @@ impl View {
         }
     }
 
-    /// Whether a known key has the key_id, for another version than the ciphertext's. A version that is not known yet is
-    /// not looked up: a read of the keys shows it.
+    /// Whether a known key has the key_id, for another version than the ciphertext's.
     fn mismatch(&self, key_id: &str, ciphertext: &[u8]) -> Option<Route<'_>> {
         let services = std::iter::once(&self.services.primary).chain(&self.services.decrypt_only);
         services.zip(self.snapshot.services()).find_map(|(key_service, state)| {
             let key = state.key.as_ref()?;
-            let made_by = key_service.ciphertext_version(ciphertext);
-            let may_differ = made_by.is_none_or(|version| key.versions.contains(version));
-            let named = may_differ.then(|| key.version_of(key_id)).flatten()?;
-            Some(Route::Mismatch { named, made_by })
+            let named = key.version_of(key_id)?;
+            Some(Route::Mismatch { named, made_by: key_service.ciphertext_version(ciphertext) })
         })
     }
 }

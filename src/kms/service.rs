@@ -72,7 +72,29 @@ impl KmsService {
 
     /// The connection of a call whose peer may call; an error for all other peers.
     pub(super) fn authorize<T>(&self, request: &Request<T>) -> Result<Connection, Status> {
-        let connection = request.extensions().get::<Connection>().cloned();
+        let connection = request.extensions().get::<Connection>();
+        self.check_peer(connection).cloned()
+    }
+
+    /// Refuses a peer that may not call, before anything of its request is read. `method` is from the path. A refusal is
+    /// counted and logged like that of a call.
+    pub(super) fn admit_peer(&self, connection: Option<&Connection>, method: &str) -> Result<(), Status> {
+        let (method, operation) = match method {
+            "Status" => ("Status", "status"),
+            "Encrypt" => ("Encrypt", "encrypt"),
+            "Decrypt" => ("Decrypt", "decrypt"),
+            _ => ("Other", "a call"),
+        };
+        let refused = self.check_peer(connection).map(drop);
+        if let Err(status) = &refused {
+            self.count(method, Instant::now(), &refused);
+            let _logged = self.log_failure(operation, "", "", status.clone());
+        }
+        refused
+    }
+
+    /// The connection, if its peer may call.
+    fn check_peer<'a>(&self, connection: Option<&'a Connection>) -> Result<&'a Connection, Status> {
         let Some(connection) = connection else {
             return Err(Status::internal("the connection is not known; report this as a bug"));
         };

@@ -40,7 +40,8 @@ impl CertificateFacts {
     pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let alternatives = certificate.subject_alternative_name().ok().flatten();
-        let names = alternatives.map(|names| names.value.general_names.iter().filter_map(name).take(MAX_NAMES).collect());
+        let names = alternatives
+            .map(|names| names.value.general_names.iter().filter_map(name).take(MAX_NAMES).collect());
         Some(Self {
             subject: untrusted::text(&certificate.subject().to_string()),
             issuer: untrusted::text(&certificate.issuer().to_string()),

@@ -216,8 +216,9 @@ impl Inspector {
         match answer.map_err(|error| error.unless_denied("reading the token's capabilities")) {
             Ok(answer) => {
                 let Capabilities { paths } = answer.data()?;
-                let words =
-                    |(path, value)| Some((path, untrusted::deserialize_list::<serde_json::Value>(value).ok()?));
+                let words = |(path, value)| {
+                    Some((path, untrusted::deserialize_list::<serde_json::Value>(value).ok()?))
+                };
                 Ok(Some(paths.into_iter().filter_map(words).collect()))
             }
             Err(CallError::Refused(_)) => Ok(None),

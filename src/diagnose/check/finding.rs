@@ -191,6 +191,17 @@ impl Finding {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn no_finding_is_changed_by_what_others_wrote(text in crate::untrusted::tests::hostile()) {
+            let finding = Finding::fail(Check::Key, text.clone(), text.clone(), text.clone(), text);
+            let json = serde_json::to_value(&finding).unwrap();
+            for shown in json.as_object().unwrap().values().filter_map(serde_json::Value::as_str) {
+                proptest::prop_assert!(!shown.contains(crate::untrusted::is_hidden), "{shown:?}");
+            }
+        }
+    }
+
     #[test]
     fn every_section_that_a_finding_names_is_in_the_documentation() {
         let text = include_str!("../../../docs/troubleshooting.md");

@@ -41,10 +41,7 @@ fn earlier(key: &Key, of: &str) -> HashMap<String, String> {
     let mut ids: HashMap<String, String> = newest
         .map(|(epoch, (version, created))| {
             let in_epoch = if epoch == last { String::new() } else { format!(" in key_id_epoch {epoch}") };
-            (
-                key_id::derive(&key.scope, version, created, epoch),
-                format!("version {version}{in_epoch}{of}"),
-            )
+            (key_id::derive(&key.scope, version, created, epoch), format!("version {version}{in_epoch}{of}"))
         })
         .collect();
     ids.remove(&key.key_id);

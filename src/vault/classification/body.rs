@@ -234,4 +234,20 @@ mod tests {
         assert_eq!(health(200, &secondary), Some(Cause::DrSecondary), "a gateway has changed the status");
         assert_eq!(health(200, br#"{"status":"UP"}"#), None);
     }
+
+    #[test]
+    fn a_login_without_a_usable_token_is_none() {
+        let login = |token: serde_json::Value| {
+            let body = serde_json::json!({ "auth": { "client_token": token, "lease_duration": 60 } });
+            success(Call::Login, 200, body.to_string().as_bytes()).0
+        };
+        assert_eq!(login("hvs.CAESIJ".into()), Cause::Done);
+        for token in ["", " ", "hvs CAES", "hvs.\n", "\u{7f}", "hvs.é", &"x".repeat(20_000)] {
+            assert_eq!(login(token.into()), Cause::NoToken, "{token:?}");
+        }
+        for missing in [serde_json::Value::Null, 7.into(), serde_json::json!(["a"])] {
+            assert_eq!(login(missing.clone()), Cause::OtherServer, "{missing}");
+        }
+        assert_eq!(Cause::NoToken.class().kind(), Some(crate::key_service::ErrorKind::NotVault));
+    }
 }

@@ -49,9 +49,7 @@ fn makes_secret_id(path: &str, namespace: &str, mount: &str) -> bool {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = match namespace.trim_matches('/') {
         "" => path,
-        namespace => {
-            path.strip_prefix(namespace).and_then(|below| below.strip_prefix('/')).unwrap_or(path)
-        }
+        namespace => path.strip_prefix(namespace).and_then(|below| below.strip_prefix('/')).unwrap_or(path),
     };
     let role = path
         .strip_prefix("auth/")
