@@ -103,7 +103,7 @@ impl ConnectionLimit {
 
     #[cfg(test)]
     fn count(&self) -> usize {
-        self.0.open.lock().unwrap().connections.len()
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).connections.len()
     }
 }
 
