@@ -17,12 +17,15 @@ use tonic::transport::server::Connected;
 use super::connection_limit::{Admitted, ConnectionLimit};
 use crate::telemetry::metrics::{Metrics, UnderWay};
 
+/// A key_id that Status answered with, after the version that it names.
+type Announced = (u32, Arc<str>);
+
 /// The connection that a call came over.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     /// The peer's user id (SO_PEERCRED, unix(7)); `None` when the kernel does not report it.
     pub uid: Option<u32>,
-    announced: Arc<Mutex<Option<(u32, Arc<str>)>>>,
+    announced: Arc<Mutex<Option<Announced>>>,
 }
 
 impl Connection {
@@ -42,7 +45,7 @@ impl Connection {
     }
 
     /// The key_id that Status answered with last, and its version.
-    pub(super) fn announced(&self) -> Option<(u32, Arc<str>)> {
+    pub(super) fn announced(&self) -> Option<Announced> {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
