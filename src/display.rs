@@ -3,16 +3,26 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::BootTime;
+use crate::untrusted;
 
-/// A time in seconds since 1970 as a date (RFC 3339, UTC). A time before 1970 is shown as 1970.
+/// The last second that has a date: the end of the year 9999.
+const LAST: u64 = 253_402_300_799;
+
+/// A time in seconds since 1970 as a date (RFC 3339, UTC). A time before 1970 is shown as 1970, and one after the year
+/// 9999 as its end.
 pub(crate) fn date(unix_seconds: i64) -> String {
-    let since = Duration::from_secs(u64::try_from(unix_seconds).unwrap_or_default());
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+    rfc3339(Duration::from_secs(u64::try_from(unix_seconds).unwrap_or_default()))
 }
 
-/// A time on the wall clock (RFC 3339, UTC), to the second.
+/// A time on the wall clock (RFC 3339, UTC), to the second. The limits are those of [`date`].
 pub(crate) fn moment(at: BootTime) -> String {
-    humantime::format_rfc3339_seconds(at.wall()).to_string()
+    rfc3339(at.wall().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The formatter has no year 10000.
+fn rfc3339(since: Duration) -> String {
+    let seconds = Duration::from_secs(since.as_secs().min(LAST));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + seconds).to_string()
 }
 
 /// A time on the wall clock (ISO 8601, UTC), to the minute: for lines that have little room.
@@ -34,7 +44,8 @@ pub(crate) fn ago(duration: Duration) -> String {
 /// An error with its causes, on one line.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}")).replace('\n', "; ")
+    let line = causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"));
+    untrusted::visible(&line.replace('\n', "; "))
 }
 
 /// Words are not shortened below this, as long as the end of the text can be left out instead.
@@ -43,7 +54,7 @@ const SHORTEST_WORD: usize = 24;
 /// `text` on one line, in at most `room` characters. Long words, such as names and addresses, lose their middle first.
 /// When that is not enough, the text loses its end, at the end of a word.
 pub(crate) fn fit(text: &str, room: usize) -> String {
-    let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let visible = untrusted::visible(text);
     let words: Vec<&str> = visible.split_whitespace().collect();
     for longest in std::iter::once(usize::MAX).chain((SHORTEST_WORD..room).rev()) {
         let line = words.iter().map(|word| fit_word(word, longest)).collect::<Vec<_>>().join(" ");
@@ -95,6 +106,22 @@ mod tests {
         assert_eq!(fit("one two: three four", 10), "one two…");
         assert_eq!(fit("incomprehensibilities", 7), "in…ties");
         assert_eq!(fit("anything", 0), "");
+    }
+
+    #[test]
+    fn every_number_has_a_date() {
+        assert_eq!(date(0), "1970-01-01T00:00:00Z");
+        for (number, year) in [
+            (i64::MIN, "1970"),
+            (-1, "1970"),
+            (LAST as i64, "9999"),
+            (LAST as i64 + 1, "9999"),
+            (i64::MAX, "9999"),
+        ] {
+            assert!(date(number).starts_with(year), "{number}");
+        }
+        assert!(moment(BootTime(Duration::MAX)).len() == "1970-01-01T00:00:00Z".len());
+        assert!(ago(Duration::MAX).ends_with('h'));
     }
 
     proptest::proptest! {

@@ -5,7 +5,7 @@
 //!
 //! | Floor | Rooms |
 //! |---|---|
-//! | ground | clock, display, files, process, proto, retry, secret, systemd, telemetry |
+//! | ground | clock, display, files, process, proto, retry, secret, systemd, telemetry, untrusted |
 //! | 1 | config |
 //! | 2 | key_service, socket, spiffe |
 //! | 3 | vault, embedded, local_kek, kubernetes |
@@ -44,6 +44,7 @@ mod socket;
 mod spiffe;
 mod systemd;
 mod telemetry;
+mod untrusted;
 mod vault;
 
 // What the integration tests compare with: the table of configuration keys, and the format of ciphertexts.

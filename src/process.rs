@@ -34,6 +34,15 @@ pub(crate) fn harden() {
     }
 }
 
+/// Gives memory that is free inside the process back to the system (malloc_trim(3)). glibc keeps what a burst of
+/// connections or a long answer has used, for as long as something above it is in use. musl gives it back by itself.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code)] // there is no safe interface to it
+    // SAFETY: malloc_trim takes a number, touches only free memory, and may be called in any thread (MT-Safe).
+    let _given = unsafe { libc::malloc_trim(0) };
+}
+
 /// A program gave no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {

@@ -17,7 +17,21 @@ use tokens::{Token, tokens};
 
 /// The floors from the lowest to the highest, and their rooms.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("ground", &["clock", "display", "files", "process", "proto", "retry", "secret", "systemd", "telemetry"]),
+    (
+        "ground",
+        &[
+            "clock",
+            "display",
+            "files",
+            "process",
+            "proto",
+            "retry",
+            "secret",
+            "systemd",
+            "telemetry",
+            "untrusted",
+        ],
+    ),
     ("1", &["config"]),
     ("2", &["key_service", "socket", "spiffe"]),
     ("3", &["vault", "embedded", "local_kek", "kubernetes"]),

@@ -17,7 +17,7 @@ use super::error::{AgentError, ReloadError, TaskError};
 use super::listeners::Listeners;
 use super::reload::{ReloadRequest, done};
 use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
-use super::{readiness, server_restart, status_line, watchdog};
+use super::{memory, readiness, server_restart, status_line, watchdog};
 use crate::admin::api_types::CommandFailed;
 use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
 use crate::clock::Deadline;
@@ -118,6 +118,7 @@ impl Agent {
             Ok(())
         });
         agent.serve_admin(listeners.admin_socket, listeners.admin_address, commands, heartbeat, stopping);
+        agent.spawn("memory", memory::run());
         Ok(agent)
     }
 
@@ -138,7 +139,7 @@ impl Agent {
         let service =
             Arc::new(KmsService::new(self.views.subscribe(), &settings.server, self.metrics.clone()));
         let (streams, accepted) = mpsc::channel(MAX_ACCEPTED);
-        let incoming = Incoming::new(accepted, self.metrics.clone());
+        let incoming = Incoming::new(accepted, self.metrics.clone(), &settings.server.allowed_uids);
         self.spawn(
             KMS_SERVER,
             server_restart::in_place(KMS_SERVER, self.metrics.clone(), move || {

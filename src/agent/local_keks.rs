@@ -148,7 +148,9 @@ async fn fetch(view: &View, key: &WrappedKey, failed: &mut Vec<KeyScope>) -> Pre
         Route::Unknown if !view.snapshot.decrypt_only.iter().all(ServiceState::is_readable) => {
             return Prefetched::NotYet;
         }
-        Route::OtherPlugin(_) | Route::Unknown | Route::Unreadable => return Prefetched::Never,
+        Route::OtherPlugin(_) | Route::Unknown | Route::Mismatch { .. } | Route::Unreadable => {
+            return Prefetched::Never;
+        }
     };
     let deadline = Deadline::after(LOCAL_KEK_CALL_TIMEOUT).of(Purpose::Prefetch);
     prefetch(&services.local_keks, key, &candidates, failed, deadline).await

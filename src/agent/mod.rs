@@ -7,6 +7,7 @@ mod error;
 mod lifecycle;
 mod listeners;
 mod local_keks;
+mod memory;
 mod readiness;
 mod reload;
 mod runtime_dir;

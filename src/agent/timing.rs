@@ -62,3 +62,6 @@ pub(super) const CONFIG_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) const CONFIG_SETTLE: Duration = Duration::from_millis(200);
 /// Longest time for the last answers of a process that had no configuration.
 pub(super) const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How often memory that is free inside the process is given back to the system.
+pub(super) const MEMORY_INTERVAL: Duration = Duration::from_secs(30);

@@ -107,7 +107,7 @@ impl Unconfigured {
         let (streams, accepted) = mpsc::channel(MAX_ACCEPTED);
         let serving = serve_unconfigured(
             snapshots.subscribe(),
-            Incoming::new(accepted, metrics.clone()),
+            Incoming::new(accepted, metrics.clone(), &provisional.server.allowed_uids),
             stopping.clone(),
         );
         tasks.spawn(async { ("kms server", serving.await.map_err(Into::into)) });

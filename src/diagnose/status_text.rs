@@ -101,7 +101,7 @@ fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
     }
     if let Some(token) = &service.token {
         let ends = token.expires.map_or("does not expire".to_owned(), |expires| {
-            let left = u64::try_from(expires - unix_seconds()).unwrap_or_default();
+            let left = u64::try_from(expires.saturating_sub(unix_seconds())).unwrap_or_default();
             format!("expires in {}", ago(Duration::from_secs(left)))
         });
         let renewable = if token.renewable { "renewable" } else { "not renewable" };
@@ -127,5 +127,5 @@ fn service_lines(service: &Service, line: &mut impl FnMut(&str, String)) {
 
 /// The time since a moment in seconds since 1970.
 fn age(since: i64) -> String {
-    ago(Duration::from_secs(u64::try_from(unix_seconds() - since).unwrap_or_default()))
+    ago(Duration::from_secs(u64::try_from(unix_seconds().saturating_sub(since)).unwrap_or_default()))
 }

@@ -17,6 +17,7 @@ use url::Url;
 use super::Sink;
 use super::range_response::{self, Gauge, Range};
 use crate::clock::Deadline;
+use crate::untrusted;
 
 /// Objects in one page.
 const PAGE: u32 = 500;
@@ -232,7 +233,7 @@ impl Etcd {
         }
         let answer: Option<Answer> = serde_json::from_slice(body).ok();
         let (error, code) = answer.map(|answer| (answer.error, answer.code)).unwrap_or_default();
-        let error = error.replace(char::is_control, " ");
+        let error = untrusted::text(&error);
         // A gRPC code: 8 is a message over the gateway's own limit.
         match code {
             8 if error.contains("larger than max") => return Refused::TooLarge,

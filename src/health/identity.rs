@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{BootTime, boot_id};
 use crate::files;
-use crate::key_service::{KeyDescription, KeyScope, KeyVersions, KnownKey, key_id};
+use crate::key_service::{KeyDescription, KeyScope, KeyVersions, KnownKey, MAX_VERSIONS, key_id};
 
 const FORMAT: u32 = 1;
-/// Largest file that is read, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
+/// Largest file that is read and written, in bytes. The longest list of versions takes 40 bytes for each.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+const _: () = assert!(MAX_VERSIONS as u64 * 48 < MAX_FILE);
 
 /// The versions of this key that an agent with this runtime directory saved, and when each was made.
 pub(crate) fn saved_versions(runtime_dir: &Path, scope: &KeyScope) -> Option<KeyVersions> {
@@ -103,13 +104,38 @@ impl IdentityFile {
             cluster_id: key.cluster_id.clone(),
             last_contact: last_contact.and_then(|contact| u64::try_from(contact.0.as_millis()).ok()),
         };
-        files::replace(&self.path, &serde_json::to_vec_pretty(&saved)?)
+        let text = serde_json::to_vec_pretty(&saved)?;
+        if text.len() as u64 > MAX_FILE {
+            let message = format!("it would have {} bytes, the limit is {MAX_FILE}", text.len());
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        files::replace(&self.path, &text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_list_of_versions_is_saved_and_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = IdentityFile::in_directory(directory.path());
+        let scope = KeyScope { namespace: "admin".into(), mount: "transit".into(), key: "k".into() };
+        let versions: KeyVersions =
+            (0..MAX_VERSIONS as u32).map(|version| (u32::MAX - version, i64::MIN)).collect();
+        let description = KeyDescription {
+            latest: u32::MAX,
+            versions: versions.clone(),
+            ..KeyDescription::with_two_versions()
+        };
+        let key = key_id::known_key(&scope, &description, &versions, 255).unwrap();
+        file.save(&key, None).unwrap();
+        assert_eq!(file.load(&scope, 255).unwrap().0.versions, versions);
+        let huge = KnownKey { cluster_id: Some("x".repeat(MAX_FILE as usize)), ..key };
+        assert_eq!(file.save(&huge, None).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(file.load(&scope, 255).is_some(), "what can be read is not replaced by what cannot");
+    }
 
     #[test]
     fn a_saved_identity_is_loaded_for_the_same_key_only() {

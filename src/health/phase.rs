@@ -120,7 +120,7 @@ impl State {
             return self.set_key(&description, &versions);
         };
         let change = known.compare(&description);
-        let newest = description.versions.get(&description.latest).copied();
+        let newest = description.versions.get(description.latest);
         let expected = self.rules.expect_created.is_some() && newest == self.rules.expect_created;
         if expected && change != KeyChange::Same {
             let versions = description.versions.clone();
@@ -128,8 +128,7 @@ impl State {
         }
         match change {
             KeyChange::Same => {
-                let mut versions = known.versions.clone();
-                versions.extend(&description.versions);
+                let versions = known.versions.merged(&description.versions);
                 self.set_key(&description, &versions);
             }
             KeyChange::Replaced { version, before, now } => {

@@ -16,7 +16,7 @@ use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use super::verdict::Verdict;
 use crate::clock::BootTime;
-use crate::key_service::{KeyService, KeyVersions, KnownKey, key_id};
+use crate::key_service::{KeyService, KnownKey, key_id};
 use crate::local_kek::Cache;
 
 /// Which key service an event is about.
@@ -165,9 +165,8 @@ impl Publisher {
         let Some(service) = self.decrypt_only.get_mut(number) else { return };
         match event {
             Event::Described(description) => {
-                let mut versions: KeyVersions =
-                    service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default();
-                versions.extend(&description.versions);
+                let known = service.key.as_ref().map(|key| key.versions.clone()).unwrap_or_default();
+                let versions = known.merged(&description.versions);
                 service.key =
                     key_id::known_key(service.key_service.scope(), &description, &versions, service.epoch);
                 service.last_contact = Some(BootTime::now());

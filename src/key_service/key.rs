@@ -1,10 +1,11 @@
 //! A key of a key service: its path, its versions, and what the agent knows about it.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::KeyVersions;
 
 /// The path of a key, without an address: all addresses of a cluster have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +26,6 @@ impl fmt::Display for KeyScope {
     }
 }
 
-/// The versions of a key, and when each was created, in seconds since 1970, by the service's clock.
-pub(crate) type KeyVersions = BTreeMap<u32, i64>;
-
 /// A setting of a key that an administrator should change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyWarning {
@@ -46,7 +44,7 @@ pub(crate) struct KeyDescription {
     pub min_encryption: u32,
     /// The lowest version that may unwrap.
     pub min_decryption: u32,
-    /// The versions that the service shows: those from `min_decryption`.
+    /// The versions that the service shows: those from `min_decryption`. Of a longer list than is kept, the newest.
     pub versions: KeyVersions,
     /// What an administrator should change. The agent uses the key anyway.
     pub warnings: Vec<KeyWarning>,
@@ -83,14 +81,14 @@ pub(crate) struct KnownKey {
     pub min_encryption: u32,
     /// The lowest version that may unwrap.
     pub min_decryption: u32,
-    /// Every version that was ever seen, also if the service no longer shows it.
+    /// The versions that were seen, also those that the service no longer shows.
     pub versions: KeyVersions,
     /// The id of the cluster that the key was last read from; `None` if the service has none.
     pub cluster_id: Option<String>,
     /// What an administrator should change.
     pub warnings: Vec<KeyWarning>,
-    /// Each key_id that Decrypt accepts, with its version.
-    pub ids: Arc<HashMap<String, u32>>,
+    /// The epoch of `key_id`. Decrypt accepts the ids of every epoch up to it.
+    pub epoch: u32,
 }
 
 /// How a key that was read differs from the known one.
@@ -107,9 +105,9 @@ pub(crate) enum KeyChange {
 impl KnownKey {
     /// Compares what was read with the known key.
     pub(crate) fn compare(&self, description: &KeyDescription) -> KeyChange {
-        let differs = |(version, now): (&u32, &i64)| {
-            let before = *self.versions.get(version)?;
-            (before != *now).then_some(KeyChange::Replaced { version: *version, before, now: *now })
+        let differs = |(version, now): (u32, i64)| {
+            let before = self.versions.get(version)?;
+            (before != now).then_some(KeyChange::Replaced { version, before, now })
         };
         match description.versions.iter().find_map(differs) {
             Some(replaced) => replaced,

@@ -4,9 +4,6 @@
 //! and created again has another creation time, and so another id: the KMS API requires that ids are never reused.
 //! The address is not part of it: all addresses of a cluster have the same key.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,21 +30,38 @@ pub(crate) fn derive(scope: &KeyScope, version: u32, created: i64, epoch: u32) -
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(hash.finish()))
 }
 
-/// Combines the service's description of a key with `versions`, every version that was ever seen. Decrypt accepts ids
-/// of every epoch up to `epoch`. `None` when `versions` does not have the latest version.
+/// Most ids that are made to find the version of one: some milliseconds.
+const MAX_SEARCH: usize = 4096;
+
+impl KnownKey {
+    /// Whether `key_id` is the id of this version, in any epoch up to the current one. Ids are made when they are asked
+    /// for: a key may have very many versions and epochs.
+    pub(crate) fn has_id(&self, version: u32, key_id: &str) -> bool {
+        let Some(created) = self.versions.get(version) else { return false };
+        let is_of = |epoch| derive(&self.scope, version, created, epoch) == key_id;
+        key_id.starts_with(PREFIX) && (0..=self.epoch).rev().any(is_of)
+    }
+
+    /// The version that has this id, for a message about a call that is refused in any case: it looks at some thousand
+    /// ids, the newest ones.
+    pub(crate) fn version_of(&self, key_id: &str) -> Option<u32> {
+        let of_epoch = |epoch| self.versions.iter().rev().map(move |version| (version, epoch));
+        let mut ids = (0..=self.epoch).rev().flat_map(of_epoch).take(MAX_SEARCH);
+        let found =
+            ids.find(|((version, created), epoch)| derive(&self.scope, *version, *created, *epoch) == key_id);
+        found.map(|((version, _), _)| version)
+    }
+}
+
+/// Combines the service's description of a key with `versions`, those that were seen. Decrypt accepts ids of every
+/// epoch up to `epoch`. `None` when `versions` does not have the latest version.
 pub(crate) fn known_key(
     scope: &KeyScope,
     description: &KeyDescription,
     versions: &KeyVersions,
     epoch: u32,
 ) -> Option<KnownKey> {
-    let created = *versions.get(&description.latest)?;
-    let ids: HashMap<String, u32> = versions
-        .iter()
-        .flat_map(|(version, created)| {
-            (0..=epoch).map(move |epoch| (derive(scope, *version, *created, epoch), *version))
-        })
-        .collect();
+    let created = versions.get(description.latest)?;
     Some(KnownKey {
         scope: scope.clone(),
         key_id: derive(scope, description.latest, created, epoch).into(),
@@ -58,7 +72,7 @@ pub(crate) fn known_key(
         versions: versions.clone(),
         cluster_id: description.cluster_id.clone(),
         warnings: description.warnings.clone(),
-        ids: Arc::new(ids),
+        epoch,
     })
 }
 
@@ -110,9 +124,33 @@ mod tests {
         let versions = description.versions.clone();
         let known = known_key(&scope, &description, &versions, 1).unwrap();
         assert_eq!(*known.key_id, *derive(&scope, 2, 20, 1));
-        assert_eq!(known.ids.get(&derive(&scope, 1, 10, 0)), Some(&1));
-        assert_eq!(known.ids.get(&derive(&scope, 1, 10, 2)), None, "an id of a later epoch is unknown");
-        assert_eq!(known.ids.len(), 4);
+        for (version, created, epoch) in [(1, 10, 0), (1, 10, 1), (2, 20, 0), (2, 20, 1)] {
+            let id = derive(&scope, version, created, epoch);
+            assert!(known.has_id(version, &id) && known.version_of(&id) == Some(version));
+            assert!(!known.has_id(3 - version, &id), "an id names one version");
+        }
+        let later = derive(&scope, 1, 10, 2);
+        assert!(!known.has_id(1, &later) && known.version_of(&later).is_none(), "an id of a later epoch");
+        assert!(!known.has_id(1, &derive(&scope, 1, 11, 0)), "an id of another key");
+    }
+
+    /// Hourly rotations of seven years, in the highest epoch.
+    #[test]
+    fn every_version_of_a_long_list_is_accepted() {
+        let scope = scope("", "transit", "k");
+        let most = u32::try_from(super::super::MAX_VERSIONS).unwrap();
+        let versions: KeyVersions = (1..=most).map(|version| (version, i64::from(version) * 3600)).collect();
+        let description = KeyDescription {
+            latest: most,
+            versions: versions.clone(),
+            ..KeyDescription::with_two_versions()
+        };
+        let known = known_key(&scope, &description, &versions, 255).unwrap();
+        for (version, epoch) in [(1, 0), (1, 255), (most / 2, 100), (most, 255)] {
+            assert!(known.has_id(version, &derive(&scope, version, i64::from(version) * 3600, epoch)));
+        }
+        let copies: Vec<_> = (0..1000).map(|_| known.clone()).collect();
+        assert!(copies.iter().all(|copy| *copy == known), "copies share the list");
     }
 
     proptest! {

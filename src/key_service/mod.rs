@@ -7,8 +7,10 @@ mod key;
 pub(crate) mod key_id;
 mod service;
 mod state;
+mod versions;
 
 pub(crate) use error::{ErrorKind, KeyServiceError};
-pub(crate) use key::{KeyChange, KeyDescription, KeyScope, KeyVersion, KeyVersions, KeyWarning, KnownKey};
+pub(crate) use key::{KeyChange, KeyDescription, KeyScope, KeyVersion, KeyWarning, KnownKey};
 pub(crate) use service::KeyService;
 pub(crate) use state::{AddressState, TokenState};
+pub(crate) use versions::{KeyVersions, MAX_VERSIONS, ShownVersions};

@@ -14,14 +14,18 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
 
+use super::connection_limit::{Admitted, ConnectionLimit};
 use crate::telemetry::metrics::{Metrics, UnderWay};
+
+/// A key_id that Status answered with, after the version that it names.
+type Announced = (u32, Arc<str>);
 
 /// The connection that a call came over.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     /// The peer's user id (SO_PEERCRED, unix(7)); `None` when the kernel does not report it.
     pub uid: Option<u32>,
-    announced: Arc<Mutex<Option<Arc<str>>>>,
+    announced: Arc<Mutex<Option<Announced>>>,
 }
 
 impl Connection {
@@ -35,19 +39,21 @@ impl Connection {
         Self { uid: Some(uid), announced: Arc::default() }
     }
 
-    /// Notes the key_id that Status answered with.
-    pub(super) fn set_announced(&self, key_id: &Arc<str>) {
-        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(key_id.clone());
+    /// Notes the key_id that Status answered with, and the version that it names.
+    pub(super) fn set_announced(&self, version: u32, key_id: &Arc<str>) {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, key_id.clone()));
     }
 
-    /// The key_id that Status answered with last.
-    pub(super) fn announced(&self) -> Option<Arc<str>> {
+    /// The key_id that Status answered with last, and its version.
+    pub(super) fn announced(&self) -> Option<Announced> {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// A unix stream that tonic can ask for its [`Connection`].
 pub(crate) struct KmsStream {
+    // Dropped before the stream: its limit may still close the descriptor.
+    admitted: Admitted,
     stream: UnixStream,
     connection: Connection,
     _counted: UnderWay,
@@ -67,7 +73,12 @@ impl AsyncRead for KmsStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.admitted.used();
+        }
+        read
     }
 }
 
@@ -99,9 +110,9 @@ impl AsyncWrite for KmsStream {
 
 impl KmsStream {
     /// An accepted stream. It is `counted` until it is closed.
-    fn new(stream: UnixStream, counted: UnderWay) -> Self {
+    fn new(stream: UnixStream, limit: &ConnectionLimit, counted: UnderWay) -> Self {
         let connection = Connection::of(&stream);
-        Self { stream, connection, _counted: counted }
+        Self { admitted: limit.admit(&stream, connection.uid), stream, connection, _counted: counted }
     }
 }
 
@@ -111,12 +122,15 @@ impl KmsStream {
 pub(crate) struct Incoming {
     streams: Arc<Mutex<mpsc::Receiver<UnixStream>>>,
     metrics: Metrics,
+    limit: ConnectionLimit,
 }
 
 impl Incoming {
-    /// The connections from `streams`, counted by `metrics` while they are open.
-    pub(crate) fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics) -> Self {
-        Self { streams: Arc::new(Mutex::new(streams)), metrics }
+    /// The connections from `streams`, counted by `metrics` while they are open. Peers with one of the `allowed_uids`
+    /// and other peers have limits of their own.
+    pub(crate) fn new(streams: mpsc::Receiver<UnixStream>, metrics: Metrics, allowed_uids: &[u32]) -> Self {
+        let limit = ConnectionLimit::new(allowed_uids);
+        Self { streams: Arc::new(Mutex::new(streams)), metrics, limit }
     }
 }
 
@@ -126,6 +140,8 @@ impl Stream for Incoming {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = streams.poll_recv(cx);
-        stream.map(|stream| stream.map(|stream| Ok(KmsStream::new(stream, self.metrics.connected()))))
+        stream.map(|stream| {
+            stream.map(|stream| Ok(KmsStream::new(stream, &self.limit, self.metrics.connected())))
+        })
     }
 }

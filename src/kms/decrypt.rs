@@ -9,10 +9,11 @@ use super::view::View;
 use super::{error_codes, limits, local_kek};
 use crate::clock::Deadline;
 use crate::health::RefreshOutcome;
-use crate::key_service::{ErrorKind, KeyService, KeyServiceError};
+use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::local_kek::format::{Form, form};
 use crate::local_kek::{Candidate, KeyKind};
 use crate::proto::{DecryptRequest, DecryptResponse};
+use crate::untrusted;
 
 impl KmsService {
     pub(super) async fn unwrap(&self, request: Request<DecryptRequest>) -> Result<DecryptResponse, Status> {
@@ -39,14 +40,16 @@ impl KmsService {
                 view = self.current_view();
                 match view.route(&message.key_id, wrapped) {
                     Route::Known(candidates) => candidates,
+                    Route::Mismatch { named, made_by } => return Err(mismatch(named, made_by)),
                     _ => return Err(unknown_key_id(&view, &message.key_id, wrapped, refreshed)),
                 }
             }
+            Route::Mismatch { named, made_by } => return Err(mismatch(named, made_by)),
             Route::OtherPlugin(candidate) if accept_other => {
                 if view.services.refresh.remember_unknown(&message.key_id) {
                     tracing::info!(
-                        KMS_UID = message.uid,
-                        KMS_KEY_ID = message.key_id,
+                        KMS_UID = untrusted::text(&message.uid),
+                        KMS_KEY_ID = untrusted::text(&message.key_id),
                         "unwrapping data that another plugin wrote with the same key"
                     );
                 }
@@ -95,8 +98,8 @@ impl KmsService {
 fn answer(message: &DecryptRequest, mut seed: Zeroizing<Vec<u8>>) -> DecryptResponse {
     tracing::debug!(
         KMS_OPERATION = "decrypt",
-        KMS_UID = message.uid,
-        KMS_KEY_ID = message.key_id,
+        KMS_UID = untrusted::text(&message.uid),
+        KMS_KEY_ID = untrusted::text(&message.key_id),
         "unwrapped a DEK seed"
     );
     DecryptResponse { plaintext: std::mem::take(&mut *seed) }
@@ -168,10 +171,6 @@ async fn unwrap_by_any(
     let mut refused = Status::internal("no key service was tried; report this as a bug");
     for candidate in candidates {
         let key_service = candidate.key_service.as_ref();
-        if let Err(mismatch) = check_version(key_service, candidate.version, request.wrapped) {
-            refused = mismatch;
-            continue;
-        }
         let key_version = candidate.key_version(request.key_id);
         let keks = &view.services.local_keks;
         let unwrapped =
@@ -187,16 +186,12 @@ async fn unwrap_by_any(
     Err(refused)
 }
 
-/// Checks that the ciphertext was made by the version that its key_id names. If not, somebody combined them, by
-/// mistake or on purpose.
-fn check_version(key_service: &dyn KeyService, version: u32, ciphertext: &[u8]) -> Result<(), Status> {
-    match key_service.ciphertext_version(ciphertext) {
-        Some(found) if found == version => Ok(()),
-        Some(found) => Err(Status::invalid_argument(format!(
-            "the key_id names version {version} of the key, the ciphertext was made by version {found}: they do not belong together"
-        ))),
-        None => Err(Status::invalid_argument(
-            "the ciphertext is not in the form of the key that its key_id names: it is damaged, or of another plugin",
-        )),
-    }
+/// The error for a ciphertext that was not made by the version that its key_id names.
+fn mismatch(named: u32, made_by: Option<u32>) -> Status {
+    Status::invalid_argument(match made_by {
+        Some(made_by) => format!(
+            "the key_id names version {named} of the key, the ciphertext was made by version {made_by}: they do not belong together"
+        ),
+        None => "the ciphertext is not in the form of the key that its key_id names: it is damaged, or of another plugin".to_owned(),
+    })
 }

@@ -13,6 +13,7 @@ use super::{error_codes, limits, local_kek};
 use crate::health::{Announce, ReasonKind, Snapshot};
 use crate::key_service::{ErrorKind, KeyVersion, KnownKey};
 use crate::proto::{EncryptRequest, EncryptResponse};
+use crate::untrusted;
 
 /// With local KEKs, the longest time to wait for a read of a stale key. After it, the local KEK is used without a
 /// read: a key service that hangs must not use up the caller's time.
@@ -50,7 +51,7 @@ impl KmsService {
             return Err(error_codes::of_reason(Code::FailedPrecondition, reason));
         }
         let (version, key_id) = version_to_use(key, &connection);
-        let created = key.versions.get(&version).copied();
+        let created = key.versions.get(version);
         let key_version = KeyVersion { scope: &key.scope, version, created, key_id: &key_id };
         let wrapped = match local {
             true => local_kek::wrap_seed(&view, key_version, &plaintext, deadline).await,
@@ -72,7 +73,7 @@ impl KmsService {
         limits::ciphertext(&ciphertext).map_err(Status::invalid_argument)?;
         tracing::debug!(
             KMS_OPERATION = "encrypt",
-            KMS_UID = message.uid,
+            KMS_UID = untrusted::text(&message.uid),
             KMS_KEY_ID = &*key_id,
             "wrapped a DEK seed"
         );
@@ -83,9 +84,8 @@ impl KmsService {
 /// The version and key_id to wrap with: those that Status announced on this connection, while that version may still
 /// wrap. Else the newest.
 fn version_to_use(key: &KnownKey, connection: &Connection) -> (u32, Arc<str>) {
-    let announced = connection.announced().and_then(|key_id| {
-        let version = *key.ids.get(&*key_id)?;
-        (version >= key.min_encryption && version >= key.min_decryption).then_some((version, key_id))
+    let announced = connection.announced().filter(|(version, key_id)| {
+        key.has_id(*version, key_id) && *version >= key.min_encryption && *version >= key.min_decryption
     });
     announced.unwrap_or_else(|| (key.version, key.key_id.clone()))
 }
@@ -122,12 +122,11 @@ mod tests {
         let (stream, _peer) = UnixStream::pair().unwrap();
         let connection = Connection::of(&stream);
         assert_eq!(version_to_use(&key(0), &connection).0, 3, "nothing was announced");
-        let second = key(0).ids.iter().find(|(_, version)| **version == 2).map(|(key_id, _)| key_id.clone());
-        let second: Arc<str> = second.unwrap().into();
-        connection.set_announced(&second);
+        let second: Arc<str> = key_id::derive(&key(0).scope, 2, 20, 0).into();
+        connection.set_announced(2, &second);
         assert_eq!(version_to_use(&key(2), &connection), (2, second));
         assert_eq!(version_to_use(&key(3), &connection).0, 3, "version 2 may not wrap any more");
-        connection.set_announced(&"v1.of-another-key".into());
+        connection.set_announced(2, &"v1.of-another-key".into());
         assert_eq!(version_to_use(&key(0), &connection).0, 3);
     }
 }

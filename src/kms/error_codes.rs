@@ -5,6 +5,7 @@ use tonic::{Code, Status};
 use crate::health::{Reason, Snapshot};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::local_kek::format::FormatError;
+use crate::untrusted;
 
 /// Longest message, in characters: it is sent in a header.
 const MAX_MESSAGE: usize = 900;
@@ -78,7 +79,8 @@ const REMEDY: &str = "; remedy: ";
 
 /// `text` and what to do about it, within the limit.
 pub(super) fn with_remedy(code: Code, text: &str, remedy: &str) -> Status {
-    let message = format!("{text}{REMEDY}{remedy}");
+    // kube-apiserver writes it into its log as it is.
+    let message = untrusted::visible(&format!("{text}{REMEDY}{remedy}"));
     Status::new(code, message.chars().take(MAX_MESSAGE).collect::<String>())
 }
 

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use tonic::Status;
 
+use crate::untrusted;
+
 /// Longest ciphertext, in bytes.
 const MAX_CIPHERTEXT: usize = 1024;
 /// Longest key_id, in bytes.
@@ -58,7 +60,7 @@ pub(super) fn decrypt(
     }
     match annotations.keys().find(|name| !is_qualified(name)) {
         Some(name) => {
-            let shown: String = name.chars().take(80).collect();
+            let shown = untrusted::text(name);
             Err(invalid(format!("the annotation name {shown:?} is not a fully qualified DNS name")))
         }
         None => Ok(()),

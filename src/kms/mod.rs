@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 mod connection;
+mod connection_limit;
 mod deadline;
 mod decrypt;
 mod encrypt;
@@ -11,6 +12,7 @@ mod error_codes;
 mod in_flight;
 mod limits;
 mod local_kek;
+mod request_guard;
 mod route;
 mod server;
 mod service;

@@ -6,14 +6,28 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::transport::Server;
 
+use super::request_guard::{Guarded, MAX_UNFINISHED, Unfinished};
 use super::{Incoming, KmsService, MAX_MESSAGE};
 use crate::proto::key_management_service_server::KeyManagementServiceServer;
 
 /// Streams that one connection may have open at once.
 const MAX_STREAMS: u32 = 256;
+/// How much of a request, and of all requests on a connection, the peer may send before the server has taken it, in
+/// bytes. The largest message fits, with its head.
+const STREAM_WINDOW: u32 = 80 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const _: () = assert!(STREAM_WINDOW as usize > MAX_MESSAGE + 16);
 /// Time for peers to close their connections after the stop, counted while no call is in flight. Most close at once,
 /// and then nothing waits. A peer that stays silent, or is too busy to notice the stop, is cut off after it.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// The limits of a connection.
+pub(super) fn builder() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+}
 
 /// Serves KMS v2 until `stopping`, and then until no call is in flight.
 pub(crate) async fn serve(
@@ -22,13 +36,11 @@ pub(crate) async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let service = KeyManagementServiceServer::new(calls.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let service = Guarded::new(service, Some(calls.clone()), Unfinished::at_most(MAX_UNFINISHED));
     let mut stop = stopping.clone();
-    let serving = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async move {
-            let _stopped = stopping.wait_for(|stop| *stop).await;
-        });
+    let serving = builder().add_service(service).serve_with_incoming_shutdown(incoming, async move {
+        let _stopped = stopping.wait_for(|stop| *stop).await;
+    });
     // Only calls delay the end. A peer that keeps an idle connection open does not.
     let drained = async move {
         let _stopped = stop.wait_for(|stop| *stop).await.is_ok();

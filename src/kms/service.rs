@@ -20,6 +20,7 @@ use crate::proto::{
 };
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::LogThrottle;
+use crate::untrusted;
 
 /// Largest message that is read, in bytes: what the contract allows (see `limits`), and some room.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -71,7 +72,29 @@ impl KmsService {
 
     /// The connection of a call whose peer may call; an error for all other peers.
     pub(super) fn authorize<T>(&self, request: &Request<T>) -> Result<Connection, Status> {
-        let connection = request.extensions().get::<Connection>().cloned();
+        let connection = request.extensions().get::<Connection>();
+        self.check_peer(connection).cloned()
+    }
+
+    /// Refuses a peer that may not call, before anything of its request is read. `method` is from the path. A refusal is
+    /// counted and logged like that of a call.
+    pub(super) fn admit_peer(&self, connection: Option<&Connection>, method: &str) -> Result<(), Status> {
+        let (method, operation) = match method {
+            "Status" => ("Status", "status"),
+            "Encrypt" => ("Encrypt", "encrypt"),
+            "Decrypt" => ("Decrypt", "decrypt"),
+            _ => ("Other", "a call"),
+        };
+        let refused = self.check_peer(connection).map(drop);
+        if let Err(status) = &refused {
+            self.count(method, Instant::now(), &refused);
+            let _logged = self.log_failure(operation, "", "", status.clone());
+        }
+        refused
+    }
+
+    /// The connection, if its peer may call.
+    fn check_peer<'a>(&self, connection: Option<&'a Connection>) -> Result<&'a Connection, Status> {
         let Some(connection) = connection else {
             return Err(Status::internal("the connection is not known; report this as a bug"));
         };
@@ -105,7 +128,7 @@ impl KmsService {
             (Announce::Unhealthy, _) => display::fit(&snapshot.details(), MAX_HEALTHZ),
             (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
         };
-        connection.set_announced(&key.key_id);
+        connection.set_announced(key.version, &key.key_id);
         let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());
         Ok(StatusResponse { version, healthz, key_id })
     }
@@ -201,7 +224,7 @@ impl KeyManagementService for Arc<KmsService> {
 
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
-        let uid = request.get_ref().uid.clone();
+        let uid = untrusted::text(&request.get_ref().uid);
         let hint = self.begin_hint();
         let wrapped = self.wrap(request).await;
         hint.answered(&wrapped);
@@ -211,8 +234,8 @@ impl KeyManagementService for Arc<KmsService> {
 
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
-        let uid = request.get_ref().uid.clone();
-        let key_id: String = request.get_ref().key_id.chars().take(64).collect();
+        let uid = untrusted::text(&request.get_ref().uid);
+        let key_id: String = untrusted::text(&request.get_ref().key_id).chars().take(64).collect();
         let hint = self.begin_hint();
         let unwrapped = self.unwrap(request).await;
         hint.answered(&unwrapped);

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, async_trait};
 
+use super::request_guard::{Guarded, MAX_UNFINISHED, Unfinished};
+use super::server::builder;
 use super::{Incoming, MAX_MESSAGE, error_codes};
 use crate::health::Snapshot;
 use crate::proto::key_management_service_server::{KeyManagementService, KeyManagementServiceServer};
@@ -55,8 +56,9 @@ pub(crate) async fn serve_unconfigured(
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let service = KeyManagementServiceServer::new(Unconfigured { snapshots });
-    Server::builder()
-        .add_service(service.max_decoding_message_size(MAX_MESSAGE))
+    let service = service.max_decoding_message_size(MAX_MESSAGE);
+    builder()
+        .add_service(Guarded::new(service, None, Unfinished::at_most(MAX_UNFINISHED)))
         .serve_with_incoming_shutdown(incoming, async move {
             let _stopped = stopping.wait_for(|stop| *stop).await;
         })

@@ -247,7 +247,7 @@ impl Cache {
     pub(super) fn sample(&self, scope: &KeyScope, versions: &KeyVersions) -> Option<WrappedKey> {
         let inner = self.lock();
         let matches = |wrapping_key: &WrappingKey| {
-            wrapping_key.scope == *scope && versions.get(&wrapping_key.version) == Some(&wrapping_key.created)
+            wrapping_key.scope == *scope && versions.get(wrapping_key.version) == Some(wrapping_key.created)
         };
         let mut listed = inner.list.iter();
         listed

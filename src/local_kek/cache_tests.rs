@@ -169,8 +169,11 @@ fn keys_with_the_same_name_in_two_clusters_are_different_keys() {
     cache.insert_current(new, b"vault:v1:new", &key());
     cache.insert(KeyKind::Kek, key_version(&scope, 1, "v1.old"), b"vault:v1:old", &[1; 32]);
     let primary = ServiceHealth { versions: KeyVersions::from([(1, 777)]), ..healthy(&scope) };
-    let unread =
-        ServiceHealth { versions: KeyVersions::new(), wipe_at: Some(BootTime::default()), ..healthy(&scope) };
+    let unread = ServiceHealth {
+        versions: KeyVersions::default(),
+        wipe_at: Some(BootTime::default()),
+        ..healthy(&scope)
+    };
     cache.apply_health(&[primary.clone(), unread]);
     assert!(cache.use_current("v1.new").is_some(), "a key service that was never read does not count");
     assert!(cache.find(KeyKind::Kek, "v1.old", b"vault:v1:old").is_some());

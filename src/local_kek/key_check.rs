@@ -28,7 +28,7 @@ impl KeyCheck {
         key: &mut KeyDescription,
         known: u32,
     ) -> bool {
-        let Some(created) = key.versions.get(&key.latest).copied() else { return true };
+        let Some(created) = key.versions.get(key.latest) else { return true };
         let key_id = key_id::derive(key_service.scope(), key.latest, created, self.epoch);
         let (version, created) = (key.latest, Some(created));
         let key_version = KeyVersion { scope: key_service.scope(), version, created, key_id: &key_id };
@@ -36,7 +36,7 @@ impl KeyCheck {
             // While the service refuses, none is kept. The refusal may end for the newest version alone.
             Err(_) if self.keys.is_refused(key_version) => true,
             Err(error) if error.is_outage() && !self.keys.is_usable(&key_id) => {
-                let may_wrap = known >= key.min_encryption && key.versions.contains_key(&known);
+                let may_wrap = known >= key.min_encryption && key.versions.contains(known);
                 if known < key.latest && may_wrap {
                     tracing::warn!(
                         KMS_REASON = error.kind().name(),

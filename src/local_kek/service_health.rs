@@ -43,7 +43,7 @@ impl Eligibility {
     pub(super) fn of(wrapping_key: &WrappingKey, services: &[ServiceHealth]) -> Self {
         let same_name = || services.iter().filter(|service| service.scope == wrapping_key.scope);
         let has_version = |service: &&ServiceHealth| {
-            service.versions.get(&wrapping_key.version) == Some(&wrapping_key.created)
+            service.versions.get(wrapping_key.version) == Some(wrapping_key.created)
         };
         let with_version: Vec<&ServiceHealth> = same_name().filter(has_version).collect();
         let relevant = if with_version.is_empty() { same_name().collect() } else { with_version.clone() };

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use tonic::{Code, Status};
 
+use crate::untrusted;
+
 /// The Workload API gave no identity. Contains no part of one.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -14,9 +16,6 @@ pub(crate) struct SpiffeError {
     /// Whether the API answered that this process has no identity: another user, unit or pod may have one.
     pub(crate) is_unknown_caller: bool,
 }
-
-/// Longest text of the API that is repeated, in characters.
-const MAX_TEXT: usize = 200;
 
 impl SpiffeError {
     pub(super) fn new(message: String, remedy: impl Into<String>) -> Self {
@@ -43,7 +42,7 @@ impl SpiffeError {
 
     /// The API answered with an error.
     pub(super) fn of(socket: &Path, status: &Status) -> Self {
-        let text: String = status.message().chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect();
+        let text = untrusted::text(status.message());
         let socket = socket.display();
         if status.code() == Code::PermissionDenied {
             let user = nix::unistd::geteuid();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::untrusted;
+
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd could not be notified");
@@ -25,9 +27,10 @@ pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// The line that `systemctl status` shows.
+/// The line that `systemctl status` shows. Each line of a message is a command to systemd, so a status with a newline
+/// is refused: it becomes one line, without other hidden characters.
 pub(crate) fn status(status: &str) {
-    send(&[NotifyState::Status(status)]);
+    send(&[NotifyState::Status(&one_line(status))]);
 }
 
 /// A reload starts; [`ready`] ends it. `Type=notify-reload` needs the time.
@@ -56,4 +59,22 @@ pub(crate) fn watchdog_interval() -> Option<Duration> {
 /// The field of the protocol holds at most 71 minutes.
 fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// A status that is one assignment of the protocol.
+fn one_line(status: &str) -> String {
+    untrusted::visible(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_status_is_one_assignment(text in crate::untrusted::tests::hostile()) {
+            let message = NotifyState::Status(&one_line(&text)).to_string();
+            proptest::prop_assert!(message.trim_end_matches('\n').lines().count() <= 1, "{message:?}");
+        }
+    }
 }

@@ -9,6 +9,10 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::pem::{self, TlsError};
+use crate::untrusted;
+
+/// Most names of a certificate that are kept.
+const MAX_NAMES: usize = 256;
 
 /// What a certificate says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +40,11 @@ impl CertificateFacts {
     pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let alternatives = certificate.subject_alternative_name().ok().flatten();
-        let names = alternatives.map(|names| names.value.general_names.iter().filter_map(name).collect());
+        let names = alternatives
+            .map(|names| names.value.general_names.iter().filter_map(name).take(MAX_NAMES).collect());
         Some(Self {
-            subject: certificate.subject().to_string(),
-            issuer: certificate.issuer().to_string(),
+            subject: untrusted::text(&certificate.subject().to_string()),
+            issuer: untrusted::text(&certificate.issuer().to_string()),
             names: names.unwrap_or_default(),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
@@ -49,7 +54,7 @@ impl CertificateFacts {
 
 fn name(name: &GeneralName<'_>) -> Option<String> {
     match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::DNSName(name) => Some(untrusted::text(name)),
         GeneralName::IPAddress(bytes) => {
             let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
             v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok().map(|ip| ip.to_string())

@@ -17,6 +17,7 @@ use super::transport::Request;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::Backoff;
+use crate::untrusted;
 
 /// The server answers 200 to this in most states. The answer is judged by its body: a gateway may drop the query.
 const HEALTH: &str = "sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
@@ -33,14 +34,14 @@ const ACTIVE_KNOWN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct SysHealth {
     /// A sealed server has none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "untrusted::deserialize_option")]
     pub cluster_id: Option<String>,
     pub sealed: bool,
     pub initialized: bool,
     /// Whether it forwards requests to the active server.
     #[serde(default)]
     pub standby: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "untrusted::deserialize")]
     pub version: String,
     /// Whether it is Vault Enterprise. OpenBao and older versions of Vault do not say.
     #[serde(default)]

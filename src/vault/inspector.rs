@@ -25,6 +25,7 @@ use crate::config::forward_proxy::ForwardProxy;
 use crate::config::vault::Vault;
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::telemetry::metrics::Metrics;
+use crate::untrusted;
 
 /// A ciphertext in Transit's form that no key made. The server checks the policy first, then reports it as invalid.
 const INVALID_CIPHERTEXT: &[u8] = b"vault:v1:bm90IGEgY2lwaGVydGV4dCBvZiBhbnkga2V5";
@@ -215,7 +216,9 @@ impl Inspector {
         match answer.map_err(|error| error.unless_denied("reading the token's capabilities")) {
             Ok(answer) => {
                 let Capabilities { paths } = answer.data()?;
-                let words = |(path, value)| Some((path, serde_json::from_value(value).ok()?));
+                let words = |(path, value)| {
+                    Some((path, untrusted::deserialize_list::<serde_json::Value>(value).ok()?))
+                };
                 Ok(Some(paths.into_iter().filter_map(words).collect()))
             }
             Err(CallError::Refused(_)) => Ok(None),

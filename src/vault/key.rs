@@ -1,25 +1,22 @@
 //! What Transit reports about a key, and whether the agent can use it. Pure.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
 use super::classification::Cause;
 use crate::clock::unix_seconds;
-use crate::key_service::{KeyDescription, KeyVersions, KeyWarning};
+use crate::key_service::{KeyDescription, KeyVersions, KeyWarning, MAX_VERSIONS, ShownVersions};
+use crate::untrusted;
 
 /// Key types that authenticate what they encrypt. With others, a changed ciphertext could be decrypted without an
 /// error.
 const AEAD_TYPES: [&str; 4] = ["aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
-/// Longest shown type, in characters.
-const MAX_TYPE_SHOWN: usize = 40;
 /// Age of the newest version from which a rotation is advised, in seconds.
 const ROTATION_ADVISED: i64 = 90 * 86_400;
 
 /// `data` of `GET <mount>/keys/<key>`.
 #[derive(Deserialize)]
 pub(super) struct KeyData {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "untrusted::deserialize")]
     key_type: String,
     latest_version: u32,
     #[serde(default)]
@@ -39,35 +36,26 @@ pub(super) struct KeyData {
     #[serde(default)]
     soft_deleted: bool,
     #[serde(default)]
-    keys: BTreeMap<String, serde_json::Value>,
+    keys: ShownVersions,
 }
 
 impl KeyData {
     /// The key as the agent knows it. Call it for a key without a [problem](Self::problem). `path` is for the
     /// remedies of its warnings.
     pub(super) fn describe(self, path: &str) -> KeyDescription {
-        let versions = self.versions();
         KeyDescription {
             latest: self.latest_version,
             min_encryption: self.min_encryption_version,
             min_decryption: self.min_decryption_version,
-            warnings: self.warnings(&versions, path),
-            versions,
+            warnings: self.warnings(&self.keys.versions, path),
+            versions: self.keys.versions,
             cluster_id: None,
         }
     }
 
-    fn versions(&self) -> KeyVersions {
-        let parse = |(version, created): (&String, &serde_json::Value)| {
-            Some((version.parse::<u32>().ok()?, created.as_i64()?))
-        };
-        self.keys.iter().filter_map(parse).collect()
-    }
-
     /// Why the key cannot be used, if it cannot. A key with a risky setting gets a warning instead.
     pub(super) fn problem(&self) -> Option<(Cause, String)> {
-        let key_type: String =
-            self.key_type.chars().filter(|c| !c.is_control()).take(MAX_TYPE_SHOWN).collect();
+        let key_type = &self.key_type;
         let unusable = |text: String| Some((Cause::KeyUnusable, text));
         match () {
             () if self.soft_deleted => Some((Cause::KeySoftDeleted, "the key is soft-deleted".into())),
@@ -78,7 +66,7 @@ impl KeyData {
                 unusable(format!("the key has type {key_type}, which does not authenticate what it encrypts"))
             }
             () if self.derived => unusable("it is a derived key: it needs a context with every call".into()),
-            () if !self.versions().contains_key(&self.latest_version) => unusable(format!(
+            () if !self.keys.versions.contains(self.latest_version) => unusable(format!(
                 "the key does not show when its version {} was created: it was not made by Vault or OpenBao",
                 self.latest_version
             )),
@@ -87,7 +75,8 @@ impl KeyData {
     }
 
     fn warnings(&self, versions: &KeyVersions, path: &str) -> Vec<KeyWarning> {
-        let age = versions.get(&self.latest_version).map_or(0, |created| unix_seconds() - created);
+        let created = versions.get(self.latest_version);
+        let age = created.map_or(0, |created| unix_seconds().saturating_sub(created));
         let set = |setting: &str| format!("vault write {path}/config {setting}");
         let irreversible =
             "this setting cannot be changed back: create another key and move to it (docs/operations.md)"
@@ -117,6 +106,16 @@ impl KeyData {
             self.key_type != "aes256-gcm96",
             format!("the key has type {}; aes256-gcm96 is the usual one", self.key_type),
             "nothing to do now; create the next key with type aes256-gcm96".into(),
+        );
+        warn(
+            self.keys.is_cut,
+            format!(
+                "the key has more than {MAX_VERSIONS} versions: the agent keeps the newest, and refuses data under older ones"
+            ),
+            format!(
+                "rewrite all data under the newest version, then {}",
+                set("min_decryption_version=VERSION")
+            ),
         );
         warn(
             age > ROTATION_ADVISED,
@@ -162,6 +161,33 @@ mod tests {
         ] {
             let warnings = warnings(serde_json::json!({ setting: true }), 0);
             assert!(warnings.len() == 1 && warnings[0].text.contains(word), "{warnings:?}");
+        }
+    }
+
+    /// A key that rotates each hour for eight years: the agent goes on, and says what it does not keep.
+    #[test]
+    fn a_list_beyond_the_limit_gives_a_warning_and_the_newest_version_is_there() {
+        let latest = MAX_VERSIONS as u64 + 6000;
+        let mut keys: serde_json::Map<String, serde_json::Value> =
+            (1..latest).map(|version| (version.to_string(), version.into())).collect();
+        keys.insert(latest.to_string(), unix_seconds().into());
+        let key = key(serde_json::json!({ "keys": keys, "latest_version": latest }), 0);
+        assert_eq!(key.problem(), None);
+        let description = key.describe("transit/keys/k");
+        assert!(description.versions.contains(description.latest));
+        assert_eq!(description.versions.iter().count(), MAX_VERSIONS);
+        let [warning] = &description.warnings[..] else { panic!("{:?}", description.warnings) };
+        assert!(warning.text.contains("more than 64000 versions"), "{warning:?}");
+        assert!(warning.remedy.contains("min_decryption_version="), "{warning:?}");
+    }
+
+    #[test]
+    fn no_creation_time_makes_a_panic() {
+        for created in [i64::MIN, -1, 0, 253_402_300_800, i64::MAX] {
+            let key = key(serde_json::json!({ "keys": { "2": created } }), 0);
+            assert_eq!(key.problem(), None);
+            let warnings = key.describe("transit/keys/k").warnings;
+            assert_eq!(warnings.len(), usize::from(created <= 0), "{created}: {warnings:?}");
         }
     }
 

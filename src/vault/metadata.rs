@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
+use crate::untrusted;
+
 /// Most different warnings that are logged. Later ones are dropped.
 const MAX_WARNINGS: usize = 64;
-/// Longest part of a warning that is logged, in characters.
-const MAX_TEXT: usize = 300;
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -35,12 +35,12 @@ impl ResponseMetadata {
             tracing::debug!(
                 KMS_VAULT_OPERATION = operation,
                 KMS_VAULT_ADDRESS = address,
-                KMS_VAULT_REQUEST_ID = &**id,
+                KMS_VAULT_REQUEST_ID = untrusted::text(id),
                 "{address} answered {operation}"
             );
         }
         for warning in envelope.warnings.unwrap_or_default() {
-            let text: String = warning.chars().take(MAX_TEXT).filter(|c| !c.is_control()).collect();
+            let text = untrusted::text(&warning);
             if self.is_new(&text) {
                 tracing::warn!(
                     KMS_VAULT_OPERATION = operation,

@@ -9,6 +9,15 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::secret::Secret;
+use crate::untrusted;
+
+/// Longest token, in bytes. Those of Vault and OpenBao have some hundred at most, batch tokens some more.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// Whether a token can be sent in a header: visible ASCII characters, and at least one.
+pub(super) fn is_well_formed(token: &str) -> bool {
+    (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
 
 /// A token's lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +99,7 @@ pub(crate) struct Lookup {
     /// How many uses it has; 0 means no limit.
     #[serde(default)]
     pub num_uses: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "untrusted::deserialize_list")]
     pub policies: Vec<String>,
     /// Longest lifetime in seconds, which no renewal extends; 0 means no such limit.
     #[serde(default)]

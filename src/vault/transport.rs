@@ -15,8 +15,10 @@ use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::Secret;
 
-/// Largest answer that is read, in bytes. Metadata of a key with thousands of versions fits.
+/// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
+/// The same of a read of the key: the longest list of versions that is kept fits, in whatever form a server writes it.
+const MAX_KEY: usize = 4 * 1024 * 1024;
 /// Longest `Retry-After` that is accepted, in seconds. A server, or a load balancer in front of it, may send an hour;
 /// the agent would then not see a revocation for an hour.
 const MAX_RETRY_AFTER: u64 = 30;
@@ -124,7 +126,8 @@ async fn send(
             quota: quota.map(|(limit, remaining)| Quota { limit, remaining }),
             body: Zeroizing::default(),
         };
-        answer.body = read(response, address).await?;
+        let limit = if request.call() == Call::ReadKey { MAX_KEY } else { MAX_ANSWER };
+        answer.body = read(response, address, limit).await?;
         Ok(answer)
     };
     match tokio::time::timeout_at(deadline.instant(), attempt).await {
@@ -178,18 +181,19 @@ fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, K
 async fn read(
     mut response: reqwest::Response,
     address: &Address,
+    limit: usize,
 ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
     // Allocated once: a buffer that grows leaves copies of a plaintext that are not zeroized.
     let expected =
         response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
-    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER)));
+    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(limit)));
     while let Some(chunk) = response
         .chunk()
         .await
         .map_err(|cause| classification::transport(&address.name, address.proxy.as_deref(), &cause))?
     {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(classification::not_vault(&address.name));
+        if body.len() + chunk.len() > limit {
+            return Err(classification::too_large(&address.name, limit));
         }
         body.extend_from_slice(&chunk);
     }

@@ -29,6 +29,7 @@ mod faults;
 mod forward_proxy;
 mod gateway;
 mod go_client;
+mod hostile_peers;
 mod identity;
 mod kms;
 mod local_kek;

@@ -211,7 +211,7 @@ impl Node {
 /// The seeds that an API server has read since its start.
 pub(super) type Read = Arc<Mutex<BTreeSet<usize>>>;
 
-fn settings(setup: &Setup, directory: &TempDir) -> Settings {
+pub(super) fn settings(setup: &Setup, directory: &TempDir) -> Settings {
     let admin = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = Settings::development(directory.path(), "unused".into(), admin);
     let run = directory.path().join("run");

@@ -31,7 +31,7 @@ pub(super) fn check(
     let Some(service) = agent.service(name) else { return KeyFacts::default() };
     if let Some(token) = &service.token {
         let ends = token.expires.map_or("does not expire".to_owned(), |expires| {
-            let left = u64::try_from(expires - unix_seconds()).unwrap_or_default();
+            let left = u64::try_from(expires.saturating_sub(unix_seconds())).unwrap_or_default();
             format!("expires in {}", ago(Duration::from_secs(left)))
         });
         let renewable = if token.renewable { "renewable" } else { "not renewable" };

@@ -51,7 +51,7 @@ pub(crate) fn check(
             "renew it. The agent accepts a new server certificate by itself. Add a new CA to vault.ca_file before the servers use it",
         ),
         (None, Some(own)) => {
-            let left = Duration::from_secs(u64::try_from(own.not_after - unix_seconds()).unwrap_or_default());
+            let left = Duration::from_secs(u64::try_from(own.not_after.saturating_sub(unix_seconds())).unwrap_or_default());
             let verified = if vault.tls.skip_verify { "NOT verified" } else { "verified" };
             Finding::ok(Check::Tls, &target.name, format!("{verified}, valid for {}", ago(left)))
         }
@@ -94,7 +94,7 @@ pub(crate) fn expiry_of_client(shown: &str, path: &Path) -> Option<Finding> {
 
 /// The subject and the time left.
 fn expires_soon(certificate: &CertificateFacts) -> Option<(&str, String)> {
-    let left = certificate.not_after - unix_seconds();
+    let left = certificate.not_after.saturating_sub(unix_seconds());
     (left < SOON).then(|| {
         let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
         (certificate.subject.as_str(), ago(left))

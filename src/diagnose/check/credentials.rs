@@ -301,6 +301,6 @@ struct Claims {
 /// How long ago a JWT expired by its own `exp` (RFC 7519, section 4.1.4); `None` when it has not.
 fn expired_since(token: &str) -> Option<Duration> {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
-    let expired = unix_seconds() - serde_json::from_slice::<Claims>(&payload).ok()?.exp?;
+    let expired = unix_seconds().saturating_sub(serde_json::from_slice::<Claims>(&payload).ok()?.exp?);
     u64::try_from(expired).ok().map(Duration::from_secs)
 }

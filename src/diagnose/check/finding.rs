@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::health::ReasonKind;
+use crate::untrusted;
 
 /// How bad it is; ordered by severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -171,14 +172,15 @@ impl Finding {
     }
 
     fn new(check: Check, subject: impl Into<String>, outcome: Outcome, seen: impl Into<String>) -> Self {
-        let (subject, seen) = (subject.into(), seen.into());
+        // Names and texts of the node, of etcd and of certificates come together here.
+        let (subject, seen) = (untrusted::visible(&subject.into()), untrusted::visible(&seen.into()));
         Self { check, subject, outcome, seen, why: None, remedy: None, see: None }
     }
 
     fn explained(self, why: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
-            why: Some(why.into()),
-            remedy: Some(remedy.into()),
+            why: Some(untrusted::visible(&why.into())),
+            remedy: Some(untrusted::visible(&remedy.into())),
             see: Some(format!("docs/troubleshooting.md#{}", self.check.section())),
             ..self
         }
@@ -188,6 +190,17 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_finding_is_changed_by_what_others_wrote(text in crate::untrusted::tests::hostile()) {
+            let finding = Finding::fail(Check::Key, text.clone(), text.clone(), text.clone(), text);
+            let json = serde_json::to_value(&finding).unwrap();
+            for shown in json.as_object().unwrap().values().filter_map(serde_json::Value::as_str) {
+                proptest::prop_assert!(!shown.contains(crate::untrusted::is_hidden), "{shown:?}");
+            }
+        }
+    }
 
     #[test]
     fn every_section_that_a_finding_names_is_in_the_documentation() {

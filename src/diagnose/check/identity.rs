@@ -13,11 +13,12 @@ pub(crate) fn compare(scope: &KeyScope, now: &KeyVersions, known: &KeyVersions, 
         let created = now.get(version).filter(|created| *created != before)?;
         Some(format!(
             "version {version} was created at {}, not at {}: the key was deleted and created again",
-            date(*created),
-            date(*before)
+            date(created),
+            date(before)
         ))
     });
-    let lower = known.keys().next_back().zip(now.keys().next_back()).filter(|(before, now)| before > now);
+    let newest = |versions: &KeyVersions| versions.iter().next_back().map(|(version, _)| version);
+    let lower = newest(known).zip(newest(now)).filter(|(before, now)| before > now);
     let lower = lower.map(|(before, now)| {
         format!(
             "the newest version is {now}, and was {before}: Vault was restored to a state before a rotation"

@@ -233,7 +233,7 @@ fn token_finding(subject: &str, vault: &Vault, token: &Lookup) -> Finding {
         let why = "a root token may do anything in Vault: whoever reads it on this node controls Vault";
         return warn(why, "log in by AppRole with its own policy: kms-plugin render policy".into());
     }
-    let age = u64::try_from(unix_seconds() - token.creation_time).unwrap_or_default();
+    let age = u64::try_from(unix_seconds().saturating_sub(token.creation_time)).unwrap_or_default();
     let left = token.explicit_max_ttl.saturating_sub(age);
     if !by_login && token.explicit_max_ttl > 0 && left < DAY {
         let why = format!(

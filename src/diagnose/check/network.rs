@@ -211,9 +211,9 @@ fn server(name: &str, health: &SysHealth, now: i64, report: &mut Report<'_>) -> 
         report.add(fail(format!("{version}, sealed"), "unseal it: vault operator unseal"));
         return false;
     }
-    let skew = health.server_time_utc.map_or(0, |server| server - now);
+    let skew = health.server_time_utc.map_or(0, |server| server.saturating_sub(now));
     let role = if health.standby { "standby" } else { "active" };
-    report.add(match skew.abs() {
+    report.add(match skew.saturating_abs() {
         0..=SKEW => Finding::ok(Check::Server, name, format!("{version}, {role}, not sealed")),
         _ => Finding::warn(
             Check::Server,

@@ -53,7 +53,7 @@ pub(super) struct Refused {
 
 impl Refused {
     pub(super) fn age(&self) -> Duration {
-        Duration::from_secs(u64::try_from(unix_seconds() - self.at).unwrap_or_default())
+        Duration::from_secs(u64::try_from(unix_seconds().saturating_sub(self.at)).unwrap_or_default())
     }
 }
 

@@ -6,6 +6,9 @@ use crate::admin::api_types::{Key, Status};
 use crate::etcd::tally::KnownKeys;
 use crate::key_service::key_id;
 
+/// Most earlier ids of a key that have a name. The objects under others count as those of another key.
+const MAX_IDS: usize = 500_000;
+
 /// The key_ids in the status of an agent; `None` before the agent knows its key.
 pub(super) fn from_status(status: &Status) -> Option<KnownKeys> {
     let key = status.primary.key.as_ref()?;
@@ -30,19 +33,17 @@ pub(super) fn from_status(status: &Status) -> Option<KnownKeys> {
 /// Every earlier id of this key, with its name for people.
 fn earlier(key: &Key, of: &str) -> HashMap<String, String> {
     // The status does not show the epoch. Find the one that gives the current id.
-    let created = key.versions.get(&key.version).copied().unwrap_or_default();
+    let created = key.versions.get(key.version).unwrap_or_default();
     let present = |epoch: &u32| key_id::derive(&key.scope, key.version, created, *epoch) == key.key_id;
     let last = (0..=u32::from(u8::MAX)).find(present).unwrap_or_default();
-    let mut ids = HashMap::new();
-    for (version, created) in &key.versions {
-        for epoch in 0..=last {
+    let of_epoch = |epoch| key.versions.iter().rev().map(move |version| (epoch, version));
+    let newest = (0..=last).rev().flat_map(of_epoch).take(MAX_IDS);
+    let mut ids: HashMap<String, String> = newest
+        .map(|(epoch, (version, created))| {
             let in_epoch = if epoch == last { String::new() } else { format!(" in key_id_epoch {epoch}") };
-            ids.insert(
-                key_id::derive(&key.scope, *version, *created, epoch),
-                format!("version {version}{in_epoch}{of}"),
-            );
-        }
-    }
+            (key_id::derive(&key.scope, version, created, epoch), format!("version {version}{in_epoch}{of}"))
+        })
+        .collect();
     ids.remove(&key.key_id);
     ids
 }

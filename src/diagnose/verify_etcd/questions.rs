@@ -174,7 +174,7 @@ impl Facts<'_> {
         if version > key.version {
             reasons.no.push(format!("the API servers write under version {}", key.version));
         }
-        if key.versions.keys().any(|other| *other < version) {
+        if key.versions.iter().any(|(other, _)| other < version) {
             self.settled(status, key, questions, &mut reasons);
         }
         reasons
@@ -182,7 +182,7 @@ impl Facts<'_> {
 
     /// Whether the API server of every node writes under the current version, and has no older seed in use.
     fn settled(&self, own: &Status, key: &Key, questions: &Questions, reasons: &mut Reasons) {
-        let created = key.versions.get(&key.version).copied().unwrap_or(key.created);
+        let created = key.versions.get(key.version).unwrap_or(key.created);
         let age = u64::try_from(self.now.saturating_sub(created)).unwrap_or_default();
         let later = format!(
             "ask again when that is {SETTLED} s, because an API server may write under an older version"

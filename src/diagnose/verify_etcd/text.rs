@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::etcd::group::{Group, State};
 use crate::etcd::tally::UNKNOWN;
+use crate::untrusted;
 
 /// Most counts, and most resources to rewrite, that one line names.
 const MAX_PARTS: usize = 5;
@@ -44,7 +45,7 @@ pub(super) fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
 
 /// Text from etcd without control characters, for a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+    untrusted::visible(text)
 }
 
 pub(super) fn objects(number: u64) -> String {

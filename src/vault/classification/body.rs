@@ -9,10 +9,10 @@ use serde::de::IgnoredAny;
 
 use super::call::Call;
 use super::class::Cause;
+use crate::untrusted;
 use crate::vault::key::KeyData;
+use crate::vault::token;
 
-/// Longest text of a server, in characters.
-const MAX_TEXT: usize = 300;
 /// How much of a body in another form is looked at, in bytes.
 const MAX_LOOKED_AT: usize = 1024;
 
@@ -53,11 +53,11 @@ pub(super) fn beginning(body: &[u8]) -> String {
     String::from_utf8_lossy(body.get(..MAX_LOOKED_AT).unwrap_or(body)).into_owned()
 }
 
-/// A server's text on one line, without control characters. Go formats a list of errors with a heading and bullets,
-/// which hold no information.
+/// A server's text, as [`untrusted`] allows it. Go formats a list of errors with a heading and bullets, which hold no
+/// information.
 fn bounded(text: &str) -> ServerText {
     let mut is_list = false;
-    let plain = text.replace("\n\t* ", "; ").replace(char::is_control, " ");
+    let plain = text.replace("\n\t* ", "; ");
     let mut plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     for heading in [" error occurred:; ", " errors occurred:; "] {
         if let Some((count, rest)) = plain.split_once(heading)
@@ -67,11 +67,7 @@ fn bounded(text: &str) -> ServerText {
             is_list = true;
         }
     }
-    if let Some((end, _)) = plain.char_indices().nth(MAX_TEXT) {
-        plain.truncate(end);
-        plain.push('…');
-    }
-    ServerText { text: plain, is_list }
+    ServerText { text: untrusted::text(&plain), is_list }
 }
 
 /// The parts of `sys/health` that decide.
@@ -179,10 +175,13 @@ fn without_data<D>(answer: Option<&Success<'_, D>>) -> Cause {
 fn of_auth(call: Call, auth: Option<&Auth<'_>>) -> Cause {
     match auth {
         Some(Auth { lease_duration: Some(_), .. }) if call == Call::Renew => Cause::Done,
-        Some(Auth { client_token: Some(token), lease_duration: Some(_), .. }) if !token.is_empty() => {
+        Some(Auth { client_token: Some(token), lease_duration: Some(_), .. })
+            if token::is_well_formed(token) =>
+        {
             Cause::Done
         }
         Some(Auth { mfa_requirement: Some(_), .. }) => Cause::SecondFactor,
+        Some(Auth { client_token: Some(_), .. }) => Cause::NoToken,
         _ => Cause::OtherServer,
     }
 }
@@ -214,8 +213,8 @@ mod tests {
             "permission denied; invalid token"
         );
         assert_eq!(text(&["one", "two"]), "one; two");
-        assert_eq!(text(&["a\u{1b}[31mred\r\nline\0\u{7f}\u{85}"]), "a [31mred line");
-        assert_eq!(text(&["é".repeat(4000).as_str()]).chars().count(), MAX_TEXT + 1);
+        assert_eq!(text(&["a\u{1b}[31mred\r\nline\0\u{7f}\u{85}"]), "a\u{fffd}[31mred line\u{fffd}\u{fffd}");
+        assert_eq!(text(&["é".repeat(4000).as_str()]).chars().count(), untrusted::MAX_TEXT);
         assert!(
             server_text(br#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#).unwrap().is_list
         );
@@ -234,5 +233,21 @@ mod tests {
         let secondary = body(r#","replication_dr_mode":"secondary""#);
         assert_eq!(health(200, &secondary), Some(Cause::DrSecondary), "a gateway has changed the status");
         assert_eq!(health(200, br#"{"status":"UP"}"#), None);
+    }
+
+    #[test]
+    fn a_login_without_a_usable_token_is_none() {
+        let login = |token: serde_json::Value| {
+            let body = serde_json::json!({ "auth": { "client_token": token, "lease_duration": 60 } });
+            success(Call::Login, 200, body.to_string().as_bytes()).0
+        };
+        assert_eq!(login("hvs.CAESIJ".into()), Cause::Done);
+        for token in ["", " ", "hvs CAES", "hvs.\n", "\u{7f}", "hvs.é", &"x".repeat(20_000)] {
+            assert_eq!(login(token.into()), Cause::NoToken, "{token:?}");
+        }
+        for missing in [serde_json::Value::Null, 7.into(), serde_json::json!(["a"])] {
+            assert_eq!(login(missing.clone()), Cause::OtherServer, "{missing}");
+        }
+        assert_eq!(Cause::NoToken.class().kind(), Some(crate::key_service::ErrorKind::NotVault));
     }
 }

@@ -90,6 +90,8 @@ pub(in crate::vault) enum Cause {
     Overloaded,
 
     OtherServer,
+    /// A login is answered without a token that could be sent: it is empty, or has characters that no header may have.
+    NoToken,
     /// A plain HTTP request reached a port that accepts only HTTPS.
     HttpsOnly,
     /// The answer sends to the same host and path, with HTTPS.
@@ -168,9 +170,11 @@ impl Cause {
             Self::NoActiveNode | Self::RemovedNode | Self::SendsToActiveNode => Class::Standby,
             Self::DrSecondary => Class::DrSecondary,
             Self::QuotaExceeded | Self::Overloaded => Class::Throttled,
-            Self::OtherServer | Self::HttpsOnly | Self::SendsToHttps | Self::SendsElsewhere => {
-                Class::NotVault
-            }
+            Self::OtherServer
+            | Self::NoToken
+            | Self::HttpsOnly
+            | Self::SendsToHttps
+            | Self::SendsElsewhere => Class::NotVault,
             Self::BadRequest => Class::OwnFault,
             Self::PermissionDenied
             | Self::TokenDenied

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::class::Cause;
 use super::{Judgement, Refusal};
+use crate::untrusted;
 
 /// What a server answers to the role-id of a role without a secret-id.
 pub(super) const MISSING_SECRET: &str = "missing secret_id";
@@ -74,14 +75,11 @@ struct Secrets {
     secret: std::collections::BTreeMap<String, Value>,
 }
 
-/// Longest shown name of a kind or a mount, in characters.
-const MAX_SHOWN: usize = 80;
-
 /// Why a call below `mount` was refused to a token that is good, from the list of mounts that it may use. The text
 /// replaces the server's. `None` when the mount is the right one.
 pub(in crate::vault) fn mount_reason(mount: &str, list: &[u8], found: bool) -> Option<(Cause, String)> {
     let Mounts { data } = serde_json::from_slice(list).ok()?;
-    let kind = |value: &Value| Mount::deserialize(value).ok().map(|mount| shown(&mount.kind));
+    let kind = |value: &Value| Mount::deserialize(value).ok().map(|mount| untrusted::text(&mount.kind));
     let own = data.secret.iter().find(|(path, _)| path.trim_end_matches('/') == mount);
     if let Some(kind) = own.and_then(|(_, value)| kind(value)) {
         let cause = if found { Cause::OtherEngineAtKey } else { Cause::OtherEngine };
@@ -93,7 +91,7 @@ pub(in crate::vault) fn mount_reason(mount: &str, list: &[u8], found: bool) -> O
         .secret
         .iter()
         .filter(|(_, value)| is_transit(value))
-        .map(|(path, _)| shown(path.trim_end_matches('/')))
+        .map(|(path, _)| untrusted::text(path.trim_end_matches('/')))
         .take(3)
         .collect();
     let text = format!(
@@ -101,10 +99,6 @@ pub(in crate::vault) fn mount_reason(mount: &str, list: &[u8], found: bool) -> O
         others.join(", ")
     );
     (!others.is_empty()).then_some((Cause::MountNotGranted, text))
-}
-
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
 }
 
 #[cfg(test)]

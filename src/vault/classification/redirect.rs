@@ -5,9 +5,7 @@
 use url::{Origin, Url};
 
 use super::class::Cause;
-
-/// Longest shown target, in characters.
-const MAX_SHOWN: usize = 100;
+use crate::untrusted;
 
 /// A redirect.
 pub(super) struct Redirect {
@@ -51,7 +49,7 @@ impl Redirect {
     /// The target, for people.
     pub(super) fn shown(&self) -> String {
         let text = self.origin.as_ref().map_or_else(|| "no address".to_owned(), Origin::ascii_serialization);
-        text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+        untrusted::text(&text)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::words::PROXY_LOGIN;
 use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::untrusted;
 
 /// The error of an HTTP request without an answer. `proxy` is the forward proxy that it went through.
 pub(in crate::vault) fn transport(
@@ -80,7 +81,7 @@ pub(in crate::vault) fn timeout(address: &str) -> KeyServiceError {
     )
 }
 
-/// The causes of an error, without URLs: a query may hold a secret.
+/// The causes of an error, without URLs: a query may hold a secret. They may quote the server's certificate.
 pub(in crate::vault) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut next = error.source();
@@ -94,5 +95,5 @@ pub(in crate::vault) fn chain(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    if text.is_empty() { "the connection failed".into() } else { text }
+    if text.is_empty() { "the connection failed".into() } else { untrusted::text(&text) }
 }

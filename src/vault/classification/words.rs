@@ -21,6 +21,15 @@ pub(in crate::vault) fn not_vault(address: &str) -> KeyServiceError {
     )
 }
 
+/// The error of an answer that is longer than `limit` bytes.
+pub(in crate::vault) fn too_large(address: &str, limit: usize) -> KeyServiceError {
+    KeyServiceError::new(
+        ErrorKind::NotVault,
+        format!("{address} answered with more than {} MiB, which is not read", limit >> 20),
+        "check vault.addresses: another server or a proxy may answer there; a key with very many versions needs a higher min_decryption_version",
+    )
+}
+
 /// The error when a proxy is to add its own token, and has no valid one.
 pub(in crate::vault) fn proxy_has_no_token(address: &str) -> KeyServiceError {
     KeyServiceError::new(
@@ -119,6 +128,10 @@ pub(super) fn failure(judgement: &Judgement, address: &str) -> (String, Text) {
                 "{address} redirects to {text}, which is not configured: a proxy or another server answered"
             ),
             "check vault.addresses, and proxies or sign-in pages between this node and Vault",
+        ),
+        Cause::NoToken => (
+            format!("{address} answered a login without a usable token: client_token is empty or damaged"),
+            "check vault.addresses, and proxies between this node and Vault: one of them changes the answer",
         ),
         Cause::OtherServer if *status < 300 => {
             let error = not_vault(address);

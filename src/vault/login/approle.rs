@@ -14,6 +14,7 @@ use crate::clock::Deadline;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
+use crate::untrusted;
 use crate::vault::answer::CallError;
 use crate::vault::client::Client;
 use crate::vault::transport::Request;
@@ -39,6 +40,23 @@ struct Lookup {
 #[derive(Deserialize)]
 struct Unwrapped {
     secret_id: Zeroizing<String>,
+}
+
+/// Whether `path` makes secret-ids of a role of this mount: `auth/MOUNT/role/ROLE/secret-id`, and nothing before or
+/// after it but the namespace of the login. Everybody may write below a path of his own, such as `cubbyhole/`, and wrap
+/// the answer.
+fn makes_secret_id(path: &str, namespace: &str, mount: &str) -> bool {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = match namespace.trim_matches('/') {
+        "" => path,
+        namespace => path.strip_prefix(namespace).and_then(|below| below.strip_prefix('/')).unwrap_or(path),
+    };
+    let role = path
+        .strip_prefix("auth/")
+        .and_then(|path| path.strip_prefix(mount.trim_matches('/')))
+        .and_then(|path| path.strip_prefix("/role/"))
+        .and_then(|path| path.strip_suffix("/secret-id"));
+    role.is_some_and(|role| !role.is_empty() && !role.contains('/'))
 }
 
 impl AppRole {
@@ -104,9 +122,8 @@ impl AppRole {
         let answer = client.call(&self.request(LOOKUP, None, Some(&lookup)), deadline).await;
         let answer = answer.map_err(|error| Self::refused(error, LOOKUP))?;
         let lookup: Lookup = answer.data()?;
-        let path = lookup.creation_path.trim_start_matches('/');
-        let expected = format!("auth/{}/role/", self.mount);
-        if !path.contains(&expected) || !path.ends_with("/secret-id") {
+        let path = untrusted::text(&lookup.creation_path);
+        if !makes_secret_id(&lookup.creation_path, &self.namespace, &self.mount) {
             return Err(KeyServiceError::new(
                 ErrorKind::CredentialsRefused,
                 format!(
@@ -116,7 +133,7 @@ impl AppRole {
                 "treat this as an attack until proven otherwise: revoke the secret-id, then deliver a new wrapped one",
             ));
         }
-        Ok((answer.address, path.to_owned()))
+        Ok((answer.address, path))
     }
 
     /// The path that made the wrapping token in the file.
@@ -210,5 +227,37 @@ impl LoginMethod for AppRole {
             "check vault.auth.mount and the role-id; write a new secret-id (vault write -f{wrap} auth/{}/role/ROLE/secret-id > {file}): the agent uses it within seconds. After several wrong ones the server locks the role for some minutes, for every node",
             self.mount
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_mounts_own_path_makes_a_secret_id() {
+        for good in ["auth/approle/role/kms/secret-id", "/auth/approle/role/kms/secret-id"] {
+            assert!(makes_secret_id(good, "", "approle"), "{good}");
+            assert!(makes_secret_id(good, "admin", "/approle/"), "{good}: the server left the namespace out");
+        }
+        assert!(makes_secret_id("admin/team/auth/a/b/role/kms/secret-id", "/admin/team/", "a/b"));
+        for forged in [
+            "cubbyhole/auth/approle/role/kms/secret-id",
+            "secret/data/auth/approle/role/kms/secret-id",
+            "other/auth/approle/role/kms/secret-id",
+            "auth/approle/role/kms/x/secret-id",
+            "auth/approle/role//secret-id",
+            "auth/approle/role/secret-id",
+            "auth/approle/role/kms/secret-id/x",
+            "auth/approle/role/kms/secret-id/lookup",
+            "auth/approle2/role/kms/secret-id",
+            "auth/x/auth/approle/role/kms/secret-id",
+            "//auth/approle/role/kms/secret-id",
+            "auth/approle/role/kms/secret-id\n",
+            "",
+        ] {
+            assert!(!makes_secret_id(forged, "", "approle"), "{forged}");
+            assert!(!makes_secret_id(forged, "admin", "approle"), "{forged}");
+        }
     }
 }
