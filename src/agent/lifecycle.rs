@@ -19,7 +19,7 @@ use super::reload::{ReloadRequest, done};
 use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
 use super::{readiness, server_restart, status_line, watchdog};
 use crate::admin::api_types::CommandFailed;
-use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
+use crate::admin::{self, AdminCommands, CommandRequest, CommandResult, HostNames};
 use crate::clock::Deadline;
 use crate::config::Settings;
 use crate::health::{ConfigState, Event, Snapshot};
@@ -117,7 +117,9 @@ impl Agent {
             watchdog::run(listeners.watchdog_path, watched).await;
             Ok(())
         });
-        agent.serve_admin(listeners.admin_socket, listeners.admin_address, commands, heartbeat, stopping);
+        let (socket, address) = (listeners.admin_socket, listeners.admin_address);
+        let names = admin::HostNames::new(&server.admin_hosts);
+        agent.serve_admin(socket, address, names, commands, heartbeat, stopping);
         Ok(agent)
     }
 
@@ -154,6 +156,7 @@ impl Agent {
         &mut self,
         socket: Arc<UnixListener>,
         address: Option<Arc<TcpListener>>,
+        names: HostNames,
         commands: AdminCommands,
         heartbeat: Heartbeat,
         stopping: watch::Receiver<bool>,
@@ -169,8 +172,14 @@ impl Agent {
         let snapshots = admin::Snapshots::new(move || views.borrow().snapshot.clone(), look);
         let fingerprints: admin::LocalKekFingerprints = Arc::new(move || keks.fingerprints());
         let metrics = self.metrics.clone();
-        let router =
-            admin::router(snapshots.clone(), liveness.clone(), metrics.clone(), commands, fingerprints);
+        let router = admin::router(
+            snapshots.clone(),
+            liveness.clone(),
+            metrics.clone(),
+            commands,
+            fingerprints,
+            names.clone(),
+        );
         let until = stopping.clone();
         self.spawn(
             "admin socket",
@@ -183,7 +192,7 @@ impl Agent {
             }),
         );
         if let Some(address) = address {
-            let router = admin::public_router(snapshots, liveness, metrics.clone());
+            let router = admin::public_router(snapshots, liveness, metrics.clone(), names);
             self.spawn(
                 "admin address",
                 server_restart::in_place("admin address's server", metrics, move || {

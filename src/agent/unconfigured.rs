@@ -21,7 +21,7 @@ use super::stop_signals::Signals;
 use super::timing::{CONFIG_INTERVAL, CONFIG_SETTLE, LAST_ANSWERS, START_MARGIN};
 use super::{services, watchdog};
 use crate::admin::api_types::{CommandDone, CommandFailed, Phase as ApiPhase};
-use crate::admin::{self, AdminCommands, CommandRequest};
+use crate::admin::{self, AdminCommands, CommandRequest, HostNames};
 use crate::clock::BootTime;
 use crate::config::{Provisional, Settings};
 use crate::health::{Announce, ConfigState, Phase, Reason, ReasonKind, ServiceState, Snapshot};
@@ -130,15 +130,23 @@ impl Unconfigured {
         let shown = admin::Snapshots::fixed(move || rendered.borrow().clone());
         let liveness: admin::Liveness = Arc::new(move || heartbeat.alive());
         let commands = AdminCommands { accept_key, reload };
-        let router =
-            admin::router(shown.clone(), liveness.clone(), metrics.clone(), commands, Arc::new(Vec::new));
+        let names = HostNames::new(&provisional.server.admin_hosts);
+        let fingerprints: admin::LocalKekFingerprints = Arc::new(Vec::new);
+        let router = admin::router(
+            shown.clone(),
+            liveness.clone(),
+            metrics.clone(),
+            commands,
+            fingerprints,
+            names.clone(),
+        );
         let serving = admin::serve_unix(listeners.admin_socket, router, stopping.clone());
         tasks.spawn(async {
             serving.await;
             ("admin socket", Ok(()))
         });
         if let Some(address) = listeners.admin_address {
-            let router = admin::public_router(shown, liveness, metrics);
+            let router = admin::public_router(shown, liveness, metrics, names);
             let serving = admin::serve_tcp(address, router, stopping);
             tasks.spawn(async {
                 serving.await;

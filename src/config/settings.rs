@@ -195,6 +195,7 @@ impl Settings {
             server: Server {
                 socket: directory.join("kms.sock"),
                 admin: Some(admin),
+                admin_hosts: Vec::new(),
                 runtime_dir: directory.to_path_buf(),
                 runtime_dir_fallback: None,
                 state_dir: directory.to_path_buf(),
