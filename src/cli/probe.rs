@@ -7,9 +7,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::agent_args::{AgentArgs, failure};
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
-use super::runtime;
 use crate::admin::ProbeEndpoint;
 use crate::diagnose::probe::{self, ProbeOptions, Report};
 use crate::kms::client;
@@ -57,7 +57,7 @@ pub(super) fn run(args: &ProbeArgs) -> Result<(), Failure> {
     }
     if args.live || args.ready {
         let endpoint = if args.live { ProbeEndpoint::Live } else { ProbeEndpoint::Ready };
-        let answer = runtime()?.block_on(args.agent.client(args.timeout).probe(endpoint));
+        let answer = block_on(args.agent.client(args.timeout).probe(endpoint))?;
         return match answer.map_err(|error| failure(error, Exit::Unavailable))? {
             None => report::line("ok"),
             Some(why) => Err(Failure::message(Exit::Unavailable, why)),
@@ -71,7 +71,7 @@ pub(super) fn run(args: &ProbeArgs) -> Result<(), Failure> {
     };
     let bar = progress(args.count);
     let counter = bar.clone();
-    let probed = runtime()?.block_on(probe::run(&options, move || counter.inc(1)));
+    let probed = block_on(probe::run(&options, move || counter.inc(1)))?;
     bar.finish_and_clear();
     let probed = probed.map_err(|error| Failure::new(Exit::Unavailable, error));
     let report = match (probed, args.output) {
