@@ -89,9 +89,19 @@ async fn a_stranger_s_name_gets_the_probes_and_metrics_and_nothing_else() {
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
-    for private in ["GET /status", "GET /refused", "GET /accepted", "GET /local-keks", "POST /reload", "POST /accept-key"] {
+    for private in [
+        "GET /status",
+        "GET /refused",
+        "GET /accepted",
+        "GET /local-keks",
+        "POST /reload",
+        "POST /accept-key",
+    ] {
         let answer = ask(&format!("{private} HTTP/1.1\r\nHost: rebound.example:8690")).await;
-        assert!(answer.starts_with("HTTP/1.1 421") && answer.contains("server.admin_hosts"), "{private}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 421") && answer.contains("server.admin_hosts"),
+            "{private}: {answer}"
+        );
     }
     for open in ["/healthz", "/healthz?verbose", "/livez", "/readyz", "/metrics"] {
         let answer = ask(&format!("GET {open} HTTP/1.1\r\nHost: rebound.example:8690")).await;

@@ -71,15 +71,33 @@ mod tests {
             names.accept(&headers)
         };
         for host in [
-            "127.0.0.1:8690", "10.0.0.5", "[::1]:8690", "[::1]", "localhost", "LOCALHOST:8690", "node-1.example:80", "",
+            "127.0.0.1:8690",
+            "10.0.0.5",
+            "[::1]:8690",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:8690",
+            "node-1.example:80",
+            "",
         ] {
             assert!(accepts(&[host]), "{host}");
         }
         assert!(accepts(&[]), "HTTP/1.0 has no Host");
         for host in [
-            "evil.example", "evil.example:8690", "localhost.evil.example", "127.0.0.1.evil.example", "a@localhost",
-            "evil.example@127.0.0.1", "127.0.0.1@evil.example", "[evil.example]", "::1", "127.1", "0x7f.0.0.1",
-            "node-1.example.", "localhost localhost", "localhost,evil.example",
+            "evil.example",
+            "evil.example:8690",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "a@localhost",
+            "evil.example@127.0.0.1",
+            "127.0.0.1@evil.example",
+            "[evil.example]",
+            "::1",
+            "127.1",
+            "0x7f.0.0.1",
+            "node-1.example.",
+            "localhost localhost",
+            "localhost,evil.example",
         ] {
             assert!(!accepts(&[host]), "{host}");
         }

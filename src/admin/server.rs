@@ -161,8 +161,8 @@ mod tests {
 
     use super::*;
 
-    /// How long a probe of the kubelet waits (`timeoutSeconds`, by default).
-    const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Less than any connection here is held by its owner, or by its request.
+    const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 
     struct TestServer {
         address: std::net::SocketAddr,
