@@ -49,10 +49,7 @@ impl TlsFault {
     pub(crate) fn in_chain(error: &(dyn StdError + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(cause) = next {
-            // An I/O error hides the error that it was made from.
-            let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            let tls = cause.downcast_ref::<Error>().or_else(|| inner?.downcast_ref::<Error>());
-            if let Some(fault) = tls.and_then(Self::of) {
+            if let Some(fault) = tls_error(cause).and_then(Self::of) {
                 return Some(fault);
             }
             next = cause.source();
@@ -202,6 +199,15 @@ impl TlsFault {
                 "use a name in vault.addresses that the server knows, or set vault.server_name to it"
             }
         }
+    }
+}
+
+/// The error of TLS that this one is, or was made from. An I/O error does not name the one inside it as its source, and may
+/// hold another I/O error.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(io) => tls_error(io.get_ref()?),
+        None => error.downcast_ref::<Error>(),
     }
 }
 

@@ -15,6 +15,8 @@ const MAX_DEPTH: usize = 3;
 const MIN_RUN: usize = 8;
 /// Largest size of the compiled pattern, in bytes. A private key has some dozens of lines.
 const MAX_PATTERN: usize = 16 * 1024 * 1024;
+/// How escapes begin: those of JSON and C, those of addresses, those of HTML.
+const ESCAPES: [u8; 3] = [b'\\', b'%', b'&'];
 /// Stands between the decoded parts of a text: no secret holds it.
 const GAP: u8 = 0;
 
@@ -59,10 +61,10 @@ impl Finder {
 fn search(pattern: &Regex, view: &View, depth: usize, found: &mut Vec<Range<usize>>) {
     found.extend(pattern.find_iter(&view.bytes).filter_map(|hit| view.origin(hit.range())));
     let Some(depth) = depth.checked_sub(1) else { return };
-    let unescaped = view.unescaped();
+    let unescaped = ESCAPES.into_iter().filter_map(|family| view.unescaped(family));
     let bits = [(4, 0), (4, 1), (6, 0), (6, 1), (6, 2), (6, 3)];
     let decoded = bits.into_iter().map(|(bits, skip)| view.decoded(bits, skip));
-    for view in unescaped.into_iter().chain(decoded).filter(|view| view.bytes.len() >= MIN_RUN / 2) {
+    for view in unescaped.chain(decoded).filter(|view| view.bytes.len() >= MIN_RUN / 2) {
         search(pattern, &view, depth, found);
     }
 }
@@ -110,14 +112,16 @@ impl View {
         Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
-    /// The view with its escapes replaced; `None` when it has none.
-    fn unescaped(&self) -> Option<Self> {
-        if !self.bytes.iter().any(|byte| matches!(byte, b'\\' | b'%' | b'&')) {
+    /// The view with the escapes of one family replaced; `None` when it has none. In a text of another family, the same
+    /// characters stand for themselves.
+    fn unescaped(&self, family: u8) -> Option<Self> {
+        if !self.bytes.contains(&family) {
             return None;
         }
         let (mut view, mut at) = (Self::empty(), 0);
         while let Some((byte, origin)) = self.byte(at) {
-            let Some((length, character)) = escape(self.bytes.get(at..).unwrap_or_default()) else {
+            let rest = self.bytes.get(at..).filter(|_| byte == family).unwrap_or_default();
+            let Some((length, character)) = escape(rest) else {
                 view.push(byte, origin);
                 at += 1;
                 continue;

@@ -63,7 +63,11 @@ async fn look(path: PathBuf, timeout: Duration) -> Option<PathBuf> {
     is_hung.then_some(path)
 }
 
+/// Of a regular file only: whoever writes into a pipe would notice that we close it.
 fn first_byte(path: &Path) -> io::Result<usize> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(0);
+    }
     let (mut file, _) = files::open(path)?;
     file.read(&mut [0])
 }
