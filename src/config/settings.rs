@@ -230,11 +230,12 @@ impl Settings {
 
 /// Checks the name of a `decrypt_only` entry: the logs, the metrics and the views tell key services apart by it.
 fn key_service_name(name: &str, is_taken: bool) -> Result<(), String> {
+    let is_plain = name.split(' ').all(plain_segment);
     match () {
         () if name.is_empty() => Err("it needs a name, for the logs".into()),
-        () if !plain_segment(name) || name.len() > MAX_NAME => {
-            Err(format!("a name has letters, digits, '.', '_' and '-', and at most {MAX_NAME} bytes"))
-        }
+        () if !is_plain || name.len() > MAX_NAME => Err(format!(
+            "a name has letters, digits, '.', '_', '-' and single spaces between them, and at most {MAX_NAME} bytes"
+        )),
         () if name == PRIMARY => Err(format!("{PRIMARY:?} is the name of [vault]; choose another one")),
         () if is_taken => Err(format!("{name:?} is the name of an earlier entry; choose another one")),
         () => Ok(()),
