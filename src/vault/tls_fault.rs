@@ -102,6 +102,9 @@ impl TlsFault {
             AlertDescription::CertificateRequired => Some(Self::WantsClientCertificate),
             AlertDescription::UnknownCA => refused("it does not know the authority"),
             AlertDescription::CertificateExpired => refused("it has expired"),
+            AlertDescription::DecryptError => {
+                refused("a signature does not fit: it is of another authority with the same name")
+            }
             AlertDescription::CertificateRevoked => refused("it was revoked"),
             AlertDescription::UnsupportedCertificate => {
                 refused("it is not of a kind that the server accepts")

@@ -57,12 +57,12 @@ struct Authority {
 }
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&key).unwrap();
         let copy = KeyPair::try_from(key.serialize_der()).unwrap();
         std::fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
@@ -178,7 +178,8 @@ async fn said(config: Option<ServerConfig>, flags: &[(String, String)]) -> Strin
 
 #[tokio::test]
 async fn each_failed_handshake_is_named_with_its_cause_and_its_remedy() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let (authority, other) = (Authority::new("authority"), Authority::new("other authority"));
+    let twin = Authority::new("authority");
     let ca = [("vault.ca_file".to_owned(), authority.ca_file().display().to_string())];
     let with = |client: [(String, String); 2]| [&ca[..], &client[..]].concat();
     let good = authority.issue(|_| {});
@@ -190,6 +191,7 @@ async fn each_failed_handshake_is_named_with_its_cause_and_its_remedy() {
     };
     let expired_client = authority.client("expired", |params| params.not_after = from_now!(-60));
     let stranger = other.client("stranger", |_| {});
+    let of_twin = twin.client("twin", |_| {});
     let not_for_clients = authority
         .client("server", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
 
@@ -272,6 +274,13 @@ async fn each_failed_handshake_is_named_with_its_cause_and_its_remedy() {
             mutual(),
             with(stranger.clone()),
             "does not accept the client certificate of the agent: it does not know the authority",
+            "tls_client_ca_file",
+        ),
+        (
+            "refuses that of a twin",
+            mutual(),
+            with(of_twin),
+            "another authority with the same name",
             "tls_client_ca_file",
         ),
         (
