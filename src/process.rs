@@ -16,8 +16,8 @@ const MAX_OUTPUT: usize = 4 * 1024 * 1024;
 /// Longest time for one program.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Keeps memory out of core dumps and away from other processes of the user (prctl(2), PR_SET_DUMPABLE),
-/// and raises the limit of open files. If the system refuses one of these, this is logged, and the process continues.
+/// Keeps memory out of core dumps and away from other processes of the user (prctl(2), PR_SET_DUMPABLE). Every command
+/// begins with it, because most of them read secrets. If the system refuses, this is logged, and the process continues.
 pub(crate) fn harden() {
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         tracing::warn!("core dumps cannot be switched off: {error}; set LimitCORE=0 in the unit");
@@ -27,6 +27,10 @@ pub(crate) fn harden() {
             "core dumps and access by other processes cannot be switched off (PR_SET_DUMPABLE): {error}"
         );
     }
+}
+
+/// Raises the limit of open files: the daemon may have thousands of connections.
+pub(crate) fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

@@ -59,6 +59,15 @@ impl ClientError {
     }
 }
 
+/// What a probe of the kubelet asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeEndpoint {
+    /// Whether the process works. It does not depend on the key service.
+    Live,
+    /// Whether an Encrypt would work now.
+    Ready,
+}
+
 /// The admin socket of one agent. `timeout` is the limit of a whole call.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -94,6 +103,22 @@ impl Client {
     /// When no agent answers.
     pub(crate) async fn healthz(&self) -> Result<String, ClientError> {
         self.request(Method::GET, "/healthz?verbose").await.map(|(_, text)| text)
+    }
+
+    /// `/livez` or `/readyz`: `None` when it is good, otherwise why it is not.
+    ///
+    /// # Errors
+    /// When no agent answers.
+    pub(crate) async fn probe(&self, endpoint: ProbeEndpoint) -> Result<Option<String>, ClientError> {
+        let path = match endpoint {
+            ProbeEndpoint::Live => "/livez",
+            ProbeEndpoint::Ready => "/readyz",
+        };
+        match self.request(Method::GET, path).await? {
+            (StatusCode::OK, _) => Ok(None),
+            (StatusCode::SERVICE_UNAVAILABLE, why) => Ok(Some(why.trim_end().to_owned())),
+            (status, _) => Err(ClientError::Unexpected(status)),
+        }
     }
 
     /// `/metrics`, in the OpenMetrics text format.

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::admin::api_types::Phase;
 use crate::admin::test_snapshot::ready;
-use crate::admin::{AdminCommands, CommandRequest, router, serve_unix};
+use crate::admin::{AdminCommands, CommandRequest, HostNames, router, serve_unix};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a test waits for an answer that must come.
@@ -42,7 +42,8 @@ impl TestServer {
         let snapshot = Arc::new(ready());
         let snapshots = crate::admin::Snapshots::fixed(move || snapshot.clone());
         let fingerprints: crate::admin::LocalKekFingerprints = Arc::new(|| vec!["fingerprint".to_owned()]);
-        let router = router(snapshots, Arc::new(|| Ok(())), Metrics::default(), commands, fingerprints);
+        let (live, names) = (Arc::new(|| Ok(())), HostNames::new(&[]));
+        let router = router(snapshots, live, Metrics::default(), commands, fingerprints, names);
         (Self::new(router), reloads)
     }
 
@@ -64,6 +65,53 @@ async fn every_endpoint_answers_in_the_types_of_the_client() {
     assert!(client.refused_credentials().await.unwrap().is_empty());
     assert!(client.accepted_credentials().await.unwrap().is_empty());
     assert_eq!(client.local_keks().await.unwrap(), HashSet::from(["fingerprint".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_probe_is_good_or_says_why_not() {
+    let failing = || async { (StatusCode::SERVICE_UNAVAILABLE, "the accept loop stands still\n") };
+    let router = Router::new().route("/livez", get(failing)).route("/readyz", get(|| async { "ok\n" }));
+    let client = TestServer::new(router);
+    let client = client.client();
+    let why = client.probe(ProbeEndpoint::Live).await.unwrap();
+    assert_eq!(why.as_deref(), Some("the accept loop stands still"));
+    assert_eq!(client.probe(ProbeEndpoint::Ready).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_stranger_s_name_gets_the_probes_and_metrics_and_nothing_else() {
+    let (server, _reloads) = TestServer::agent();
+    let ask = async |head: &str| {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = UnixStream::connect(server.directory.path().join(SOCKET)).await.unwrap();
+        stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for private in [
+        "GET /status",
+        "GET /refused",
+        "GET /accepted",
+        "GET /local-keks",
+        "POST /reload",
+        "POST /accept-key",
+    ] {
+        let answer = ask(&format!("{private} HTTP/1.1\r\nHost: rebound.example:8690")).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 421") && answer.contains("server.admin_hosts"),
+            "{private}: {answer}"
+        );
+    }
+    for open in ["/healthz", "/healthz?verbose", "/livez", "/readyz", "/metrics"] {
+        let answer = ask(&format!("GET {open} HTTP/1.1\r\nHost: rebound.example:8690")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{open}: {answer}");
+    }
+    // The JSON of a probe is that of /status.
+    let json = "GET /healthz HTTP/1.1\r\nAccept: application/json";
+    assert!(ask(&format!("{json}\r\nHost: 127.0.0.1:8690")).await.contains("\"phase\":\"ready\""));
+    assert!(ask(&format!("{json}\r\nHost: rebound.example")).await.ends_with("\r\n\r\nok\n"));
+    assert!(ask("GET /status HTTP/1.0").await.contains(" 200 "));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 pub(crate) mod api_types;
 pub(crate) mod client;
 mod healthz;
+mod host;
 mod metrics;
 mod routes;
 mod server;
@@ -14,7 +15,8 @@ mod status;
 mod test_snapshot;
 pub(crate) mod timing;
 
-pub(crate) use client::{Client, ClientError};
+pub(crate) use client::{Client, ClientError, ProbeEndpoint};
+pub(crate) use host::HostNames;
 pub(crate) use routes::{
     AdminCommands, CommandRequest, CommandResult, Liveness, LocalKekFingerprints, Snapshots,
 };

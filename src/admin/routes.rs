@@ -7,12 +7,14 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api_types::{CommandDone, CommandFailed};
+use super::host::{self, HostNames};
 use super::timing::{ACCEPT_TIMEOUT, RELOAD_TIMEOUT};
 use super::{healthz as health_text, metrics, status as status_answer};
 use crate::health::Snapshot;
@@ -77,10 +79,17 @@ pub(crate) type LocalKekFingerprints = Arc<dyn Fn() -> Vec<String> + Send + Sync
 struct Rendered {
     snapshots: Snapshots,
     metrics: Metrics,
+    names: HostNames,
 }
 
-/// The endpoints of the admin address. None of them changes anything.
-pub(crate) fn public_router(snapshots: Snapshots, liveness: Liveness, metrics: Metrics) -> Router {
+/// The endpoints of the admin address. None of them changes anything. The probes and `/metrics` answer under any name,
+/// because kubelets and proxies send their own.
+pub(crate) fn public_router(
+    snapshots: Snapshots,
+    liveness: Liveness,
+    metrics: Metrics,
+    names: HostNames,
+) -> Router {
     // `/health` and `/live` are endpoints of another plugin, and its manifests use them as liveness probes. They must
     // not fail in an outage: the kubelet would restart the agent.
     let liveness_routes = ["/livez", "/health", "/live"]
@@ -88,11 +97,12 @@ pub(crate) fn public_router(snapshots: Snapshots, liveness: Liveness, metrics: M
         .fold(Router::new(), |router, path| router.route(path, get(livez)))
         .with_state(liveness);
     Router::new()
+        .route("/status", get(status))
+        .route_layer(from_fn_with_state(names.clone(), host::check))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/status", get(status))
         .route("/metrics", get(scrape))
-        .with_state(Rendered { snapshots, metrics })
+        .with_state(Rendered { snapshots, metrics, names })
         .merge(liveness_routes)
 }
 
@@ -103,6 +113,7 @@ pub(crate) fn router(
     metrics: Metrics,
     commands: AdminCommands,
     local_keks: LocalKekFingerprints,
+    names: HostNames,
 ) -> Router {
     let private = Router::new()
         .route("/accept-key", post(accept_key))
@@ -111,7 +122,9 @@ pub(crate) fn router(
     let credentials = Router::new().route("/refused", get(refused)).route("/accepted", get(accepted));
     let credentials = credentials.with_state(snapshots.clone());
     let keks = Router::new().route("/local-keks", get(fingerprints)).with_state(local_keks);
-    public_router(snapshots, liveness, metrics).merge(private).merge(credentials).merge(keks)
+    let private = private.merge(credentials).merge(keks);
+    let private = private.route_layer(from_fn_with_state(names.clone(), host::check));
+    public_router(snapshots, liveness, metrics, names).merge(private)
 }
 
 /// Whether everything behind the socket works: the key service, our login, the key. Looks at the key service first, unless
@@ -119,14 +132,14 @@ pub(crate) fn router(
 async fn healthz(State(rendered): State<Rendered>, query: RawQuery, headers: HeaderMap) -> Response {
     let snapshot = rendered.snapshots.fresh().await;
     let good = health_text::is_healthy(&snapshot);
-    answer((&snapshot, &rendered.metrics), "healthz", good, &query, &headers)
+    answer(&rendered, &snapshot, ("healthz", good), &query, &headers)
 }
 
 /// Whether an Encrypt would work now.
 async fn readyz(State(rendered): State<Rendered>, query: RawQuery, headers: HeaderMap) -> Response {
     let snapshot = rendered.snapshots.current();
     let good = snapshot.can_wrap();
-    answer((&snapshot, &rendered.metrics), "readyz", good, &query, &headers)
+    answer(&rendered, &snapshot, ("readyz", good), &query, &headers)
 }
 
 /// Whether the process and its accept loop run. Does not check the key service: a restart of the agent would not
@@ -150,16 +163,17 @@ async fn status(State(rendered): State<Rendered>) -> Response {
 }
 
 fn answer(
-    (snapshot, metrics): (&Snapshot, &Metrics),
-    endpoint: &str,
-    good: bool,
+    rendered: &Rendered,
+    snapshot: &Snapshot,
+    (endpoint, good): (&str, bool),
     query: &RawQuery,
     headers: &HeaderMap,
 ) -> Response {
     let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if accepts.is_some_and(|accepts| accepts.contains("application/json")) {
-        return (code, Json(status_answer::status(snapshot, metrics))).into_response();
+    // This is what /status answers, so it is not for every name.
+    if accepts.is_some_and(|accepts| accepts.contains("application/json")) && rendered.names.accept(headers) {
+        return (code, Json(status_answer::status(snapshot, &rendered.metrics))).into_response();
     }
     let wants = |pair: &str| pair == "verbose" || pair.starts_with("verbose=");
     if query.0.as_deref().is_some_and(|query| query.split('&').any(wants)) {

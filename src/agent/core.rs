@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use super::error::{AgentError, TaskError};
-use super::timing::PREPARE_TIMEOUT;
+use super::timing::{FILES_TIMEOUT, PREPARE_TIMEOUT};
 use super::{local_keks, services};
 use crate::clock::{BootTime, Deadline};
 use crate::config::Settings;
 use crate::config::settings::Health;
+use crate::files;
 use crate::health::{
     self, DecryptOnly, Driver, Event, IdentityFile, Message, Output, Publish, Publisher, Refresh,
     RefreshReceivers, Rules, ServiceId, ServiceState, Snapshot, State,
@@ -99,6 +100,21 @@ impl PreparedCore {
             receivers,
             digest: settings.digest.as_str().into(),
         })
+    }
+
+    /// The same, in a thread that may wait for a file system, and within a time.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`], or `Files`.
+    pub(super) async fn read(
+        settings: &Settings,
+        metrics: &Metrics,
+        local_keks: Arc<Cache>,
+        transport: &Arc<dyn Transport>,
+    ) -> Result<Self, AgentError> {
+        let (settings, metrics, transport) = (settings.clone(), metrics.clone(), transport.clone());
+        let read = move || Ok(Self::new(&settings, &metrics, local_keks, &transport));
+        files::in_time(FILES_TIMEOUT, read).await.map_err(AgentError::Files)?
     }
 
     /// What calls see before the first event.

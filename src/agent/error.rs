@@ -32,6 +32,11 @@ pub(crate) enum AgentError {
         "the runtime directory {path} cannot be used: {cause}; under systemd, RuntimeDirectory=kms-plugin creates it"
     )]
     RuntimeDir { path: PathBuf, cause: io::Error },
+    /// A file that the settings name cannot be read, because its file system hangs.
+    #[error(
+        "the files that the configuration names cannot be read: {0}; findmnt and ls show which mount hangs"
+    )]
+    Files(#[source] io::Error),
     #[error("signals cannot be received: {0}")]
     Signals(#[source] io::Error),
     /// A task ended that must not.

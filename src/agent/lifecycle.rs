@@ -16,12 +16,13 @@ use super::core::{Core, Ended, PreparedCore, cause_of};
 use super::error::{AgentError, ReloadError, TaskError};
 use super::listeners::Listeners;
 use super::reload::{ReloadRequest, done};
-use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
+use super::timing::{ACCEPT_READ_TIMEOUT, DECRYPT_ONLY_TIMEOUT, FILES_TIMEOUT, START_MARGIN, VERIFY_TIMEOUT};
 use super::{memory, readiness, server_restart, status_line, watchdog};
 use crate::admin::api_types::CommandFailed;
-use crate::admin::{self, AdminCommands, CommandRequest, CommandResult};
+use crate::admin::{self, AdminCommands, CommandRequest, CommandResult, HostNames};
 use crate::clock::Deadline;
 use crate::config::Settings;
+use crate::files;
 use crate::health::{ConfigState, Event, Snapshot};
 use crate::kms::{Incoming, KmsService, View};
 use crate::local_kek::Cache;
@@ -73,9 +74,11 @@ impl Agent {
         let server = &settings.server;
         let metrics = Metrics::default();
         let list = server.state_dir.join(WRAPPED_KEYS);
-        let local_keks = Arc::new(Cache::open(passed.kept, Some(list), settings.local_kek));
+        let policy = settings.local_kek;
+        let open = move || Ok(Arc::new(Cache::open(passed.kept, Some(list), policy)));
+        let local_keks = files::in_time(FILES_TIMEOUT, open).await.map_err(AgentError::Files)?;
         let transport: Arc<dyn Transport> = Arc::new(Http);
-        let prepared = PreparedCore::new(settings, &metrics, local_keks.clone(), &transport)?;
+        let prepared = PreparedCore::read(settings, &metrics, local_keks.clone(), &transport).await?;
         let listeners = Listeners::bind(server, passed.listener).await?;
 
         let views = Arc::new(watch::channel(prepared.view()).0);
@@ -117,7 +120,9 @@ impl Agent {
             watchdog::run(listeners.watchdog_path, watched).await;
             Ok(())
         });
-        agent.serve_admin(listeners.admin_socket, listeners.admin_address, commands, heartbeat, stopping);
+        let (socket, address) = (listeners.admin_socket, listeners.admin_address);
+        let names = admin::HostNames::new(&server.admin_hosts);
+        agent.serve_admin(socket, address, names, commands, heartbeat, stopping);
         agent.spawn("memory", memory::run());
         Ok(agent)
     }
@@ -155,6 +160,7 @@ impl Agent {
         &mut self,
         socket: Arc<UnixListener>,
         address: Option<Arc<TcpListener>>,
+        names: HostNames,
         commands: AdminCommands,
         heartbeat: Heartbeat,
         stopping: watch::Receiver<bool>,
@@ -170,8 +176,14 @@ impl Agent {
         let snapshots = admin::Snapshots::new(move || views.borrow().snapshot.clone(), look);
         let fingerprints: admin::LocalKekFingerprints = Arc::new(move || keks.fingerprints());
         let metrics = self.metrics.clone();
-        let router =
-            admin::router(snapshots.clone(), liveness.clone(), metrics.clone(), commands, fingerprints);
+        let router = admin::router(
+            snapshots.clone(),
+            liveness.clone(),
+            metrics.clone(),
+            commands,
+            fingerprints,
+            names.clone(),
+        );
         let until = stopping.clone();
         self.spawn(
             "admin socket",
@@ -184,7 +196,7 @@ impl Agent {
             }),
         );
         if let Some(address) = address {
-            let router = admin::public_router(snapshots, liveness, metrics.clone());
+            let router = admin::public_router(snapshots, liveness, metrics.clone(), names);
             self.spawn(
                 "admin address",
                 server_restart::in_place("admin address's server", metrics, move || {
@@ -283,7 +295,7 @@ impl Agent {
     /// stay open. A call that has begun ends with the core that it began with.
     async fn reload(&mut self, settings: &Settings) -> Result<(), ReloadError> {
         let keks = self.local_keks.clone();
-        let prepared = PreparedCore::new(settings, &self.metrics, keks, &self.transport);
+        let prepared = PreparedCore::read(settings, &self.metrics, keks, &self.transport).await;
         let prepared = prepared.map_err(ReloadError::KeyServices)?;
         let core = prepared.start(self.views.clone());
         if tokio::time::timeout(VERIFY_TIMEOUT, core.verified()).await.is_err() {

@@ -28,5 +28,5 @@ pub(crate) use lifecycle::Agent;
 pub(crate) use listeners::passed;
 pub(crate) use reload::Reloader;
 pub(crate) use runtime_dir::{is_ours_alone, make as make_runtime_dir};
-pub(crate) use stop_signals::Signals;
+pub(crate) use stop_signals::{Signals, stop_in_time};
 pub(crate) use unconfigured::{ConfigSource, Unconfigured, log as log_unloadable};

@@ -12,6 +12,7 @@ use crate::admin::CommandRequest;
 use crate::admin::api_types::{CommandDone, CommandFailed};
 use crate::config::Settings;
 use crate::display::fit;
+use crate::files::FileAccess;
 use crate::health::Snapshot;
 use crate::kms::View;
 use crate::systemd::notify;
@@ -24,12 +25,14 @@ pub(crate) type ReloadRequest = (Box<Settings>, oneshot::Sender<Result<(), Reloa
 
 /// Reads the settings again. Only the command line knows where they come from.
 pub(crate) type ReadSettings =
-    Box<dyn Fn() -> Result<Settings, Box<dyn std::error::Error + Send + Sync>> + Send>;
+    Arc<dyn Fn() -> Result<Settings, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
 /// Waits for SIGHUP and for reload commands, and passes new settings to the agent.
 pub(crate) struct Reloader {
     hangups: Signal,
     read: ReadSettings,
+    /// One read at a time: if the file system hangs, further ones must start no further thread.
+    access: FileAccess,
     runtime_dir: PathBuf,
     commands: mpsc::Receiver<CommandRequest>,
     agent: mpsc::Sender<ReloadRequest>,
@@ -49,6 +52,7 @@ impl Reloader {
         Ok(Self {
             hangups: signal(SignalKind::hangup()).map_err(AgentError::Signals)?,
             read,
+            access: FileAccess::default(),
             runtime_dir: agent.runtime_dir().to_path_buf(),
             commands,
             agent: agent.reload_sender(),
@@ -90,7 +94,9 @@ impl Reloader {
     /// Reads the settings and passes them to the agent. When that fails, notes that the agent does not use what is on
     /// disk, and returns the text for the administrator.
     async fn reload(&self) -> Result<(), String> {
-        let (digest, result) = match (self.read)() {
+        let read = self.read.clone();
+        let read = self.access.run(move || read()).await.unwrap_or_else(|hung| Err(hung.into()));
+        let (digest, result) = match read {
             Err(error) => (None, Err(ReloadError::Configuration(error))),
             Ok(settings) => (Some(settings.digest.clone()), self.apply(settings).await),
         };

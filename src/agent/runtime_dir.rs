@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::error::AgentError;
 use crate::config::server::Server;
+use crate::files;
 
 /// Creates the runtime directory, for the agent's user only. When the default one cannot be created, and none is
 /// configured, creates one beside the socket and sets it in `server`.
@@ -51,9 +52,10 @@ pub(crate) fn is_ours_alone(path: &Path) -> Result<(), Error> {
     ))
 }
 
-/// Creates the directory. If it exists, the agent must be able to write to it.
+/// Creates the directory. If it exists, the agent must be able to write to it, and no other user may replace its files.
 fn make_at(path: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    files::is_trusted_directory(path)?;
     Ok(nix::unistd::access(path, nix::unistd::AccessFlags::W_OK)?)
 }
 
@@ -78,6 +80,13 @@ mod tests {
         std::fs::set_permissions(&taken, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         std::os::unix::fs::symlink(directory.path(), &link).unwrap();
         assert!(is_ours_alone(&taken).is_err() && is_ours_alone(&link).is_err());
+        // Another user could have put a link or a forged identity there.
+        server.runtime_dir = taken;
+        server.runtime_dir_fallback = None;
+        let error = make(&mut server).unwrap_err();
+        assert!(
+            matches!(&error, AgentError::RuntimeDir { cause, .. } if cause.to_string().contains("every user"))
+        );
         server.runtime_dir = directory.path().join("run");
         make(&mut server).unwrap();
         is_ours_alone(&server.runtime_dir).unwrap();

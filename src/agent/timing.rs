@@ -13,7 +13,7 @@ pub(super) const VERIFY_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) const DECRYPT_ONLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that a reload then takes to make a local KEK.
 pub(super) const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
-/// All of a reload.
+/// All of a reload, after its files are read. If they are on a file system that hangs, the reload fails before that.
 const RELOAD: Duration = VERIFY_TIMEOUT.saturating_add(DECRYPT_ONLY_TIMEOUT).saturating_add(PREPARE_TIMEOUT);
 // The admin API must still be waiting when a reload ends.
 const _: () = assert!(RELOAD_TIMEOUT.as_millis() > RELOAD.as_millis());
@@ -21,6 +21,13 @@ const _: () = assert!(RELOAD_TIMEOUT.as_millis() > RELOAD.as_millis());
 /// Longest time to read the key before a change of it is accepted.
 pub(super) const ACCEPT_READ_TIMEOUT: Duration = Duration::from_secs(3);
 const _: () = assert!(ACCEPT_TIMEOUT.as_millis() > ACCEPT_READ_TIMEOUT.as_millis());
+
+/// Longest time to read the files that a configuration names, before the agent tells that their file system hangs.
+pub(super) const FILES_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time to read the configuration, and then those files.
+pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a stop may take in addition to `server.drain_timeout`, before the process is ended without its help.
+pub(super) const STOP_MARGIN: Duration = Duration::from_secs(3);
 
 /// What a start may take in addition to `health.ready_timeout`; systemd waits for both together.
 pub(super) const START_MARGIN: Duration = Duration::from_secs(30);

@@ -18,12 +18,13 @@ use super::lifecycle::MAX_ACCEPTED;
 use super::listeners::Listeners;
 use super::reload::ReadSettings;
 use super::stop_signals::Signals;
-use super::timing::{CONFIG_INTERVAL, CONFIG_SETTLE, LAST_ANSWERS, START_MARGIN};
+use super::timing::{CONFIG_INTERVAL, CONFIG_SETTLE, LAST_ANSWERS, LOAD_TIMEOUT, START_MARGIN};
 use super::{services, watchdog};
 use crate::admin::api_types::{CommandDone, CommandFailed, Phase as ApiPhase};
-use crate::admin::{self, AdminCommands, CommandRequest};
+use crate::admin::{self, AdminCommands, CommandRequest, HostNames};
 use crate::clock::BootTime;
 use crate::config::{Provisional, Settings};
+use crate::files::FileAccess;
 use crate::health::{Announce, ConfigState, Phase, Reason, ReasonKind, ServiceState, Snapshot};
 use crate::key_service::KeyScope;
 use crate::kms::{Incoming, serve_unconfigured};
@@ -41,24 +42,39 @@ pub(crate) struct ConfigSource {
     pub read: ReadSettings,
     /// The directories of the files, to watch them.
     pub directories: Vec<PathBuf>,
+    access: FileAccess,
 }
 
 impl ConfigSource {
+    pub(crate) fn new(read: ReadSettings, directories: Vec<PathBuf>) -> Self {
+        Self { read, directories, access: FileAccess::with_limit(LOAD_TIMEOUT) }
+    }
+
     /// Reads the settings, and checks them.
-    fn load(&self) -> Result<Settings, ReloadError> {
-        let settings = (self.read)().map_err(ReloadError::Configuration)?;
-        self.check(&settings)?;
-        Ok(settings)
+    async fn load(&self) -> Result<Settings, ReloadError> {
+        let read = self.read.clone();
+        let load = move || {
+            let settings = read().map_err(ReloadError::Configuration)?;
+            check(&settings)?;
+            Ok(settings)
+        };
+        self.access.run(load).await.unwrap_or_else(|hung| Err(ReloadError::Configuration(hung.into())))
     }
 
     /// Reads the TLS files that the settings name. Sends nothing.
     ///
     /// # Errors
     /// Why the settings cannot be used.
-    pub(crate) fn check(&self, settings: &Settings) -> Result<(), ReloadError> {
-        let transport: Arc<dyn Transport> = Arc::new(Http);
-        services::build(settings, &Metrics::default(), &transport).map(drop).map_err(ReloadError::KeyServices)
+    pub(crate) async fn check(&self, settings: &Settings) -> Result<(), ReloadError> {
+        let settings = settings.clone();
+        let checked = self.access.run(move || check(&settings)).await;
+        checked.unwrap_or_else(|hung| Err(ReloadError::KeyServices(AgentError::Files(hung))))
     }
+}
+
+fn check(settings: &Settings) -> Result<(), ReloadError> {
+    let transport: Arc<dyn Transport> = Arc::new(Http);
+    services::build(settings, &Metrics::default(), &transport).map(drop).map_err(ReloadError::KeyServices)
 }
 
 /// A process without a configuration, that listens.
@@ -130,15 +146,23 @@ impl Unconfigured {
         let shown = admin::Snapshots::fixed(move || rendered.borrow().clone());
         let liveness: admin::Liveness = Arc::new(move || heartbeat.alive());
         let commands = AdminCommands { accept_key, reload };
-        let router =
-            admin::router(shown.clone(), liveness.clone(), metrics.clone(), commands, Arc::new(Vec::new));
+        let names = HostNames::new(&provisional.server.admin_hosts);
+        let fingerprints: admin::LocalKekFingerprints = Arc::new(Vec::new);
+        let router = admin::router(
+            shown.clone(),
+            liveness.clone(),
+            metrics.clone(),
+            commands,
+            fingerprints,
+            names.clone(),
+        );
         let serving = admin::serve_unix(listeners.admin_socket, router, stopping.clone());
         tasks.spawn(async {
             serving.await;
             ("admin socket", Ok(()))
         });
         if let Some(address) = listeners.admin_address {
-            let router = admin::public_router(shown, liveness, metrics);
+            let router = admin::public_router(shown, liveness, metrics, names);
             let serving = admin::serve_tcp(address, router, stopping);
             tasks.spawn(async {
                 serving.await;
@@ -179,7 +203,7 @@ impl Unconfigured {
             for watch in &mut watches {
                 watch.arm();
             }
-            match source.load() {
+            match source.load().await {
                 Ok(settings) => {
                     if let Some(command) = command {
                         let line = "the configuration loads now; the agent starts with it".into();

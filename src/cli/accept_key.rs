@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::agent_args::{AgentArgs, failure};
 use super::exit::{Exit, Failure};
-use super::{report, runtime};
+use super::{block_on, report};
 use crate::admin::timing::ACCEPT_TIMEOUT;
 
 /// Time for the agent's answer.
@@ -25,7 +25,7 @@ pub(super) struct AcceptKeyArgs {
 }
 
 pub(super) fn run(args: &AcceptKeyArgs) -> Result<(), Failure> {
-    let accepted = runtime()?.block_on(args.agent.client(TIMEOUT).accept_key());
+    let accepted = block_on(args.agent.client(TIMEOUT).accept_key())?;
     let accepted = accepted.map_err(|error| failure(error, Exit::Unavailable))?;
     report::line(&format!("accepted: {}", accepted.line))
 }

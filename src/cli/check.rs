@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::report::{self, Output};
-use super::runtime;
-use crate::diagnose::check::{self, CheckOptions, Outcome, Report, finding_text};
+use crate::diagnose::check::{self, CheckOptions, Configuration, Outcome, Report, finding_text};
+use crate::files;
 
 /// Check everything that must be right on this node, and suggest a fix for each problem
 #[derive(Debug, clap::Args)]
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
     }
     let options = CheckOptions {
-        configuration: args.flags.configuration(),
+        configuration: configuration(&args.flags, args.timeout)?,
         peers: args.peer.clone(),
         encryption_config: args.encryption_config.clone(),
         no_login: args.no_login,
@@ -74,10 +75,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
             printed = report::styled(&finding_text(finding, width));
         }
     });
-    let runtime = runtime()?;
-    runtime.block_on(check::run(&options, &mut report));
-    // Do not wait for a DNS lookup that still runs.
-    runtime.shutdown_background();
+    block_on(check::run(&options, &mut report))?;
     let (summary, json, worst) = (report.summary(), report.json(), report.worst());
     drop(report);
     printed?;
@@ -89,5 +87,16 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         Outcome::Ok | Outcome::Skipped => Exit::Ok,
         Outcome::Warn => Exit::Warned,
         Outcome::Fail => Exit::Failed,
+    })
+}
+
+/// Reads the configuration, within a time: its file system may hang.
+pub(super) fn configuration(flags: &ConfigFlags, timeout: Duration) -> Result<Configuration, Failure> {
+    let (flags, file) = (flags.clone(), flags.file());
+    let read = block_on(files::in_time(timeout, move || Ok(flags.configuration())))?;
+    read.map_err(|error| {
+        let shown = file.display();
+        Failure::new(Exit::Unavailable, error)
+            .context(format!("the configuration {shown} cannot be read; findmnt lists the mounts"))
     })
 }

@@ -80,7 +80,7 @@ fn text(merged: &Merged) -> String {
             (Some(value), _) => {
                 let origin = merged.origin(key.path);
                 let origin = origin.unwrap_or_else(|| "unknown".into());
-                text.push_str(&format!("{name} = {}  # {origin}\n", toml_value(&value)));
+                text.push_str(&format!("{name} = {}  # {origin}\n", toml_value(name, &value)));
             }
             (None, None) => text.push_str(&format!("# {name} is not set\n")),
             (None, Some(default)) => text.push_str(&format!("# {name}: by default {default}\n")),
@@ -101,7 +101,7 @@ fn text(merged: &Merged) -> String {
 fn tables(value: &Value, path: &str, text: &mut String) {
     let Some(dict) = value.as_dict() else { return };
     for (name, value) in dict.iter().filter(|(_, value)| value.as_dict().is_none()) {
-        text.push_str(&format!("{name} = {}\n", toml_value(value)));
+        text.push_str(&format!("{name} = {}\n", toml_value(name, value)));
     }
     for (name, value) in dict.iter().filter(|(_, value)| value.as_dict().is_some()) {
         let path = format!("{path}.{name}");
@@ -110,17 +110,25 @@ fn tables(value: &Value, path: &str, text: &mut String) {
     }
 }
 
-fn toml_value(value: &Value) -> String {
-    toml::Value::try_from(redacted(value)).map(|value| value.to_string()).unwrap_or_default()
+fn toml_value(name: &str, value: &Value) -> String {
+    toml::Value::try_from(redacted(name, value)).map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// A value to show: without the password that an address may hold by mistake.
-fn redacted(value: &Value) -> Value {
+/// The settings that hold addresses, by their names in every table.
+const ADDRESSES: [&str; 3] = ["addresses", "proxy", "proxy_except"];
+
+/// The value of a setting to show: without the password that an address may hold by mistake, also one without a scheme.
+/// In other settings, such as a user's name, `@` is an ordinary character.
+fn redacted(name: &str, value: &Value) -> Value {
     match value {
-        Value::String(_, text) => Value::from(without_userinfo(text)),
-        Value::Array(_, items) => Value::from(items.iter().map(redacted).collect::<Vec<_>>()),
+        Value::String(_, text) if ADDRESSES.contains(&name) || text.contains("://") => {
+            Value::from(without_userinfo(text))
+        }
+        Value::Array(_, items) => {
+            Value::from(items.iter().map(|item| redacted(name, item)).collect::<Vec<_>>())
+        }
         Value::Dict(_, dict) => {
-            let shown = dict.iter().map(|(name, value)| (name.clone(), redacted(value)));
+            let shown = dict.iter().map(|(name, value)| (name.clone(), redacted(name, value)));
             Value::from(shown.collect::<figment::value::Dict>())
         }
         other => other.clone(),
@@ -132,14 +140,15 @@ pub(super) fn json(merged: &Merged) -> String {
     let values: serde_json::Map<_, _> = schema::KEYS
         .iter()
         .filter_map(|key| {
-            let value = serde_json::to_value(redacted(&merged.value(key.path)?)).ok()?;
+            let value =
+                serde_json::to_value(redacted(key.table_and_name().1, &merged.value(key.path)?)).ok()?;
             Some((
                 key.path.to_owned(),
                 serde_json::json!({ "value": value, "origin": merged.origin(key.path) }),
             ))
         })
         .chain(merged.value(schema::DECRYPT_ONLY).and_then(|value| {
-            let value = serde_json::to_value(redacted(&value)).ok()?;
+            let value = serde_json::to_value(redacted(schema::DECRYPT_ONLY, &value)).ok()?;
             let origin = merged.origin(schema::DECRYPT_ONLY);
             Some((schema::DECRYPT_ONLY.to_owned(), serde_json::json!({ "value": value, "origin": origin })))
         }))

@@ -5,9 +5,9 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
-use super::runtime;
 use super::serve::failure;
 use crate::agent::{Agent, AgentError, Signals, passed};
 use crate::config::{Settings, defaults};
@@ -52,7 +52,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     make_private(&directory)?;
     let keyring = directory.join("dev-keyring.json");
     if args.rotate {
-        return runtime()?.block_on(rotate(&directory.join("kms.sock"), &keyring, args.output));
+        return block_on(rotate(&directory.join("kms.sock"), &keyring, args.output))?;
     }
     let default = defaults::text("server.admin");
     let free_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -64,7 +64,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
     }
     let mut settings = Settings::development(&directory, keyring.clone(), wanted);
     telemetry::init(&settings.log);
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = Signals::new().map_err(failure)?;
         // `dev` reads no configuration, so nobody receives reload requests.
         let reload = tokio::sync::mpsc::channel(1).0;
@@ -80,7 +80,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
         let agent = agent.map_err(failure)?;
         show(&agent, &settings, &keyring, args.output).await?;
         signals.run(agent).await.map_err(failure)
-    })
+    })?
 }
 
 /// Waits until the agent is ready, tests it through its socket, and prints how to use it.

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
-use crate::compat;
+use crate::{compat, process};
 use exit::{Exit, Failure};
 
 /// A Kubernetes KMS v2 plugin: wraps DEK seeds with a Transit key in HashiCorp Vault or OpenBao.
@@ -81,6 +81,7 @@ enum Command {
 
 /// The daemon: serves, and does what belongs to serving. All other commands are passed on to the tools.
 pub fn daemon() -> ExitCode {
+    process::harden();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let (command, compat) = match parse(arguments.clone()) {
         Ok(parsed) => parsed,
@@ -96,6 +97,7 @@ pub fn daemon() -> ExitCode {
 
 /// The tools: every command that the daemon passes on.
 pub fn tools() -> ExitCode {
+    process::harden();
     let (command, _) = match parse(std::env::args_os().collect()) {
         Ok(parsed) => parsed,
         Err(exit) => return exit.into(),
@@ -145,12 +147,16 @@ fn without_verdict(result: Result<(), Failure>) -> Result<Exit, Failure> {
     result.map(|()| Exit::Ok)
 }
 
-/// The tokio runtime. It has few threads, also on a large machine, because the tasks mostly wait.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+/// Runs a command to its end on the tokio runtime. It has few threads, also on a large machine, because the tasks mostly
+/// wait. A thread that still waits then, for a hung file system or a name server, does not delay the end of the process.
+fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(2, 4))
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::Internal, error))
+        .map_err(|error| Failure::new(Exit::Internal, error))?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    Ok(ended)
 }

@@ -1,13 +1,16 @@
-//! `probe`: parses the command line, probes a KMS v2 plugin, and prints the progress and the result.
+//! `probe`: parses the command line, probes a KMS v2 plugin, and prints the progress and the result. With `--live` or
+//! `--ready` it asks our own agent instead, for the probes of the kubelet.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::agent_args::{AgentArgs, failure};
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
-use super::runtime;
+use crate::admin::ProbeEndpoint;
 use crate::diagnose::probe::{self, ProbeOptions, Report};
 use crate::kms::client;
 
@@ -18,7 +21,9 @@ const MAX_COUNT: u64 = 1_000_000;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Each round trip is an Encrypt of 32 random bytes and a Decrypt that must return them.\n\
-                        Works with any KMS v2 plugin. The exit code is 0 only if every answer was right."
+                        Works with any KMS v2 plugin. The exit code is 0 only if every answer was right.\n\
+                        With --live or --ready it asks a running kms-plugin on its admin socket: exit code 0, or 69\n\
+                        with the reason."
 )]
 pub(super) struct ProbeArgs {
     /// Socket of the plugin; it may begin with unix://
@@ -36,11 +41,27 @@ pub(super) struct ProbeArgs {
     /// Format of the output
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+    /// Instead, ask whether the agent's process works, as /livez does: for a liveness probe by exec
+    #[arg(long, conflicts_with_all = ["ready", "socket", "count", "concurrency", "output"])]
+    live: bool,
+    /// Instead, ask whether an Encrypt would work, as /readyz does: for a readiness probe by exec
+    #[arg(long, conflicts_with_all = ["socket", "count", "concurrency", "output"])]
+    ready: bool,
+    #[command(flatten)]
+    agent: AgentArgs,
 }
 
 pub(super) fn run(args: &ProbeArgs) -> Result<(), Failure> {
     if args.timeout.is_zero() {
         return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
+    }
+    if args.live || args.ready {
+        let endpoint = if args.live { ProbeEndpoint::Live } else { ProbeEndpoint::Ready };
+        let answer = block_on(args.agent.client(args.timeout).probe(endpoint))?;
+        return match answer.map_err(|error| failure(error, Exit::Unavailable))? {
+            None => report::line("ok"),
+            Some(why) => Err(Failure::message(Exit::Unavailable, why)),
+        };
     }
     let options = ProbeOptions {
         socket: client::socket_path(&args.socket),
@@ -50,7 +71,7 @@ pub(super) fn run(args: &ProbeArgs) -> Result<(), Failure> {
     };
     let bar = progress(args.count);
     let counter = bar.clone();
-    let probed = runtime()?.block_on(probe::run(&options, move || counter.inc(1)));
+    let probed = block_on(probe::run(&options, move || counter.inc(1)))?;
     bar.finish_and_clear();
     let probed = probed.map_err(|error| Failure::new(Exit::Unavailable, error));
     let report = match (probed, args.output) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::agent_args::{AgentArgs, failure};
 use super::exit::{Exit, Failure};
-use super::{report, runtime};
+use super::{block_on, report};
 use crate::admin::api_types::{CommandDone, Phase};
 use crate::admin::timing::RELOAD_TIMEOUT;
 
@@ -27,7 +27,7 @@ pub(super) struct ReloadArgs {
 }
 
 pub(super) fn run(args: &ReloadArgs) -> Result<(), Failure> {
-    let reloaded = runtime()?.block_on(args.agent.client(TIMEOUT).reload());
+    let reloaded = block_on(args.agent.client(TIMEOUT).reload())?;
     let CommandDone { phase, line } = reloaded.map_err(|error| failure(error, Exit::Config))?;
     match phase {
         // The configuration is in use, but a reload does not accept a replaced key, for example.

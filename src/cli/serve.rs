@@ -1,15 +1,16 @@
 //! `serve`: the agent, until a signal ends it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
-use super::runtime;
 use crate::agent::{
     Agent, AgentError, ConfigSource, ReloadError, Reloader, Signals, Unconfigured, log_unloadable,
-    make_runtime_dir, passed,
+    make_runtime_dir, passed, stop_in_time,
 };
 use crate::compat::{self, CompatFlags};
 use crate::config::{Problem, Settings, schema};
@@ -50,10 +51,14 @@ pub(super) fn run(args: ServeArgs, compat: CompatFlags) -> Result<(), Failure> {
     };
     let level = telemetry::init(&log);
     flags.compat_warnings().for_each(|warning| tracing::warn!("{warning}"));
+    // It is hardened already. Now there is a log for a warning.
     process::harden();
-    let runtime = runtime()?;
-    let ended = runtime.block_on(async {
+    process::raise_file_limit();
+    block_on(async {
         let mut signals = Signals::new().map_err(failure)?;
+        let drain_timeout = settings.as_ref().map(|settings| settings.server.drain_timeout);
+        let drain_timeout = drain_timeout.unwrap_or_else(|_| flags.provisional().server.drain_timeout);
+        stop_in_time(drain_timeout).map_err(failure)?;
         let socket = settings.as_ref().map(|settings| settings.server.socket.clone());
         let socket = socket.unwrap_or_else(|_| flags.provisional().server.socket);
         let passed = passed(&socket).map_err(failure)?;
@@ -67,10 +72,7 @@ pub(super) fn run(args: ServeArgs, compat: CompatFlags) -> Result<(), Failure> {
         };
         level.set(settings.log.level);
         serve(settings, passed, source, &flags, signals).await
-    });
-    // A thread that waits for a hung file system must not delay the end.
-    runtime.shutdown_background();
-    ended
+    })?
 }
 
 /// The settings, as soon as they can be used; `None` when a signal ended the wait for them. `first` is the result of
@@ -83,7 +85,7 @@ async fn loaded(
     signals: &mut Signals,
 ) -> Result<Option<Settings>, Failure> {
     let why = match first {
-        Ok(settings) => match source.check(&settings) {
+        Ok(settings) => match source.check(&settings).await {
             Ok(()) => return Ok(Some(settings)),
             Err(why) => why,
         },
@@ -130,10 +132,8 @@ fn source(flags: &ConfigFlags) -> ConfigSource {
     let file = flags.file();
     let directory = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let flags = flags.clone();
-    ConfigSource {
-        read: Box::new(move || read(&flags).map_err(|failure| failure.into_error().into())),
-        directories: vec![directory.join("config.d"), directory],
-    }
+    let read = move || read(&flags).map_err(|failure| failure.into_error().into());
+    ConfigSource::new(Arc::new(read), vec![directory.join("config.d"), directory])
 }
 
 fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
@@ -158,7 +158,7 @@ fn read(flags: &ConfigFlags) -> Result<Settings, Failure> {
 /// The failure of an agent, with the exit code of its cause.
 pub(super) fn failure(error: AgentError) -> Failure {
     let exit = match &error {
-        AgentError::Tls(_) | AgentError::RuntimeDir { .. } => Exit::Config,
+        AgentError::Tls(_) | AgentError::RuntimeDir { .. } | AgentError::Files(_) => Exit::Config,
         AgentError::Socket(_) | AgentError::Keyring(_) | AgentError::Admin { .. } => Exit::Unavailable,
         AgentError::Task { .. } | AgentError::Signals(_) | AgentError::Drain(_) | AgentError::Aborted => {
             Exit::Internal

@@ -6,9 +6,9 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::agent_args::{AgentArgs, failure};
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
-use super::runtime;
 use crate::admin::ClientError;
 use crate::admin::api_types::{Phase, Status};
 use crate::diagnose::status_text::status_text;
@@ -41,7 +41,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     if args.watch.is_some_and(|every| every < Duration::from_millis(100)) {
         return Err(Failure::message(Exit::Usage, "--watch must be 100ms or longer"));
     }
-    runtime()?.block_on(async {
+    block_on(async {
         let Some(every) = args.watch else {
             let unavailable = |error| failure(error, Exit::Unavailable);
             let status = read(args).await.map_err(unavailable)?;
@@ -69,7 +69,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             }
             tokio::time::sleep(every).await;
         }
-    })
+    })?
 }
 
 /// A status: the JSON of the agent for programs, and what this version understands of it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::exit::{Exit, Failure, error_line};
 use super::flags::ConfigFlags;
-use super::{config, report, runtime};
+use super::{block_on, check, config, report};
 use crate::diagnose::bundle::{self, BundleError, BundleOptions};
 use crate::diagnose::check::CheckOptions;
 
@@ -43,7 +43,7 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
     may_write(&file)?;
     let progress = |step: &str| error_line(&format!("collecting {step}…"));
     progress("the configuration");
-    let configuration = args.flags.configuration();
+    let configuration = check::configuration(&args.flags, CHECK_TIMEOUT)?;
     let options = BundleOptions {
         configuration: match &configuration.merged {
             Ok(merged) => config::json(merged),
@@ -59,7 +59,7 @@ pub(super) fn run(args: &BundleArgs) -> Result<(), Failure> {
         },
         lines: args.lines,
     };
-    let written = runtime()?.block_on(bundle::write(&file, &directory, &options, progress));
+    let written = block_on(bundle::write(&file, &directory, &options, progress))?;
     let written = written.map_err(|error| match error {
         BundleError::Write(cause) => cannot_write(&file, cause),
         bug => Failure::new(Exit::Internal, bug),

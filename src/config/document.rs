@@ -11,10 +11,15 @@ use zeroize::Zeroizing;
 
 use super::problem::Problem;
 use super::schema::{self, Kind};
-use crate::files;
+use crate::files::{self, WrongEncoding};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
+
+/// Most entries of `decrypt_only`. Each has a login and looks at its server: a migration needs one or two.
+const MAX_DECRYPT_ONLY: usize = 32;
+/// Most problems of one file that are shown.
+const MAX_PROBLEMS: usize = 50;
 
 /// A file that was read.
 pub(super) struct Document {
@@ -26,21 +31,41 @@ pub(super) struct Document {
 /// Reads a file. `None` when it is no TOML at all. What is wrong with it is added to `problems`.
 pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Document> {
     let place = path.display().to_string();
-    let text = match files::read_text(path, MAX_FILE) {
+    let text = match files::read(path, MAX_FILE) {
+        Ok(content) => match WrongEncoding::of(&content) {
+            // The parser ignores a byte order mark.
+            None | Some(WrongEncoding::ByteOrderMark) => files::into_text(content),
+            Some(encoding) => {
+                let command = encoding.command(&place).map(|command| format!("; {command}"));
+                let message = format!("the file {}{}", encoding.what(), command.unwrap_or_default());
+                problems.push(Problem::new(place, message));
+                return None;
+            }
+        },
+        Err(error) => Err(error),
+    };
+    let text = match text {
         Ok(text) => text,
         Err(error) => {
             problems.push(Problem::new(place, unreadable(&error)));
             return None;
         }
     };
+    let lines = Lines::of(&text);
     match DeTable::parse(&text) {
         Ok(table) => {
-            Checker { path, text: &text, problems }.table("", "", table.get_ref());
+            let mut found = Vec::new();
+            Checker { path, lines: &lines, problems: &mut found }.table("", "", table.get_ref());
+            let more = found.len() > MAX_PROBLEMS;
+            problems.extend(found.into_iter().take(MAX_PROBLEMS));
+            if more {
+                problems.push(Problem::new(place, "has more problems, which are not shown"));
+            }
             let values = convert_table(table.get_ref());
             Some(Document { values, text })
         }
         Err(error) => {
-            let line = error.span().map(|span| line_of(&text, span.start));
+            let line = error.span().map(|span| lines.number(span.start));
             let place = line.map_or(place.clone(), |line| format!("{place}:{line}"));
             problems.push(Problem::new(place, format!("not valid TOML: {}", error.message())));
             None
@@ -50,7 +75,6 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Document>
 
 fn unreadable(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
         io::ErrorKind::FileTooLarge => {
             "the file is larger than 1 MiB, so it is no configuration of this agent".to_owned()
         }
@@ -59,14 +83,27 @@ fn unreadable(error: &io::Error) -> String {
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+/// Where the lines of a file begin. Found once: a file may have thousands of keys.
+struct Lines {
+    /// The offsets of the line breaks.
+    breaks: Vec<usize>,
+}
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self { breaks: text.match_indices('\n').map(|(at, _)| at).collect() }
+    }
+
+    /// The number of the line with this offset; the first is 1.
+    fn number(&self, offset: usize) -> usize {
+        self.breaks.partition_point(|at| *at < offset) + 1
+    }
 }
 
 /// Checks the keys and types of one file against the schema.
 struct Checker<'a> {
     path: &'a Path,
-    text: &'a str,
+    lines: &'a Lines,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -75,9 +112,12 @@ impl Checker<'_> {
     fn table(&mut self, prefix: &str, shown: &str, table: &DeTable<'_>) {
         let join = |a: &str, b: &str| if a.is_empty() { b.to_owned() } else { format!("{a}.{b}") };
         for (name, value) in table {
+            if self.is_full() {
+                return;
+            }
             let known = join(prefix, name.get_ref());
             let written = join(shown, name.get_ref());
-            let line = line_of(self.text, name.span().start);
+            let line = self.lines.number(name.span().start);
             let place = format!("{}:{line}", self.path.display());
             if let Some(key) = schema::find(&known) {
                 if !fits(key.kind, value.get_ref()) {
@@ -99,19 +139,32 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether enough problems were found. The search for similar names takes a while for each.
+    fn is_full(&self) -> bool {
+        self.problems.len() > MAX_PROBLEMS
+    }
+
     fn decrypt_only(&mut self, place: &str, value: &DeValue<'_>) {
         let DeValue::Array(entries) = value else {
             let message = "decrypt_only must be a list of tables: [[decrypt_only]]";
             self.problems.push(Problem::new(place, message));
             return;
         };
+        if entries.len() > MAX_DECRYPT_ONLY {
+            let count = entries.len();
+            let message = format!(
+                "decrypt_only has {count} entries; the limit is {MAX_DECRYPT_ONLY}. Keep those whose key_id still is in etcd: kms-plugin verify-etcd counts them"
+            );
+            self.problems.push(Problem::new(place, message));
+            return;
+        }
         for entry in entries {
             let DeValue::Table(table) = entry.get_ref() else {
                 self.problems.push(Problem::new(place, "each decrypt_only entry must be a table"));
                 continue;
             };
             for (name, value) in table {
-                let line = line_of(self.text, name.span().start);
+                let line = self.lines.number(name.span().start);
                 let place = format!("{}:{line}", self.path.display());
                 match (name.get_ref().as_ref(), value.get_ref()) {
                     (schema::DECRYPT_ONLY_NAME, DeValue::String(_)) => {}

@@ -30,6 +30,10 @@ impl Endpoint {
         if let Some(path) = text.strip_prefix(UNIX) {
             return Self::unix(path);
         }
+        let userinfo = "must not hold a user or a password: the agent logs in as vault.auth says";
+        if !text.contains("://") && text.contains('@') {
+            return Err(userinfo.into());
+        }
         if !text.contains("://") {
             return Err(format!("has no scheme; write https://{text}"));
         }
@@ -41,7 +45,7 @@ impl Endpoint {
             return Err("has no host".into());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("must not hold a user or a password".into());
+            return Err(userinfo.into());
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err("must not hold a query or a fragment (? or #)".into());
@@ -131,6 +135,10 @@ mod tests {
     fn what_is_no_address_is_refused() {
         for (text, part) in [
             ("v.example:8200", "has no scheme"),
+            ("user:hunter2@v.example:8200", "must not hold a user"),
+            ("user:hun/ter2@v.example:8200", "must not hold a user"),
+            ("https://user:hunter2@v.example:8200", "must not hold a user"),
+            ("https://user:hun/ter2@v.example:8200", ""),
             ("https://v.example/v1", "must end before /v1"),
             ("https://v.example/v1/team", "must end before /v1"),
             ("https://v.example/?x=1", "query"),
@@ -140,7 +148,7 @@ mod tests {
             ("http://v.example", "plain HTTP"),
         ] {
             let problem = Endpoint::parse(text, false).unwrap_err();
-            assert!(problem.contains(part), "{text}: {problem}");
+            assert!(problem.contains(part) && !problem.contains("ter2"), "{text}: {problem}");
         }
         assert!(Endpoint::parse("http://v.example", true).is_ok());
     }

@@ -100,6 +100,12 @@ impl RawForwardProxy {
 }
 
 fn parse(text: &str) -> Result<Url, String> {
+    if !text.contains("://") {
+        return Err(
+            "has no scheme; write http://HOST:PORT, and a password into a file (vault.proxy_password_file)"
+                .into(),
+        );
+    }
     let url = Url::parse(text).map_err(|_| "is not the address of a proxy; write http://HOST:PORT")?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("must begin with http:// or https://".into());

@@ -111,6 +111,8 @@ pub const KEYS: &[Key] = &[
         "Address of /healthz, /livez, /readyz, /metrics and /status; empty turns it off"),
     key("server.insecure_admin_beyond_loopback", Kind::Boolean, Value("false"),
         "Let server.admin listen on an address that other machines can reach; it has no TLS"),
+    key("server.admin_hosts", Kind::TextList, Unset,
+        "Host names under which /status is answered, beside localhost and IP addresses; any name will do for probes and /metrics"),
     key("server.runtime_dir", Kind::Text, Value(DEFAULT_RUNTIME_DIR),
         "Directory of the admin socket and of the saved key identity; $RUNTIME_DIRECTORY when set"),
     key("server.state_dir", Kind::Text, Value("/var/lib/kms-plugin"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::files;
+use crate::files::{self, WrongEncoding};
 use crate::secret::Secret;
 use crate::systemd::credentials;
 
@@ -114,18 +114,19 @@ fn read(path: &Path, allow_world_readable: bool) -> Result<Secret, SecretError> 
             format!("chmod 0640 {shown}, and replace the secret, because others may have read it"),
         ));
     }
-    let read = files::read_open(file, &metadata, MAX_SECRET).and_then(files::into_text);
-    let text = read.map_err(|cause| match cause.kind() {
+    let content = files::read_open(file, &metadata, MAX_SECRET).map_err(|cause| match cause.kind() {
         io::ErrorKind::FileTooLarge => error(
             format!("the secret file {shown} has more than {MAX_SECRET} bytes"),
             "name a file that holds only the secret".into(),
         ),
-        io::ErrorKind::InvalidData => error(
-            format!("the secret file {shown} is not UTF-8 text"),
-            "name a file that holds only the secret, as text".into(),
-        ),
         _ => cannot(cause),
     })?;
+    if let Some(encoding) = WrongEncoding::of(&content) {
+        let remedy = encoding.command(&shown.to_string());
+        let remedy = remedy.unwrap_or_else(|| "name a file that holds only the secret, as text".into());
+        return Err(error(format!("the secret file {shown} {}", encoding.what()), remedy));
+    }
+    let text = files::into_text(content).map_err(cannot)?;
     let secret = text.trim();
     if secret.is_empty() {
         return Err(error(
@@ -166,6 +167,11 @@ mod tests {
             (&b"s3cr3t"[..], 0o644, "every user of this machine"),
             (&[b'x'; 64 * 1024 + 1], 0o600, "more than 65536 bytes"),
             (b"s3cr3t\xff", 0o600, "is not UTF-8 text"),
+            (b"\xef\xbb\xbfs3cr3t\n", 0o600, "byte order mark"),
+            (b"\xff\xfes\x003\x00c\x00r\x003\x00t\x00", 0o600, "is UTF-16"),
+            (b"s\x003\x00c\x00r\x003\x00t\x00\r\x00\n\x00", 0o600, "is UTF-16"),
+            (b"\x00s\x003\x00c\x00r\x003\x00t", 0o600, "is UTF-16"),
+            (b"s3cr\x003t", 0o600, "control characters"),
             (b" \n", 0o600, "is empty"),
             (b"s3cr3t\nb", 0o600, "more than one line"),
         ] {

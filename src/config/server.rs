@@ -8,6 +8,7 @@ use figment::value::Value;
 use serde::Deserialize;
 
 use super::defaults;
+use super::name::is_host_name;
 use super::raw::Merged;
 use super::validate::Validator;
 
@@ -17,6 +18,8 @@ pub(crate) struct Server {
     pub socket: PathBuf,
     /// Address of the admin API; `None` turns it off.
     pub admin: Option<SocketAddr>,
+    /// Names under which the admin API answers, beside `localhost` and IP addresses.
+    pub admin_hosts: Vec<String>,
     /// Directory of the admin socket and of the saved identity.
     pub runtime_dir: PathBuf,
     /// Beside the socket: the agent uses it when nobody set `runtime_dir` and the agent cannot create the default
@@ -39,6 +42,7 @@ pub(super) struct RawServer {
     socket: Option<String>,
     admin: Option<String>,
     insecure_admin_beyond_loopback: bool,
+    admin_hosts: Vec<String>,
     runtime_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     allowed_uids: Option<Vec<i64>>,
@@ -91,6 +95,9 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
             }
         },
     };
+    for name in raw.admin_hosts.iter().filter(|name| !is_host_name(name)) {
+        check.problem("server.admin_hosts", format!("{name:?} is not a host name; leave out the port"));
+    }
     if raw.allowed_uids.as_ref().is_some_and(Vec::is_empty) {
         check.problem("server.allowed_uids", "is empty, so nobody could call the socket");
     }
@@ -114,6 +121,7 @@ pub(super) fn server(raw: RawServer, check: &mut Validator<'_>) -> Server {
     Server {
         socket,
         admin,
+        admin_hosts: raw.admin_hosts,
         runtime_dir: chosen.unwrap_or_else(|| PathBuf::from(defaults::text("server.runtime_dir"))),
         runtime_dir_fallback,
         state_dir: state_dir.unwrap_or_else(|| PathBuf::from(defaults::text("server.state_dir"))),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::defaults;
 use super::local_kek::{Policy, RawLocalKek, policy};
+use super::name::plain_segment;
 use super::problem::{ConfigError, Problem};
 use super::raw::Merged;
 use super::section::RawVault;
@@ -15,6 +16,11 @@ use super::server::{RawServer, Server, own_uids, server};
 use super::validate::Validator;
 use super::vault::Vault;
 use crate::telemetry::{Log, LogTarget};
+
+/// The name of the key service that wraps, in logs and metrics.
+const PRIMARY: &str = "primary";
+/// Longest name of a `decrypt_only` entry, in bytes.
+const MAX_NAME: usize = 64;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -162,10 +168,12 @@ impl Settings {
         let mut decrypt_only = Vec::new();
         for (index, entry) in raw.decrypt_only.into_iter().enumerate() {
             let prefix = format!("decrypt_only[{index}].vault");
-            let Some(name) = entry.name.filter(|name| !name.is_empty()) else {
-                check.problem("decrypt_only", format!("entry {index} needs a name, for the logs"));
+            let name = entry.name.unwrap_or_default();
+            let taken = |(other, _): &(String, KeyServiceSettings)| *other == name;
+            if let Err(problem) = key_service_name(&name, decrypt_only.iter().any(taken)) {
+                check.problem("decrypt_only", format!("entry {index}: {problem}"));
                 continue;
-            };
+            }
             if let Some(raw) = entry.vault.inherit(&raw.vault, &mut check, &prefix)
                 && let Some(vault) = raw.validate(&mut check, &prefix)
             {
@@ -195,6 +203,7 @@ impl Settings {
             server: Server {
                 socket: directory.join("kms.sock"),
                 admin: Some(admin),
+                admin_hosts: Vec::new(),
                 runtime_dir: directory.to_path_buf(),
                 runtime_dir_fallback: None,
                 state_dir: directory.to_path_buf(),
@@ -216,6 +225,20 @@ impl Settings {
             log: Log { level: tracing::Level::INFO, target: LogTarget::Stderr },
             digest: String::new(),
         }
+    }
+}
+
+/// Checks the name of a `decrypt_only` entry: the logs, the metrics and the views tell key services apart by it.
+fn key_service_name(name: &str, is_taken: bool) -> Result<(), String> {
+    let is_plain = name.split(' ').all(plain_segment);
+    match () {
+        () if name.is_empty() => Err("it needs a name, for the logs".into()),
+        () if !is_plain || name.len() > MAX_NAME => Err(format!(
+            "a name has letters, digits, '.', '_', '-' and single spaces between them, and at most {MAX_NAME} bytes"
+        )),
+        () if name == PRIMARY => Err(format!("{PRIMARY:?} is the name of [vault]; choose another one")),
+        () if is_taken => Err(format!("{name:?} is the name of an earlier entry; choose another one")),
+        () => Ok(()),
     }
 }
 

@@ -121,11 +121,16 @@ pub(crate) enum Method {
     },
 }
 
-/// An address to show: without the user and the password in it.
+/// An address without a user and a password, to show it. They may be there by mistake, also in an address that lacks its
+/// scheme. The path of a unix socket stays as it is.
 pub(crate) fn without_userinfo(text: &str) -> String {
-    match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
-        Some((scheme, host)) => format!("{scheme}://…@{host}"),
-        None => text.to_owned(),
+    let (scheme, rest) = match text.find("://") {
+        Some(at) => text.split_at(at + 3),
+        None => ("", text),
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) if scheme != "unix://" => format!("{scheme}…@{host}"),
+        _ => text.to_owned(),
     }
 }
 

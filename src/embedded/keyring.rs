@@ -10,7 +10,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use data_encoding::HEXLOWER;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -192,6 +192,7 @@ fn lock(path: &Path) -> Result<Flock<File>, KeyringError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path.with_extension("lock"))
         .map_err(io_error(path, "locked"))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, cause)| io_error(path, "locked")(cause.into()))

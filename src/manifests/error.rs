@@ -13,8 +13,6 @@ pub(crate) enum ManifestError {
     Config(#[from] ConfigError),
     #[error("this configuration names no secret file and no credential")]
     NoSecrets,
-    #[error("server.admin is off, and the kubelet needs it for its probes")]
-    AdminOff,
     #[error(
         "server.socket is {0}, but kms-plugin.socket listens on {1}; remove server.socket from the configuration"
     )]
@@ -60,7 +58,6 @@ impl ManifestError {
             Self::Yaml(_) => ErrorKind::Internal,
             Self::Config(_)
             | Self::NoSecrets
-            | Self::AdminOff
             | Self::OtherSocket(..)
             | Self::JwtFile
             | Self::NotMounted(_)

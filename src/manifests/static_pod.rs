@@ -18,18 +18,18 @@ pub(crate) struct StaticPod<'a> {
 /// # Errors
 /// The settings do not fit a pod.
 pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<String, ManifestError> {
-    let Some(admin) = settings.server.admin.filter(|admin| admin.port() > 0) else {
-        return Err(ManifestError::AdminOff);
-    };
     let directory = settings.server.socket.parent().unwrap_or(Path::new("/run/kmsplugin"));
     // The pod mounts this directory only, so it must hold every file that the configuration names.
     if let Some(file) = named_files(settings).iter().find(|file| !file.path().starts_with("/etc/kms-plugin"))
     {
         return Err(ManifestError::NotMounted(file.path().to_owned()));
     }
-    let probe = |path: &str, failures: u32| {
+    // On the private socket: any user of the node can connect to the admin address, and so can delay its answers.
+    let runtime_dir = &settings.server.runtime_dir;
+    let named = format!("--runtime-dir={}", runtime_dir.display());
+    let probe = |what: &str, failures: u32| {
         json!({
-            "httpGet": { "host": admin.ip().to_string(), "port": admin.port(), "path": path },
+            "exec": { "command": ["/kms-plugin", "probe", what, named] },
             "periodSeconds": 10,
             "timeoutSeconds": 5,
             "failureThreshold": failures,
@@ -37,14 +37,18 @@ pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<Str
     };
     let mut mounts = vec![
         json!({ "name": "socket", "mountPath": directory }),
-        json!({ "name": "runtime", "mountPath": "/run/kms-plugin" }),
         json!({ "name": "config", "mountPath": "/etc/kms-plugin", "readOnly": true }),
     ];
     let mut volumes = vec![
         json!({ "name": "socket", "hostPath": { "path": directory, "type": "DirectoryOrCreate" } }),
-        json!({ "name": "runtime", "hostPath": { "path": "/run/kms-plugin", "type": "DirectoryOrCreate" } }),
         json!({ "name": "config", "hostPath": { "path": "/etc/kms-plugin", "type": "Directory" } }),
     ];
+    if !runtime_dir.starts_with(directory) {
+        mounts.push(json!({ "name": "runtime", "mountPath": runtime_dir }));
+        volumes.push(
+            json!({ "name": "runtime", "hostPath": { "path": runtime_dir, "type": "DirectoryOrCreate" } }),
+        );
+    }
     // A directory, and not the socket: the program behind it makes the socket anew at each start.
     for (index, path) in socket_directories(settings).into_iter().enumerate() {
         let name = format!("local-{index}");
@@ -71,8 +75,8 @@ pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<Str
                 "image": options.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": ["serve", "--config=/etc/kms-plugin/config.toml"],
-                "livenessProbe": probe("/livez", 6),
-                "readinessProbe": probe("/readyz", 3),
+                "livenessProbe": probe("--live", 6),
+                "readinessProbe": probe("--ready", 3),
                 "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
                 "securityContext": {
                     "runAsUser": 0,
@@ -89,7 +93,7 @@ pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<Str
             "volumes": volumes,
         },
     });
-    let comment = "Liveness is the process alone: never point it at /healthz, or an outage of Vault restarts the plugin.\n\
+    let comment = "Liveness is the process alone: with /healthz, an outage of Vault would restart the plugin.\n\
                    The API servers connect as root to the socket on the host; the pod runs as root without capabilities.";
     super::documents(&[(comment.into(), document)])
 }

@@ -7,17 +7,18 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
 
 use super::SocketError;
 
 /// Mode of the socket: a process that can connect can ask the agent to unwrap every DEK seed.
-const MODE: u32 = 0o600;
+const MODE: Mode = Mode::from_bits_truncate(0o600);
 
 /// A bound socket. Drop removes its file, unless another socket has replaced it.
 #[derive(Debug)]
@@ -58,11 +59,12 @@ impl BoundSocket {
             None,
         )
         .map_err(|errno| error("created")(errno.into()))?;
+        // The file gets the mode of the socket. A change of the mode by its path would follow a link that somebody has put
+        // there in the meantime.
+        fchmod(&fd, MODE).map_err(|errno| error("created")(errno.into()))?;
         let address = UnixAddr::new(&temporary).map_err(|errno| error("bound")(errno.into()))?;
         bind(fd.as_raw_fd(), &address).map_err(|errno| error("bound")(errno.into()))?;
-        // The socket does not listen yet, so nobody can connect before the mode is set.
         let finish = || -> io::Result<(u64, u64)> {
-            fs::set_permissions(&temporary, fs::Permissions::from_mode(MODE))?;
             // The longest queue of waiting connections: the limit is `net.core.somaxconn` (listen(2)).
             listen(&fd, Backlog::MAXALLOWABLE)?;
             let metadata = fs::symlink_metadata(&temporary)?;

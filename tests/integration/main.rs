@@ -36,6 +36,7 @@ mod local_kek;
 mod local_proxy;
 mod metrics;
 mod namespaces;
+mod neighbours;
 mod offline;
 mod only_vault;
 mod outage;

@@ -61,6 +61,13 @@ async fn the_static_pods_of_the_guide_and_of_ours_serve() {
     std::fs::write(node.path("/etc/kms-plugin/config.toml"), Node::vault(&vault) + QUICK).unwrap();
     node.ok(&format!("systemd-run --unit=ours {CONFINED} -p BindPaths=/run/kmsplugin -p BindPaths=/run/kms-plugin -p BindReadOnlyPaths=/etc/kms-plugin /kms-plugin serve --config=/etc/kms-plugin/config.toml"));
     serves(&node, "/run/kmsplugin", "ours").await;
+    // The pod's probes, as the kubelet runs them in the container.
+    for what in ["--live", "--ready"] {
+        let probe = format!("/kms-plugin probe {what} --runtime-dir=/run/kms-plugin");
+        node.ok(&format!(
+            "nsenter --target $(systemctl show -p MainPID --value ours) --mount --root {probe}"
+        ));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,9 +9,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::args::{EndpointArgs, PrefixArgs, QuestionArgs};
 use super::agent_args::AgentArgs;
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
-use super::runtime;
 use crate::diagnose::verify_etcd::{self, Answer, Options, Progress, Report, Selection, Source};
 
 /// Most names that --list shows.
@@ -87,7 +87,7 @@ pub(super) struct VerifyEtcdArgs {
 
 /// Prints the report. The exit code is the verdict.
 pub(super) fn run(args: &VerifyEtcdArgs) -> Result<Exit, Failure> {
-    let report = runtime()?.block_on(verify(args))?;
+    let report = block_on(verify(args))??;
     let text = match args.output {
         Output::Text => report.text(),
         Output::Json => report.json(),

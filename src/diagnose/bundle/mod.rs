@@ -1,10 +1,11 @@
 //! The support bundle: everything that helps to find a fault, in one file, without secrets.
 //!
-//! `collect` makes the texts, `secrets` finds the secrets of this node, `redaction` removes them, `archive` packs the
+//! `collect` makes the texts, `secrets` finds the secrets of this node, `redaction` removes them, also where `disguise` finds them in another form, `archive` packs the
 //! result. Must not know the command line, nor print.
 
 mod archive;
 mod collect;
+mod disguise;
 mod redaction;
 mod secrets;
 

@@ -1,22 +1,19 @@
-//! Removes secrets from text: the known ones in every usual encoding, and everything that looks like a secret.
+//! Removes secrets from text: the known ones in every usual encoding (`disguise`), and everything that looks like a
+//! secret.
 //!
 //! Must not know where a text comes from: every text of a bundle is redacted here.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use data_encoding::HEXLOWER;
 use regex::{Captures, Regex, RegexBuilder};
 use zeroize::Zeroizing;
+
+use super::disguise::Finder;
 
 /// Replaces a secret.
 const REDACTED: &str = "[redacted]";
 /// A shorter secret is not searched for: it would match parts of other words.
 const MIN_KNOWN: usize = 6;
-/// The shortest part of an encoded secret that is searched for.
-const MIN_CORE: usize = 6;
 /// Largest size of the compiled patterns, in bytes.
 const MAX_PATTERN: usize = 1024 * 1024;
 
@@ -50,7 +47,7 @@ const PATTERNS: [&str; 11] = [
 
 /// Removes secrets from text.
 pub(crate) struct Redaction {
-    known: Vec<Zeroizing<String>>,
+    known: Finder,
     patterns: Vec<Regex>,
 }
 
@@ -65,21 +62,29 @@ impl Redaction {
         let mut known: Vec<Zeroizing<String>> = secrets
             .iter()
             .filter(|secret| secret.len() >= MIN_KNOWN)
-            .flat_map(|secret| forms(secret))
+            // In the query of an address, a space is a plus sign.
+            .flat_map(|secret| [secret.clone(), Zeroizing::new(secret.replace(' ', "+"))])
             .collect();
-        // The longest first: a form may contain a shorter one.
-        known.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        // The longest first: a secret may begin with a shorter one.
+        known.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
         known.dedup();
-        Ok(Self { known, patterns: patterns? })
+        Ok(Self { known: Finder::new(&known)?, patterns: patterns? })
     }
 
     /// The text without secrets.
     pub(crate) fn apply(&self, text: &str) -> String {
         let mut text: Cow<'_, str> = Cow::Borrowed(text);
-        for form in &self.known {
-            if text.contains(form.as_str()) {
-                text = Cow::Owned(text.replace(form.as_str(), REDACTED));
+        let found = self.known.find(&text);
+        if !found.is_empty() {
+            let mut clean = String::with_capacity(text.len());
+            let mut end = 0;
+            for range in found {
+                clean.push_str(text.get(end..range.start).unwrap_or_default());
+                clean.push_str(REDACTED);
+                end = range.end;
             }
+            clean.push_str(text.get(end..).unwrap_or_default());
+            text = Cow::Owned(clean);
         }
         for pattern in &self.patterns {
             let replaced = pattern.replace_all(&text, |found: &Captures<'_>| {
@@ -97,7 +102,7 @@ impl Redaction {
 
     /// Whether no known secret is in the text, in any form.
     pub(crate) fn is_clean(&self, text: &str) -> bool {
-        !self.known.iter().any(|form| text.contains(form.as_str()))
+        self.known.find(text).is_empty()
     }
 }
 
@@ -107,48 +112,11 @@ fn is_harmless(value: &str) -> bool {
         || value.starts_with(REDACTED)
 }
 
-/// A secret as it is, in JSON, in an address, in hexadecimal, and in base64 with any number of bytes before it.
-fn forms(secret: &str) -> Vec<Zeroizing<String>> {
-    let mut forms = vec![secret.to_owned(), percent(secret, false), percent(secret, true)];
-    forms.push(HEXLOWER.encode(secret.as_bytes()));
-    forms.push(percent(secret, false).replace("%20", "+"));
-    let quoted = serde_json::to_string(secret).unwrap_or_default();
-    forms.push(quoted.trim_matches('"').to_owned());
-    for before in 0..3 {
-        forms.extend(cores(secret, before));
-    }
-    forms.retain(|form| form.len() >= MIN_CORE);
-    forms.into_iter().map(Zeroizing::new).collect()
-}
-
-/// The characters of base64 that depend only on the secret, when `before` other bytes come before it. Base64 encodes
-/// groups of three bytes, so `before` is at most 2.
-fn cores(secret: &str, before: usize) -> [String; 2] {
-    let padded = [&vec![0; before], secret.as_bytes()].concat();
-    // A character of base64 holds six bits. These characters hold only bits of the secret.
-    let (first, last) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
-    [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)]
-        .map(|text| text.get(first..last).unwrap_or_default().to_owned())
-}
-
-fn percent(text: &str, lower: bool) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        let _infallible = match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-                Ok(())
-            }
-            _ if lower => write!(encoded, "%{byte:02x}"),
-            _ => write!(encoded, "%{byte:02X}"),
-        };
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use data_encoding::HEXUPPER;
     use proptest::prelude::*;
 
     use super::*;
@@ -214,7 +182,7 @@ mod tests {
             let redaction = redaction(&[&secret]);
             let inside = format!("{before}{secret}{after}");
             for text in [
-                secret.clone(), inside.clone(), percent(&secret, true), percent(&secret, false), HEXLOWER.encode(secret.as_bytes()),
+                secret.clone(), inside.clone(), secret.replace(' ', "+"), HEXUPPER.encode(secret.as_bytes()),
                 serde_json::to_string(&inside).unwrap(), STANDARD.encode(&inside), URL_SAFE.encode(&inside),
             ] {
                 let shown = redaction.apply(&text);

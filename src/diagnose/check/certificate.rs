@@ -10,7 +10,7 @@ use crate::clock::unix_seconds;
 use crate::config::vault::Vault;
 use crate::display::ago;
 use crate::display::date;
-use crate::vault::{CertificateFacts, Handshake, Target, TlsError};
+use crate::vault::{CertificateFacts, Handshake, Target, TlsError, TlsFault};
 
 /// A certificate that expires within this number of seconds should be renewed now.
 const SOON: i64 = 30 * 86_400;
@@ -27,8 +27,8 @@ pub(crate) fn check(
     let handshake = match handshake {
         Ok(handshake) => handshake,
         Err(error) => {
-            let remedy = "check vault.ca_file, vault.client_cert_file and vault.client_key_file";
-            report.add(fail(error.to_string(), remedy.to_owned()));
+            let general = "check vault.ca_file, vault.client_cert_file and vault.client_key_file";
+            report.add(fail(error.message().to_owned(), error.remedy().unwrap_or(general).to_owned()));
             return false;
         }
     };
@@ -101,45 +101,15 @@ fn expires_soon(certificate: &CertificateFacts) -> Option<(&str, String)> {
     })
 }
 
-/// The causes of a failed handshake that the chain does not show.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// The answer is not TLS.
-    NotTls,
-    WrongName,
-    UnknownIssuer,
-    Other,
-}
-
-impl Cause {
-    fn of(error: &io::Error) -> Self {
-        use rustls::{CertificateError as Certificate, Error};
-        match error.get_ref().and_then(|cause| cause.downcast_ref::<Error>()) {
-            Some(Error::InvalidMessage(_)) => Self::NotTls,
-            Some(Error::InvalidCertificate(
-                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
-            )) => Self::WrongName,
-            Some(Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature)) => {
-                Self::UnknownIssuer
-            }
-            _ => Self::Other,
-        }
-    }
-}
-
 /// Why a handshake failed, by the chain that the server presented; and the remedy.
 fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io::Error) -> (String, String) {
     let now = unix_seconds();
     let wanted = target.tls_name.as_deref().unwrap_or_default();
-    let cause = Cause::of(error);
-
+    let fault = TlsFault::in_chain(error);
     let Some(own) = chain.first() else {
-        let (seen, remedy) = match cause == Cause::NotTls {
-            true => (
-                "the server does not speak TLS on this port".to_owned(),
-                "correct the port in vault.addresses; plain http:// is for loopback only".to_owned(),
-            ),
-            false => (
+        return match fault {
+            Some(fault) => (format!("the server {}", fault.what()), fault.remedy().to_owned()),
+            None => (
                 format!("the handshake failed: {error}"),
                 format!(
                     "correct the port in vault.addresses; openssl s_client -connect {}:{} shows more of the same handshake",
@@ -147,9 +117,8 @@ fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io
                 ),
             ),
         };
-        return (seen, remedy);
     };
-    if cause == Cause::WrongName {
+    if matches!(fault, Some(TlsFault::WrongName { has_none: false })) {
         return (
             format!("the certificate is not for {wanted} but for {}", own.names.join(", ")),
             format!(
@@ -157,7 +126,7 @@ fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io
             ),
         );
     }
-    if cause == Cause::UnknownIssuer {
+    if fault == Some(TlsFault::UnknownAuthority) {
         let trusted = vault
             .tls
             .ca_file
@@ -169,7 +138,9 @@ fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io
             "write the certificate of the CA that signs the servers' certificates into a file, and name the file with vault.ca_file".to_owned(),
         );
     }
-    if let Some(expired) = chain.iter().find(|certificate| certificate.not_after < now) {
+    // An expired certificate that was not needed is no cause.
+    let is_about_time = matches!(fault, None | Some(TlsFault::Expired(_) | TlsFault::NotYetValid(_)));
+    if let Some(expired) = chain.iter().find(|certificate| is_about_time && certificate.not_after < now) {
         return (
             format!(
                 "the certificate of {} expired at {}; this node's clock shows {}",
@@ -180,7 +151,7 @@ fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io
             "renew the server's certificate; if this node's clock is wrong, set it: timedatectl".to_owned(),
         );
     }
-    if let Some(early) = chain.iter().find(|certificate| certificate.not_before > now) {
+    if let Some(early) = chain.iter().find(|certificate| is_about_time && certificate.not_before > now) {
         return (
             format!(
                 "the certificate of {} is valid from {}; this node's clock shows {}",
@@ -191,6 +162,9 @@ fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io
             "this node's clock is probably slow: timedatectl, chronyc tracking".to_owned(),
         );
     }
+    if let Some(fault) = fault {
+        return (format!("the server {}", fault.what()), fault.remedy().to_owned());
+    }
     (
         format!("the handshake failed: {error}"),
         format!(
@@ -198,22 +172,4 @@ fn failed(vault: &Vault, target: &Target, chain: &[CertificateFacts], error: &io
             target.host, target.port
         ),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use rustls::{CertificateError, Error};
-
-    use super::*;
-
-    #[test]
-    fn the_cause_is_known_by_its_type() {
-        let cause = |error: Error| Cause::of(&io::Error::new(io::ErrorKind::InvalidData, error));
-        let invalid = |error| cause(Error::InvalidCertificate(error));
-        assert!(cause(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) == Cause::NotTls);
-        assert!(invalid(CertificateError::NotValidForName) == Cause::WrongName);
-        assert!(invalid(CertificateError::UnknownIssuer) == Cause::UnknownIssuer);
-        assert!(invalid(CertificateError::Expired) == Cause::Other);
-        assert!(Cause::of(&io::Error::other("UnknownIssuer")) == Cause::Other);
-    }
 }

@@ -21,6 +21,7 @@ use crate::display::ago;
 use crate::files;
 use crate::systemd::credentials as systemd_credentials;
 use crate::systemd::units::{self as systemd_units, Units};
+use crate::vault::{TlsFile, check_tls_file};
 
 /// A secret older than this should be replaced.
 const OLD: Duration = Duration::from_secs(365 * 86_400);
@@ -114,6 +115,14 @@ fn places(vault: &Vault) -> Vec<Place> {
     places
 }
 
+/// The paths of all of them.
+pub(super) fn paths(vault: &Vault) -> impl Iterator<Item = PathBuf> {
+    places(vault).into_iter().filter_map(|place| match place {
+        Place::File(file) => Some(file.path),
+        Place::Hidden(_) => None,
+    })
+}
+
 /// Whether this check can read the files of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Readable {
@@ -190,10 +199,7 @@ impl PlacedFile {
             Ok(metadata) => metadata,
             Err(cause) => return self.missing(&cause),
         };
-        self.denied(user, &metadata)
-            .or_else(|| self.bad_content())
-            .or_else(|| self.exposed(&metadata))
-            .unwrap_or_else(|| self.by_age(&metadata))
+        self.denied(user, &metadata).or_else(|| self.bad_content()).unwrap_or_else(|| self.by_age(&metadata))
     }
 
     fn shown(&self) -> String {
@@ -246,6 +252,16 @@ impl PlacedFile {
 
     /// A finding when the agent would refuse its content, or the content has expired.
     fn bad_content(&self) -> Option<Finding> {
+        let of_tls = match self.kind {
+            FileKind::ClientKey => Some(TlsFile::ClientKey),
+            FileKind::ClientCertificate | FileKind::CaCertificates => Some(TlsFile::Certificates),
+            _ => None,
+        };
+        if let Some(Err(error)) = of_tls.map(|kind| check_tls_file(&self.path, kind)) {
+            let remedy =
+                error.remedy().unwrap_or("write a PEM file there, or correct the path in the configuration");
+            return Some(self.fail(error.message().to_owned(), remedy.to_owned()));
+        }
         if self.kind == FileKind::ClientCertificate {
             return certificate::expiry_of_client(&self.shown(), &self.path);
         }
@@ -261,17 +277,6 @@ impl PlacedFile {
             }
             Ok(_) => None,
         }
-    }
-
-    /// A finding when other users can read the client key. For a credential, the agent itself refuses this.
-    fn exposed(&self, metadata: &fs::Metadata) -> Option<Finding> {
-        let is_exposed = self.kind == FileKind::ClientKey && metadata.mode() & 0o007 != 0;
-        is_exposed.then(|| {
-            self.fail(
-                format!("every user of this machine can read it (mode {:04o})", metadata.mode() & 0o7777),
-                format!("chmod 0640 {}, and rotate the key: others may know it", self.shown()),
-            )
-        })
     }
 
     fn by_age(&self, metadata: &fs::Metadata) -> Finding {

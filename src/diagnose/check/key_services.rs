@@ -73,9 +73,12 @@ impl KeyServices<'_, '_> {
                 self.report.add(Finding::fail(
                     Check::Tls,
                     name,
-                    error.to_string(),
+                    error.message().to_owned(),
                     "without TLS the agent can connect to no server",
-                    "check vault.ca_file, vault.client_cert_file and vault.client_key_file",
+                    error
+                        .remedy()
+                        .unwrap_or("check vault.ca_file, vault.client_cert_file and vault.client_key_file")
+                        .to_owned(),
                 ));
             })
             .ok()

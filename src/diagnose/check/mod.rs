@@ -9,6 +9,7 @@ mod certificate;
 mod configuration;
 mod credentials;
 mod encryption_configuration;
+mod file_systems;
 mod finding;
 mod identity;
 mod key;
@@ -77,6 +78,10 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
         .or_else(|| options.configuration.runtime_dir.clone())
         .unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR));
     let agent = AgentView::read(&runtime_dir, timeout).await;
+    let settings = match settings {
+        Some(settings) if file_systems::check(options, &settings, &units, report).await => Some(settings),
+        _ => None,
+    };
     let Some(settings) = settings else {
         unit::check(&units, unknown.as_ref(), agent.runs(), report);
         agent.check(report);

@@ -3,6 +3,7 @@
 use super::words::PROXY_LOGIN;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::untrusted;
+use crate::vault::tls_fault::TlsFault;
 
 /// The error of an HTTP request without an answer. `proxy` is the forward proxy that it went through.
 pub(in crate::vault) fn transport(
@@ -17,29 +18,15 @@ pub(in crate::vault) fn transport(
     if let Some((message, remedy)) = proxy.and_then(|proxy| of_proxy(address, proxy, &text)) {
         return KeyServiceError::new(ErrorKind::Unreachable, message, remedy);
     }
-    let (message, remedy) = if text.contains("UnknownIssuer") || text.contains("BadSignature") {
-        (
-            format!(
-                "{address} presents a certificate of an unknown authority, or of another authority with the same name"
-            ),
-            "set vault.ca_file to the authority that signed it",
-        )
-    } else if text.contains("not valid for name") {
-        (
-            format!("{address} presents a certificate for another name ({text})"),
-            "set vault.server_name to a name in the certificate, or use that name in vault.addresses",
-        )
-    } else if text.contains("certificate expired") || text.contains("not valid yet") {
-        (
-            format!("{address} presents a certificate that is not valid now"),
-            "renew the server's certificate, or set this node's clock",
-        )
-    } else if text.contains("InvalidContentType") || text.contains("corrupt message") {
-        (
-            format!("{address} does not speak TLS on this port"),
-            "check the scheme and the port in vault.addresses",
-        )
-    } else if text.contains("failed to lookup") || text.contains("dns error") {
+    if let Some(fault) = TlsFault::in_chain(cause) {
+        let message = match fault {
+            // Only here the names are known.
+            TlsFault::WrongName { .. } => format!("{address} {} ({text})", fault.what()),
+            _ => format!("{address} {}", fault.what()),
+        };
+        return KeyServiceError::new(ErrorKind::Unreachable, message, fault.remedy());
+    }
+    let (message, remedy) = if text.contains("failed to lookup") || text.contains("dns error") {
         (format!("the name in {address} is not known to DNS"), "check vault.addresses and this node's DNS")
     } else {
         (

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::super::file_access::FileAccess;
+use crate::files::FileAccess;
 
 /// When each file was last changed; `None` when the file does not exist.
 type Stamps = Vec<(PathBuf, Option<SystemTime>)>;

@@ -5,6 +5,7 @@ pub mod checked;
 pub mod etcd;
 pub mod fake;
 pub mod helper;
+pub mod hung;
 pub mod jwt;
 pub mod kms;
 pub mod launch;

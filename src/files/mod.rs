@@ -3,9 +3,15 @@
 //! Must not know what a file contains. All code that reads or writes whole files uses this module: a FIFO, a device
 //! or an endless file must not block the process or fill its memory, and a crash must not leave half a file.
 
+mod access;
+mod encoding;
+
+pub(crate) use access::FileAccess;
+pub(crate) use encoding::WrongEncoding;
+
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -102,9 +108,10 @@ pub(crate) fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<S
 /// synced. Temporary files that killed processes have left are removed: they may hold secrets.
 ///
 /// # Errors
-/// The system's. The old file is then unchanged.
+/// The system's, and those of [`is_trusted_directory`]. The old file is then unchanged.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    is_trusted_directory(directory)?;
     let mut temporary = tempfile::Builder::new()
         .prefix(TEMPORARY)
         .permissions(std::fs::Permissions::from_mode(0o600))
@@ -115,6 +122,28 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     // The file is replaced. Without this sync, a power cut may bring back the old file, which is whole, too.
     let _synced = File::open(directory).and_then(|directory| directory.sync_all());
     remove_stale(directory);
+    Ok(())
+}
+
+/// Checks that no other user can replace the files in a directory: it belongs to this user or to root, and others may
+/// write to it only if they cannot remove files that are not theirs (the sticky bit). An agent of root must not put its
+/// files where another user decides what is in them.
+///
+/// # Errors
+/// `PermissionDenied` with the reason, or the system's.
+pub(crate) fn is_trusted_directory(directory: &Path) -> io::Result<()> {
+    let found = std::fs::metadata(directory)?;
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if found.uid() != 0 && found.uid() != nix::unistd::geteuid().as_raw() {
+        return refused(format!(
+            "{} belongs to user {}, who could replace every file in it",
+            directory.display(),
+            found.uid()
+        ));
+    }
+    if found.mode() & 0o002 != 0 && found.mode() & 0o1000 == 0 {
+        return refused(format!("every user can replace files in {}", directory.display()));
+    }
     Ok(())
 }
 
@@ -198,6 +227,25 @@ mod tests {
         assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2, "no temporary file is left");
         assert!(replace(&directory.path().join("missing/file"), b"x").is_err());
+    }
+
+    /// A name that another user can foresee could be a link of his to any file.
+    #[test]
+    fn nothing_is_written_where_another_user_could_put_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let set = |mode| std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+        for (mode, is_trusted) in [(0o777, false), (0o1777, true), (0o770, true), (0o700, true)] {
+            set(mode);
+            assert_eq!(replace(&path, b"x").is_ok(), is_trusted, "{mode:o}");
+        }
+        // Only root can give a directory away.
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(directory.path(), Some(65534), None).unwrap();
+            let refused = replace(&path, b"y").unwrap_err();
+            assert!(refused.to_string().contains("belongs to user 65534"), "{refused}");
+            assert_eq!(std::fs::read(&path).unwrap(), b"x");
+        }
     }
 
     #[test]

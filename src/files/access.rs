@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use crate::files;
-
-/// Time for one access, and time to wait for the access before it.
+/// Time for one access by default, and time to wait for the access before it.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs one access at a time. A file system that hangs (NFS, FUSE) then blocks only one thread: later accesses fail
 /// after the limit, and start no other thread.
-#[derive(Debug)]
-pub(super) struct FileAccess {
+#[derive(Clone, Debug)]
+pub(crate) struct FileAccess {
     limit: Duration,
     running: Arc<Mutex<()>>,
 }
@@ -28,11 +26,16 @@ impl Default for FileAccess {
 }
 
 impl FileAccess {
+    /// With another limit than 3 s for one access.
+    pub(crate) fn with_limit(limit: Duration) -> Self {
+        Self { limit, running: Arc::default() }
+    }
+
     /// Runs `work` in a thread of the blocking pool.
     ///
     /// # Errors
     /// `TimedOut` when `work`, or an earlier access, does not end in time.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
@@ -40,7 +43,7 @@ impl FileAccess {
         let running = earlier.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, "the file system has not answered an earlier access yet")
         })?;
-        files::in_time(self.limit, move || {
+        super::in_time(self.limit, move || {
             let done = work();
             drop(running);
             Ok(done)
