@@ -33,6 +33,7 @@ mod identity;
 mod kms;
 mod local_kek;
 mod local_proxy;
+mod manual;
 mod metrics;
 mod namespaces;
 mod offline;

@@ -107,6 +107,7 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
         room::check(&settings.server.state_dir, room::STATE, &user, timeout, report).await;
     }
     let socket_path = &settings.server.socket;
+    socket::occupied(socket_path, report);
     unit::check(&units, unknown.as_ref(), agent.runs(), Some(socket_path), report).await;
     socket::check(socket_path, &agent, units.is_wanted(), expected, timeout, report).await;
     admin::check(settings.server.admin, &agent, &web, timeout, report).await;

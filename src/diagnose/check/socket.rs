@@ -24,6 +24,24 @@ const LISTENING: u32 = 0x1_0000;
 const MAX_TABLE: u64 = 16 * 1024 * 1024;
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
+/// Reports a file or a directory in place of the socket. Comes before the units: they cannot be started then.
+pub(crate) fn occupied(path: &Path, report: &mut Report<'_>) {
+    let Some(kind) = occupant(path) else { return };
+    let shown = path.display().to_string();
+    let remedy = format!("move it away ({}), then: systemctl restart kms-plugin.socket", mv(&shown, kind));
+    report.add(Finding::fail(Check::Socket, &shown, format!("a {kind} is at this path"), WHY, remedy));
+}
+
+/// What is at this path in place of a socket.
+fn occupant(path: &Path) -> Option<&'static str> {
+    let kind = fs::symlink_metadata(path).ok()?.file_type();
+    match () {
+        () if kind.is_socket() => None,
+        () if kind.is_dir() => Some("directory"),
+        () => Some("file"),
+    }
+}
+
 /// `wanted` is whether an agent should run; `expected` is the key_id that this configuration leads to.
 pub(crate) async fn check(
     path: &Path,
@@ -37,13 +55,8 @@ pub(crate) async fn check(
     let fail = |seen: &str, remedy: &str| Finding::fail(Check::Socket, &shown, seen, WHY, remedy);
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => metadata,
-        Ok(metadata) => {
-            let kind = if metadata.is_dir() { "directory" } else { "file" };
-            let remedy =
-                format!("move it away ({}), then: systemctl restart kms-plugin.socket", mv(&shown, kind));
-            report.add(fail(&format!("a {kind} is at this path"), &remedy));
-            return;
-        }
+        // [`occupied`] has said it.
+        Ok(_) => return,
         Err(cause) => {
             let deaf = "the file is gone, but a process still listens under this name: the file was deleted, or its directory was replaced";
             let directory = path.parent().unwrap_or(path);
