@@ -25,7 +25,7 @@ const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileStat
                           EnvironmentFiles,ExecStart,ExecStartPre,ExecMainCode,ExecMainStatus,\
                           ActiveEnterTimestampMonotonic,InvocationID,Type,Restart,RuntimeDirectory,RuntimeMaxUSec,\
                           FileDescriptorStoreMax,LimitMEMLOCK,LimitNOFILE,LimitNPROC,LimitAS,TasksMax,MemoryMax,\
-                          PrivateNetwork,PrivateUsers,PrivateTmp,ProtectHome,RestrictAddressFamilies,IPAddressDeny,\
+                          PrivateNetwork,PrivateTmp,ProtectHome,RestrictAddressFamilies,IPAddressDeny,\
                           IPAddressAllow,InaccessiblePaths,TemporaryFileSystem,Listen";
 
 /// Why nothing is known about the units.

@@ -45,6 +45,7 @@ use key::KeyFacts;
 use key_services::KeyServices;
 use refusals::Refusals;
 use service_user::ServiceUser;
+use socket::Process;
 use web::Web;
 
 pub(crate) use configuration::Configuration;
@@ -85,7 +86,7 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
     agent.check_configuration(settings.as_ref().map(|settings| &*settings.digest), report);
     let Some(settings) = settings else {
         sandbox::check(&units, true, report);
-        unit::check(&units, unknown.as_ref(), agent.runs(), None, report).await;
+        let _ends = unit::check(&units, unknown.as_ref(), agent.runs(), None, report).await;
         agent.check(report);
         return;
     };
@@ -108,8 +109,13 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
     }
     let socket_path = &settings.server.socket;
     socket::occupied(socket_path, report);
-    unit::check(&units, unknown.as_ref(), agent.runs(), Some(socket_path), report).await;
-    socket::check(socket_path, &agent, units.is_wanted(), expected, timeout, report).await;
+    let ends = unit::check(&units, unknown.as_ref(), agent.runs(), Some(socket_path), report).await;
+    let process = match () {
+        () if ends && !agent.runs() => Process::Ends,
+        () if units.is_wanted() => Process::Wanted,
+        () => Process::NotWanted,
+    };
+    socket::check(socket_path, &agent, process, expected, timeout, report).await;
     admin::check(settings.server.admin, &agent, &web, timeout, report).await;
     agent.check(report);
     agent.check_data(facts.key.as_ref().map(|(_, key)| key), report);

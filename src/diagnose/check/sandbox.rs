@@ -5,6 +5,7 @@
 
 use super::finding::{Check, Finding};
 use super::report::Report;
+use crate::systemd::unit::LoadState;
 use crate::systemd::units::{SERVICE, Units};
 
 /// Fewer open files than this are not enough for the API servers and the connections to Vault.
@@ -45,6 +46,10 @@ pub(super) fn check(units: &Units, network: bool, report: &mut Report<'_>) {
 fn faults(units: &Units, network: bool) -> Vec<Fault> {
     let unit = &units.service;
     let mut faults = Vec::new();
+    // systemd shows defaults for a unit that it could not load.
+    if unit.load_state() != LoadState::Loaded {
+        return faults;
+    }
     let mut fault = |setting, seen: String, why, works| faults.push(Fault { setting, seen, why, works });
     let no_network =
         "the agent cannot reach Vault; a check in a shell can, because it runs outside of the unit";
@@ -68,14 +73,6 @@ fn faults(units: &Units, network: bool) -> Vec<Fault> {
     let denied = unit.setting("IPAddressDeny").unwrap_or_default();
     if network && denied.contains("0.0.0.0/0") && unit.setting("IPAddressAllow").is_none() {
         fault("IPAddressDeny", "may not reach any address (IPAddressDeny=any)".into(), no_network, false);
-    }
-    if unit.is_on("PrivateUsers") {
-        fault(
-            "PrivateUsers",
-            "does not see the users of this node (PrivateUsers=yes)".into(),
-            "the agent cannot recognise root, and refuses every call of the API server",
-            false,
-        );
     }
     if let Some(files) = unit.limit("LimitNOFILE").filter(|files| *files < FEW_FILES) {
         fault(
@@ -136,11 +133,10 @@ fn faults(units: &Units, network: bool) -> Vec<Fault> {
             false,
         );
     }
-    // systemd does not show the setting when it is empty, so look at another one of each service.
-    if unit.shows("Type")
-        && !unit
-            .setting("RuntimeDirectory")
-            .is_some_and(|names| names.split(' ').any(|name| name == "kms-plugin"))
+    // systemd does not show it when it is empty.
+    if !unit
+        .setting("RuntimeDirectory")
+        .is_some_and(|names| names.split(' ').any(|name| name == "kms-plugin"))
     {
         fault(
             "RuntimeDirectory",
@@ -157,8 +153,8 @@ mod tests {
     use super::*;
 
     /// What systemd 257 shows of the package's unit, of the settings that are looked at.
-    const HEALTHY: &str = "Type=notify\nRestart=always\nRuntimeMaxUSec=infinity\nTasksMax=64\nMemoryMax=infinity\n\
-        LimitNOFILE=65536\nLimitAS=infinity\nLimitNPROC=96365\nPrivateTmp=yes\nPrivateNetwork=no\nPrivateUsers=no\n\
+    const HEALTHY: &str = "LoadState=loaded\nType=notify\nRestart=always\nRuntimeMaxUSec=infinity\nTasksMax=64\nMemoryMax=infinity\n\
+        LimitNOFILE=65536\nLimitAS=infinity\nLimitNPROC=96365\nPrivateTmp=yes\nPrivateNetwork=no\n\
         ProtectHome=yes\nRestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\nRuntimeDirectory=kms-plugin";
 
     fn found(shown: &str, network: bool) -> Vec<&'static str> {
@@ -174,12 +170,13 @@ mod tests {
             ("RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX", "RestrictAddressFamilies=~AF_PACKET"),
             ("RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX", "RestrictAddressFamilies=~"),
             ("RuntimeDirectory=kms-plugin", "RuntimeDirectory=other kms-plugin"),
-            ("PrivateUsers=no", "IPAddressDeny=::/0 0.0.0.0/0\nIPAddressAllow=10.0.0.0/8"),
+            ("PrivateTmp=yes", "IPAddressDeny=::/0 0.0.0.0/0\nIPAddressAllow=10.0.0.0/8"),
         ] {
             let shown = HEALTHY.replace(old, new);
             assert!(found(&shown, true).is_empty(), "{new}: {:?}", found(&shown, true));
         }
         assert!(found("", true).is_empty(), "nothing is known");
+        assert!(found("LoadState=masked\nType=simple\nRestart=no", true).is_empty(), "defaults");
         let shown = HEALTHY.replace("PrivateNetwork=no", "PrivateNetwork=yes");
         assert!(found(&shown, false).is_empty(), "all addresses are unix sockets");
     }
@@ -191,8 +188,7 @@ mod tests {
             ("AF_INET AF_INET6 AF_UNIX", "AF_UNIX", "RestrictAddressFamilies"),
             ("AF_INET AF_INET6 AF_UNIX", "~AF_UNIX", "RestrictAddressFamilies"),
             ("AF_INET AF_INET6 AF_UNIX", "", "RestrictAddressFamilies"),
-            ("PrivateUsers=no", "IPAddressDeny=::/0 0.0.0.0/0", "IPAddressDeny"),
-            ("PrivateUsers=no", "PrivateUsers=yes", "PrivateUsers"),
+            ("PrivateTmp=yes", "IPAddressDeny=::/0 0.0.0.0/0", "IPAddressDeny"),
             ("LimitNOFILE=65536", "LimitNOFILE=16", "LimitNOFILE"),
             ("TasksMax=64", "TasksMax=2", "TasksMax"),
             ("LimitNPROC=96365", "LimitNPROC=1", "LimitNPROC"),

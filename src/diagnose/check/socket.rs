@@ -42,11 +42,22 @@ fn occupant(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// `wanted` is whether an agent should run; `expected` is the key_id that this configuration leads to.
+/// The process behind the socket, as the units have it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// It should run.
+    Wanted,
+    /// Nobody has started it, or nothing is known.
+    NotWanted,
+    /// It does not stay up.
+    Ends,
+}
+
+/// `expected` is the key_id that this configuration leads to.
 pub(crate) async fn check(
     path: &Path,
     agent: &AgentView,
-    wanted: bool,
+    process: Process,
     expected: Option<&str>,
     time: Duration,
     report: &mut Report<'_>,
@@ -69,7 +80,7 @@ pub(crate) async fn check(
                 _ if cause.kind() == ErrorKind::PermissionDenied => Finding::skipped(Check::Socket, &shown, format!("this user cannot see it: {cause}")),
                 (1.., _) => fail(deaf, "systemctl restart kms-plugin.socket (without the unit, the agent binds it again within seconds; if it does not, restart the agent)"),
                 (0, true) => fail(&format!("{cause}"), "the agent runs with another server.socket, or cannot bind this one: journalctl -u kms-plugin -n 50"),
-                (0, false) if wanted => fail(&format!("{cause}"), &start),
+                (0, false) if process != Process::NotWanted => fail(&format!("{cause}"), &start),
                 (0, false) => Finding::warn(Check::Socket, &shown, format!("{cause}; no agent runs"), WHY, start),
             });
             return;
@@ -86,6 +97,11 @@ pub(crate) async fn check(
         ));
     }
     label(path, report).await;
+    if process == Process::Ends {
+        let because = "nobody can answer: the line `service` says why the agent does not stay up";
+        report.add(Finding::skipped(Check::Socket, &shown, because));
+        return;
+    }
     answer(path, agent, expected, time, report).await;
 }
 

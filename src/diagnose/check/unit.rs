@@ -21,19 +21,20 @@ const DEAD: &str =
     "without the agent, the API server can neither read nor write Secrets that it does not have in memory";
 
 /// `unknown` is why nothing is known of the units; `agent_runs` is whether an agent answers, however it was started;
-/// `socket_path` is `server.socket`, where the configuration is valid.
+/// `socket_path` is `server.socket`, where the configuration is valid. Returns whether the service does not stay up.
 pub(super) async fn check(
     units: &Units,
     unknown: Option<&UnitsError>,
     agent_runs: bool,
     socket_path: Option<&Path>,
     report: &mut Report<'_>,
-) {
+) -> bool {
     if let Some(why) = unknown {
         report.add(Finding::skipped(Check::Service, SERVICE, why.to_string()));
-        return;
+        return false;
     }
-    let errors = match ended(&units.service, monotonic_now()) {
+    let ended = ended(&units.service, monotonic_now());
+    let errors = match ended {
         true => last_errors(SERVICE, units.service.invocation()).await,
         false => Vec::new(),
     };
@@ -43,6 +44,7 @@ pub(super) async fn check(
         socket(units, socket_path, report);
         rebind(units, report);
     }
+    ended
 }
 
 /// Whether the service does not stay up, or cannot be started: then the journal has the reason.

@@ -116,8 +116,14 @@ pub const FAULTS: [Fault; 40] = [
         &["AF_INET", "RestrictAddressFamilies"],
     ),
     fault("one thread", DropIn("LimitNPROC=1"), &["LimitNPROC"]),
-    fault("no runtime directory", DropIn("RuntimeDirectory="), &["RuntimeDirectory"]),
-    fault("users of its own", DropIn("PrivateUsers=yes"), &["PrivateUsers"]),
+    fault(
+        "no runtime directory, after a boot",
+        Node(
+            "mkdir -p /etc/systemd/system/kms-plugin.service.d; printf '[Service]\\nRuntimeDirectory=\\n' > /etc/systemd/system/kms-plugin.service.d/local.conf; systemctl stop kms-plugin.socket kms-plugin.service; rm -rf /run/kms-plugin; systemctl daemon-reload",
+        ),
+        &["RuntimeDirectory"],
+    ),
+    fault("little address space", DropIn("LimitAS=20M"), &["LimitAS"]),
     fault("no watchdog", DropIn("WatchdogSec=0"), &["WatchdogSec=0"]),
     fault(
         "no restart after an end",
@@ -140,7 +146,7 @@ pub const FAULTS: [Fault; 40] = [
     fault(
         "not enabled",
         Running("systemctl disable kms-plugin.service kms-plugin.socket"),
-        &["after the next boot"],
+        &["kms-plugin.service: is disabled"],
     ),
     fault("a drop-in that systemd cannot use", DropIn("ExecStart="), &["cannot be loaded", "ExecStart="]),
     fault(
@@ -183,7 +189,7 @@ pub const FAULTS: [Fault; 40] = [
     fault(
         "a full runtime directory",
         Node(
-            "mount -t tmpfs -o size=1m,mode=0750,uid=kms-plugin,gid=kms-plugin tmpfs /run/kms-plugin && head -c 2m /dev/zero > /run/kms-plugin/fill",
+            "mount -t tmpfs -o size=1m,mode=0750,uid=$(id -u kms-plugin),gid=$(id -g kms-plugin) tmpfs /run/kms-plugin && head -c 2m /dev/zero > /run/kms-plugin/fill",
         ),
         &["/run/kms-plugin", "full"],
     ),

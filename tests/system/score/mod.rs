@@ -4,6 +4,7 @@
 mod faults;
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -110,7 +111,7 @@ async fn the_first_bad_line_names_the_true_cause_of_36_in_40_faults() {
         let mut first = String::new();
         let mut named = false;
         for _ in 0..LOOKS {
-            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            tokio::time::sleep(Duration::from_millis(1500)).await;
             first = first_bad(&check(&node, ""));
             named = fault.cause.iter().all(|words| first.contains(words));
             if named {
