@@ -174,11 +174,13 @@ async fn five_healthy_nodes_have_no_bad_line() {
     node.ok(&format!("printf '[Service]\\n{own}\\nExecStart=\\nExecStart=/usr/bin/kms-plugin serve --config /etc/other/kms.toml\\n' > {DROP_IN}/local.conf && systemctl daemon-reload && systemctl stop kms-plugin.socket kms-plugin && systemctl start kms-plugin"));
     node.wait_for_phase("ready").await;
     is_good(&check(&node, "--config /etc/other/kms.toml"), "with a configuration elsewhere");
-    node.ok(&format!("rm -r {DROP_IN} /etc/systemd/system/kms-plugin.socket.d && systemctl daemon-reload && systemctl stop kms-plugin.socket kms-plugin"));
 
     // TLS, local KEKs, a fragment that was reloaded, a systemd credential, a rotated key.
     let pki = Pki::new(&["127.0.0.1"]);
     let vault = Vault::with_tls(&pki).await;
+    drop(node);
+    let node = Node::boot();
+    node.install("1");
     node.configure(&vault, &(QUICK.to_owned() + LOCAL_KEK));
     node.write("/etc/kms-plugin/ca.pem", &fs::read_to_string(&pki.ca).unwrap());
     node.ok("sed -i 's|^secret_id_file.*|credential = \"secret-id\"|; s|^\\[vault\\]|[vault]\\nca_file = \"/etc/kms-plugin/ca.pem\"|' /etc/kms-plugin/config.toml && mv /etc/kms-plugin/secret-id /root/secret-id && chown root:root /root/secret-id && chmod 0600 /root/secret-id");
