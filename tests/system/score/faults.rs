@@ -103,7 +103,7 @@ pub const FAULTS: [Fault; 40] = [
     fault(
         "an admin address that another process has",
         Node(
-            "perl -MIO::Socket::INET -e 'IO::Socket::INET->new(LocalAddr => \"127.0.0.1:8690\", Listen => 1, ReuseAddr => 1) or die $!; sleep 600' >/dev/null 2>&1 & echo $! > /root/listener; sleep 0.3",
+            "systemctl stop kms-plugin.socket kms-plugin.service; systemd-run --quiet --unit=listener systemd-socket-activate -l 127.0.0.1:8690 /bin/cat; sleep 0.5",
         ),
         &["127.0.0.1:8690"],
     ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::node::{Node, QUICK};
+use crate::node::{Node, QUICK, is_newer};
 use crate::support::agent::LOCAL_KEK;
 use crate::support::checked::Checked;
 use crate::support::eventually;
@@ -26,7 +26,7 @@ const DROP_IN: &str = "/etc/systemd/system/kms-plugin.service.d";
 /// Makes the node good again, whatever was done to it.
 const HEAL: &str = "
 kill -CONT $(systemctl show --value -p MainPID kms-plugin) 2>/dev/null
-[ -f /root/listener ] && kill $(cat /root/listener); rm -f /root/listener /tmp/secret-id
+systemctl stop --quiet listener.service 2>/dev/null; rm -f /tmp/secret-id
 systemctl unmask --quiet kms-plugin.service
 rm -rf /etc/systemd/system/kms-plugin.service.d /etc/systemd/system/kms-plugin.socket.d
 systemctl daemon-reload
@@ -102,6 +102,11 @@ async fn heal(fault: &Fault, node: &Node, vault: &Vault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bad_line_names_the_true_cause_of_36_in_40_faults() {
+    // It takes minutes, and both generations show the same properties: it runs on that of RHEL 9.
+    if is_newer() {
+        eprintln!("the table of faults runs on systemd 252 only");
+        return;
+    }
     let vault = Vault::start().await;
     let node = Node::serving(&vault, QUICK).await;
     node.ok("cp -a /etc/kms-plugin /root/good");
