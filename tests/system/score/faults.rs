@@ -189,7 +189,7 @@ pub const FAULTS: [Fault; 40] = [
     fault(
         "a full runtime directory",
         Node(
-            "mount -t tmpfs -o size=1m,mode=0750,uid=$(id -u kms-plugin),gid=$(id -g kms-plugin) tmpfs /run/kms-plugin && head -c 2m /dev/zero > /run/kms-plugin/fill",
+            "mount -t tmpfs -o size=1m,mode=0750,uid=$(id -u kms-plugin),gid=$(id -g kms-plugin) tmpfs /run/kms-plugin; head -c 2m /dev/zero > /run/kms-plugin/fill || df /run/kms-plugin",
         ),
         &["/run/kms-plugin", "full"],
     ),
