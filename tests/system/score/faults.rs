@@ -199,8 +199,8 @@ pub const FAULTS: [Fault; 40] = [
         &["hangs"],
     ),
     // Vault.
-    fault("a server that does not answer", Frozen, &["no answer"]),
+    fault("a server that does not answer", Frozen, &["did not answer in time"]),
     fault("a sealed server", Sealed, &["sealed"]),
     fault("a policy without encrypt", Policy("encrypt"), &["transit/encrypt/kms-key", "403"]),
-    fault("a key that is missing", Config("kms-key", "other-key"), &["other-key", "404"]),
+    fault("a key that is missing", Config("kms-key", "other-key"), &["transit/keys/other-key", "403"]),
 ];
