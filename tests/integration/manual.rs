@@ -60,7 +60,17 @@ fn the_help_of_a_command_has_its_own_flags_and_accepts_those_of_the_configuratio
     assert!(help.lines().count() < 80, "{}", help.lines().count());
     assert!(output(&["serve", "--help"]).contains("--vault-addresses"));
     assert!(!output(&["--help"]).contains("--vault-addresses"));
-    let set = output(&["config", "--output", "json", "--vault-transit-key", "from-a-flag"]);
+    let set = output(&[
+        "config",
+        "--output",
+        "json",
+        "--vault-transit-key",
+        "from-a-flag",
+        "--vault-addresses",
+        "http://127.0.0.1:1",
+        "--vault-auth-method",
+        "none",
+    ]);
     assert!(set.contains("from-a-flag"), "{set}");
 }
 
@@ -106,8 +116,10 @@ async fn the_man_pages_have_their_sections_and_name_only_pages_and_endpoints_tha
         named.extend(named_pages(&section_text(&text)));
         pages.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
         // What the formatter would complain about.
-        let formatted =
-            std::process::Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8"]).arg(&path).output();
+        let formatted = std::process::Command::new("groff")
+            .args(["-k", "-man", "-ww", "-z", "-Tutf8"])
+            .arg(&path)
+            .output();
         if let Ok(formatted) = formatted {
             assert_eq!(String::from_utf8_lossy(&formatted.stderr), "", "{path:?}");
         }
