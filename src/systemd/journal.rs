@@ -12,19 +12,18 @@ const MAX_ERRORS: usize = 2;
 /// The line that systemd writes after each failed start. It has no cause.
 const WITHOUT_CAUSE: &str = "Failed to start ";
 
-/// The last errors of `unit`, oldest first, at most two: of the start with this id, or of the last two minutes where
-/// that one has none. Empty when the journal cannot be read.
+/// The last errors of `unit`, oldest first, at most two: of the start with this id, or without one of the last two
+/// minutes. Empty when the journal cannot be read.
 pub(crate) async fn last_errors(unit: &str, invocation: Option<&str>) -> Vec<String> {
     let common = ["--quiet", "--no-pager", "--priority=err", "--output=cat", "--lines=20"];
-    if let Some(id) = invocation {
-        // The first match finds what the service logged, the second what systemd logged about it.
-        let (service, systemd) = (format!("_SYSTEMD_INVOCATION_ID={id}"), format!("INVOCATION_ID={id}"));
-        let found = errors(&[&common[..], &[&service, "+", &systemd]].concat()).await;
-        if !found.is_empty() {
-            return found;
+    match invocation {
+        Some(id) => {
+            // The first match finds what the service logged, the second what systemd logged about it.
+            let (service, systemd) = (format!("_SYSTEMD_INVOCATION_ID={id}"), format!("INVOCATION_ID={id}"));
+            errors(&[&common[..], &[&service, "+", &systemd]].concat()).await
         }
+        None => errors(&[&common[..], &["--since=-2min", "--unit", unit]].concat()).await,
     }
-    errors(&[&common[..], &["--since=-2min", "--unit", unit]].concat()).await
 }
 
 async fn errors(arguments: &[&str]) -> Vec<String> {

@@ -35,7 +35,11 @@ pub(super) async fn check(
     }
     let ended = ended(&units.service, monotonic_now());
     let errors = match ended {
-        true => last_errors(SERVICE, units.service.invocation()).await,
+        true => {
+            // Where systemd knows how that start ended, errors of an earlier one would mislead.
+            let known = service_end::of(&units.service).is_some();
+            last_errors(SERVICE, units.service.invocation().filter(|_| known)).await
+        }
         false => Vec::new(),
     };
     report.add(service(units, agent_runs, &errors));
@@ -108,6 +112,7 @@ fn service(units: &Units, agent_runs: bool, errors: &[String]) -> Finding {
         (LoadState::Loaded, _) if loops(unit, monotonic_now()) => {
             let seen = match unit.restarts() {
                 0 => "has ended, and systemd starts it again".to_owned(),
+                1 => "has ended, and systemd has restarted it once".to_owned(),
                 count => format!("ends again and again, restarted {count} times by systemd"),
             };
             does_not_stay_up(unit, &seen, errors)
