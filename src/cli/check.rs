@@ -15,9 +15,10 @@ use crate::files;
 #[command(
     after_help = "Run it as root, before the agent is started or while it runs. It reads the same configuration, and \
                         needs no permission in Vault that the agent does not have. In order it checks: the \
-                        configuration, the secret files, then for each address DNS, TCP, TLS and sys/health, then the \
-                        login, the token, the policy, the key and 20 round trips; last the socket, the units, the \
-                        admin address, the running agent, and with local KEKs whether it is ready for an outage.\n\
+                        configuration, also as the user of the service; the secret files; for each address DNS, TCP, \
+                        TLS and sys/health; the login, the token, the policy, the key and 20 round trips; what the \
+                        unit forbids or limits; the directories, the units, the socket, the admin address, the \
+                        running agent; and with local KEKs whether it is ready for an outage.\n\
                         \n\
                         Refused credentials are not sent again for 15 minutes, so that repeated checks do not lock \
                         the role for every node. \n\

@@ -135,7 +135,7 @@ impl Args for ConfigFlags {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!(
-                "Configuration file; the agent also reads config.d/*.toml beside it. Variable: {FILE_VARIABLE} [default: {DEFAULT_FILE}]"
+                "Configuration file; the agent also reads config.d/*.toml beside it. Each of its keys has a flag, too: see kms-plugin serve --help. Variable: {FILE_VARIABLE} [default: {DEFAULT_FILE}]"
             ));
         schema::KEYS.iter().fold(command.arg(file), |command, key| command.arg(flag(key)))
     }
@@ -145,13 +145,21 @@ impl Args for ConfigFlags {
     }
 }
 
+/// Shows the flags of the keys in the help of a command.
+pub(super) fn shown(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let is_key = schema::find(arg.get_id().as_str()).is_some();
+        if is_key { arg.hide(false) } else { arg }
+    })
+}
+
 fn flag(key: &schema::Key) -> Arg {
     let help = match key.shown_default() {
         None => key.help.to_owned(),
         Some(default) => format!("{} [default: {default}]", key.help),
     };
     let (section, _) = key.table_and_name();
-    let arg = Arg::new(key.path).long(key.flag()).help(help).help_heading(format!("[{section}]"));
+    let arg = Arg::new(key.path).long(key.flag()).help(help).help_heading(format!("[{section}]")).hide(true);
     match key.kind {
         Kind::Boolean => arg
             .num_args(0..=1)

@@ -3,15 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_complete::Shell;
 use roff::{Roff, bold, italic, roman};
 
-use super::Cli;
 use super::exit::{Exit, Failure};
-use super::report;
+use super::{command, overview, report};
 use crate::config::schema::KEYS;
 
+/// The name of the command that people type.
+const NAME: &str = "kms-plugin";
 /// Section of the manual: commands for the administrator.
 const SECTION: &str = "8";
 
@@ -31,29 +32,47 @@ pub(super) struct ManArgs {
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
-    let mut command = Cli::command();
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command, "kms-plugin", &mut script);
-    report::line(String::from_utf8_lossy(&script).trim_end())
+    clap_complete::generate(args.shell, &mut command(), NAME, &mut script);
+    let script = String::from_utf8_lossy(&script);
+    report::line(repaired(&script).trim_end())
+}
+
+/// The script for bash of clap_complete 4.6 sets `cmd=kms__plugin__subcmd__check` and then looks for
+/// `kms__subcmd__plugin__subcmd__check`: it takes the hyphen in our name for the end of a command.
+fn repaired(script: &str) -> String {
+    script.replace("kms__subcmd__plugin", "kms__plugin")
 }
 
 pub(super) fn man(args: &ManArgs) -> Result<(), Failure> {
-    let mut command = Cli::command();
+    let mut command = without_help(command());
     command.build();
     // The flags of the default command are on the page of `serve`.
     let root = command.mut_args(|arg| if arg.get_id() == "help" { arg } else { arg.hide(true) });
-    pages(&root, "kms-plugin", &args.directory)?;
+    pages(&root, NAME, &args.directory)?;
     write(&args.directory.join("kms-plugin.toml.5"), &configuration().to_roff())
+}
+
+/// Without the command `help`, which has no page: `--help` shows the same.
+fn without_help(command: Command) -> Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
 }
 
 /// Writes the page of a command, and one for each of its subcommands.
 fn pages(command: &Command, name: &str, directory: &Path) -> Result<(), Failure> {
     let page = clap_mangen::Man::new(command.clone().name(name.to_owned()))
         .section(SECTION)
+        .source(concat!("kms-plugin ", env!("CARGO_PKG_VERSION")))
         .manual("Kubernetes KMS v2 plugin");
     let mut text = Vec::new();
     page.render(&mut text).map_err(|error| Failure::new(Exit::Internal, error))?;
-    let text = String::from_utf8_lossy(&text).into_owned();
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    let mut more = Roff::default();
+    match name {
+        NAME => overview::sections(&mut more),
+        _ => overview::see_also(&mut more, &[(NAME, SECTION), ("kms-plugin.toml", "5")]),
+    }
+    text.push_str(&more.to_roff());
     write(&directory.join(format!("{name}.{SECTION}")), &text)?;
     let mut shown = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
     shown.try_for_each(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), directory))
@@ -88,8 +107,8 @@ fn configuration() -> Roff {
             roman("."),
         ]);
     }
-    page.control("SH", ["SEE ALSO"]);
-    page.text([roman("kms-plugin(8), systemd.exec(5)")]);
+    let related = [(NAME, SECTION), ("kms-plugin-config", SECTION), ("systemd.exec", "5")];
+    overview::see_also(&mut page, &related);
     page
 }
 

@@ -9,6 +9,7 @@ mod executables;
 pub(crate) mod exit;
 pub(crate) mod flags;
 mod manual;
+mod overview;
 mod probe;
 mod reload;
 mod render;
@@ -22,7 +23,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{compat, process};
 use exit::{Exit, Failure};
@@ -37,7 +38,8 @@ use exit::{Exit, Failure};
     max_term_width = 110,
     args_conflicts_with_subcommands = true
 )]
-#[command(after_help = "Without a command, kms-plugin serves. Try it without a Vault: kms-plugin dev\n\
+#[command(after_help = "Without a command, kms-plugin serves, with the flags of: kms-plugin serve --help\n\
+                        Try it without a Vault: kms-plugin dev\n\
                         The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
                         Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration; check, status and\n\
                         verify-etcd also have results of their own: 1 and 2.")]
@@ -120,11 +122,18 @@ pub fn tools() -> ExitCode {
     })
 }
 
+/// The definition of the command line. The help of `serve` alone shows the flags of the configuration: the other commands
+/// accept them, too, and their own flags would be lost between a hundred others.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("serve", flags::shown)
+}
+
 /// Parses a command line, and prints help and usage errors.
 fn parse(arguments: Vec<OsString>) -> Result<(Command, compat::CompatFlags), Exit> {
     let translated = compat::translate(arguments, std::env::vars_os());
     let translated = translated.map_err(|error| Failure::from(error).tell())?;
-    match Cli::try_parse_from(translated.arguments) {
+    let parsed = command().try_get_matches_from(translated.arguments);
+    match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => Ok((cli.command.unwrap_or(Command::Serve(cli.serve)), translated.flags)),
         Err(error) => {
             let _closed = error.print();

@@ -23,7 +23,7 @@ mod validate;
 pub(crate) mod vault;
 
 pub(crate) use problem::{ConfigError, Problem};
-pub(crate) use raw::{Merged, Sources};
+pub(crate) use raw::{Merged, Sources, fragment_directory, fragments};
 pub(crate) use schema::DEFAULT_RUNTIME_DIR;
 pub(crate) use settings::{Provisional, Settings};
 

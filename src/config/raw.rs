@@ -3,7 +3,7 @@
 //! Knows the schema and the origin of each value. Must not know what the values are for. Reports every mistake with
 //! its file and line, and all of them at once, so that one edit can correct them all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
@@ -149,24 +149,38 @@ fn files(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     if sources.required || main.exists() {
         files.push(main.clone());
     }
-    let directory = main.with_file_name("config.d");
-    match std::fs::read_dir(&directory) {
-        Ok(entries) => {
-            let mut fragments: Vec<PathBuf> = entries
-                .filter_map(Result::ok)
-                .map(|entry| entry.path())
-                .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-                .collect();
-            fragments.sort();
-            files.extend(fragments);
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+    match fragments(main) {
+        Ok(fragments) => files.extend(fragments),
         Err(error) => problems.push(Problem::new(
-            directory.display().to_string(),
+            fragment_directory(main).display().to_string(),
             format!("the directory cannot be read: {error}"),
         )),
     }
     files
+}
+
+/// The directory of the fragments that belong to a main file.
+pub(crate) fn fragment_directory(main: &Path) -> PathBuf {
+    main.with_file_name("config.d")
+}
+
+/// The fragments that belong to a main file, in the order in which they are read. None where the directory is missing.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(crate) fn fragments(main: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(fragment_directory(main)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut fragments: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    fragments.sort();
+    Ok(fragments)
 }
 
 fn add_text(figment: &mut Figment, key: &Key, text: &str, origin: String, problems: &mut Vec<Problem>) {

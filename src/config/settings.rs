@@ -157,6 +157,18 @@ struct RawDecryptOnly {
 }
 
 impl Settings {
+    /// Whether the agent reaches a key service by TCP: no unix socket, and no keyring in a file.
+    pub(crate) fn uses_network(&self) -> bool {
+        let all = std::iter::once(&self.primary).chain(self.decrypt_only.iter().map(|(_, service)| service));
+        let by_tcp = |service: &KeyServiceSettings| match service {
+            KeyServiceSettings::Vault(vault) => {
+                vault.addresses.iter().any(|address| address.socket().is_none())
+            }
+            KeyServiceSettings::Embedded(_) => false,
+        };
+        all.into_iter().any(by_tcp)
+    }
+
     /// Validates a merged configuration for `serve`.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 pub(crate) mod activation;
 pub(crate) mod credentials;
+pub(crate) mod journal;
 pub(crate) mod notify;
 pub(crate) mod store;
+pub(crate) mod unit;
 pub(crate) mod units;

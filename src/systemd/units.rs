@@ -4,21 +4,29 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::unit::{LoadState, Unit};
 use crate::process::{self, ProcessError};
 
 /// The service.
 pub(crate) const SERVICE: &str = "kms-plugin.service";
 /// The socket unit of the service.
 pub(crate) const SOCKET: &str = "kms-plugin.socket";
+/// The unit that watches over the socket's file, and makes it again.
+pub(crate) const REBIND: &str = "kms-plugin-rebind.path";
 /// All our units.
-pub(crate) const UNITS: [&str; 4] = [SERVICE, SOCKET, "kms-plugin-rebind.path", "kms-plugin-rebind.service"];
+pub(crate) const UNITS: [&str; 4] = [SERVICE, SOCKET, REBIND, "kms-plugin-rebind.service"];
 /// The credentials of the running service. Root may read them here.
 pub(crate) const CREDENTIALS: &str = "/run/credentials/kms-plugin.service";
 /// The properties of a unit that are read (systemctl(1), org.freedesktop.systemd1(5)).
-const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,User,DynamicUser,\
-                          WatchdogUSec,StartLimitIntervalUSec,NeedDaemonReload,StatusText,MainPID,Environment,\
-                          EnvironmentFiles,ExecStart,FileDescriptorStoreMax,LimitMEMLOCK";
+const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,User,Group,\
+                          SupplementaryGroups,DynamicUser,WatchdogUSec,StartLimitIntervalUSec,NeedDaemonReload,StatusText,MainPID,Environment,\
+                          EnvironmentFiles,ExecStart,ExecStartPre,ExecMainCode,ExecMainStatus,\
+                          ActiveEnterTimestampMonotonic,InvocationID,Type,Restart,RuntimeDirectory,RuntimeMaxUSec,\
+                          FileDescriptorStoreMax,LimitMEMLOCK,LimitNOFILE,LimitNPROC,LimitAS,TasksMax,MemoryMax,\
+                          PrivateNetwork,PrivateTmp,ProtectHome,RestrictAddressFamilies,IPAddressDeny,\
+                          IPAddressAllow,InaccessiblePaths,TemporaryFileSystem,Listen";
 
 /// Why nothing is known about the units.
 #[derive(Debug, thiserror::Error)]
@@ -31,39 +39,24 @@ pub(crate) enum UnitsError {
     ShowFailed,
 }
 
-/// `LoadState=`: whether systemd has read the unit's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LoadState {
-    Loaded,
-    Masked,
-    NotFound,
-    /// Its file is wrong, or nothing is known.
-    Other(String),
-}
-
-/// `ActiveState=`: whether the unit runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ActiveState {
-    Active,
-    /// Starting or reloading.
-    Activating,
-    Failed,
-    /// Inactive, or nothing is known.
-    Inactive,
-}
-
 /// Our units; the default is that nothing is known.
 #[derive(Debug, Default)]
 pub(crate) struct Units {
     pub(crate) service: Unit,
     pub(crate) socket: Unit,
+    /// [`REBIND`].
+    pub(crate) rebind: Unit,
     /// The file of each credential that the service gets, by the credential's name.
     credentials: BTreeMap<String, PathBuf>,
+    /// The text of the service's files, as `systemctl cat` prints them.
+    text: String,
 }
 
-/// The properties of one unit.
-#[derive(Debug, Default)]
-pub(crate) struct Unit(BTreeMap<String, String>);
+/// The time on the clock of systemd's monotonic timestamps (CLOCK_MONOTONIC, systemctl(1)).
+pub(crate) fn monotonic_now() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_MONOTONIC;
+    nix::time::clock_gettime(clock).map(Duration::from).unwrap_or_default()
+}
 
 /// Whether systemd is the init of this machine (sd_booted(3)).
 pub(crate) fn systemd_runs() -> bool {
@@ -79,11 +72,21 @@ impl Units {
         if !systemd_runs() {
             return Err(UnitsError::NoSystemd);
         }
-        let (service, socket) = (show(SERVICE).await?, show(SOCKET).await?);
+        let shown = process::run("systemctl", &["show", PROPERTIES, SERVICE, SOCKET, REBIND]).await?;
+        if !shown.status.success() {
+            return Err(UnitsError::ShowFailed);
+        }
+        let text = process::run("systemctl", &["cat", SERVICE]).await.map(|files| files.stdout);
+        Ok(Self::of(&shown.stdout, text.unwrap_or_default()))
+    }
+
+    /// `shown` has the properties of the service, the socket and [`REBIND`], with an empty line between them. `text`
+    /// has the files of the service.
+    fn of(shown: &str, text: String) -> Self {
+        let mut units = shown.split("\n\n").map(Unit::parse);
+        let mut next = || units.next().unwrap_or_default();
         // From the text: systemctl 252 does not show the property.
-        let files = process::run("systemctl", &["cat", SERVICE]).await;
-        let credentials = files.map(|files| credentials(&files.stdout)).unwrap_or_default();
-        Ok(Self { service, socket, credentials })
+        Self { service: next(), socket: next(), rebind: next(), credentials: credentials(&text), text }
     }
 
     /// Whether systemd knows our service.
@@ -96,9 +99,32 @@ impl Units {
         self.is_installed() && (self.service.is_enabled() || self.service.is_active())
     }
 
+    /// The last assignment of a setting in the service's files: the value, and the file, which is the unit's or that of
+    /// a drop-in.
+    pub(crate) fn written(&self, setting: &str) -> Option<(&str, &Path)> {
+        let (mut file, mut found) = (None, None);
+        for line in self.text.lines() {
+            // `systemctl cat` writes the path of each file above it.
+            let path = line.strip_prefix("# ").filter(|path| path.starts_with('/') && !path.contains(' '));
+            if let Some(path) = path.filter(|path| path.ends_with(".conf") || path.ends_with(SERVICE)) {
+                file = Some(Path::new(path));
+            } else if let Some((name, value)) = line.split_once('=')
+                && name.trim() == setting
+            {
+                found = file.map(|file| (value.trim(), file));
+            }
+        }
+        found
+    }
+
     /// The file that the unit passes as this credential (`LoadCredential=`).
     pub(crate) fn credential_source(&self, name: &str) -> Option<&Path> {
         self.credentials.get(name).map(PathBuf::as_path)
+    }
+
+    /// The credentials that the unit passes: the name and the file of each.
+    pub(crate) fn credential_sources(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.credentials.iter().map(|(name, path)| (name.as_str(), path.as_path()))
     }
 
     /// Every file that holds a credential of the service: the sources in the unit, and the files of the running
@@ -111,127 +137,13 @@ impl Units {
     /// A service with these properties, as `systemctl show` prints them.
     #[cfg(test)]
     pub(crate) fn of_service(shown: &str) -> Self {
-        Self { service: Unit::parse(shown), ..Self::default() }
-    }
-}
-
-impl Unit {
-    /// Reads what `systemctl show` prints.
-    fn parse(shown: &str) -> Self {
-        let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Self(shown.lines().filter_map(pair).collect())
+        Self::of(shown, String::new())
     }
 
-    fn get(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
-    }
-
-    pub(crate) fn load_state(&self) -> LoadState {
-        match self.get("LoadState") {
-            "loaded" => LoadState::Loaded,
-            "masked" => LoadState::Masked,
-            "not-found" => LoadState::NotFound,
-            other => LoadState::Other(other.to_owned()),
-        }
-    }
-
-    pub(crate) fn active_state(&self) -> ActiveState {
-        match self.get("ActiveState") {
-            "active" => ActiveState::Active,
-            "activating" | "reloading" => ActiveState::Activating,
-            "failed" => ActiveState::Failed,
-            _ => ActiveState::Inactive,
-        }
-    }
-
-    /// As `systemctl status` prints it, for people: `active (running)`.
-    pub(crate) fn state_text(&self) -> String {
-        format!("{} ({})", self.get("ActiveState"), self.get("SubState"))
-    }
-
-    pub(crate) fn is_active(&self) -> bool {
-        self.active_state() == ActiveState::Active
-    }
-
-    /// Whether it starts at a boot.
-    pub(crate) fn is_enabled(&self) -> bool {
-        matches!(self.enablement(), "enabled" | "enabled-runtime" | "static" | "generated")
-    }
-
-    /// `enabled`, `disabled` and such, for people.
-    pub(crate) fn enablement(&self) -> &str {
-        self.get("UnitFileState")
-    }
-
-    /// Why the last run ended, in systemd's word.
-    pub(crate) fn result(&self) -> &str {
-        self.get("Result")
-    }
-
-    /// The line that the service sent with `STATUS=`.
-    pub(crate) fn status_text(&self) -> &str {
-        self.get("StatusText")
-    }
-
-    /// How often systemd restarted it by itself.
-    pub(crate) fn restarts(&self) -> u64 {
-        self.get("NRestarts").parse().unwrap_or_default()
-    }
-
-    /// Whether the watchdog is off (`WatchdogSec=0`).
-    pub(crate) fn has_no_watchdog(&self) -> bool {
-        matches!(self.get("WatchdogUSec"), "0" | "infinity")
-    }
-
-    /// Whether systemd gives up after some failed starts (`StartLimitIntervalSec=`).
-    pub(crate) fn has_start_limit(&self) -> bool {
-        !matches!(self.get("StartLimitIntervalUSec"), "0" | "")
-    }
-
-    /// Whether its files were changed after systemd read them.
-    pub(crate) fn needs_daemon_reload(&self) -> bool {
-        self.get("NeedDaemonReload") == "yes"
-    }
-
-    /// The user of the service; `None` when the unit does not name one.
-    pub(crate) fn user(&self) -> Option<&str> {
-        Some(self.get("User")).filter(|user| !user.is_empty())
-    }
-
-    /// Whether the user exists only while the service runs.
-    pub(crate) fn has_dynamic_user(&self) -> bool {
-        self.get("DynamicUser") == "yes"
-    }
-
-    /// How many file descriptors systemd stores for the service; `None` when the unit does not say.
-    pub(crate) fn stored_descriptors(&self) -> Option<u64> {
-        self.get("FileDescriptorStoreMax").parse().ok()
-    }
-
-    /// How much memory the service may lock, in bytes; `None` when the unit does not say.
-    pub(crate) fn lockable_memory(&self) -> Option<u64> {
-        match self.get("LimitMEMLOCK") {
-            "infinity" => Some(u64::MAX),
-            bytes => bytes.parse().ok(),
-        }
-    }
-
-    /// The names of the environment variables that the unit sets. Not their values: they may be secret.
-    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
-        let words = self.get("Environment").split_whitespace().map(|word| word.trim_start_matches('"'));
-        words.filter_map(|word| word.split_once('=')).map(|(name, _)| name)
-    }
-
-    /// The file with environment variables that the unit names.
-    pub(crate) fn environment_file(&self) -> Option<&str> {
-        self.get("EnvironmentFiles").split(" (").next().filter(|file| !file.is_empty())
-    }
-
-    /// The names of the flags in the unit's command. Not their values: they may be secret.
-    pub(crate) fn flags(&self) -> impl Iterator<Item = &str> {
-        let command = self.get("ExecStart").split("argv[]=").nth(1).and_then(|rest| rest.split(" ; ").next());
-        let words = command.into_iter().flat_map(|command| command.split_whitespace().skip(1));
-        words.filter(|word| word.starts_with('-')).filter_map(|word| word.split('=').next())
+    /// The same, with the text of its files.
+    #[cfg(test)]
+    pub(crate) fn with_text(shown: &str, text: &str) -> Self {
+        Self::of(shown, text.to_owned())
     }
 }
 
@@ -244,26 +156,10 @@ fn credentials(files: &str) -> BTreeMap<String, PathBuf> {
     files.lines().filter_map(pair).collect()
 }
 
-async fn show(unit: &str) -> Result<Unit, UnitsError> {
-    let shown = process::run("systemctl", &["show", PROPERTIES, unit]).await?;
-    if shown.status.success() { Ok(Unit::parse(&shown.stdout)) } else { Err(UnitsError::ShowFailed) }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::unit::ActiveState;
     use super::*;
-
-    #[test]
-    fn variables_and_flags_are_named_without_their_values() {
-        let shown = "Environment=KMS_PLUGIN_BOOT_ID=1 \"DB_PASSWORD=a b\" PATH=/\n\
-                     EnvironmentFiles=/etc/default/kms-plugin (ignore_errors=yes)\n\
-                     ExecStart={ path=/usr/bin/kms-plugin ; argv[]=/usr/bin/kms-plugin serve --log-level=debug ; x=y }";
-        let unit = Unit::parse(shown);
-        assert_eq!(unit.variables().collect::<Vec<_>>(), ["KMS_PLUGIN_BOOT_ID", "DB_PASSWORD", "PATH"]);
-        assert_eq!(unit.environment_file(), Some("/etc/default/kms-plugin"));
-        assert_eq!(unit.flags().collect::<Vec<_>>(), ["--log-level"]);
-        assert_eq!(Unit::default().environment_file(), None);
-    }
 
     #[test]
     fn the_files_of_credentials_are_in_the_units_text() {
@@ -280,5 +176,21 @@ mod tests {
         let enabled = Units::of_service("LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled");
         assert!(enabled.is_wanted() && !enabled.service.is_active());
         assert_eq!(enabled.service.active_state(), ActiveState::Inactive);
+    }
+
+    #[test]
+    fn each_unit_has_its_block_and_each_setting_its_file() {
+        let units = Units::with_text(
+            "LoadState=loaded\nUser=kms-plugin\n\nListen=/run/kmsplugin/kms.sock (Stream)\n\nActiveState=inactive\n",
+            "# /usr/lib/systemd/system/kms-plugin.service\n# A comment with PrivateNetwork=yes.\n[Service]\nLimitNOFILE=65536\n\n\
+             # /etc/systemd/system/kms-plugin.service.d/a.conf\n[Service]\nLimitNOFILE=16\nPrivateNetwork=yes\n",
+        );
+        assert_eq!(units.service.user(), Some("kms-plugin"));
+        assert_eq!(units.socket.listens_on(), Some(Path::new("/run/kmsplugin/kms.sock")));
+        assert_eq!(units.rebind.active_state(), ActiveState::Inactive);
+        let dropin = Path::new("/etc/systemd/system/kms-plugin.service.d/a.conf");
+        assert_eq!(units.written("LimitNOFILE"), Some(("16", dropin)));
+        assert_eq!(units.written("PrivateNetwork"), Some(("yes", dropin)));
+        assert_eq!(units.written("MemoryMax"), None);
     }
 }

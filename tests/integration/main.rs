@@ -34,6 +34,7 @@ mod identity;
 mod kms;
 mod local_kek;
 mod local_proxy;
+mod manual;
 mod metrics;
 mod namespaces;
 mod neighbours;

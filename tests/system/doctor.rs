@@ -28,7 +28,7 @@ async fn check_finds_faults_of_the_units_and_the_service_user() {
     node.configure(&vault, QUICK);
     // Before it was ever started.
     let found = check(&node);
-    found.warns(&["socket", "service"], &["was not started yet", "systemctl enable --now kms-plugin"]);
+    found.warns(&["service", "socket"], &["was not started yet", "systemctl enable --now kms-plugin"]);
     node.ok("systemctl enable --now kms-plugin");
     node.wait_for_phase("ready").await;
     green(&node).await;
@@ -43,14 +43,14 @@ async fn check_finds_faults_of_the_units_and_the_service_user() {
     green(&node).await;
 
     node.ok("systemctl stop kms-plugin.socket");
-    check(&node).fails(&["socket", "service"], &["although it is enabled", "systemctl start kms-plugin"]);
+    check(&node).fails(&["service", "socket"], &["although it is enabled", "systemctl start kms-plugin"]);
     node.ok("systemctl start kms-plugin");
     green(&node).await;
 
     node.ok("systemctl disable kms-plugin kms-plugin.socket");
     check(&node).warns(&["service"], &["after the next boot", "systemctl enable kms-plugin"]);
     node.ok("systemctl stop kms-plugin.socket && systemctl mask kms-plugin");
-    check(&node).fails(&["socket", "service"], &["is masked", "systemctl unmask"]);
+    check(&node).fails(&["service", "socket"], &["is masked", "systemctl unmask"]);
     node.ok("systemctl unmask kms-plugin.service kms-plugin.socket && systemctl enable --now kms-plugin");
     green(&node).await;
 
@@ -104,7 +104,7 @@ async fn check_and_bundle_work_with_systemd_credentials() {
     green(&node).await;
     // Not running: `check` reads the file that the unit names.
     node.ok("systemctl stop kms-plugin.socket");
-    check(&node).fails(&["socket", "service"], &["although it is enabled"]);
+    check(&node).fails(&["service", "socket"], &["although it is enabled"]);
     assert_eq!(check(&node).outcomes("login"), ["ok"]);
     node.ok("systemctl start kms-plugin");
     green(&node).await;

@@ -28,8 +28,14 @@ impl AgentView {
     pub(crate) async fn read(runtime_dir: &Path, timeout: Duration) -> Self {
         let client = Client::new(runtime_dir, timeout);
         let status = client.status().await;
-        let refused = client.refused_credentials().await.unwrap_or_default();
-        let accepted = client.accepted_credentials().await.unwrap_or_default();
+        // An agent that does not answer would make this wait three times.
+        let (refused, accepted) = match status {
+            Ok(_) => (
+                client.refused_credentials().await.unwrap_or_default(),
+                client.accepted_credentials().await.unwrap_or_default(),
+            ),
+            Err(_) => Default::default(),
+        };
         Self { client, status, refused, accepted }
     }
 

@@ -229,7 +229,12 @@ mod tests {
         ];
         let sections =
             checks.map(Check::section).into_iter().chain(ReasonKind::ALL.into_iter().map(section_of));
-        let more = [super::super::offline::SWAPPED, super::super::network::NAMESPACE_SECTION];
+        let more = [
+            super::super::offline::SWAPPED,
+            super::super::network::NAMESPACE_SECTION,
+            super::super::room::SECTION,
+            super::super::unit::RESTARTS,
+        ];
         let sections = sections.chain(more);
         for section in sections {
             assert!(anchors.iter().any(|anchor| anchor == section), "{section} in {anchors:?}");

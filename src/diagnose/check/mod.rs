@@ -21,7 +21,10 @@ mod peer;
 mod policy;
 mod refusals;
 mod report;
+mod room;
 mod round_trips;
+mod sandbox;
+mod service_end;
 mod service_user;
 mod socket;
 mod spiffe;
@@ -42,6 +45,8 @@ use agent::AgentView;
 use key::KeyFacts;
 use key_services::KeyServices;
 use refusals::Refusals;
+use service_user::ServiceUser;
+use socket::Process;
 use web::Web;
 
 pub(crate) use configuration::Configuration;
@@ -82,10 +87,12 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
         Some(settings) if file_systems::check(options, &settings, &units, report).await => Some(settings),
         _ => None,
     };
+    // Before everything that the agent does: it may do it with other settings.
+    agent.check_configuration(settings.as_ref().map(|settings| &*settings.digest), report);
     let Some(settings) = settings else {
-        unit::check(&units, unknown.as_ref(), agent.runs(), report);
+        sandbox::check(&units, true, report);
+        let _ends = unit::check(&units, unknown.as_ref(), agent.runs(), None, report).await;
         agent.check(report);
-        agent.check_configuration(None, report);
         return;
     };
     let mut key_services = KeyServices { options, units: &units, agent: &agent, report };
@@ -98,11 +105,24 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
         identity::compare(scope, &key.versions, &known.unwrap_or_default(), report);
     }
     let web = Web::new();
-    socket::check(&settings.server.socket, &agent, units.is_wanted(), expected, timeout, report).await;
-    unit::check(&units, unknown.as_ref(), agent.runs(), report);
+    // What stops the process comes first: the socket, the admin address and the agent only show the effect.
+    sandbox::check(&units, settings.uses_network(), report);
+    let user = ServiceUser::of(&units);
+    room::check(&runtime_dir, room::RUNTIME, &user, timeout, report).await;
+    if settings.local_kek.is_some() {
+        room::check(&settings.server.state_dir, room::STATE, &user, timeout, report).await;
+    }
+    let socket_path = &settings.server.socket;
+    socket::occupied(socket_path, report);
+    let ends = unit::check(&units, unknown.as_ref(), agent.runs(), Some(socket_path), report).await;
+    let process = match () {
+        () if ends && !agent.runs() => Process::Ends,
+        () if units.is_wanted() => Process::Wanted,
+        () => Process::NotWanted,
+    };
+    socket::check(socket_path, &agent, process, expected, timeout, report).await;
     admin::check(settings.server.admin, &agent, &web, timeout, report).await;
     agent.check(report);
-    agent.check_configuration(Some(&settings.digest), report);
     agent.check_data(facts.key.as_ref().map(|(_, key)| key), report);
     if settings.local_kek.is_some() {
         offline::check(&settings.server.state_dir, &units, &agent, report);
@@ -111,7 +131,7 @@ pub(crate) async fn run(options: &CheckOptions, report: &mut Report<'_>) {
     let announced = agent.key_id().zip(agent.version()).or(expected.zip(version));
     peer::check(&options.peers, announced, &web, timeout, report).await;
     if let Some(file) = &options.encryption_config {
-        encryption_configuration::check(file, &settings.server.socket, facts.slowest, report);
+        encryption_configuration::check(file, socket_path, facts.slowest, report);
     }
 }
 

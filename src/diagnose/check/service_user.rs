@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{User, getgrouplist};
+use nix::unistd::{Group, Uid, User, getgrouplist};
 
 use super::finding::{Check, Finding};
 use super::report::Report;
@@ -39,7 +39,7 @@ pub(crate) enum UnknownUser {
     Dynamic,
     #[error("the user of the agent is not known")]
     NotRoot,
-    #[error("user {0} does not exist: systemd-sysusers creates it")]
+    #[error("user {0} does not exist")]
     Missing(String),
     #[error("the users cannot be read: {0}")]
     Lookup(nix::errno::Errno),
@@ -51,12 +51,9 @@ pub(crate) struct ServiceUser {
     pub name: String,
     uid: u32,
     gids: Vec<u32>,
-    /// Whether the unit hides home and temporary directories from the service.
-    sandboxed: bool,
+    /// The directories that the unit hides from the service.
+    hidden: Vec<PathBuf>,
 }
-
-/// The directories that the unit hides (`ProtectHome=`, `PrivateTmp=`; systemd.exec(5)).
-const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 impl ServiceUser {
     /// The unit's user; without a unit, the user of this process.
@@ -67,7 +64,10 @@ impl ServiceUser {
         let unit = &units.service;
         let named = unit.user().filter(|_| !unit.has_dynamic_user());
         let found = match named {
-            Some(name) => User::from_name(name),
+            Some(name) => match name.parse() {
+                Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+                Err(_) => User::from_name(name),
+            },
             None if unit.has_dynamic_user() => return Err(UnknownUser::Dynamic),
             None if !nix::unistd::geteuid().is_root() && !is_agents(nix::unistd::geteuid().as_raw()) => {
                 return Err(UnknownUser::NotRoot);
@@ -75,7 +75,12 @@ impl ServiceUser {
             None => User::from_uid(nix::unistd::geteuid()),
         };
         match found {
-            Ok(Some(user)) => Ok(Self { sandboxed: units.is_installed(), ..Self::known(user) }),
+            Ok(Some(user)) => {
+                let mut user = Self { hidden: unit.hidden_directories(), ..Self::known(user) };
+                let groups = unit.groups().filter_map(|name| Group::from_name(name).ok().flatten());
+                user.gids.extend(groups.map(|group| group.gid.as_raw()));
+                Ok(user)
+            }
             Ok(None) => match named {
                 Some(name) => Err(UnknownUser::Missing(name.to_owned())),
                 // A container's user often has no name.
@@ -83,7 +88,7 @@ impl ServiceUser {
                     name: nix::unistd::geteuid().to_string(),
                     uid: nix::unistd::geteuid().as_raw(),
                     gids: vec![nix::unistd::getegid().as_raw()],
-                    sandboxed: false,
+                    hidden: Vec::new(),
                 }),
             },
             Err(error) => Err(UnknownUser::Lookup(error)),
@@ -95,16 +100,22 @@ impl ServiceUser {
         let groups = groups.and_then(|name| getgrouplist(&name, user.gid).ok()).unwrap_or(vec![user.gid]);
         Self {
             name: user.name,
-            sandboxed: false,
+            hidden: Vec::new(),
             uid: user.uid.as_raw(),
             gids: groups.iter().map(|gid| gid.as_raw()).collect(),
         }
     }
 
+    /// A user that owns nothing.
+    #[cfg(test)]
+    pub(super) fn stranger(name: &str) -> Self {
+        Self { name: name.to_owned(), uid: 65_534, gids: vec![65_534], hidden: Vec::new() }
+    }
+
     /// Whether it can read this file; `Err` names what does not allow it: the file, or a directory above it.
     pub(crate) fn may_read(&self, path: &Path) -> Result<(), PathBuf> {
-        if let Some(hidden) = HIDDEN.iter().find(|hidden| self.sandboxed && path.starts_with(hidden)) {
-            return Err(PathBuf::from(hidden));
+        if let Some(hidden) = self.hidden.iter().find(|hidden| path.starts_with(hidden)) {
+            return Err(hidden.clone());
         }
         let directories: Vec<&Path> = path.ancestors().skip(1).collect();
         for directory in directories.into_iter().rev() {
@@ -113,6 +124,12 @@ impl ServiceUser {
             }
         }
         if self.has(path, 0o4) { Ok(()) } else { Err(path.to_path_buf()) }
+    }
+
+    /// Whether it can list the files of this directory; `Err` as above.
+    pub(crate) fn may_list(&self, directory: &Path) -> Result<(), PathBuf> {
+        self.may_read(directory)?;
+        if self.has(directory, 0o5) { Ok(()) } else { Err(directory.to_path_buf()) }
     }
 
     /// Whether it may create files in this directory; `Err` as above.
@@ -154,7 +171,8 @@ mod tests {
         fs::write(&file, "x").unwrap();
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         mode(directory.path(), 0o755);
-        let nobody = ServiceUser { name: "nobody".into(), uid: 65_534, gids: vec![65_534], sandboxed: false };
+        let nobody =
+            ServiceUser { name: "nobody".into(), uid: 65_534, gids: vec![65_534], hidden: Vec::new() };
         mode(&file, 0o604);
         mode(&inner, 0o700);
         assert_eq!(nobody.may_read(&file), Err(inner.clone()));
@@ -169,7 +187,7 @@ mod tests {
         assert_eq!(member.may_write_in(&inner), Ok(()));
         let root = ServiceUser { uid: 0, ..member };
         assert_eq!(root.may_read(&file), Ok(()));
-        let sandboxed = ServiceUser { sandboxed: true, ..root };
+        let sandboxed = ServiceUser { hidden: vec![PathBuf::from("/root")], ..root };
         assert_eq!(sandboxed.may_read(Path::new("/root/secret-id")), Err(PathBuf::from("/root")));
     }
 }

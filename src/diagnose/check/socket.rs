@@ -24,11 +24,40 @@ const LISTENING: u32 = 0x1_0000;
 const MAX_TABLE: u64 = 16 * 1024 * 1024;
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
-/// `wanted` is whether an agent should run; `expected` is the key_id that this configuration leads to.
+/// Reports a file or a directory in place of the socket. Comes before the units: they cannot be started then.
+pub(crate) fn occupied(path: &Path, report: &mut Report<'_>) {
+    let Some(kind) = occupant(path) else { return };
+    let shown = path.display().to_string();
+    let remedy = format!("move it away ({}), then: systemctl restart kms-plugin.socket", mv(&shown, kind));
+    report.add(Finding::fail(Check::Socket, &shown, format!("a {kind} is at this path"), WHY, remedy));
+}
+
+/// What is at this path in place of a socket.
+fn occupant(path: &Path) -> Option<&'static str> {
+    let kind = fs::symlink_metadata(path).ok()?.file_type();
+    match () {
+        () if kind.is_socket() => None,
+        () if kind.is_dir() => Some("directory"),
+        () => Some("file"),
+    }
+}
+
+/// The process behind the socket, as the units have it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// It should run.
+    Wanted,
+    /// Nobody has started it, or nothing is known.
+    NotWanted,
+    /// It does not stay up.
+    Ends,
+}
+
+/// `expected` is the key_id that this configuration leads to.
 pub(crate) async fn check(
     path: &Path,
     agent: &AgentView,
-    wanted: bool,
+    process: Process,
     expected: Option<&str>,
     time: Duration,
     report: &mut Report<'_>,
@@ -37,13 +66,8 @@ pub(crate) async fn check(
     let fail = |seen: &str, remedy: &str| Finding::fail(Check::Socket, &shown, seen, WHY, remedy);
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => metadata,
-        Ok(metadata) => {
-            let kind = if metadata.is_dir() { "directory" } else { "file" };
-            let remedy =
-                format!("move it away ({}), then: systemctl restart kms-plugin.socket", mv(&shown, kind));
-            report.add(fail(&format!("a {kind} is at this path"), &remedy));
-            return;
-        }
+        // [`occupied`] has said it.
+        Ok(_) => return,
         Err(cause) => {
             let deaf = "the file is gone, but a process still listens under this name: the file was deleted, or its directory was replaced";
             let directory = path.parent().unwrap_or(path);
@@ -56,7 +80,7 @@ pub(crate) async fn check(
                 _ if cause.kind() == ErrorKind::PermissionDenied => Finding::skipped(Check::Socket, &shown, format!("this user cannot see it: {cause}")),
                 (1.., _) => fail(deaf, "systemctl restart kms-plugin.socket (without the unit, the agent binds it again within seconds; if it does not, restart the agent)"),
                 (0, true) => fail(&format!("{cause}"), "the agent runs with another server.socket, or cannot bind this one: journalctl -u kms-plugin -n 50"),
-                (0, false) if wanted => fail(&format!("{cause}"), &start),
+                (0, false) if process != Process::NotWanted => fail(&format!("{cause}"), &start),
                 (0, false) => Finding::warn(Check::Socket, &shown, format!("{cause}; no agent runs"), WHY, start),
             });
             return;
@@ -73,6 +97,11 @@ pub(crate) async fn check(
         ));
     }
     label(path, report).await;
+    if process == Process::Ends {
+        let because = "nobody can answer: the line `service` says why the agent does not stay up";
+        report.add(Finding::skipped(Check::Socket, &shown, because));
+        return;
+    }
     answer(path, agent, expected, time, report).await;
 }
 
