@@ -47,16 +47,19 @@ impl Checkpoint {
         Self { file: file.map(Path::to_owned), content: same.unwrap_or(fresh) }
     }
 
-    /// From which revision on the objects of a resource are done. `now` is the revision of the first page. An older run
-    /// may have begun at a lower one; a higher one is from before a restore of etcd, and counts for nothing.
+    /// From which revision on the objects of a resource are done, by an older run. `now` is the revision of the first page.
+    /// A higher one is from before a restore of etcd, and counts for nothing.
+    pub(super) fn known(&self, resource: &str, now: u64) -> Option<u64> {
+        self.content.revisions.get(resource).copied().filter(|known| *known <= now)
+    }
+
+    /// The same; without an older run, this one begins at `now`.
     pub(super) fn begin(&mut self, resource: &str, now: u64) -> io::Result<u64> {
-        let known = self.content.revisions.get(resource).copied().filter(|known| *known <= now);
-        let revision = known.unwrap_or(now);
-        if known.is_none() {
-            self.content.revisions.insert(resource.to_owned(), revision);
-            self.write()?;
+        if let Some(known) = self.known(resource, now) {
+            return Ok(known);
         }
-        Ok(revision)
+        self.content.revisions.insert(resource.to_owned(), now);
+        self.write().map(|()| now)
     }
 
     fn write(&self) -> io::Result<()> {
@@ -79,6 +82,7 @@ mod tests {
         let open = |cluster: &str, target: &str| Checkpoint::open(Some(&file), cluster, target);
         assert_eq!(open("c", "k2").begin("secrets", 100).unwrap(), 100);
         assert_eq!(open("c", "k2").begin("secrets", 250).unwrap(), 100);
+        assert_eq!((open("c", "k2").known("secrets", 250), open("c", "k2").known("x", 1)), (Some(100), None));
         assert_eq!(open("c", "k2").begin("configmaps", 250).unwrap(), 250);
         assert_eq!(open("c", "k2").begin("configmaps", 260).unwrap(), 250, "both are remembered");
         assert_eq!(open("c", "k2").begin("secrets", 90).unwrap(), 90, "etcd was restored");

@@ -82,11 +82,11 @@ impl Pass<'_> {
                 Some(begin) => begin,
                 None => {
                     self.progress.expect(page.objects.len() as u64 + page.remaining);
-                    let revision = match (page.revision, self.options.dry_run) {
-                        (Some(now), false) => {
-                            Some(checkpoint.begin(&self.resource.name(), now).map_err(Stop::Checkpoint)?)
-                        }
-                        (now, _) => now,
+                    let name = self.resource.name();
+                    let revision = match page.revision {
+                        Some(now) if self.options.dry_run => checkpoint.known(&name, now),
+                        Some(now) => Some(checkpoint.begin(&name, now).map_err(Stop::Checkpoint)?),
+                        None => None,
                     };
                     *begin.insert(revision)
                 }

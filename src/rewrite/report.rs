@@ -150,14 +150,14 @@ impl Tally {
         let counts: Vec<String> = counts.values().map(|(count, what)| format!("{count} {what}")).collect();
         let by = if self.by_migration { ", written by a StorageVersionMigration" } else { "" };
         let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
-        let mut text = format!("{name}: {} objects{by}{counts}\n", self.objects);
+        let mut text = format!("{name}: {}{by}{counts}\n", number(self.objects));
         if let Some(problem) = &self.list_problem {
             text.push_str(&format!("  the list ended early: {problem}\n"));
         }
         for failed in &self.problems {
             text.push_str(&format!(
-                "  {} objects: {}: {}{}\n    {}\n    remedy: {}\n",
-                failed.objects,
+                "  {}: {}: {}{}\n    {}\n    remedy: {}\n",
+                number(failed.objects),
                 failed.problem.text(),
                 failed.examples.join(", "),
                 if failed.objects > failed.examples.len() as u64 { ", …" } else { "" },
@@ -167,6 +167,11 @@ impl Tally {
         }
         text
     }
+}
+
+/// `1 object`, `2 objects`.
+fn number(objects: u64) -> String {
+    format!("{objects} object{}", if objects == 1 { "" } else { "s" })
 }
 
 impl Report {
@@ -186,13 +191,17 @@ impl Report {
         }
     }
 
+    /// In a dry run: how many objects would be written.
+    pub(crate) fn planned(&self) -> u64 {
+        self.resources.iter().map(|(_, tally)| tally.objects.saturating_sub(tally.newer)).sum()
+    }
+
     /// How many objects were listed.
     pub(crate) fn objects(&self) -> u64 {
         self.resources.iter().map(|(_, tally)| tally.objects).sum()
     }
 
     fn conclusion(&self) -> String {
-        let objects = self.objects();
         let took = ago(std::time::Duration::from_secs(self.seconds));
         match (self.verdict(), &self.proof) {
             (Verdict::NotBegun, _) => {
@@ -202,7 +211,11 @@ impl Report {
                 let estimate = self
                     .estimate
                     .map(|seconds| format!(", {} or longer", ago(std::time::Duration::from_secs(seconds))));
-                format!("dry run: {objects} objects would be written{}", estimate.unwrap_or_default())
+                format!(
+                    "dry run: {} would be written{}",
+                    number(self.planned()),
+                    estimate.unwrap_or_default()
+                )
             }
             (Verdict::Left, Some(Proof::Left(line))) => format!("objects are left, after {took}: {line}"),
             (Verdict::Left, _) => {

@@ -1,7 +1,7 @@
 //! A real kube-apiserver, and a client of its own that speaks to it as kubectl would.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub struct ApiServer {
     directory: TempDir,
     pki: Pki,
     etcd: String,
+    /// Further flags.
+    flags: &'static [&'static str],
     pub client: Client,
 }
 
@@ -62,6 +64,11 @@ impl ApiServer {
 
     /// One that answers, and may not be ready.
     pub async fn start(etcd: &Etcd, encryption: &str) -> Self {
+        Self::start_with(etcd, encryption, &[]).await
+    }
+
+    /// The same with further flags.
+    pub async fn start_with(etcd: &Etcd, encryption: &str, flags: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::new(&["127.0.0.1"]);
         let http = reqwest::Client::builder()
@@ -70,11 +77,30 @@ impl ApiServer {
             .tls_backend_preconfigured(pki.client_config())
             .build()
             .unwrap();
-        let (child, base) = spawn(directory.path(), &pki, etcd.endpoint(), encryption);
+        let (child, base) = spawn(directory.path(), &pki, etcd.endpoint(), encryption, flags);
         let client = Client { base, http };
-        let mut server = Self { child, directory, pki, etcd: etcd.endpoint().to_owned(), client };
+        let mut server = Self { child, directory, pki, etcd: etcd.endpoint().to_owned(), flags, client };
         server.wait_answers(encryption).await;
         server
+    }
+
+    /// Its address.
+    pub fn address(&self) -> &str {
+        &self.client.base
+    }
+
+    /// A kubeconfig of the user that may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let file = self.directory.path().join("kubeconfig");
+        let one = |name: &str, value: Value| json!([{ "name": "e2e", name: value }]);
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": one("cluster", json!({ "server": self.address(), "certificate-authority": self.pki.ca })),
+            "users": one("user", json!({ "token": TOKEN })),
+            "contexts": one("context", json!({ "cluster": "e2e", "user": "e2e" })),
+        });
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        file
     }
 
     /// Ends it at once, and starts it again with nothing in its memory; it answers, and may not be ready.
@@ -93,7 +119,7 @@ impl ApiServer {
     }
 
     fn respawn(&mut self, encryption: &str) {
-        let (child, base) = spawn(self.directory.path(), &self.pki, &self.etcd, encryption);
+        let (child, base) = spawn(self.directory.path(), &self.pki, &self.etcd, encryption, self.flags);
         self.child = child;
         self.client.base = base;
     }
@@ -162,10 +188,23 @@ impl Drop for ApiServer {
 impl Client {
     /// One request.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Answer, String> {
+        self.call_as(method, path, body, "application/json", "application/json").await
+    }
+
+    /// The same with the types of the body and of the answer.
+    pub async fn call_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        content_type: &str,
+        accept: &str,
+    ) -> Result<Answer, String> {
         let told = |error: reqwest::Error| format!("{error:?}");
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        request = request.header("accept", accept);
         if !body.is_null() {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request.header("content-type", content_type).body(body.to_string());
         }
         let answer = request.send().await.map_err(told)?;
         Ok(Answer { status: answer.status().as_u16(), text: answer.text().await.map_err(told)? })
@@ -275,7 +314,7 @@ pub fn text_of(resource: &str, object: &Value) -> String {
     }
 }
 
-fn spawn(directory: &Path, pki: &Pki, etcd: &str, encryption: &str) -> (Child, String) {
+fn spawn(directory: &Path, pki: &Pki, etcd: &str, encryption: &str, flags: &[&str]) -> (Child, String) {
     let write = |name: &str, text: &str| {
         let path = directory.join(name);
         std::fs::write(&path, text).unwrap();
@@ -297,7 +336,8 @@ fn spawn(directory: &Path, pki: &Pki, etcd: &str, encryption: &str) -> (Child, S
         .args(["--service-account-issuer=https://e2e.example", "--service-cluster-ip-range=10.0.0.0/24"])
         .arg(flag("service-account-key-file", &pki.server_cert.display()))
         .arg(flag("service-account-signing-key-file", &pki.server_key.display()))
-        .arg("--authorization-mode=AlwaysAllow")
+        .args(["--authorization-mode=AlwaysAllow"])
+        .args(flags)
         .arg(flag("token-auth-file", &write("tokens.csv", &format!("{TOKEN},admin,1\n")).display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

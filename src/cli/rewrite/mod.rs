@@ -74,8 +74,13 @@ async fn rewrite(
     report.resources = std::mem::take(&mut tallies.lock().unwrap_or_else(PoisonError::into_inner));
     report.seconds = started.elapsed().as_secs();
     if args.dry_run {
-        report.estimate = args.max_rate().map(|rate| report.objects().div_ceil(u64::from(rate)));
+        report.estimate = args.max_rate().map(|rate| report.planned().div_ceil(u64::from(rate)));
         return Ok((report, None));
+    }
+    // Who rotates and begins at once may be faster than the agent, which looks once a minute.
+    let later = args.nodes().await.ok().and_then(|nodes| target.not_yet(&nodes));
+    if let (None, Some(later)) = (&report.stopped, later) {
+        report.stopped = Some(format!("the key was rotated meanwhile: {later}"));
     }
     let mut verification = None;
     if report.stopped.is_none() {

@@ -1,6 +1,7 @@
 //! What the objects are brought under: the key_id of the nodes, or what an EncryptionConfiguration says.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::args::RewriteArgs;
 use crate::cli::exit::{Exit, Failure};
@@ -52,16 +53,7 @@ impl Target {
             if args.provider.is_none() {
                 expectation.providers = first.into_iter().flatten().collect();
             }
-            if expectation.providers.len() > 1 {
-                let all = expectation.providers.join(" and ");
-                return Err(Failure::message(
-                    Exit::Usage,
-                    format!(
-                        "{} writes with the KMS providers {all}: use --resource and --provider, once for each",
-                        file.display()
-                    ),
-                ));
-            }
+            one_plugin(&rules, args.provider.as_deref()).map_err(failed)?;
         }
         let fleet = Fleet::of(nodes);
         if kms {
@@ -75,7 +67,8 @@ impl Target {
             }
             expectation.key_id = known;
         }
-        let mut parts: Vec<String> = expectation.key_id.iter().map(|id| format!("key_id {id}")).collect();
+        let mut parts: Vec<String> =
+            expectation.key_id.iter().map(|id| format!("key_id {id}{}", version_of(id, nodes))).collect();
         if let (Some(hash), Some(file)) = (&expectation.configuration, &args.encryption_config) {
             parts.push(format!("{} ({hash})", file.display()));
         }
@@ -102,9 +95,7 @@ impl Target {
             let rotated = key.versions.get(&key.version).copied().unwrap_or(key.created);
             let late = local.made?.saturating_sub(rotated);
             (late > AFTER_ROTATION).then(|| {
-                let ago = ago(std::time::Duration::from_secs(
-                    u64::try_from(clock::unix_seconds().saturating_sub(rotated)).unwrap_or_default(),
-                ));
+                let ago = since(rotated);
                 format!(
                     "local KEKs are on at {}, and the key was last rotated {ago} ago, before they were: objects of the same key_id would stay as they are. Rotate the key first (vault write -f transit/keys/{}/rotate), or give --endpoint, so that etcd shows whether they are stored so already",
                     node.name, key.scope.key
@@ -112,6 +103,35 @@ impl Target {
             })
         })
     }
+}
+
+/// The version of the key, and its age, where a node tells: whoever has just rotated sees whether the agents have.
+fn version_of(key_id: &str, nodes: &[Node]) -> String {
+    let mut keys = nodes.iter().filter_map(|node| node.status.primary.key.as_ref());
+    let Some(key) = keys.find(|key| key.key_id == key_id) else { return String::new() };
+    let created = key.versions.get(&key.version).copied().unwrap_or(key.created);
+    format!(" (version {} of {}, made {} ago)", key.version, key.scope.key, since(created))
+}
+
+/// How long ago a time in seconds since 1970 was.
+fn since(unix_seconds: i64) -> String {
+    let seconds = clock::unix_seconds().saturating_sub(unix_seconds);
+    ago(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+}
+
+/// Several providers may write, as on OpenShift, and all of them must lead to one plugin: there is one key_id.
+fn one_plugin(rules: &[Rule], provider: Option<&str>) -> Result<(), String> {
+    let writers = rules.iter().filter_map(|rule| rule.providers.first().and_then(Provider::kms));
+    let named = writers.filter(|kms| provider.is_none_or(|name| name == kms.name));
+    let endpoints: BTreeSet<&str> = named.map(|kms| kms.endpoint.as_str()).collect();
+    if endpoints.len() > 1 {
+        let all: Vec<&str> = endpoints.into_iter().collect();
+        return Err(format!(
+            "lets several plugins write ({}): use --resource and --provider, once for each",
+            all.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// The name of the KMS provider that writes; `None` for another one.
@@ -133,4 +153,64 @@ fn encrypted(rules: &[Rule]) -> Vec<String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Vec<Rule> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("encryption.yaml");
+        let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n";
+        std::fs::write(&file, format!("{head}{text}")).unwrap();
+        configuration::read(&file).unwrap()
+    }
+
+    fn kms(name: &str, socket: &str) -> String {
+        format!("kms: {{apiVersion: v2, name: {name}, endpoint: \"unix:///run/{socket}.sock\"}}")
+    }
+
+    #[test]
+    fn what_was_never_encrypted_is_not_rewritten() {
+        let kms = kms("a", "a");
+        let rules = rules(&format!(
+            "- resources: [events]\n  providers:\n  - identity: {{}}\n- resources: [secrets, configmaps]\n  providers:\n  - {kms}\n  - identity: {{}}\n- resources: [routes.route.openshift.io]\n  providers:\n  - identity: {{}}\n  - {kms}\n",
+        ));
+        assert_eq!(encrypted(&rules), ["secrets", "configmaps", "routes.route.openshift.io"]);
+        assert_eq!(rules.iter().map(writer).collect::<Vec<_>>(), [None, Some("a".into()), None]);
+    }
+
+    #[test]
+    fn several_providers_must_lead_to_one_plugin() {
+        let both = |one: String, other: String| {
+            rules(&format!(
+                "- resources: [secrets]\n  providers:\n  - {one}\n- resources: [configmaps]\n  providers:\n  - {other}\n"
+            ))
+        };
+        assert!(one_plugin(&both(kms("a", "a"), kms("b", "a")), None).is_ok());
+        let two = both(kms("a", "a"), kms("b", "b"));
+        assert!(one_plugin(&two, None).unwrap_err().contains("unix:///run/a.sock, unix:///run/b.sock"));
+        assert!(one_plugin(&two, Some("b")).is_ok());
+    }
+
+    #[test]
+    fn local_keks_that_are_newer_than_the_version_were_turned_on_after_the_rotation() {
+        let node = |made: i64| {
+            let status = serde_json::json!({
+                "primary": { "key": {
+                    "scope": { "namespace": "", "mount": "transit", "key": "k" }, "key_id": "v1.a", "version": 2,
+                    "created": 1_000_000, "versions": { "1": 10, "2": 1_000_000 },
+                }},
+                "offline": { "made": made },
+            });
+            Node { name: "node-1".into(), status: serde_json::from_value(status).unwrap() }
+        };
+        assert_eq!(Target::local_keks_without_rotation(&[node(1_000_060)]), None);
+        let refused = Target::local_keks_without_rotation(&[node(1_000_060), node(1_100_000)]).unwrap();
+        assert!(refused.contains("transit/keys/k/rotate"), "{refused}");
+        let mut off = node(1_100_000);
+        off.status.offline = None;
+        assert_eq!(Target::local_keks_without_rotation(&[off]), None);
+    }
 }

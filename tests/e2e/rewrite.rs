@@ -1,0 +1,442 @@
+//! `kms-plugin rewrite`: every object is stored anew, nobody's write is lost, and what is not done is said.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::apiserver::{ApiServer, Client, NAMESPACE, text_of};
+use crate::encryption::{PROVIDER, identity, kms, of};
+use crate::etcd::{Etcd, Stored};
+use crate::key_id_after;
+use crate::support::agent::{Agent, QUICK, command};
+use crate::support::eventually;
+use crate::support::vault::Vault;
+
+const PARTIAL: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+const MERGE: &str = "application/merge-patch+json";
+
+/// An API server that encrypts with the plugin.
+struct Cluster {
+    etcd: Etcd,
+    vault: Vault,
+    agent: Agent,
+    api: ApiServer,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(flags: &'static [&'static str]) -> Self {
+        let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
+        let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
+        let api = ApiServer::start_with(&etcd, &of(&[kms(&agent.socket()), identity()]), flags).await;
+        api.wait_ready().await;
+        make_namespace(&api.client, NAMESPACE).await;
+        Self { etcd, vault, agent, api }
+    }
+
+    /// Rotates the key, and waits until the agent announces it: its key_id.
+    async fn rotate(&self) -> String {
+        let before = self.agent.kms().await.status().await.unwrap().key_id;
+        self.vault.rotate().await;
+        key_id_after(&before, &self.agent).await
+    }
+
+    /// The arguments of a run, with a state file of this cluster's own.
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let directory = self.agent.directory.path();
+        let defaults = [
+            ("--kubeconfig", self.api.kubeconfig().display().to_string()),
+            ("--state", directory.join("rewrite.json").display().to_string()),
+            ("--runtime-dir", directory.join("run").display().to_string()),
+            ("--max-rate", "0".to_owned()),
+        ];
+        let mut arguments =
+            ["rewrite", "--output", "json", "--api-server", self.api.address()].map(str::to_owned).to_vec();
+        for (name, value) in defaults.into_iter().filter(|(name, _)| !more.contains(name)) {
+            arguments.extend([name.to_owned(), value]);
+        }
+        arguments.extend(more.iter().map(|one| (*one).to_owned()));
+        arguments
+    }
+
+    fn etcd_arguments(&self) -> [&str; 2] {
+        ["--endpoint", self.etcd.endpoint()]
+    }
+
+    /// A run to its end: the exit code and the report.
+    async fn rewrite(&self, more: &[&str]) -> (i32, Value) {
+        let arguments = self.arguments(more);
+        let output = tokio::task::spawn_blocking(move || command().args(arguments).output().unwrap());
+        let output = output.await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let report = serde_json::from_str(&text);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), report.unwrap_or_else(|_| json!({ "text": text, "errors": errors })))
+    }
+
+    /// A run that goes on.
+    fn begin(&self, more: &[&str]) -> Child {
+        let log = self.agent.directory.path().join("rewrite.log");
+        let log = std::fs::File::create(log).unwrap();
+        let mut command = command();
+        command.args(self.arguments(more)).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    async fn all_under(&self, key_id: &str) {
+        for resource in ["secrets", "configmaps"] {
+            let ids = self.etcd.key_ids(&format!("{resource}/"), PROVIDER).await;
+            assert_eq!(ids.keys().collect::<Vec<_>>(), [key_id], "{resource}: {ids:?}");
+        }
+    }
+}
+
+async fn make_namespace(client: &Client, name: &str) {
+    let namespace = json!({ "metadata": { "name": name } });
+    let made = client.call(Method::POST, "/api/v1/namespaces", &namespace).await.unwrap();
+    assert!([201, 409].contains(&made.status), "{made:?}");
+}
+
+async fn fill(client: &Client, resource: &str, objects: usize) {
+    client.write_new(resource, (0..objects).map(|number| format!("object-{number:06}")).collect()).await;
+}
+
+/// Writers that count in objects of their own, so many writes a second in all.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<BTreeMap<String, usize>>,
+}
+
+impl Writers {
+    const OBJECTS: usize = 20;
+
+    fn start(client: &Client, rate: usize) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let mut tasks = JoinSet::new();
+        let pause =
+            Duration::from_secs(1) * u32::try_from(Self::OBJECTS).unwrap() / u32::try_from(rate).unwrap();
+        for number in 0..Self::OBJECTS {
+            let (client, stop, name) = (client.clone(), stop.clone(), format!("counter-{number}"));
+            tasks.spawn(async move {
+                let (mut counted, mut due) = (0, Instant::now());
+                while !stop.load(Ordering::Relaxed) {
+                    due += pause;
+                    tokio::time::sleep(due.saturating_duration_since(Instant::now())).await;
+                    // An API server that restarts answers nothing: the same number comes again.
+                    if client.write("secrets", &name, &format!("{}", counted + 1)).await.is_ok() {
+                        counted += 1;
+                    }
+                }
+                BTreeMap::from([(name, counted)])
+            });
+        }
+        Self { stop, tasks }
+    }
+
+    /// Ends them: every counter is as its writer left it. Returns how many writes there were.
+    async fn stop(self, client: &Client) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut writes = 0;
+        for (name, counted) in self.tasks.join_all().await.into_iter().flatten() {
+            let text = client.read("secrets", &name).await.unwrap();
+            assert_eq!(text, counted.to_string(), "{name}: a write is lost");
+            writes += counted;
+        }
+        writes
+    }
+}
+
+/// The facts that `kms-plugin rewrite` rests on.
+#[tokio::test]
+async fn an_empty_patch_stores_a_stale_object_anew_and_no_value_travels() {
+    let cluster = Cluster::start().await;
+    let client = &cluster.api.client;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
+    let object = json!({ "metadata": { "name": "one" }, "immutable": true, "data": { "text": "dmFsdWU=" } });
+    assert_eq!(client.call(Method::POST, &path, &object).await.unwrap().status, 201);
+    let path = format!("{path}/one");
+    let read = async || client.get(&path).await.unwrap().json();
+    let stored =
+        async || cluster.etcd.stored(&format!("secrets/{NAMESPACE}/one")).await.into_values().next().unwrap();
+    let patch = async |revision: &str| {
+        let body = json!({ "metadata": { "resourceVersion": revision } });
+        let path = format!("{path}?fieldManager=kms-plugin-rewrite");
+        client.call_as(Method::PATCH, &path, &body, MERGE, PARTIAL).await.unwrap()
+    };
+    let before = read().await;
+    let revision = before["metadata"]["resourceVersion"].as_str().unwrap();
+
+    // Under the current key_id, nothing is written.
+    let first = stored().await;
+    assert_eq!(patch(revision).await.status, 200);
+    assert_eq!((read().await, stored().await), (before.clone(), first));
+
+    // Under a new one, the object is stored anew, also an immutable one. Nothing in it changes, and no field gets another
+    // manager.
+    let key_id = cluster.rotate().await;
+    client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
+    let answer = patch(revision).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(!answer.text.contains("dmFsdWU"), "a value is answered: {answer:?}");
+    assert_eq!(stored().await.key_id(PROVIDER), key_id);
+    let mut after = read().await;
+    assert_ne!(after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    after["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
+    assert_eq!(after, before);
+
+    // Somebody wrote it meanwhile: a conflict. Deleted: not found.
+    assert_eq!(patch(revision).await.status, 409);
+    assert_eq!(client.call(Method::DELETE, &path, &Value::Null).await.unwrap().status, 200);
+    assert_eq!(patch(revision).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_rotation_is_finished_under_the_writes_of_others() {
+    let cluster = Cluster::start().await;
+    let client = &cluster.api.client;
+    fill(client, "secrets", 400).await;
+    fill(client, "configmaps", 100).await;
+    let writers = Writers::start(client, 40);
+    let key_id = cluster.rotate().await;
+    let (code, planned) = cluster.rewrite(&["--dry-run", "--unchecked"]).await;
+    assert_eq!((code, &planned["verdict"]), (0, &json!("planned")), "{planned}");
+    assert!(planned["objects"].as_u64().unwrap() >= 500, "{planned}");
+
+    // It waits by itself until the API server has the new key.
+    let (code, report) = cluster.rewrite(&cluster.etcd_arguments()).await;
+    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
+    assert!(report["resources"]["secrets"]["anew"].as_u64().unwrap() >= 380, "{report}");
+    assert_eq!(report["verification"]["finished"], true, "{report}");
+    let writes = writers.stop(client).await;
+    assert!(writes > 0);
+    cluster.all_under(&key_id).await;
+
+    // Again: nothing is left to do, and nothing is asked of the objects. Without etcd, it is not a success.
+    let (code, report) = cluster.rewrite(&[]).await;
+    assert_eq!((code, &report["verdict"]), (3, &json!("not_proven")), "{report}");
+    assert_eq!(report["resources"]["configmaps"]["objects"], report["resources"]["configmaps"]["newer"]);
+    // Without its memory it asks for each object, and the API server writes nothing.
+    let (code, report) = cluster.rewrite(&["--state", ""]).await;
+    assert_eq!(code, 3, "{report}");
+    assert_eq!(report["resources"]["configmaps"]["objects"], report["resources"]["configmaps"]["unchanged"]);
+}
+
+#[tokio::test]
+async fn it_is_killed_at_any_moment_and_goes_on() {
+    let cluster = Cluster::start().await;
+    fill(&cluster.api.client, "secrets", 600).await;
+    let key_id = cluster.rotate().await;
+    cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
+    for kill in 0..4_u64 {
+        let mut run = cluster.begin(&["--max-rate", "300"]);
+        tokio::time::sleep(Duration::from_millis(700 + kill * 331)).await;
+        let _ended = run.kill();
+        run.wait().unwrap();
+    }
+    let (code, report) = cluster.rewrite(&cluster.etcd_arguments()).await;
+    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
+    let done = report["resources"]["secrets"]["newer"].as_u64().unwrap();
+    assert!(done > 0, "the killed runs have done something, and that is not done again: {report}");
+    cluster.all_under(&key_id).await;
+}
+
+#[tokio::test]
+async fn it_does_not_begin_before_the_api_servers_have_the_key() {
+    let cluster = Cluster::start().await;
+    // No agent is asked here, so that the key_id is one that no API server has.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = elsewhere.path().display().to_string();
+    let arguments = ["--runtime-dir", &elsewhere, "--wait", "0s", "--key-id"];
+    let (code, report) = cluster.rewrite(&[&arguments[..], &["v1.unknown"]].concat()).await;
+    assert_eq!((code, &report["verdict"]), (2, &json!("not_begun")), "{report}");
+    let why = report["not_begun"].as_str().unwrap();
+    assert!(why.contains("does not write under the new key_id yet"), "{why}");
+    assert_eq!(report["resources"], json!({}));
+    // Nor when the nodes announce another one.
+    let (code, report) = cluster.rewrite(&["--key-id", "v1.unknown"]).await;
+    assert_eq!(code, 2, "{report}");
+    assert!(report["not_begun"].as_str().unwrap().contains("the nodes announce"), "{report}");
+    // Nor without any key_id.
+    let (code, report) = cluster.rewrite(&arguments[..2]).await;
+    assert_eq!(code, 69, "{report}");
+    assert!(report["errors"].as_str().unwrap().contains("--node"), "{report}");
+}
+
+/// An admission policy refuses the writes in one namespace. All others are done; the report names the policy.
+#[tokio::test]
+async fn a_namespace_that_is_refused_is_named() {
+    let cluster = Cluster::start().await;
+    let client = &cluster.api.client;
+    fill(client, "secrets", 50).await;
+    make_namespace(client, "closed").await;
+    let object = json!({ "metadata": { "name": "kept" }, "data": { "text": "dmFsdWU=" } });
+    let made = client.call(Method::POST, "/api/v1/namespaces/closed/secrets", &object).await.unwrap();
+    assert_eq!(made.status, 201, "{made:?}");
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": "closed" },
+        "spec": {
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["secrets"],
+            }] },
+            "validations": [{ "expression": "request.namespace != 'closed'", "message": "it is closed" }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": "closed" }, "spec": { "policyName": "closed", "validationActions": ["Deny"] },
+    });
+    for (path, object) in
+        [("validatingadmissionpolicies", &policy), ("validatingadmissionpolicybindings", &binding)]
+    {
+        let made = client.call(Method::POST, &format!("{group}/{path}"), object).await.unwrap();
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let kept = "/api/v1/namespaces/closed/secrets/kept";
+    eventually("the policy", async || {
+        let body = json!({ "metadata": { "labels": { "tried": "yes" } } });
+        let answer = client.call_as(Method::PATCH, kept, &body, MERGE, PARTIAL).await?;
+        if answer.status == 422 { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    let key_id = cluster.rotate().await;
+    let (code, report) = cluster.rewrite(&cluster.etcd_arguments()).await;
+    assert_eq!((code, &report["verdict"]), (1, &json!("left")), "{report}");
+    let problem = &report["resources"]["secrets"]["problems"][0];
+    assert_eq!((&problem["kind"], &problem["by"]), (&json!("admission"), &json!("closed")), "{report}");
+    assert_eq!((&problem["objects"], &problem["examples"]), (&json!(1), &json!(["closed/kept"])), "{report}");
+    let ids = cluster.etcd.key_ids(&format!("secrets/{NAMESPACE}/"), PROVIDER).await;
+    assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
+}
+
+/// Away from KMS: the file says how every object is to be stored, and each API server must use that very file.
+#[tokio::test]
+async fn a_migration_to_identity_is_finished() {
+    let mut cluster = Cluster::start().await;
+    fill(&cluster.api.client, "secrets", 30).await;
+    let text = of(&[identity(), kms(&cluster.agent.socket())]);
+    let file = cluster.agent.directory.path().join("encryption.yaml");
+    std::fs::write(&file, &text).unwrap();
+    let file = file.display().to_string();
+    let arguments = ["--encryption-config", &file, "--wait", "0s"];
+    let (code, report) = cluster.rewrite(&arguments).await;
+    assert_eq!(code, 2, "the API server still uses the other file: {report}");
+    cluster.api.restart(&text).await;
+    let etcd = cluster.etcd_arguments();
+    let (code, report) = cluster.rewrite(&[&arguments[..], &etcd[..]].concat()).await;
+    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
+    let stored = cluster.etcd.stored("secrets/").await;
+    assert!(stored.len() >= 30 && stored.values().all(|stored| *stored == Stored::Clear), "{stored:?}");
+}
+
+/// Where a StorageVersionMigration is served and kube-controller-manager does not begin it, the objects are written from
+/// here. (These tests have no kube-controller-manager.)
+#[tokio::test]
+async fn a_migration_that_nobody_begins_is_done_from_here() {
+    let cluster = Cluster::start_with(&[
+        "--feature-gates=StorageVersionMigrator=true",
+        "--runtime-config=storagemigration.k8s.io/v1beta1=true",
+    ])
+    .await;
+    fill(&cluster.api.client, "secrets", 20).await;
+    let key_id = cluster.rotate().await;
+    let etcd = cluster.etcd_arguments();
+    let (code, report) = cluster.rewrite(&[&etcd[..], &["--resource", "secrets"]].concat()).await;
+    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
+    assert_eq!(report["resources"]["secrets"]["by_migration"], false, "{report}");
+    let ids = cluster.etcd.key_ids("secrets/", PROVIDER).await;
+    assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
+    let left = "/apis/storagemigration.k8s.io/v1beta1/storageversionmigrations";
+    let left = cluster.api.client.get(left).await.unwrap();
+    assert_eq!(left.json()["items"], json!([]), "it is removed");
+}
+
+/// The most memory that a process has used, in KiB.
+fn peak(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A number from the environment.
+fn size(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// The large one, for `.ci/scheduled`: many objects, 200 writes a second of others, ten kills, an API server that restarts,
+/// a key service that is away for a minute; memory and time. Then the same by listing and replacing.
+#[tokio::test]
+#[ignore = "takes an hour: .ci/scheduled runs it"]
+async fn of_fifty_thousand() {
+    let (secrets, configmaps) = (size("KMS_E2E_SECRETS", 50_000), size("KMS_E2E_CONFIGMAPS", 20_000));
+    let mut cluster = Cluster::start().await;
+    fill(&cluster.api.client, "secrets", secrets).await;
+    fill(&cluster.api.client, "configmaps", configmaps).await;
+
+    // Undisturbed, half of the objects and all of them.
+    for (what, arguments) in [("configmaps", &["--resource", "configmaps"][..]), ("all", &[])] {
+        let key_id = cluster.rotate().await;
+        cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
+        let began = Instant::now();
+        let etcd = cluster.etcd_arguments();
+        let mut run = cluster.begin(&[&etcd[..], arguments].concat());
+        let mut memory = 0;
+        let status = loop {
+            memory = memory.max(peak(run.id()).unwrap_or_default());
+            match run.try_wait().unwrap() {
+                Some(status) => break status,
+                None => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        let took = began.elapsed();
+        eprintln!(
+            "MEASURED rewrite of {what} ({secrets} secrets, {configmaps} configmaps): {took:.1?}, {} MiB at most",
+            memory / 1024
+        );
+        assert!(status.success(), "{status}");
+        assert!(memory <= 64 * 1024, "{memory} KiB");
+    }
+
+    // Disturbed.
+    let key_id = cluster.rotate().await;
+    cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
+    let writers = Writers::start(&cluster.api.client, 200);
+    for kill in 0..10_u64 {
+        let mut run = cluster.begin(&[]);
+        tokio::time::sleep(Duration::from_millis(2_000 + kill * 777)).await;
+        let _ended = run.kill();
+        run.wait().unwrap();
+    }
+    let mut run = cluster.begin(&cluster.etcd_arguments());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cluster.vault.freeze();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    cluster.vault.thaw();
+    let status = tokio::task::spawn_blocking(move || run.wait().unwrap()).await.unwrap();
+    assert!(status.success(), "{status}");
+    let writes = writers.stop(&cluster.api.client).await;
+    eprintln!("MEASURED {writes} writes of others during ten kills and a minute without Vault: none is lost");
+    cluster.all_under(&key_id).await;
+
+    // As it was done before: list with values, replace each.
+    let key_id = cluster.rotate().await;
+    cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
+    let began = Instant::now();
+    let all = cluster.api.client.get("/api/v1/secrets").await.unwrap();
+    let replaced = cluster.api.client.rewrite("secrets").await;
+    eprintln!(
+        "MEASURED list and replace of {replaced} secrets one by one: {:.1?}; the list alone holds {} MiB of values",
+        began.elapsed(),
+        all.text.len() / 1024 / 1024
+    );
+    assert!(all.json()["items"].as_array().unwrap().iter().any(|one| !text_of("secrets", one).is_empty()));
+}
