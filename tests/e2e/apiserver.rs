@@ -77,7 +77,7 @@ impl ApiServer {
             .tls_backend_preconfigured(pki.client_config())
             .build()
             .unwrap();
-        let (child, base) = spawn(directory.path(), &pki, etcd.endpoint(), encryption, flags);
+        let (child, base) = spawn(directory.path(), &pki, (etcd.endpoint(), free_port()), encryption, flags);
         let client = Client { base, http };
         let mut server = Self { child, directory, pki, etcd: etcd.endpoint().to_owned(), flags, client };
         server.wait_answers(encryption).await;
@@ -91,13 +91,18 @@ impl ApiServer {
 
     /// A kubeconfig of the user that may do everything.
     pub fn kubeconfig(&self) -> PathBuf {
-        let file = self.directory.path().join("kubeconfig");
-        let one = |name: &str, value: Value| json!([{ "name": "e2e", name: value }]);
+        self.kubeconfig_of("admin", TOKEN)
+    }
+
+    /// A kubeconfig with this token.
+    pub fn kubeconfig_of(&self, name: &str, token: &str) -> PathBuf {
+        let file = self.directory.path().join(format!("kubeconfig-{name}"));
+        let one = |kind: &str, value: Value| json!([{ "name": name, kind: value }]);
         let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "apiVersion": "v1", "kind": "Config", "current-context": name,
             "clusters": one("cluster", json!({ "server": self.address(), "certificate-authority": self.pki.ca })),
-            "users": one("user", json!({ "token": TOKEN })),
-            "contexts": one("context", json!({ "cluster": "e2e", "user": "e2e" })),
+            "users": one("user", json!({ "token": token })),
+            "contexts": one("context", json!({ "cluster": name, "user": name })),
         });
         std::fs::write(&file, kubeconfig.to_string()).unwrap();
         file
@@ -106,7 +111,9 @@ impl ApiServer {
     /// Ends it at once, and starts it again with nothing in its memory; it answers, and may not be ready.
     pub async fn restart_cold(&mut self, encryption: &str) {
         self.kill();
-        self.respawn(encryption);
+        // At the same address, as on a node.
+        let port = self.client.base.rsplit(':').next().and_then(|port| port.parse().ok());
+        self.respawn(encryption, port.unwrap());
         self.wait_answers(encryption).await;
     }
 
@@ -118,8 +125,9 @@ impl ApiServer {
         started.elapsed()
     }
 
-    fn respawn(&mut self, encryption: &str) {
-        let (child, base) = spawn(self.directory.path(), &self.pki, &self.etcd, encryption, self.flags);
+    fn respawn(&mut self, encryption: &str, port: u16) {
+        let (child, base) =
+            spawn(self.directory.path(), &self.pki, (&self.etcd, port), encryption, self.flags);
         self.child = child;
         self.client.base = base;
     }
@@ -138,7 +146,7 @@ impl ApiServer {
             if self.child.try_wait().unwrap().is_some() {
                 assert!(spawned < 5, "kube-apiserver does not start: {}", self.log());
                 spawned += 1;
-                self.respawn(encryption);
+                self.respawn(encryption, free_port());
             }
             assert!(started.elapsed() < PATIENCE, "kube-apiserver does not answer: {}", self.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -314,13 +322,23 @@ pub fn text_of(resource: &str, object: &Value) -> String {
     }
 }
 
-fn spawn(directory: &Path, pki: &Pki, etcd: &str, encryption: &str, flags: &[&str]) -> (Child, String) {
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server on this etcd, at this port.
+fn spawn(
+    directory: &Path,
+    pki: &Pki,
+    (etcd, port): (&str, u16),
+    encryption: &str,
+    flags: &[&str],
+) -> (Child, String) {
     let write = |name: &str, text: &str| {
         let path = directory.join(name);
         std::fs::write(&path, text).unwrap();
         path
     };
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
     let child = Command::new(crate::path_of("KMS_E2E_APISERVER"))
@@ -336,9 +354,12 @@ fn spawn(directory: &Path, pki: &Pki, etcd: &str, encryption: &str, flags: &[&st
         .args(["--service-account-issuer=https://e2e.example", "--service-cluster-ip-range=10.0.0.0/24"])
         .arg(flag("service-account-key-file", &pki.server_cert.display()))
         .arg(flag("service-account-signing-key-file", &pki.server_key.display()))
-        .args(["--authorization-mode=AlwaysAllow"])
+        .arg("--authorization-mode=RBAC")
         .args(flags)
-        .arg(flag("token-auth-file", &write("tokens.csv", &format!("{TOKEN},admin,1\n")).display()))
+        .arg(flag(
+            "token-auth-file",
+            &write("tokens.csv", &format!("{TOKEN},admin,1,system:masters\n")).display(),
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -35,6 +35,7 @@ mod local_kek;
 mod local_proxy;
 mod metrics;
 mod namespaces;
+mod nodes;
 mod offline;
 mod only_vault;
 mod outage;
