@@ -92,7 +92,7 @@ pub(crate) fn job(options: &Rewrite<'_>, job: &Job<'_>) -> Result<String, Manife
         "rewrite".to_owned(),
         format!("--resource={}", options.resources.join(",")),
         // The pod's own files end with it, and the run needs none.
-        "--state=".to_owned(),
+        "--no-state".to_owned(),
         "--output=json".to_owned(),
     ];
     let mut mounts = vec![json!({ "name": "agent", "mountPath": "/run/kms-plugin", "readOnly": true })];

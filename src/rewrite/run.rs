@@ -42,7 +42,7 @@ pub(crate) trait Progress: Send + Sync {
 pub(crate) enum Stop {
     #[error("no API server answers: {0}")]
     Away(String),
-    #[error("the state file cannot be written: {0} (--state names another one, --state \"\" none)")]
+    #[error("the state file cannot be written: {0} (--state names another one, --no-state none)")]
     Checkpoint(io::Error),
     #[error(transparent)]
     Migration(CallError),

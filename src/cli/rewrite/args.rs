@@ -83,10 +83,13 @@ pub(in crate::cli) struct RewriteArgs {
     /// How long API servers may be away, and writes that fail are tried again
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
     patience: Duration,
-    /// File that remembers from which revision on the objects are done; "" remembers nothing [default:
+    /// File that remembers from which revision on the objects are done [default:
     /// ~/.local/state/kms-plugin/rewrite.json]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// Remember nothing
+    #[arg(long, conflicts_with = "state")]
+    no_state: bool,
     /// Format of the result
     #[arg(long, value_enum, default_value_t)]
     pub(super) output: Output,
@@ -142,14 +145,13 @@ impl RewriteArgs {
 
     /// The state file.
     pub(super) fn state(&self) -> Option<PathBuf> {
-        match &self.state {
-            Some(file) => Some(file.clone()).filter(|file| !file.as_os_str().is_empty()),
-            None => {
-                let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-                let home = || of("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-                of("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|state| state.join(STATE))
-            }
+        if self.no_state {
+            return None;
         }
+        let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let home = || of("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        let default = || of("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|state| state.join(STATE));
+        self.state.clone().or_else(default)
     }
 }
 

@@ -80,7 +80,7 @@ async fn rewrite(
     // Who rotates and begins at once may be faster than the agent, which looks once a minute.
     let later = args.nodes().await.ok().and_then(|nodes| target.not_yet(&nodes));
     if let (None, Some(later)) = (&report.stopped, later) {
-        report.stopped = Some(format!("the key was rotated meanwhile: {later}"));
+        report.stopped = Some(format!("the nodes have changed meanwhile: {later}"));
     }
     let mut verification = None;
     if report.stopped.is_none() {

@@ -173,9 +173,9 @@ mod tests {
 
     #[test]
     fn what_was_never_encrypted_is_not_rewritten() {
-        let kms = kms("a", "a");
+        let (kms, further) = (kms("a", "a"), kms("b", "a"));
         let rules = rules(&format!(
-            "- resources: [events]\n  providers:\n  - identity: {{}}\n- resources: [secrets, configmaps]\n  providers:\n  - {kms}\n  - identity: {{}}\n- resources: [routes.route.openshift.io]\n  providers:\n  - identity: {{}}\n  - {kms}\n",
+            "- resources: [events]\n  providers:\n  - identity: {{}}\n- resources: [secrets, configmaps]\n  providers:\n  - {kms}\n  - identity: {{}}\n- resources: [routes.route.openshift.io]\n  providers:\n  - identity: {{}}\n  - {further}\n",
         ));
         assert_eq!(encrypted(&rules), ["secrets", "configmaps", "routes.route.openshift.io"]);
         assert_eq!(rules.iter().map(writer).collect::<Vec<_>>(), [None, Some("a".into()), None]);
