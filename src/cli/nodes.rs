@@ -19,7 +19,7 @@ On each node: kms-plugin status --output json > NODE.json; over ssh:
   kms-plugin nodes node-?.json
 Where the agents are pods: kubectl -n kube-system exec kms-plugin-NODE -- kms-plugin status --output json > NODE.json
 
---api-servers also asks each API server, at its own address, whether it has the key_id of the nodes.
+--ask-api-servers also asks each API server, at its own address, whether it has the key_id of the nodes.
 
 Exit codes: 0 they agree; 1 they differ in something that prevents nothing (version, configuration); 2 they announce \
 different key_ids, or one cannot take part, or an API server has another key_id; 69 nothing is known of any node.")]
@@ -29,7 +29,7 @@ pub(super) struct NodesArgs {
     files: Vec<PathBuf>,
     /// Ask each API server, too
     #[arg(long)]
-    api_servers: bool,
+    ask_api_servers: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Format of the output
@@ -49,7 +49,7 @@ pub(super) fn run(args: &NodesArgs) -> Result<Exit, Failure> {
             ));
         }
         let fleet = Fleet::of(&nodes);
-        let servers = match (args.api_servers, fleet.key_id()) {
+        let servers = match (args.ask_api_servers, fleet.key_id()) {
             (true, Some(key_id)) => {
                 let servers = args.cluster.servers(&args.cluster.connection().await?).await?;
                 look(&servers, &Expectation { key_id: Some(key_id.to_owned()), ..Expectation::default() }).await
