@@ -238,12 +238,22 @@ async fn it_is_killed_at_any_moment_and_goes_on() {
     fill(&cluster.api.client, "secrets", 600).await;
     let key_id = cluster.rotate().await;
     cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
+    let under =
+        async || cluster.etcd.key_ids("secrets/", PROVIDER).await.get(&key_id).copied().unwrap_or_default();
     for kill in 0..4_u64 {
-        let mut run = cluster.begin(&["--max-rate", "300"]);
-        tokio::time::sleep(Duration::from_millis(700 + kill * 331)).await;
+        let before = under().await;
+        let mut run = cluster.begin(&["--max-rate", "100"]);
+        eventually("writes of the run", async || {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = under().await;
+            if now > before { Ok(()) } else { Err(format!("{now} objects are under the new key_id")) }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(kill * 97)).await;
         let _ended = run.kill();
         run.wait().unwrap();
     }
+    assert!(under().await < 600, "the kills came too late");
     let (code, report) = cluster.rewrite(&cluster.etcd_arguments()).await;
     assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
     let done = report["resources"]["secrets"]["newer"].as_u64().unwrap();
