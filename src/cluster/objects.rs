@@ -2,7 +2,7 @@
 //!
 //! An empty merge patch is enough for an object that is stored under an older key: kube-apiserver stores it anew, and
 //! no value travels. An object that is stored under the current key is not written at all. (`GuaranteedUpdate` in
-//! `k8s.io/apiserver/pkg/storage/etcd3/store.go`, the same in 1.34, 1.36 and 1.37; `tests/e2e/rewrite.rs` proves it.)
+//! `k8s.io/apiserver/pkg/storage/etcd3/store.go`, the same in 1.34, 1.36 and 1.37; `tests/e2e/rewrite/mod.rs` proves it.)
 //! Annotations are metadata, and `kubectl apply` copies values into one: pages hold those.
 
 use hyper::Method;

@@ -1,161 +1,22 @@
 //! `kms-plugin rewrite`: every object is stored anew, nobody's write is lost, and what is not done is said.
 
-use std::collections::BTreeMap;
-use std::process::{Child, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+mod cluster;
+mod large;
+
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
-use crate::apiserver::{ApiServer, Client, NAMESPACE, text_of};
+use self::cluster::{Cluster, Writers, fill, make_namespace};
+use crate::apiserver::NAMESPACE;
 use crate::encryption::{PROVIDER, identity, kms, of};
-use crate::etcd::{Etcd, Stored};
-use crate::key_id_after;
-use crate::support::agent::{Agent, QUICK, command};
+use crate::etcd::Stored;
+use crate::support::agent::command;
 use crate::support::eventually;
-use crate::support::vault::Vault;
 
 const PARTIAL: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const MERGE: &str = "application/merge-patch+json";
-
-/// An API server that encrypts with the plugin.
-struct Cluster {
-    etcd: Etcd,
-    vault: Vault,
-    agent: Agent,
-    api: ApiServer,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        Self::start_with(&[]).await
-    }
-
-    async fn start_with(flags: &'static [&'static str]) -> Self {
-        let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
-        let agent = Agent::ready(&(vault.vault_config() + QUICK)).await;
-        let api = ApiServer::start_with(&etcd, &of(&[kms(&agent.socket()), identity()]), flags).await;
-        api.wait_ready().await;
-        make_namespace(&api.client, NAMESPACE).await;
-        Self { etcd, vault, agent, api }
-    }
-
-    /// Rotates the key, and waits until the agent announces it: its key_id.
-    async fn rotate(&self) -> String {
-        let before = self.agent.kms().await.status().await.unwrap().key_id;
-        self.vault.rotate().await;
-        key_id_after(&before, &self.agent).await
-    }
-
-    /// The arguments of a run, with a state file of this cluster's own.
-    fn arguments(&self, more: &[&str]) -> Vec<String> {
-        let directory = self.agent.directory.path();
-        let defaults = [
-            ("--kubeconfig", self.api.kubeconfig().display().to_string()),
-            ("--state", directory.join("rewrite.json").display().to_string()),
-            ("--runtime-dir", directory.join("run").display().to_string()),
-            ("--max-rate", "0".to_owned()),
-        ];
-        let mut arguments =
-            ["rewrite", "--output", "json", "--api-server", self.api.address()].map(str::to_owned).to_vec();
-        for (name, value) in defaults.into_iter().filter(|(name, _)| !more.contains(name)) {
-            if name == "--state" && more.contains(&"--no-state") {
-                continue;
-            }
-            arguments.extend([name.to_owned(), value]);
-        }
-        arguments.extend(more.iter().map(|one| (*one).to_owned()));
-        arguments
-    }
-
-    fn etcd_arguments(&self) -> [&str; 2] {
-        ["--endpoint", self.etcd.endpoint()]
-    }
-
-    /// A run to its end: the exit code and the report.
-    async fn rewrite(&self, more: &[&str]) -> (i32, Value) {
-        let arguments = self.arguments(more);
-        let output = tokio::task::spawn_blocking(move || command().args(arguments).output().unwrap());
-        let output = output.await.unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let report = serde_json::from_str(&text);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code().unwrap(), report.unwrap_or_else(|_| json!({ "text": text, "errors": errors })))
-    }
-
-    /// A run that goes on.
-    fn begin(&self, more: &[&str]) -> Child {
-        let log = self.agent.directory.path().join("rewrite.log");
-        let log = std::fs::File::create(log).unwrap();
-        let mut command = command();
-        command.args(self.arguments(more)).stdout(Stdio::null()).stderr(log).spawn().unwrap()
-    }
-
-    async fn all_under(&self, key_id: &str) {
-        for resource in ["secrets", "configmaps"] {
-            let ids = self.etcd.key_ids(&format!("{resource}/"), PROVIDER).await;
-            assert_eq!(ids.keys().collect::<Vec<_>>(), [key_id], "{resource}: {ids:?}");
-        }
-    }
-}
-
-async fn make_namespace(client: &Client, name: &str) {
-    let namespace = json!({ "metadata": { "name": name } });
-    let made = client.call(Method::POST, "/api/v1/namespaces", &namespace).await.unwrap();
-    assert!([201, 409].contains(&made.status), "{made:?}");
-}
-
-async fn fill(client: &Client, resource: &str, objects: usize) {
-    client.write_new(resource, (0..objects).map(|number| format!("object-{number:06}")).collect()).await;
-}
-
-/// Writers that count in objects of their own, so many writes a second in all.
-struct Writers {
-    stop: Arc<AtomicBool>,
-    tasks: JoinSet<BTreeMap<String, usize>>,
-}
-
-impl Writers {
-    const OBJECTS: usize = 20;
-
-    fn start(client: &Client, rate: usize) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let mut tasks = JoinSet::new();
-        let pause =
-            Duration::from_secs(1) * u32::try_from(Self::OBJECTS).unwrap() / u32::try_from(rate).unwrap();
-        for number in 0..Self::OBJECTS {
-            let (client, stop, name) = (client.clone(), stop.clone(), format!("counter-{number}"));
-            tasks.spawn(async move {
-                let (mut counted, mut due) = (0, Instant::now());
-                while !stop.load(Ordering::Relaxed) {
-                    due += pause;
-                    tokio::time::sleep(due.saturating_duration_since(Instant::now())).await;
-                    // An API server that restarts answers nothing: the same number comes again.
-                    if client.write("secrets", &name, &format!("{}", counted + 1)).await.is_ok() {
-                        counted += 1;
-                    }
-                }
-                BTreeMap::from([(name, counted)])
-            });
-        }
-        Self { stop, tasks }
-    }
-
-    /// Ends them: every counter is as its writer left it. Returns how many writes there were.
-    async fn stop(self, client: &Client) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut writes = 0;
-        for (name, counted) in self.tasks.join_all().await.into_iter().flatten() {
-            let text = client.read("secrets", &name).await.unwrap();
-            assert_eq!(text, counted.to_string(), "{name}: a write is lost");
-            writes += counted;
-        }
-        writes
-    }
-}
 
 /// The facts that `kms-plugin rewrite` rests on.
 #[tokio::test]
@@ -413,89 +274,4 @@ async fn a_migration_that_nobody_begins_is_done_from_here() {
     let left = "/apis/storagemigration.k8s.io/v1beta1/storageversionmigrations";
     let left = cluster.api.client.get(left).await.unwrap();
     assert_eq!(left.json()["items"], json!([]), "it is removed");
-}
-
-/// The most memory that a process has used, in KiB.
-fn peak(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// A number from the environment.
-fn size(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-/// The large one, for `.ci/scheduled`: many objects, 200 writes a second of others, ten kills, an API server that restarts,
-/// a key service that is away for a minute; memory and time. Then the same by listing and replacing.
-#[tokio::test]
-#[ignore = "takes an hour: .ci/scheduled runs it"]
-async fn of_fifty_thousand() {
-    let (secrets, configmaps) = (size("KMS_E2E_SECRETS", 50_000), size("KMS_E2E_CONFIGMAPS", 20_000));
-    let mut cluster = Cluster::start().await;
-    fill(&cluster.api.client, "secrets", secrets).await;
-    fill(&cluster.api.client, "configmaps", configmaps).await;
-
-    // Undisturbed, half of the objects and all of them.
-    for (what, arguments) in [("configmaps", &["--resource", "configmaps"][..]), ("all", &[])] {
-        let key_id = cluster.rotate().await;
-        cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
-        let began = Instant::now();
-        let etcd = cluster.etcd_arguments();
-        let mut run = cluster.begin(&[&etcd[..], arguments].concat());
-        let mut memory = 0;
-        let status = loop {
-            memory = memory.max(peak(run.id()).unwrap_or_default());
-            match run.try_wait().unwrap() {
-                Some(status) => break status,
-                None => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        };
-        let took = began.elapsed();
-        eprintln!(
-            "MEASURED rewrite of {what} ({secrets} secrets, {configmaps} configmaps): {took:.1?}, {} MiB at most",
-            memory / 1024
-        );
-        assert!(status.success(), "{status}");
-        assert!(memory <= 64 * 1024, "{memory} KiB");
-    }
-
-    // Disturbed.
-    let key_id = cluster.rotate().await;
-    cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
-    let writers = Writers::start(&cluster.api.client, 200);
-    for kill in 0..10_u64 {
-        let mut run = cluster.begin(&[]);
-        tokio::time::sleep(Duration::from_millis(2_000 + kill * 777)).await;
-        let _ended = run.kill();
-        run.wait().unwrap();
-    }
-    let mut run = cluster.begin(&cluster.etcd_arguments());
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    cluster.vault.freeze();
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    cluster.vault.thaw();
-    let encryption = of(&[kms(&cluster.agent.socket()), identity()]);
-    cluster.api.restart(&encryption).await;
-    let status = tokio::task::spawn_blocking(move || run.wait().unwrap()).await.unwrap();
-    assert!(status.success(), "{status}");
-    let writes = writers.stop(&cluster.api.client).await;
-    eprintln!(
-        "MEASURED {writes} writes of others during ten kills, a minute without Vault and a restart of the API server: none is lost"
-    );
-    cluster.all_under(&key_id).await;
-
-    // As it was done before: list with values, replace each.
-    let key_id = cluster.rotate().await;
-    cluster.api.client.writes_under(&cluster.etcd, PROVIDER, &key_id).await;
-    let began = Instant::now();
-    let all = cluster.api.client.get("/api/v1/secrets").await.unwrap();
-    let replaced = cluster.api.client.rewrite("secrets").await;
-    eprintln!(
-        "MEASURED list and replace of {replaced} secrets one by one: {:.1?}; the list alone holds {} MiB of values",
-        began.elapsed(),
-        all.text.len() / 1024 / 1024
-    );
-    assert!(all.json()["items"].as_array().unwrap().iter().any(|one| !text_of("secrets", one).is_empty()));
 }
