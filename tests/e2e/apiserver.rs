@@ -341,7 +341,11 @@ fn spawn(
     };
     let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
+    // The roles of RBAC cost each start some seconds.
+    let own_mode = flags.iter().any(|flag| flag.starts_with("--authorization-mode="));
+    let mode = if own_mode { &[][..] } else { &["--authorization-mode=AlwaysAllow"] };
     let child = Command::new(crate::path_of("KMS_E2E_APISERVER"))
+        .args(mode)
         .arg(flag("etcd-servers", &etcd))
         .arg(flag("encryption-provider-config", &write("encryption.yaml", encryption).display()))
         .arg(flag("bind-address", &"127.0.0.1"))
@@ -354,7 +358,6 @@ fn spawn(
         .args(["--service-account-issuer=https://e2e.example", "--service-cluster-ip-range=10.0.0.0/24"])
         .arg(flag("service-account-key-file", &pki.server_cert.display()))
         .arg(flag("service-account-signing-key-file", &pki.server_key.display()))
-        .arg("--authorization-mode=RBAC")
         .args(flags)
         .arg(flag(
             "token-auth-file",

@@ -195,7 +195,7 @@ async fn a_namespace_that_is_refused_is_named() {
 /// What `render rbac` writes is enough, and no more than it says: the account cannot get a single Secret.
 #[tokio::test]
 async fn the_rendered_rights_are_enough() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start_with(&["--authorization-mode=RBAC"]).await;
     let client = &cluster.api.client;
     fill(client, "secrets", 10).await;
     let rendered = command().args(["render", "rbac", "--namespace", NAMESPACE]).output().unwrap();
