@@ -9,11 +9,11 @@
 //! | 1 | config |
 //! | 2 | key_service, socket, spiffe |
 //! | 3 | vault, embedded, local_kek, kubernetes |
-//! | 4 | etcd |
+//! | 4 | etcd, cluster |
 //! | 5 | health |
 //! | 6 | kms, admin |
 //! | 7 | agent |
-//! | 8 | diagnose, compat, manifests |
+//! | 8 | diagnose, compat, manifests, rewrite |
 //! | 9 | cli |
 //! | top | main, tools |
 //!
@@ -24,6 +24,7 @@ mod admin;
 mod agent;
 pub mod cli;
 mod clock;
+mod cluster;
 mod compat;
 mod config;
 mod diagnose;
@@ -39,6 +40,7 @@ mod local_kek;
 mod manifests;
 mod process;
 mod retry;
+mod rewrite;
 mod secret;
 mod socket;
 mod spiffe;

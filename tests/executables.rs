@@ -9,9 +9,21 @@ const DAEMON: &str = env!("CARGO_BIN_EXE_kms-plugin");
 const TOOLS: &str = env!("CARGO_BIN_EXE_kms-plugin-tools");
 
 /// Crates that only the tools need: a tar writer with its compression, a regex engine, makers of man pages, a progress
-/// bar, a YAML reader and writer.
-const TOOLS_ONLY: [&str; 8] =
-    ["tar", "flate2", "regex", "regex_automata", "clap_mangen", "roff", "indicatif", "yaml_serde"];
+/// bar, a YAML reader and writer, a client of Kubernetes with what it brings along.
+const TOOLS_ONLY: [&str; 12] = [
+    "tar",
+    "flate2",
+    "regex",
+    "regex_automata",
+    "clap_mangen",
+    "roff",
+    "indicatif",
+    "yaml_serde",
+    "kube_client",
+    "k8s_openapi",
+    "jiff",
+    "serde_saphyr",
+];
 
 /// The crates of which a program has a function, by its symbol table.
 fn linked(program: &str) -> Vec<&'static str> {

@@ -35,11 +35,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("1", &["config"]),
     ("2", &["key_service", "socket", "spiffe"]),
     ("3", &["vault", "embedded", "local_kek", "kubernetes"]),
-    ("4", &["etcd"]),
+    ("4", &["etcd", "cluster"]),
     ("5", &["health"]),
     ("6", &["kms", "admin"]),
     ("7", &["agent"]),
-    ("8", &["diagnose", "compat", "manifests"]),
+    ("8", &["diagnose", "compat", "manifests", "rewrite"]),
     ("9", &["cli"]),
     ("top", &["main", "tools"]),
 ];
@@ -319,8 +319,11 @@ mod checks {
         assert_eq!(shown_table(&text, ""), table());
         let comment: String = text.lines().map(|line| format!("//! {line}\n")).collect();
         assert_eq!(shown_table(&comment, "//!"), table());
-        assert_ne!(shown_table(&text.replace("| 4 | etcd |\n", ""), ""), table());
-        assert_ne!(shown_table(&text.replace("| 4 | etcd |", "| 4 | etcd |\n| 4b | attic |"), ""), table());
+        assert_ne!(shown_table(&text.replace("| 4 | etcd, cluster |\n", ""), ""), table());
+        assert_ne!(
+            shown_table(&text.replace("| 4 | etcd, cluster |", "| 4 | etcd, cluster |\n| 4b | attic |"), ""),
+            table()
+        );
         assert_eq!(shown_table("no table", ""), [""; 0]);
     }
 

@@ -12,6 +12,8 @@ pub(crate) enum Exit {
     Warned = 1,
     /// The result of a check: something does not work.
     Failed = 2,
+    /// The result of `rewrite`: done, and not proven.
+    Unproven = 3,
     /// The command line is wrong.
     Usage = 64,
     /// Something that the command needs is not available.

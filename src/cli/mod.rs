@@ -3,17 +3,20 @@
 mod accept_key;
 pub(crate) mod agent_args;
 pub(crate) mod check;
+mod cluster_args;
 mod config;
 mod dev;
 mod executables;
 pub(crate) mod exit;
 pub(crate) mod flags;
 mod manual;
+mod nodes;
 mod overview;
 mod probe;
 mod reload;
 mod render;
 pub(crate) mod report;
+mod rewrite;
 mod serve;
 mod status;
 mod support_bundle;
@@ -41,8 +44,8 @@ use exit::{Exit, Failure};
 #[command(after_help = "Without a command, kms-plugin serves, with the flags of: kms-plugin serve --help\n\
                         Try it without a Vault: kms-plugin dev\n\
                         The flags of vault-kubernetes-kms and vault-kube-kms are accepted, too: docs/flags.md\n\
-                        Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration; check, status and\n\
-                        verify-etcd also have results of their own: 1 and 2.")]
+                        Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 78 configuration; check, status,\n\
+                        nodes, verify-etcd and rewrite also have results of their own: 1, 2 and 3.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -72,6 +75,10 @@ enum Command {
     Render(render::RenderArgs),
     /// Tell what the objects in etcd are encrypted with: is the migration or the rotation finished?
     VerifyEtcd(verify_etcd::VerifyEtcdArgs),
+    /// Make the API servers store every object anew: the last step of a rotation or a migration
+    Rewrite(rewrite::RewriteArgs),
+    /// Show the agents of all nodes side by side: do they agree?
+    Nodes(nodes::NodesArgs),
     /// Accept that the key was replaced or rolled back, and give up the data under the old key
     AcceptKey(accept_key::AcceptKeyArgs),
     /// Print the completions of a shell
@@ -115,6 +122,8 @@ pub fn tools() -> ExitCode {
         Command::SupportBundle(args) => without_verdict(support_bundle::run(&args)),
         Command::Config(args) => without_verdict(config::run(&args)),
         Command::VerifyEtcd(args) => verify_etcd::run(&args),
+        Command::Rewrite(args) => rewrite::run(&args),
+        Command::Nodes(args) => nodes::run(&args),
         Command::Render(args) => without_verdict(render::run(&args)),
         Command::AcceptKey(args) => without_verdict(accept_key::run(&args)),
         Command::Completions(args) => without_verdict(manual::completions(&args)),

@@ -13,6 +13,7 @@ use crate::kubernetes::{duration, encryption_configuration_template as template}
 use crate::manifests::encryption_configuration::{self, EncryptionConfig};
 use crate::manifests::error::{ErrorKind, ManifestError};
 use crate::manifests::machineconfig::{self, Delivery, MachineConfig, Part};
+use crate::manifests::rewrite::{self, Job, Rewrite};
 use crate::manifests::static_pod::{self, StaticPod};
 use crate::manifests::{check_image, policy, unit_dropin};
 
@@ -35,6 +36,10 @@ enum Product {
     Policy(PolicyArgs),
     /// Drop-in for kms-plugin.service that passes the secrets as systemd credentials
     UnitDropin(UnitDropinArgs),
+    /// The least rights for `kms-plugin rewrite` in a cluster
+    Rbac(RewriteRightsArgs),
+    /// Job or CronJob for `kms-plugin rewrite` in a cluster
+    RewriteJob(RewriteJobArgs),
 }
 
 /// MachineConfig for a pool of OpenShift nodes, or the policy that avoids reboots
@@ -171,6 +176,53 @@ struct UnitDropinArgs {
     flags: ConfigFlags,
 }
 
+/// The least rights for `kms-plugin rewrite` in a cluster
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Apply it with: kms-plugin render rbac | kubectl apply -f -\n\n\
+                  RBAC has no right to list metadata only: list on secrets lets the account read their values, although \
+                  the command never asks for them. Remove the binding when the work is done.")]
+struct RewriteRightsArgs {
+    /// Resources that are rewritten
+    #[arg(
+        long = "resource",
+        visible_alias = "resources",
+        value_name = "A,B",
+        value_delimiter = ',',
+        default_value = "secrets,configmaps"
+    )]
+    resources: Vec<String>,
+    /// Namespace of the service account and of the Job
+    #[arg(long, default_value = "kube-system")]
+    namespace: String,
+}
+
+impl RewriteRightsArgs {
+    fn options(&self) -> Rewrite<'_> {
+        Rewrite { resources: &self.resources, namespace: &self.namespace }
+    }
+}
+
+/// Job or CronJob for `kms-plugin rewrite` in a cluster
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "It runs on a control plane node, where it asks the agent for the key_id, and needs the service account \
+                  of `kms-plugin render rbac`. Not on OpenShift while an operator migrates: see docs/operations.md."
+)]
+struct RewriteJobArgs {
+    #[command(flatten)]
+    rights: RewriteRightsArgs,
+    /// Image by its digest: registry/name@sha256:…
+    #[arg(long, value_parser = image)]
+    image: String,
+    /// Write a CronJob with this schedule, such as '0 3 * * 0', instead of a Job
+    #[arg(long, value_name = "CRON")]
+    schedule: Option<String>,
+    /// Directory on the node with etcd's ca.crt, healthcheck-client.crt and healthcheck-client.key (kubeadm:
+    /// /etc/kubernetes/pki/etcd). Without it, the result is not proven, and the Job fails
+    #[arg(long, value_name = "DIR")]
+    etcd_pki: Option<String>,
+}
+
 pub(super) fn run(args: &RenderArgs) -> Result<(), Failure> {
     let text = match &args.product {
         Product::Machineconfig(args) => args.render()?,
@@ -179,6 +231,15 @@ pub(super) fn run(args: &RenderArgs) -> Result<(), Failure> {
         Product::Policy(args) => policy::render(&configuration(&args.flags)?.1, args.renew),
         Product::UnitDropin(args) => {
             unit_dropin::render(&configuration(&args.flags)?.0, args.encrypted).map_err(failure)?
+        }
+        Product::Rbac(args) => rewrite::rights(&args.options()).map_err(failure)?,
+        Product::RewriteJob(args) => {
+            let job = Job {
+                image: &args.image,
+                schedule: args.schedule.as_deref(),
+                etcd_pki: args.etcd_pki.as_deref(),
+            };
+            rewrite::job(&args.rights.options(), &job).map_err(failure)?
         }
     };
     report::line(text.trim_end())

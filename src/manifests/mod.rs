@@ -12,6 +12,7 @@ pub(crate) mod machineconfig;
 mod payload;
 pub(crate) mod policy;
 mod pull;
+pub(crate) mod rewrite;
 pub(crate) mod static_pod;
 pub(crate) mod unit_dropin;
 

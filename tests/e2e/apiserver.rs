@@ -1,7 +1,7 @@
 //! A real kube-apiserver, and a client of its own that speaks to it as kubectl would.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub struct ApiServer {
     directory: TempDir,
     pki: Pki,
     etcd: String,
+    /// Further flags.
+    flags: &'static [&'static str],
     pub client: Client,
 }
 
@@ -62,6 +64,11 @@ impl ApiServer {
 
     /// One that answers, and may not be ready.
     pub async fn start(etcd: &Etcd, encryption: &str) -> Self {
+        Self::start_with(etcd, encryption, &[]).await
+    }
+
+    /// The same with further flags.
+    pub async fn start_with(etcd: &Etcd, encryption: &str, flags: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::new(&["127.0.0.1"]);
         let http = reqwest::Client::builder()
@@ -70,17 +77,43 @@ impl ApiServer {
             .tls_backend_preconfigured(pki.client_config())
             .build()
             .unwrap();
-        let (child, base) = spawn(directory.path(), &pki, etcd.endpoint(), encryption);
+        let (child, base) = spawn(directory.path(), &pki, (etcd.endpoint(), free_port()), encryption, flags);
         let client = Client { base, http };
-        let mut server = Self { child, directory, pki, etcd: etcd.endpoint().to_owned(), client };
+        let mut server = Self { child, directory, pki, etcd: etcd.endpoint().to_owned(), flags, client };
         server.wait_answers(encryption).await;
         server
+    }
+
+    /// Its address.
+    pub fn address(&self) -> &str {
+        &self.client.base
+    }
+
+    /// A kubeconfig of the user that may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_of("admin", TOKEN)
+    }
+
+    /// A kubeconfig with this token.
+    pub fn kubeconfig_of(&self, name: &str, token: &str) -> PathBuf {
+        let file = self.directory.path().join(format!("kubeconfig-{name}"));
+        let one = |kind: &str, value: Value| json!([{ "name": name, kind: value }]);
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": name,
+            "clusters": one("cluster", json!({ "server": self.address(), "certificate-authority": self.pki.ca })),
+            "users": one("user", json!({ "token": token })),
+            "contexts": one("context", json!({ "cluster": name, "user": name })),
+        });
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        file
     }
 
     /// Ends it at once, and starts it again with nothing in its memory; it answers, and may not be ready.
     pub async fn restart_cold(&mut self, encryption: &str) {
         self.kill();
-        self.respawn(encryption);
+        // At the same address, as on a node.
+        let port = self.client.base.rsplit(':').next().and_then(|port| port.parse().ok());
+        self.respawn(encryption, port.unwrap());
         self.wait_answers(encryption).await;
     }
 
@@ -92,8 +125,9 @@ impl ApiServer {
         started.elapsed()
     }
 
-    fn respawn(&mut self, encryption: &str) {
-        let (child, base) = spawn(self.directory.path(), &self.pki, &self.etcd, encryption);
+    fn respawn(&mut self, encryption: &str, port: u16) {
+        let (child, base) =
+            spawn(self.directory.path(), &self.pki, (&self.etcd, port), encryption, self.flags);
         self.child = child;
         self.client.base = base;
     }
@@ -112,7 +146,7 @@ impl ApiServer {
             if self.child.try_wait().unwrap().is_some() {
                 assert!(spawned < 5, "kube-apiserver does not start: {}", self.log());
                 spawned += 1;
-                self.respawn(encryption);
+                self.respawn(encryption, free_port());
             }
             assert!(started.elapsed() < PATIENCE, "kube-apiserver does not answer: {}", self.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -162,10 +196,23 @@ impl Drop for ApiServer {
 impl Client {
     /// One request.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Answer, String> {
+        self.call_as(method, path, body, "application/json", "application/json").await
+    }
+
+    /// The same with the types of the body and of the answer.
+    pub async fn call_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        content_type: &str,
+        accept: &str,
+    ) -> Result<Answer, String> {
         let told = |error: reqwest::Error| format!("{error:?}");
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        request = request.header("accept", accept);
         if !body.is_null() {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request.header("content-type", content_type).body(body.to_string());
         }
         let answer = request.send().await.map_err(told)?;
         Ok(Answer { status: answer.status().as_u16(), text: answer.text().await.map_err(told)? })
@@ -275,16 +322,30 @@ pub fn text_of(resource: &str, object: &Value) -> String {
     }
 }
 
-fn spawn(directory: &Path, pki: &Pki, etcd: &str, encryption: &str) -> (Child, String) {
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server on this etcd, at this port.
+fn spawn(
+    directory: &Path,
+    pki: &Pki,
+    (etcd, port): (&str, u16),
+    encryption: &str,
+    flags: &[&str],
+) -> (Child, String) {
     let write = |name: &str, text: &str| {
         let path = directory.join(name);
         std::fs::write(&path, text).unwrap();
         path
     };
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
+    // The roles of RBAC cost each start some seconds.
+    let own_mode = flags.iter().any(|flag| flag.starts_with("--authorization-mode="));
+    let mode = if own_mode { &[][..] } else { &["--authorization-mode=AlwaysAllow"] };
     let child = Command::new(crate::path_of("KMS_E2E_APISERVER"))
+        .args(mode)
         .arg(flag("etcd-servers", &etcd))
         .arg(flag("encryption-provider-config", &write("encryption.yaml", encryption).display()))
         .arg(flag("bind-address", &"127.0.0.1"))
@@ -297,8 +358,11 @@ fn spawn(directory: &Path, pki: &Pki, etcd: &str, encryption: &str) -> (Child, S
         .args(["--service-account-issuer=https://e2e.example", "--service-cluster-ip-range=10.0.0.0/24"])
         .arg(flag("service-account-key-file", &pki.server_cert.display()))
         .arg(flag("service-account-signing-key-file", &pki.server_key.display()))
-        .arg("--authorization-mode=AlwaysAllow")
-        .arg(flag("token-auth-file", &write("tokens.csv", &format!("{TOKEN},admin,1\n")).display()))
+        .args(flags)
+        .arg(flag(
+            "token-auth-file",
+            &write("tokens.csv", &format!("{TOKEN},admin,1,system:masters\n")).display(),
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -18,6 +18,7 @@ mod probes;
 mod rendered;
 mod restart;
 mod restore;
+mod rewrite;
 mod seeds;
 mod sequences;
 #[path = "../integration/support/mod.rs"]

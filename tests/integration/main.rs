@@ -38,6 +38,7 @@ mod manual;
 mod metrics;
 mod namespaces;
 mod neighbours;
+mod nodes;
 mod offline;
 mod only_vault;
 mod outage;

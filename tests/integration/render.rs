@@ -66,6 +66,27 @@ fn rendered_files_equal_the_golden_files() {
     }
 }
 
+/// What `kms-plugin rewrite` needs in a cluster; no configuration of a node is needed for it.
+#[test]
+fn what_a_rewrite_needs_equals_the_golden_files() {
+    let image = format!("registry.example/kms-plugin@sha256:{DIGEST}");
+    let job = ["rewrite-job", "--image", &image];
+    let proven = ["--etcd-pki", "/etc/kubernetes/pki/etcd"];
+    for (name, arguments) in [
+        ("rewrite-rbac.yaml", vec!["rbac", "--resource", "secrets,configmaps,routes.route.openshift.io"]),
+        ("rewrite-job.yaml", [&job[..], &proven[..]].concat()),
+        ("rewrite-cronjob.yaml", [&job[..], &["--schedule", "0 3 * * 0"]].concat()),
+    ] {
+        let output = command().arg("render").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(golden(name), &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(golden(name)).unwrap_or_default(), "{name}");
+    }
+}
+
 /// A pod sees only what it mounts: the socket of a local proxy, and that of the SPIFFE Workload API.
 #[test]
 fn the_sockets_that_the_agent_connects_to_are_mounted() {

@@ -13,7 +13,7 @@ use crate::kms::client;
 
 /// How etcd is reached.
 #[derive(Debug, clap::Args)]
-pub(super) struct EndpointArgs {
+pub(in crate::cli) struct EndpointArgs {
     /// Endpoint of etcd; several (repeated, or with commas) are tried in order
     #[arg(
         long = "endpoint",
@@ -38,11 +38,11 @@ pub(super) struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    pub(super) fn is_given(&self) -> bool {
+    pub(in crate::cli) fn is_given(&self) -> bool {
         !self.endpoints.is_empty()
     }
 
-    pub(super) fn endpoints(&self) -> Result<Endpoints, Failure> {
+    pub(in crate::cli) fn endpoints(&self) -> Result<Endpoints, Failure> {
         if self.timeout.is_zero() {
             return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
         }

@@ -5,7 +5,7 @@ use crate::diagnose::verify_etcd::{StorageError, printable};
 use crate::etcd::etcdctl::form::ReadError;
 use crate::etcd::gateway::{EtcdError, Refusal, RefusalKind};
 
-pub(super) fn failure(error: StorageError) -> Failure {
+pub(in crate::cli) fn failure(error: StorageError) -> Failure {
     let exit = if error.is_usage() { Exit::Usage } else { Exit::Unavailable };
     let text = printable(&error.to_string());
     match error {

@@ -7,7 +7,9 @@ use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use self::args::{EndpointArgs, PrefixArgs, QuestionArgs};
+pub(in crate::cli) use self::args::EndpointArgs;
+use self::args::{PrefixArgs, QuestionArgs};
+pub(in crate::cli) use self::failure::failure as storage_failure;
 use super::agent_args::AgentArgs;
 use super::block_on;
 use super::exit::{Exit, Failure};

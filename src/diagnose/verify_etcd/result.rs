@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(
             left.verdict(),
             "not finished: 2 secrets plain, 1 configmaps under aescbc, 1 strange unrecognised; rewrite them: \
-             kubectl get configmaps,secrets -A -o json | kubectl replace -f -"
+             kms-plugin rewrite --resource configmaps,secrets"
         );
         assert!(!left.text().contains('\x1b'), "{}", left.text());
     }

@@ -40,7 +40,7 @@ pub(super) fn rewrite<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
     }
     resources.truncate(MAX_PARTS);
     let resources = printable(&resources.join(","));
-    format!("; rewrite them: kubectl get {resources} -A -o json | kubectl replace -f -")
+    format!("; rewrite them: kms-plugin rewrite --resource {resources}")
 }
 
 /// Text from etcd without control characters, for a terminal.

@@ -157,7 +157,7 @@ async fn a_rotation_is_finished_when_every_object_was_rewritten() {
     let left = asked(&etcd, &judged);
     assert_eq!(left.code, 1, "{}{}", left.out, left.error);
     for words in [
-        "not finished: 2 secrets under version 1, 1 configmaps plain; rewrite them: kubectl get configmaps,secrets -A -o json | kubectl replace -f -",
+        "not finished: 2 secrets under version 1, 1 configmaps plain; rewrite them: kms-plugin rewrite --resource configmaps,secrets",
         "configmaps web/plain: plain\nsecrets default/three: version 1\n",
     ] {
         assert!(left.out.contains(words), "{words:?}: {}", left.out);

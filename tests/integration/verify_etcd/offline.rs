@@ -46,7 +46,7 @@ async fn objects_unreadable_in_an_outage_are_listed_until_rewritten_or_read() {
         "not readable in an outage",
         "current  local KEK  Transit version 1",
         "could not read 2 secrets (direct); rotate the key first",
-        "; rewrite them: kubectl get secrets -A -o json | kubectl replace -f -",
+        "; rewrite them: kms-plugin rewrite --resource secrets",
     ] {
         assert!(left.out.contains(words), "{words:?}: {}", left.out);
     }

@@ -1,0 +1,81 @@
+//! `nodes`: the agents of all nodes side by side, and on request the API servers.
+
+use std::path::PathBuf;
+
+use super::agent_args::AgentArgs;
+use super::cluster_args::ClusterArgs;
+use super::exit::{Exit, Failure};
+use super::report::{self, Output};
+use super::rewrite::nodes;
+use super::runtime;
+use crate::rewrite::fleet::Fleet;
+use crate::rewrite::{Expectation, look};
+
+/// Show the agents of all control plane nodes side by side: do they agree?
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+On each node: kms-plugin status --output json > NODE.json; over ssh:
+  for node in node-1 node-2 node-3; do ssh $node kms-plugin status --output json > $node.json; done
+  kms-plugin nodes node-?.json
+Where the agents are pods: kubectl -n kube-system exec kms-plugin-NODE -- kms-plugin status --output json > NODE.json
+
+--ask-api-servers also asks each API server, at its own address, whether it has the key_id of the nodes.
+
+Exit codes: 0 they agree; 1 they differ in something that prevents nothing (version, configuration); 2 they announce \
+different key_ids, or one cannot take part, or an API server has another key_id; 69 nothing is known of any node.")]
+pub(super) struct NodesArgs {
+    /// The output of `kms-plugin status --output json`, once for each node. The agent of this node is asked in any case
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Ask each API server, too
+    #[arg(long)]
+    ask_api_servers: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Format of the output
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+pub(super) fn run(args: &NodesArgs) -> Result<Exit, Failure> {
+    runtime()?.block_on(async {
+        let nodes = nodes(&args.files, &args.agent).await?;
+        if nodes.is_empty() {
+            return Err(Failure::message(
+                Exit::Unavailable,
+                "nothing is known of any node: name the files with their status (kms-plugin status --output json), or run the command as root on a node",
+            ));
+        }
+        let fleet = Fleet::of(&nodes);
+        let servers = match (args.ask_api_servers, fleet.key_id()) {
+            (true, Some(key_id)) => {
+                let servers = args.cluster.servers(&args.cluster.connection().await?).await?;
+                look(&servers, &Expectation { key_id: Some(key_id.to_owned()), ..Expectation::default() }).await
+            }
+            _ => Vec::new(),
+        };
+        report::line(&match args.output {
+            Output::Text => {
+                let servers = servers.iter().map(|server| {
+                    format!("\n{}: {}", server.address, server.problem.as_deref().unwrap_or("has the key_id"))
+                });
+                fleet.text() + &servers.collect::<String>()
+            }
+            Output::Json => {
+                let mut json = serde_json::to_value(&fleet).unwrap_or_default();
+                if let Some(object) = json.as_object_mut() {
+                    object.insert("api_servers".into(), serde_json::to_value(&servers).unwrap_or_default());
+                }
+                serde_json::to_string_pretty(&json).unwrap_or_default()
+            }
+        })?;
+        let behind = servers.iter().any(|server| server.problem.is_some());
+        Ok(match (fleet.grave().is_some() || behind, fleet.differences.is_empty()) {
+            (true, _) => Exit::Failed,
+            (false, false) => Exit::Warned,
+            (false, true) => Exit::Ok,
+        })
+    })
+}
