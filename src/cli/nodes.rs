@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::agent_args::AgentArgs;
+use super::block_on;
 use super::cluster_args::ClusterArgs;
 use super::exit::{Exit, Failure};
 use super::report::{self, Output};
 use super::rewrite::nodes;
-use super::runtime;
 use crate::rewrite::fleet::Fleet;
 use crate::rewrite::{Expectation, look};
 
@@ -40,7 +40,7 @@ pub(super) struct NodesArgs {
 }
 
 pub(super) fn run(args: &NodesArgs) -> Result<Exit, Failure> {
-    runtime()?.block_on(async {
+    block_on(async {
         let nodes = nodes(&args.files, &args.agent).await?;
         if nodes.is_empty() {
             return Err(Failure::message(
@@ -52,7 +52,8 @@ pub(super) fn run(args: &NodesArgs) -> Result<Exit, Failure> {
         let servers = match (args.ask_api_servers, fleet.key_id()) {
             (true, Some(key_id)) => {
                 let servers = args.cluster.servers(&args.cluster.connection().await?).await?;
-                look(&servers, &Expectation { key_id: Some(key_id.to_owned()), ..Expectation::default() }).await
+                look(&servers, &Expectation { key_id: Some(key_id.to_owned()), ..Expectation::default() })
+                    .await
             }
             _ => Vec::new(),
         };
@@ -77,5 +78,5 @@ pub(super) fn run(args: &NodesArgs) -> Result<Exit, Failure> {
             (false, false) => Exit::Warned,
             (false, true) => Exit::Ok,
         })
-    })
+    })?
 }

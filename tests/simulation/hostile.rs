@@ -181,6 +181,7 @@ async fn outputs(field: Field, text: &str) -> Vec<String> {
             Metrics::default(),
             AdminCommands { accept_key: channels.0, reload: channels.1 },
             Arc::new(Vec::new),
+            admin::HostNames::new(&[]),
         );
         for path in ["/status", "/healthz", "/healthz?verbose", "/readyz?verbose", "/metrics", "/refused"] {
             let request = hyper::Request::get(path).header("host", "localhost");

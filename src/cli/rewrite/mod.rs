@@ -14,16 +14,16 @@ pub(super) use args::{RewriteArgs, nodes};
 
 use self::display::Display;
 use self::target::Target;
+use super::block_on;
 use super::exit::{Exit, Failure};
 use super::report::{self as output, Output};
-use super::runtime;
 use crate::cluster::{Connection, Resource, cluster_id, resolve};
 use crate::rewrite::{self, Checkpoint, Pace, Proof, Report, Verdict};
 
 /// Prints the report. The exit code is the verdict.
 pub(super) fn run(args: &RewriteArgs) -> Result<Exit, Failure> {
     let display = Display::new();
-    let (report, verification) = runtime()?.block_on(rewrite(args, &display))?;
+    let (report, verification) = block_on(rewrite(args, &display))??;
     display.clear();
     output::line(&match args.output {
         Output::Text => report.text(),

@@ -92,7 +92,7 @@ impl Target {
     pub(super) fn local_keks_without_rotation(nodes: &[Node]) -> Option<String> {
         nodes.iter().find_map(|node| {
             let (local, key) = (node.status.offline.as_ref()?, node.status.primary.key.as_ref()?);
-            let rotated = key.versions.get(&key.version).copied().unwrap_or(key.created);
+            let rotated = key.versions.get(key.version).unwrap_or(key.created);
             let late = local.made?.saturating_sub(rotated);
             (late > AFTER_ROTATION).then(|| {
                 let ago = since(rotated);
@@ -109,7 +109,7 @@ impl Target {
 fn version_of(key_id: &str, nodes: &[Node]) -> String {
     let mut keys = nodes.iter().filter_map(|node| node.status.primary.key.as_ref());
     let Some(key) = keys.find(|key| key.key_id == key_id) else { return String::new() };
-    let created = key.versions.get(&key.version).copied().unwrap_or(key.created);
+    let created = key.versions.get(key.version).unwrap_or(key.created);
     format!(" (version {} of {}, made {} ago)", key.version, key.scope.key, since(created))
 }
 

@@ -128,8 +128,8 @@ fn meaning(code: i32) -> (&'static str, &'static str) {
             "systemd cannot pass a credential to it",
             "check the file of each LoadCredential= in: systemctl cat kms-plugin.service",
         ),
-        // systemd's own range.
-        200..=245 => (
+        // systemd's own range; those before have words of their own.
+        other if (200..=245).contains(&other) => (
             "systemd cannot prepare its process (systemd.exec(5), Process Exit Codes)",
             "correct the setting in the last error: systemctl cat kms-plugin.service",
         ),
