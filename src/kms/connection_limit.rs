@@ -1,5 +1,6 @@
-//! How many connections are open at once. Beyond the limit, the one that was used least recently is closed, so that a
-//! new caller is always served: kube-apiserver uses its connection at least once a minute.
+//! How many connections are open at once. Beyond the limit, the oldest one that has sent nothing is closed, or else the
+//! one that was used least recently. So a new caller is always served, and any number of silent connections closes none
+//! that is in use: kube-apiserver uses its connection at least once a minute.
 //!
 //! Must not know what is sent on a connection.
 
@@ -17,6 +18,9 @@ use crate::telemetry::throttle::LogThrottle;
 const MAX_ALLOWED: usize = 128;
 /// Connections of all other peers. Each is told why it may not call.
 const MAX_REFUSED: usize = 16;
+
+/// Set in the last use of a connection that has sent something. So it is higher than that of every silent one.
+const HAS_SENT: u64 = 1 << 63;
 
 /// Whether the peer of a connection may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,7 @@ impl ConnectionLimit {
             if let Some(times) = self.0.log.admit(&format!("{peer:?}")) {
                 tracing::warn!(
                     times,
-                    "{most} connections of {} are open, the limit: the one that was used least recently is closed",
+                    "{most} connections of {} are open, the limit: a silent one is closed, or the one that was used least recently",
                     if peer == Peer::Allowed { "callers" } else { "users that may not call" }
                 );
             }
@@ -108,9 +112,9 @@ impl ConnectionLimit {
 }
 
 impl Admitted {
-    /// Notes that something was received or sent.
+    /// Notes that something was received.
     pub(super) fn used(&self) {
-        self.last_use.store(self.limit.next_use(), Ordering::Relaxed);
+        self.last_use.store(self.limit.next_use() | HAS_SENT, Ordering::Relaxed);
     }
 }
 
@@ -145,6 +149,21 @@ mod tests {
         assert_eq!(open[0].1.try_read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
         drop((newest, open));
         assert_eq!(limit.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn silent_connections_close_none_that_was_used() {
+        let limit = ConnectionLimit::new(&[0]);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let in_use = limit.admit(&ours, Some(0));
+        in_use.used();
+        let mut open = Vec::new();
+        for _ in 0..MAX_ALLOWED * 3 {
+            let (silent, theirs) = UnixStream::pair().unwrap();
+            open.push((limit.admit(&silent, Some(0)), silent, theirs));
+        }
+        assert_eq!(ours.try_read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(open[0].1.read(&mut [0; 8]).await.unwrap(), 0, "the oldest silent one is closed");
     }
 
     #[tokio::test]

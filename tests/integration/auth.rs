@@ -291,7 +291,7 @@ async fn unusable_secret_files_are_reported_without_their_content() {
     fs::write(&path, "one\ntwo\n").unwrap();
     told("more than one line").await;
     fs::write(&path, [0xff, 0xfe]).unwrap();
-    told("is not UTF-8").await;
+    told("not UTF-8").await;
     fs::write(&path, "x".repeat(70_000)).unwrap();
     told("65536 bytes").await;
     fs::remove_file(&path).unwrap();

@@ -78,7 +78,7 @@ async fn certificates_that_cannot_be_verified_are_found() {
     // HTTPS to a server without TLS, and HTTP to one with it.
     let plain = Vault::start().await;
     let config = plain.vault_config().replace("http://", "https://");
-    check(node(&config).path(), &[]).fails(&["tls"], &["does not speak TLS", "correct the port"]);
+    check(node(&config).path(), &[]).fails(&["tls"], &["does not speak TLS", "the scheme and the port"]);
     let config = tls(&vault, &ca).replace("https://", "http://");
     check(node(&config).path(), &[]).fails(&["server"], &["HTTPS", "https://"]);
 }

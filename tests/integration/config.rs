@@ -128,7 +128,7 @@ fn invalid_values_are_reported() {
         ("[vault.auth]", "[log]\nlevel = \"loud\"\n[vault.auth]", "is not one of error, warn"),
         ("\"approle\"", "\"none\"", "is another machine; use a method that logs in"),
         ("https://vault.example:8200", "unix://run/proxy.sock", "write unix:///run/NAME.sock"),
-        ("[vault.transit]", "proxy = \"proxy:3128\"\n[vault.transit]", "must begin with http:// or https://"),
+        ("[vault.transit]", "proxy = \"proxy:3128\"\n[vault.transit]", "has no scheme; write http://"),
         ("[vault.transit]", "proxy = \"http://me:pw@p:1\"\n[vault.transit]", "must not hold a password"),
         ("[vault.transit]", "proxy = \"http://me@p:1\"\n[vault.transit]", "a user needs a password"),
         ("[vault.transit]", "proxy_except = [\"a\"]\n[vault.transit]", "no effect without vault.proxy"),
