@@ -1,18 +1,19 @@
 //! What happens to a request before the service sees it: a peer that may not call is refused before its body is read,
-//! and a body must come in time.
+//! and a body must come in time. Where too many wait, the oldest is ended: a caller that sends all at once is not hindered.
 //!
 //! Must not know what a request asks for.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use hyper::body::{Bytes, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -31,13 +32,33 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bodies of which a part is missing, on all connections. Each may take as much memory as the largest message.
 pub(super) const MAX_UNFINISHED: usize = 512;
 
-/// The bodies of which a part is missing. Clones share the limit.
+/// The bodies of which a part is missing, the oldest first. Clones share the limit.
 #[derive(Clone)]
-pub(super) struct Unfinished(Arc<Semaphore>);
+pub(super) struct Unfinished {
+    limit: usize,
+    /// What ends each of them.
+    waiting: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>,
+}
 
 impl Unfinished {
     pub(super) fn at_most(limit: usize) -> Self {
-        Self(Arc::new(Semaphore::new(limit)))
+        Self { limit, waiting: Arc::default() }
+    }
+
+    /// Counts one more, until the receiver is dropped. At the limit, ends the oldest one.
+    fn begin(&self) -> oneshot::Receiver<()> {
+        let (end, ended) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() >= self.limit {
+            waiting.retain(|end| !end.is_closed());
+        }
+        if waiting.len() >= self.limit
+            && let Some(oldest) = waiting.pop_front()
+        {
+            let _gone = oldest.send(());
+        }
+        waiting.push_back(end);
+        ended
     }
 }
 
@@ -97,7 +118,8 @@ struct TimedBody {
 
 struct Waiting {
     until: Pin<Box<Sleep>>,
-    _counted: OwnedSemaphorePermit,
+    /// Ready when a later one needs its place.
+    ended: oneshot::Receiver<()>,
 }
 
 impl TimedBody {
@@ -107,20 +129,18 @@ impl TimedBody {
 
     /// The error of a body that does not come.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let waiting = match &mut self.waiting {
-            Some(waiting) => waiting,
-            none => {
-                let Ok(counted) = self.unfinished.0.clone().try_acquire_owned() else {
-                    return Poll::Ready(error_codes::with_remedy(
-                        Code::ResourceExhausted,
-                        "too many calls are not sent to their end",
-                        "find the program that begins calls on this socket and does not end them",
-                    ));
-                };
-                let until = Box::pin(tokio::time::sleep_until(self.started + BODY_TIMEOUT));
-                none.insert(Waiting { until, _counted: counted })
-            }
-        };
+        let (started, unfinished) = (self.started, &self.unfinished);
+        let waiting = self.waiting.get_or_insert_with(|| Waiting {
+            until: Box::pin(tokio::time::sleep_until(started + BODY_TIMEOUT)),
+            ended: unfinished.begin(),
+        });
+        if Pin::new(&mut waiting.ended).poll(cx).is_ready() {
+            return Poll::Ready(error_codes::with_remedy(
+                Code::ResourceExhausted,
+                "too many calls are not sent to their end, and this was the oldest",
+                "find the program that begins calls on this socket and does not end them",
+            ));
+        }
         waiting.until.as_mut().poll(cx).map(|()| {
             error_codes::with_remedy(
                 Code::DeadlineExceeded,
@@ -192,16 +212,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bodies_beyond_the_limit_are_refused_at_once() {
-        let unfinished = Unfinished::at_most(1);
+    async fn beyond_the_limit_the_oldest_body_is_ended() {
+        let unfinished = Unfinished::at_most(2);
         let waits = async |body: &mut TimedBody| {
             tokio::time::timeout(Duration::from_secs(1), body.frame()).await.is_err()
         };
-        let mut first = silent(&unfinished);
-        assert!(waits(&mut first).await);
-        let error = silent(&unfinished).frame().await.unwrap().unwrap_err();
-        assert_eq!(error.code(), Code::ResourceExhausted);
-        drop(first);
-        assert!(waits(&mut silent(&unfinished)).await, "there is room again");
+        let (mut first, mut second) = (silent(&unfinished), silent(&unfinished));
+        assert!(waits(&mut first).await && waits(&mut second).await);
+        let mut third = silent(&unfinished);
+        assert!(waits(&mut third).await);
+        assert_eq!(first.frame().await.unwrap().unwrap_err().code(), Code::ResourceExhausted);
+        drop(second);
+        assert!(waits(&mut silent(&unfinished)).await);
+        assert!(waits(&mut third).await, "there was room again");
     }
 }

@@ -73,8 +73,8 @@ async fn calls_that_are_not_sent_to_their_end_are_ended_and_hinder_no_other() {
             half_sent.spawn(begin_only(channel.clone()));
         }
     }
-    let first = eventually("the first of them has an answer", async || {
-        half_sent.try_join_next().ok_or_else(|| "none has".to_owned())
+    let first = eventually("the oldest is ended", async || {
+        half_sent.try_join_next().ok_or_else(|| "none is".to_owned())
     })
     .await;
     assert_eq!(first.unwrap().code(), Code::ResourceExhausted);
@@ -83,8 +83,9 @@ async fn calls_that_are_not_sent_to_their_end_are_ended_and_hinder_no_other() {
     while let Some(ended) = half_sent.join_next().await {
         *codes.entry(format!("{:?}", ended.unwrap().code())).or_default() += 1;
     }
-    assert_eq!(codes.get("DeadlineExceeded"), Some(&512), "{codes:?}");
-    assert_eq!(codes.get("ResourceExhausted"), Some(&87), "{codes:?}");
+    let (late, ended) = (codes.get("DeadlineExceeded"), codes.get("ResourceExhausted"));
+    assert_eq!(late.into_iter().chain(ended).sum::<usize>(), 599, "{codes:?}");
+    assert!(late.is_some_and(|late| (500..=512).contains(late)), "{codes:?}");
     agent.kms().await.round_trip().await;
 }
 
