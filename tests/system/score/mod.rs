@@ -189,9 +189,9 @@ async fn five_healthy_nodes_have_no_bad_line() {
     node.configure(&vault, &(QUICK.to_owned() + LOCAL_KEK));
     node.write("/etc/kms-plugin/ca.pem", &fs::read_to_string(&pki.ca).unwrap());
     node.ok("sed -i 's|^secret_id_file.*|credential = \"secret-id\"|; s|^\\[vault\\]|[vault]\\nca_file = \"/etc/kms-plugin/ca.pem\"|' /etc/kms-plugin/config.toml && mv /etc/kms-plugin/secret-id /root/secret-id && chown root:root /root/secret-id && chmod 0600 /root/secret-id");
-    node.ok(&format!("mkdir -p {DROP_IN} && printf '[Service]\\nLoadCredential=secret-id:/root/secret-id\\n' > {DROP_IN}/local.conf && systemctl daemon-reload && systemctl start kms-plugin"));
+    node.ok(&format!("mkdir -p {DROP_IN} && printf '[Service]\\nLoadCredential=secret-id:/root/secret-id\\n' > {DROP_IN}/local.conf && systemctl daemon-reload && systemctl enable --now kms-plugin"));
     node.wait_for_phase("ready").await;
-    node.write("/etc/kms-plugin/config.d/50-log.toml", "[health]\noutage_grace = \"2h\"\n");
+    node.write("/etc/kms-plugin/config.d/50-log.toml", "[health]\nkey_check_interval = \"5s\"\n");
     node.ok("systemctl reload kms-plugin");
     vault.rotate().await;
     eventually("a check without a bad line", async || {
