@@ -194,16 +194,14 @@ impl KeyGroups {
         let mut changed = false;
         for group in &mut self.groups {
             let before = group.contact();
-            let contact = Eligibility::of(&group.wrapping_key, services).contact;
-            if let Some(contact) = contact.filter(|contact| *contact > before) {
+            let eligibility = Eligibility::of(&group.wrapping_key, services);
+            if eligibility.replaced {
+                group.retire();
+            }
+            if let Some(contact) = eligibility.contact.filter(|contact| *contact > before) {
                 group.set_contact(contact);
                 // The group stores whole milliseconds, so a later contact may be the same.
                 changed |= group.contact() != before;
-            }
-        }
-        for group in &mut self.groups {
-            if Eligibility::of(&group.wrapping_key, services).replaced {
-                group.retire();
             }
         }
         let now = BootTime::now();

@@ -17,7 +17,7 @@ pub(crate) mod static_pod;
 pub(crate) mod unit_dropin;
 
 use error::ManifestError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A comment as lines of YAML.
 fn comment_lines(comment: &str) -> String {
@@ -29,6 +29,20 @@ fn documents(parts: &[(String, Value)]) -> Result<String, ManifestError> {
     let parts =
         parts.iter().map(|(comment, value)| Ok(comment_lines(comment) + &yaml_serde::to_string(value)?));
     Ok(parts.collect::<Result<Vec<_>, yaml_serde::Error>>()?.join("---\n"))
+}
+
+/// The `securityContext` of a container that uses sockets and files of root on the host: root, and nothing more.
+fn root_without_capabilities() -> Value {
+    json!({
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": ["ALL"] },
+        "seccompProfile": { "type": "RuntimeDefault" },
+        // SELinux lets no confined container use a socket or a directory of the host.
+        "seLinuxOptions": { "type": "spc_t" },
+    })
 }
 
 /// Checks that an image is named by its digest. An image that runs beside the API server's keys must not change under

@@ -125,17 +125,8 @@ pub(crate) fn job(options: &Rewrite<'_>, job: &Job<'_>) -> Result<String, Manife
             "imagePullPolicy": "IfNotPresent",
             "args": args,
             "resources": { "requests": { "cpu": "50m", "memory": "32Mi" }, "limits": { "memory": "128Mi" } },
-            "securityContext": {
-                // The agent's admin socket and etcd's client key belong to root.
-                "runAsUser": 0,
-                "runAsGroup": 0,
-                "allowPrivilegeEscalation": false,
-                "readOnlyRootFilesystem": true,
-                "capabilities": { "drop": ["ALL"] },
-                "seccompProfile": { "type": "RuntimeDefault" },
-                // SELinux does not let a confined container connect to a socket of the host.
-                "seLinuxOptions": { "type": "spc_t" },
-            },
+            // The agent's admin socket and etcd's client key belong to root.
+            "securityContext": super::root_without_capabilities(),
             "volumeMounts": mounts,
         }],
         "volumes": volumes,

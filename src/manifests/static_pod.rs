@@ -78,16 +78,7 @@ pub(crate) fn render(options: &StaticPod<'_>, settings: &Settings) -> Result<Str
                 "livenessProbe": probe("--live", 6),
                 "readinessProbe": probe("--ready", 3),
                 "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
-                "securityContext": {
-                    "runAsUser": 0,
-                    "runAsGroup": 0,
-                    "allowPrivilegeEscalation": false,
-                    "readOnlyRootFilesystem": true,
-                    "capabilities": { "drop": ["ALL"] },
-                    "seccompProfile": { "type": "RuntimeDefault" },
-                    // SELinux does not let a confined container create a socket in a directory of the host.
-                    "seLinuxOptions": { "type": "spc_t" },
-                },
+                "securityContext": super::root_without_capabilities(),
                 "volumeMounts": mounts,
             }],
             "volumes": volumes,

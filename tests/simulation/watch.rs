@@ -219,14 +219,13 @@ impl Watch {
         }
         let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
         // What another key under the name refuses says nothing of ours.
-        if refused && agent.refused_keys() > 0 && !kind.is_some_and(ReasonKind::is_mismatch) {
+        if refused && agent.refused_keys() > 0 && !mismatch {
             violated(Rule::WipeInTime, "local KEKs are in memory 90 s after a refusal");
         }
         let recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < AFTERMATH);
         let sealed_denies = node.settings.health.sealed_is_denied && recent(self.last_sealed);
         // Another key under the name is refused until an administrator accepts it.
-        let differs = self.causes.replaced
-            && kind.is_some_and(|kind| kind.is_mismatch() || kind == ReasonKind::KeyUnusable);
+        let differs = self.causes.replaced && (mismatch || kind == Some(ReasonKind::KeyUnusable));
         let innocent = !recent(self.last_refusal) && !sealed_denies && !differs;
         let refuses = snapshot.announce == Announce::Refused;
         // A refusal stands through an outage, on purpose: whoever refuses us may block the way, too.
