@@ -39,6 +39,9 @@ struct Saved {
     min_decryption: u32,
     versions: KeyVersions,
     cluster_id: Option<String>,
+    /// Empty in the file of an older agent.
+    #[serde(default)]
+    key_type: String,
     /// Milliseconds on CLOCK_BOOTTIME.
     last_contact: Option<u64>,
 }
@@ -83,6 +86,7 @@ impl IdentityFile {
             min_encryption: saved.min_encryption,
             min_decryption: saved.min_decryption,
             versions: saved.versions.clone(),
+            key_type: saved.key_type.into(),
             warnings: Vec::new(),
             cluster_id: saved.cluster_id,
         };
@@ -102,6 +106,7 @@ impl IdentityFile {
             min_decryption: key.min_decryption,
             versions: key.versions.clone(),
             cluster_id: key.cluster_id.clone(),
+            key_type: key.key_type.to_string(),
             last_contact: last_contact.and_then(|contact| u64::try_from(contact.0.as_millis()).ok()),
         };
         let text = serde_json::to_vec_pretty(&saved)?;
