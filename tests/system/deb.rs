@@ -17,7 +17,10 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
     for unit in ["kms-plugin.service", "kms-plugin.socket"] {
         assert_eq!(node.run(&format!("systemctl is-enabled {unit}")).text, "disabled", "{unit}");
     }
-    assert_eq!(node.run("systemctl is-active kms-plugin.socket kms-plugin.service").text, "inactive\ninactive");
+    assert_eq!(
+        node.run("systemctl is-active kms-plugin.socket kms-plugin.service").text,
+        "inactive\ninactive"
+    );
     assert_eq!(
         node.ok("stat -c '%U:%G %a' /etc/kms-plugin /etc/kms-plugin/config.d /etc/kms-plugin/config.toml"),
         "root:kms-plugin 750\nroot:kms-plugin 750\nroot:kms-plugin 640"
@@ -79,7 +82,9 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
     assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
 
     node.ok("dpkg --purge kms-plugin");
-    for gone in ["/etc/kms-plugin/config.toml", "/var/lib/kms-plugin", "/run/kms-plugin", "/usr/share/kms-plugin"] {
+    for gone in
+        ["/etc/kms-plugin/config.toml", "/var/lib/kms-plugin", "/run/kms-plugin", "/usr/share/kms-plugin"]
+    {
         assert!(node.run(&format!("test -e {gone}")).code != 0, "{gone} is gone");
     }
     for kept in ["/etc/kms-plugin/secret-id", "/etc/kms-plugin/config.d/50-mine.toml"] {
