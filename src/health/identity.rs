@@ -160,6 +160,13 @@ mod tests {
         let future = contact.plus(Duration::from_secs(3600));
         file.save(&key, Some(future)).unwrap();
         assert_eq!(file.load(&scope, 0).unwrap().1, None, "a time in the future is not of this boot");
+        // As version 0.1.0 wrote it: later versions read it for ever. The second is from before the type was saved.
+        let old = include_str!("../../tests/state/0.1.0/identity.json");
+        for (text, key_type) in [(old.to_owned(), "aes256-gcm96"), (old.replace("key_type", "colour"), "")] {
+            std::fs::write(&file.path, text).unwrap();
+            let loaded = file.load(&scope, 0).unwrap().0;
+            assert_eq!((loaded.version, &*loaded.key_type, &loaded.key_id), (2, key_type, &key.key_id));
+        }
         std::fs::write(&file.path, "{\"format\": 1, ").unwrap();
         assert!(file.load(&scope, 0).is_none());
     }
