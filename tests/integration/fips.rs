@@ -43,7 +43,7 @@ async fn a_key_type_that_is_not_approved_unwraps_and_does_not_wrap() {
     );
     let status = agent.wait_for_reason("failed", "key_not_approved").await;
     let mut kms = agent.kms().await;
-    let refused = kms.encrypt(SEED).await.unwrap_err();
+    let refused = kms.encrypt(&SEED).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert!(refused.message().contains("FIPS 140-3 does not approve"), "{refused}");
     assert!(kms.status().await.is_err(), "the API server stops writing");
