@@ -7,6 +7,7 @@
 use std::sync::OnceLock;
 
 use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 
 /// Whether this is the FIPS build.
@@ -52,7 +53,13 @@ pub(crate) fn verify() -> Result<(), FipsError> {
         return Ok(());
     }
     aws_lc_rs::try_fips_mode().map_err(FipsError::Mode)?;
-    if default_provider().fips() { Ok(()) } else { Err(FipsError::Tls) }
+    // Some crates, such as the client of Kubernetes, use the provider of the process. The first call sets it.
+    let _was_set = default_provider().install_default();
+    if CryptoProvider::get_default().is_some_and(|provider| provider.fips()) {
+        Ok(())
+    } else {
+        Err(FipsError::Tls)
+    }
 }
 
 /// In the FIPS build: refuses a TLS configuration that allows what is not approved.
@@ -71,6 +78,16 @@ mod tests {
         }
         assert!(approves("aes256-gcm96", true) && approves("aes128-gcm96", true) && approves("", true));
         assert!(!approves("chacha20-poly1305", true) && !approves("xchacha20-poly1305", true));
+    }
+
+    #[test]
+    fn a_crate_that_names_no_provider_gets_ours() {
+        verify().unwrap();
+        let config = ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        assert_eq!(config.fips(), BUILD);
+        verify_tls(&config).unwrap();
     }
 
     #[test]
