@@ -1,12 +1,22 @@
 //! The Debian package: installed, upgraded under load, removed, purged.
 
 use crate::node::{Node, QUICK};
-use crate::support::load::Load;
+use crate::support::agent::LOCAL_KEK;
+use crate::support::kms::SEED;
+use crate::support::load::{Calls, Load};
 use crate::support::vault::Vault;
 
 /// Installs or upgrades to the package of this revision.
 fn install(node: &Node, revision: &str) -> String {
     node.ok(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /mnt/deb/kms-plugin_*-{revision}_amd64.deb"))
+}
+
+/// What an upgrade may do to calls: none is refused.
+fn few_failed(calls: &Calls) {
+    assert!(calls.0.len() > 100);
+    // The tonic client of this load does not repeat calls that the end of a connection left unprocessed.
+    assert!(calls.failed().len() <= 8, "{:?}", calls.failed());
+    assert!(!calls.failed().iter().any(|call| call.text.contains("refused")), "{:?}", calls.failed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,14 +63,10 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
     install(&node, "2");
     node.wait_for_new_process(&old).await;
     node.wait_for_phase("ready").await;
-    let calls = load.stop().await;
-    assert!(calls.0.len() > 100);
-    // The tonic client of this load does not repeat calls that the end of a connection left unprocessed.
-    assert!(calls.failed().len() <= 8, "{:?}", calls.failed());
-    assert!(!calls.failed().iter().any(|call| call.text.contains("refused")), "{:?}", calls.failed());
+    few_failed(&load.stop().await);
     assert_eq!(node.ok("stat -c %i /run/kmsplugin/kms.sock"), socket, "the socket was not touched");
     assert_eq!(node.ok("systemctl is-enabled kms-plugin.service kms-plugin.socket"), "enabled\nenabled");
-    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
+    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), SEED);
     node.ok("grep -q approle /etc/kms-plugin/config.toml");
     assert_eq!(node.ok("stat -c '%U:%G %a' /etc/kms-plugin/config.toml"), "root:kms-plugin 640");
 
@@ -78,7 +84,7 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
     assert_eq!(node.ok("systemctl is-enabled kms-plugin.service"), "enabled");
     node.ok("systemctl start kms-plugin");
     node.wait_for_phase("ready").await;
-    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), crate::support::kms::SEED);
+    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), SEED);
 
     node.ok("dpkg --purge kms-plugin");
     for gone in
@@ -91,4 +97,37 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
         node.ok(&format!("test -s {kept}"));
     }
     assert_eq!(node.run("find /etc/systemd /var/lib/systemd -name 'kms-plugin*'").text, "");
+}
+
+/// `tests/system/upgrade` makes revision 1 the package of the last release. Elsewhere it is this commit's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_from_the_last_release_and_back_keeps_the_local_keks() {
+    let mut vault = Vault::persistent().await;
+    let node = Node::boot();
+    install(&node, "1");
+    node.configure(&vault, &(QUICK.to_owned() + LOCAL_KEK));
+    node.ok("systemctl enable --now kms-plugin");
+    node.wait_for_offline_ready().await;
+    let mut seeds = vec![node.written().await];
+    for revision in ["2", "1"] {
+        let (old, load) = (node.pid(), Load::start(&node.socket(), &seeds[0]));
+        install(&node, revision);
+        node.wait_for_new_process(&old).await;
+        node.wait_for_offline_ready().await;
+        few_failed(&load.stop().await);
+        seeds.push(node.written().await);
+    }
+    // Now nobody can unwrap a local KEK: each version must get them from the other one, through systemd.
+    vault.kill();
+    node.wait_for_phase("degraded").await;
+    for revision in ["2", "1"] {
+        let old = node.pid();
+        install(&node, revision);
+        node.wait_for_new_process(&old).await;
+        node.wait_for_phase("degraded").await;
+        for seed in &seeds {
+            assert_eq!(node.read(seed).await.unwrap(), SEED, "revision {revision}");
+        }
+        seeds.push(node.written().await);
+    }
 }
