@@ -5,7 +5,7 @@
 //!
 //! | Floor | Rooms |
 //! |---|---|
-//! | ground | clock, display, files, process, proto, retry, secret, systemd, telemetry, untrusted |
+//! | ground | clock, display, files, fips, process, proto, retry, secret, systemd, telemetry, untrusted |
 //! | 1 | config |
 //! | 2 | key_service, socket, spiffe |
 //! | 3 | vault, embedded, local_kek, kubernetes |
@@ -32,6 +32,7 @@ mod display;
 mod embedded;
 mod etcd;
 mod files;
+mod fips;
 mod health;
 mod key_service;
 mod kms;

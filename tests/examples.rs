@@ -24,6 +24,7 @@ fn run(arguments: &[&str]) -> Output {
 #[test]
 fn every_configuration_is_valid() {
     let files = std::fs::read_dir(example("")).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.chain([example("kustomize/config.toml")]);
     let files: Vec<PathBuf> =
         files.filter(|file| file.extension().is_some_and(|extension| extension == "toml")).collect();
     assert!(!files.is_empty());
@@ -31,6 +32,12 @@ fn every_configuration_is_valid() {
         let shown = run(&["config", "--config", file.to_str().unwrap()]);
         assert!(shown.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&shown.stderr));
     }
+}
+
+#[test]
+fn the_component_for_kustomize_has_the_same_encryption_configuration() {
+    let read = |name| std::fs::read_to_string(example(name)).unwrap();
+    assert_eq!(read("kustomize/encryption.yaml"), read("encryption-config.yaml"));
 }
 
 /// The key service is not there, so the check as a whole fails: only what it says of the API server's file counts.

@@ -62,6 +62,9 @@ pub(crate) struct Reason {
 pub(crate) struct Status {
     /// The version of the agent.
     pub version: String,
+    /// The FIPS 140-3 module that its cryptography comes from; absent when it is not the FIPS build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fips: Option<String>,
     pub phase: Phase,
     /// The state in one line, as `systemctl status` shows it.
     pub line: String,

@@ -75,6 +75,7 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
                 Kind::KeyUnusable,
                 Kind::KeyReplaced,
                 Kind::KeyRolledBack,
+                Kind::KeyNotApproved,
                 Kind::KeyUnreadable,
             ]),
         ),

@@ -6,6 +6,7 @@ use super::api_types::{
     Address, Config, Key, KmsStatus, LocalKeks, Phase, Reason, Service, Status, Token, Warning,
 };
 use crate::clock::BootTime;
+use crate::fips;
 use crate::health::{self, Announce, ServiceState, Snapshot};
 use crate::key_service::{AddressState, KeyWarning, KnownKey, TokenState};
 use crate::local_kek::LocalKekState;
@@ -28,6 +29,7 @@ pub(super) fn status(snapshot: &Snapshot, metrics: &Metrics) -> Status {
     let now = BootTime::now();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        fips: fips::module(),
         phase: snapshot.phase.into(),
         line: snapshot.line(),
         summary: snapshot.summary(),
@@ -161,7 +163,8 @@ mod tests {
         let json = serde_json::to_value(status(&ready(), &Metrics::default())).unwrap();
         let top = "config decrypt_only for_seconds grace_left_seconds kms_status last_contact_seconds_ago line offline \
                    phase primary reason summary unreadable_key_ids version";
-        assert_eq!(fields(&json).join(" "), top);
+        assert_eq!(fields(&json).join(" ").replace("fips ", ""), top);
+        assert_eq!(json.get("fips").is_some(), fips::BUILD, "only the FIPS build has this field");
         assert_eq!((&json["phase"], &json["kms_status"]), (&"ready".into(), &"ok".into()));
         let primary = &json["primary"];
         assert_eq!(fields(primary).join(" "), "addresses ignored_namespace key name problem token");

@@ -15,7 +15,6 @@ use super::{local_keks, services};
 use crate::clock::{BootTime, Deadline};
 use crate::config::Settings;
 use crate::config::settings::Health;
-use crate::files;
 use crate::health::{
     self, DecryptOnly, Driver, Event, IdentityFile, Message, Output, Publish, Publisher, Refresh,
     RefreshReceivers, Rules, ServiceId, ServiceState, Snapshot, State,
@@ -25,6 +24,7 @@ use crate::kms::{KeyServices, View};
 use crate::local_kek::{Cache, KeyCheck};
 use crate::telemetry::metrics::Metrics;
 use crate::vault::Transport;
+use crate::{files, fips};
 
 /// Events that may wait for the publisher.
 const MAX_EVENTS: usize = 64;
@@ -76,6 +76,7 @@ impl PreparedCore {
             epoch: settings.primary.key_id_epoch(),
             grace: settings.health.outage_grace,
             expect_created: settings.primary.expect_created(),
+            fips: fips::BUILD,
         };
         let saved = identity.load(&rules.scope, rules.epoch);
         primary.expect_cluster(saved.as_ref().and_then(|(key, _)| key.cluster_id.clone()));

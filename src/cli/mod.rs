@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{compat, process};
+use crate::{compat, fips, process};
 use exit::{Exit, Failure};
 
 /// A Kubernetes KMS v2 plugin: wraps DEK seeds with a Transit key in HashiCorp Vault or OpenBao.
@@ -36,7 +36,7 @@ use exit::{Exit, Failure};
 #[command(
     name = "kms-plugin",
     bin_name = "kms-plugin",
-    version,
+    version = fips::version(),
     about,
     max_term_width = 110,
     args_conflicts_with_subcommands = true
@@ -137,8 +137,9 @@ fn command() -> clap::Command {
     Cli::command().mut_subcommand("serve", flags::shown)
 }
 
-/// Parses a command line, and prints help and usage errors.
+/// Parses a command line, and prints help and usage errors. The FIPS build ends here when it is not in FIPS mode.
 fn parse(arguments: Vec<OsString>) -> Result<(Command, compat::CompatFlags), Exit> {
+    fips::verify().map_err(|error| Failure::new(Exit::Internal, error).tell())?;
     let translated = compat::translate(arguments, std::env::vars_os());
     let translated = translated.map_err(|error| Failure::from(error).tell())?;
     let parsed = command().try_get_matches_from(translated.arguments);

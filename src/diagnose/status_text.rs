@@ -25,6 +25,9 @@ pub(crate) fn status_text(status: &Status) -> String {
     let mut text =
         format!("{style}●{style:#} {style}{phase}{style:#} for {since}, kms-plugin {}\n", status.version);
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13} {value}\n"));
+    if let Some(module) = &status.fips {
+        line("fips 140-3", module.clone());
+    }
     let known = status.reason.as_ref().and_then(|reason| reason.known_kind());
     if let Some(reason) = &status.reason {
         line("reason", format!("{} ({})", reason.text, reason.kind));

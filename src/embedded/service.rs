@@ -104,6 +104,7 @@ impl KeyService for EmbeddedService {
             min_encryption: 0,
             min_decryption: 1,
             versions: keyring.versions.iter().map(|(number, version)| (*number, version.created)).collect(),
+            key_type: "aes256-gcm96".into(),
             warnings: vec![KeyWarning {
                 text: "DEVELOPMENT ONLY: the keys are in a file; everybody who can read it has them".into(),
                 remedy: "use Transit in Vault or OpenBao in production".into(),

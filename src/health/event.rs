@@ -15,6 +15,8 @@ pub(crate) struct Rules {
     pub grace: Grace,
     /// The creation time that an administrator accepts for the newest version, in seconds since 1970.
     pub expect_created: Option<i64>,
+    /// Whether only key types may wrap that FIPS 140-3 approves.
+    pub fips: bool,
 }
 
 /// What was observed.

@@ -39,6 +39,9 @@ struct Saved {
     min_decryption: u32,
     versions: KeyVersions,
     cluster_id: Option<String>,
+    /// Empty in the file of an older agent.
+    #[serde(default)]
+    key_type: String,
     /// Milliseconds on CLOCK_BOOTTIME.
     last_contact: Option<u64>,
 }
@@ -83,6 +86,7 @@ impl IdentityFile {
             min_encryption: saved.min_encryption,
             min_decryption: saved.min_decryption,
             versions: saved.versions.clone(),
+            key_type: saved.key_type.into(),
             warnings: Vec::new(),
             cluster_id: saved.cluster_id,
         };
@@ -102,6 +106,7 @@ impl IdentityFile {
             min_decryption: key.min_decryption,
             versions: key.versions.clone(),
             cluster_id: key.cluster_id.clone(),
+            key_type: key.key_type.to_string(),
             last_contact: last_contact.and_then(|contact| u64::try_from(contact.0.as_millis()).ok()),
         };
         let text = serde_json::to_vec_pretty(&saved)?;
@@ -155,6 +160,13 @@ mod tests {
         let future = contact.plus(Duration::from_secs(3600));
         file.save(&key, Some(future)).unwrap();
         assert_eq!(file.load(&scope, 0).unwrap().1, None, "a time in the future is not of this boot");
+        // As version 0.1.0 wrote it: later versions read it for ever. The second is from before the type was saved.
+        let old = include_str!("../../tests/state/0.1.0/identity.json");
+        for (text, key_type) in [(old.to_owned(), "aes256-gcm96"), (old.replace("key_type", "colour"), "")] {
+            std::fs::write(&file.path, text).unwrap();
+            let loaded = file.load(&scope, 0).unwrap().0;
+            assert_eq!((loaded.version, &*loaded.key_type, &loaded.key_id), (2, key_type, &key.key_id));
+        }
         std::fs::write(&file.path, "{\"format\": 1, ").unwrap();
         assert!(file.load(&scope, 0).is_none());
     }

@@ -33,6 +33,7 @@ impl ReasonKind {
             Self::KeyUnusable => "run kms-plugin check, and repair the key",
             Self::KeyReplaced => "restore the old key, or kms-plugin accept-key",
             Self::KeyRolledBack => "restore a newer Vault, or run accept-key",
+            Self::KeyNotApproved => "move to a key of type aes256-gcm96",
             Self::KeyUnreadable => "allow to read it: kms-plugin render policy",
             Self::Configuration => "correct the file; no restart is needed",
         }

@@ -5,12 +5,15 @@
 //! go out as effects.
 
 use super::event::{Effect, Event, Rules};
-use super::reasons::{key_replaced, key_rolled_back, key_unreadable, no_contact, reason_of};
+use super::reasons::{
+    key_not_approved, key_replaced, key_rolled_back, key_unreadable, no_contact, reason_of,
+};
 use super::snapshot::{Announce, Phase, Reason};
 use super::timing::{ROLLBACK_INTERVAL, WIPE_DELAY, WIPE_LIMIT};
 use super::verdict::Verdict;
 use crate::clock::BootTime;
 use crate::config::settings::Grace;
+use crate::fips;
 use crate::key_service::key_id;
 use crate::key_service::{KeyChange, KeyDescription, KeyVersions, KnownKey};
 
@@ -181,6 +184,9 @@ impl State {
         }
         if let Some((reason, _)) = &self.mismatch {
             return (Phase::Failed, Some(reason.clone()), None);
+        }
+        if let Some(key) = self.key.as_ref().filter(|key| !fips::approves(&key.key_type, self.rules.fips)) {
+            return (Phase::Failed, Some(key_not_approved(key)), None);
         }
         match &self.verdict {
             Verdict::Refused(error) => (Phase::Failed, Some(reason_of(error)), None),

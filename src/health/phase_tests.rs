@@ -14,6 +14,7 @@ fn rules() -> Rules {
         epoch: 0,
         grace: Grace::For(GRACE),
         expect_created: None,
+        fips: false,
     }
 }
 
@@ -29,6 +30,7 @@ fn key(versions: &[(u32, i64)]) -> Event {
         min_encryption: 0,
         min_decryption: 1,
         versions,
+        key_type: "aes256-gcm96".into(),
         warnings: Vec::new(),
         cluster_id: None,
     })
@@ -95,6 +97,25 @@ fn a_grace_of_zero_and_an_unlimited_grace() {
     let state = run(State::new(unlimited, None, at(0)), start, at(1));
     let state = run(state, vec![Event::Tick], at(u64::from(u32::MAX)));
     assert_eq!((state.phase, state.grace_end), (Phase::Degraded, None));
+}
+
+#[test]
+fn the_fips_build_refuses_a_key_type_that_is_not_approved() {
+    let chacha = || {
+        let Event::Described(description) = key(&[(1, 10)]) else { unreachable!() };
+        Event::Described(KeyDescription { key_type: "chacha20-poly1305".into(), ..description })
+    };
+    let fips = Rules { fips: true, ..rules() };
+    let state = run(State::new(fips.clone(), None, at(0)), vec![chacha(), worked()], at(1));
+    assert_eq!((state.phase, kind(&state)), (Phase::Failed, Some(ReasonKind::KeyNotApproved)));
+    assert_eq!(state.announce, Announce::Refused, "Status answers with an error, so writes stop");
+    assert!(ReasonKind::KeyNotApproved.forbids_wrapping() && !ReasonKind::KeyNotApproved.is_mismatch());
+    assert_eq!(state.wipe_at(), None, "it is no refusal: the keys in memory stay, and Decrypt works");
+    assert_eq!(run(state, vec![judged(Verdict::Away, ErrorKind::Sealed)], at(9)).phase, Phase::Failed);
+    let other = run(State::new(rules(), None, at(0)), vec![chacha(), worked()], at(1));
+    assert_eq!(other.phase, Phase::Ready, "another build wraps with it");
+    let approved = run(State::new(fips, None, at(0)), vec![key(&[(1, 10)]), worked()], at(1));
+    assert_eq!(approved.phase, Phase::Ready);
 }
 
 #[test]

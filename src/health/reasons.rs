@@ -1,7 +1,7 @@
 //! Why the agent is not ready, in words for an operator, and what to do about it.
 
 use super::snapshot::{Reason, ReasonKind};
-use crate::key_service::{ErrorKind, KeyScope, KeyServiceError};
+use crate::key_service::{ErrorKind, KeyScope, KeyServiceError, KnownKey};
 
 /// The key service has not answered since the start.
 pub(super) fn no_contact(scope: &KeyScope) -> Reason {
@@ -59,6 +59,18 @@ pub(super) fn key_replaced(scope: &KeyScope, version: u32, before: i64, now: i64
         remedy:
             "restore the old key from a backup; if nobody needs the data under it, run kms-plugin accept-key"
                 .into(),
+    }
+}
+
+/// In the FIPS build: the key has a type that FIPS 140-3 does not approve.
+pub(super) fn key_not_approved(key: &KnownKey) -> Reason {
+    Reason {
+        kind: ReasonKind::KeyNotApproved,
+        text: format!(
+            "{} has type {}, which FIPS 140-3 does not approve: nothing is wrapped with it; what it wrapped can still be unwrapped",
+            key.scope, key.key_type
+        ),
+        remedy: "create a key of type aes256-gcm96 and move to it: name the old key in decrypt_only (docs/operations.md)".into(),
     }
 }
 

@@ -81,6 +81,8 @@ pub(crate) enum ReasonKind {
     KeyReplaced,
     /// The newest version of the key is lower than before.
     KeyRolledBack,
+    /// The FIPS build: the key has a type that FIPS 140-3 does not approve.
+    KeyNotApproved,
     /// The key's versions cannot be read, while wrapping works.
     KeyUnreadable,
     /// The configuration does not load, so there is no key service yet.
@@ -104,12 +106,13 @@ impl ReasonKind {
             Self::KeyUnusable => "key_unusable",
             Self::KeyReplaced => "key_replaced",
             Self::KeyRolledBack => "key_rolled_back",
+            Self::KeyNotApproved => "key_not_approved",
             Self::KeyUnreadable => "key_unreadable",
             Self::Configuration => "configuration",
         }
     }
 
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::NoContact,
         Self::Unreachable,
         Self::Sealed,
@@ -123,6 +126,7 @@ impl ReasonKind {
         Self::KeyUnusable,
         Self::KeyReplaced,
         Self::KeyRolledBack,
+        Self::KeyNotApproved,
         Self::KeyUnreadable,
         Self::Configuration,
     ];
@@ -132,9 +136,10 @@ impl ReasonKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether nothing may be wrapped: the key is another one, or it is missing and a wrap could create it.
+    /// Whether nothing may be wrapped: the key is another one, it is missing and a wrap could create it, or FIPS 140-3
+    /// does not approve its type.
     pub(crate) fn forbids_wrapping(self) -> bool {
-        self.is_mismatch() || self == Self::KeyMissing
+        self.is_mismatch() || matches!(self, Self::KeyMissing | Self::KeyNotApproved)
     }
 
     /// Whether the key that was read is not the known key. `kms-plugin accept-key` accepts it.

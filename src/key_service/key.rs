@@ -46,6 +46,8 @@ pub(crate) struct KeyDescription {
     pub min_decryption: u32,
     /// The versions that the service shows: those from `min_decryption`. Of a longer list than is kept, the newest.
     pub versions: KeyVersions,
+    /// The type, as Transit names it; empty when it is not known.
+    pub key_type: Arc<str>,
     /// What an administrator should change. The agent uses the key anyway.
     pub warnings: Vec<KeyWarning>,
     /// The id of the cluster that answered; `None` if the service has none.
@@ -61,6 +63,7 @@ impl KeyDescription {
             min_encryption: 0,
             min_decryption: 1,
             versions: KeyVersions::from([(1, 10), (2, 20)]),
+            key_type: "aes256-gcm96".into(),
             warnings: Vec::new(),
             cluster_id: None,
         }
@@ -85,6 +88,8 @@ pub(crate) struct KnownKey {
     pub versions: KeyVersions,
     /// The id of the cluster that the key was last read from; `None` if the service has none.
     pub cluster_id: Option<String>,
+    /// The type, as Transit names it; empty when it is not known, until the key is read.
+    pub key_type: Arc<str>,
     /// What an administrator should change.
     pub warnings: Vec<KeyWarning>,
     /// The epoch of `key_id`. Decrypt accepts the ids of every epoch up to it.

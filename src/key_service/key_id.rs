@@ -71,6 +71,7 @@ pub(crate) fn known_key(
         min_decryption: description.min_decryption,
         versions: versions.clone(),
         cluster_id: description.cluster_id.clone(),
+        key_type: description.key_type.clone(),
         warnings: description.warnings.clone(),
         epoch,
     })

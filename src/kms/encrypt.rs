@@ -111,6 +111,7 @@ mod tests {
             min_encryption,
             min_decryption: 1,
             versions: versions.clone(),
+            key_type: "aes256-gcm96".into(),
             warnings: Vec::new(),
             cluster_id: None,
         };

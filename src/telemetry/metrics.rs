@@ -18,6 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::clock::unix_seconds;
+use crate::fips;
 
 /// Prefix of every metric name.
 pub(crate) const PREFIX: &str = "kms_plugin";
@@ -142,6 +143,10 @@ impl Default for Metrics {
         started.set(unix_seconds());
         let help = "When the agent started, as a unix time";
         registry.register_with_unit("start_timestamp", help, Unit::Seconds, started);
+        let in_fips_mode: Gauge = Gauge::default();
+        in_fips_mode.set(fips::BUILD.into());
+        let help = "Whether the cryptography comes from a FIPS 140-3 module";
+        registry.register("fips_mode", help, in_fips_mode);
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that is running", build);
         Self(Arc::new(inner))

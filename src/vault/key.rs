@@ -49,6 +49,7 @@ impl KeyData {
             min_decryption: self.min_decryption_version,
             warnings: self.warnings(&self.keys.versions, path),
             versions: self.keys.versions,
+            key_type: self.key_type.into(),
             cluster_id: None,
         }
     }

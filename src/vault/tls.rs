@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::pem::{TlsError, certificates, private_key};
 use super::verifier::Verifier;
 use crate::config::vault::Tls;
+use crate::fips;
 use crate::spiffe::X509Svid;
 
 /// The client configuration for `tls`. Reads its files.
@@ -19,7 +20,9 @@ pub(crate) fn client_config(tls: &Tls, svid: Option<&X509Svid>) -> Result<Client
             "INSECURE: server certificates are not verified; a man in the middle can read every DEK seed and the token"
         );
     }
-    config_with(tls, Arc::new(verifier(tls)?), svid)
+    let config = config_with(tls, Arc::new(verifier(tls)?), svid)?;
+    fips::verify_tls(&config).map_err(|cause| TlsError::new(cause.to_string()))?;
+    Ok(config)
 }
 
 /// How the servers' certificates are verified.

@@ -26,6 +26,8 @@ mod decrypt_only;
 mod dev;
 mod failover;
 mod faults;
+#[cfg(feature = "fips")]
+mod fips;
 mod forward_proxy;
 mod gateway;
 mod go_client;

@@ -114,9 +114,10 @@ impl Causes {
                 ReasonKind::KeyUnusable => lately(Cause::Versions) || self.replaced,
                 ReasonKind::KeyReplaced | ReasonKind::KeyRolledBack => self.replaced,
                 ReasonKind::KeyUnreadable => refusal || lately(Cause::KeyMissing),
-                ReasonKind::WrongSetting | ReasonKind::CredentialsUnreadable | ReasonKind::Configuration => {
-                    false
-                }
+                ReasonKind::WrongSetting
+                | ReasonKind::CredentialsUnreadable
+                | ReasonKind::KeyNotApproved
+                | ReasonKind::Configuration => false,
             }
     }
 }

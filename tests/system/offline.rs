@@ -32,16 +32,16 @@ impl Node {
         .await;
     }
 
-    async fn wait_for_offline_ready(&self) {
+    pub async fn wait_for_offline_ready(&self) {
         self.wait_until(STATUS, |said| said.text.contains("; ready for an outage of 8h")).await;
     }
 
-    async fn read(&self, wrapped: &EncryptResponse) -> Result<Vec<u8>, Status> {
+    pub async fn read(&self, wrapped: &EncryptResponse) -> Result<Vec<u8>, Status> {
         self.kms().await.decrypt(wrapped).await
     }
 
     /// A seed under the local KEK, as soon as the agent wraps one.
-    async fn written(&self) -> EncryptResponse {
+    pub async fn written(&self) -> EncryptResponse {
         let wrapped = eventually("an Encrypt", async || {
             self.kms().await.encrypt(&SEED).await.map_err(|status| format!("{status}\n{}", self.journal()))
         })

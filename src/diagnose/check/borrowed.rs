@@ -82,6 +82,7 @@ pub(super) fn check(
         min_encryption: key.min_encryption,
         min_decryption: key.min_decryption,
         versions: key.versions.clone(),
+        key_type: "".into(), // the status does not tell it, and its warnings come with it
         warnings: key.warnings.iter().map(warning).collect(),
         cluster_id: key.cluster_id.clone(),
     };

@@ -114,6 +114,7 @@ pub(crate) fn section_of(kind: ReasonKind) -> &'static str {
         ReasonKind::CredentialsUnreadable => "a-secret-file-cannot-be-used",
         ReasonKind::KeyMissing | ReasonKind::KeyUnusable => "the-key-is-gone-or-cannot-be-used",
         ReasonKind::KeyReplaced | ReasonKind::KeyRolledBack => "the-key-was-replaced-or-rolled-back",
+        ReasonKind::KeyNotApproved => "the-key-is-not-approved-by-fips-140-3",
         ReasonKind::Configuration => "the-configuration-is-invalid",
     }
 }
