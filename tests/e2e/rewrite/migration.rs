@@ -8,8 +8,8 @@ use super::cluster::{Cluster, fill};
 use crate::apiserver::ApiServer;
 use crate::encryption::PROVIDER;
 
-const SERVED: &[&str] =
-    &["--feature-gates=StorageVersionMigrator=true", "--runtime-config=storagemigration.k8s.io/v1beta1=true"];
+/// Kubernetes 1.34 serves another form of it, which names versions of resources: there it is as if none were served.
+const SERVED: &[&str] = &["--feature-gates=StorageVersionMigrator=true", "--runtime-config=api/all=true"];
 
 /// A real kube-controller-manager, with the two controllers that a migration needs.
 struct ControllerManager(Child);
@@ -68,7 +68,9 @@ async fn a_migration_that_nobody_begins_is_done_from_here() {
     assert_eq!(report["resources"]["secrets"]["by_migration"], false, "{report}");
     let ids = cluster.etcd.key_ids("secrets/", PROVIDER).await;
     assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
-    let left = "/apis/storagemigration.k8s.io/v1beta1/storageversionmigrations";
-    let left = cluster.api.client.get(left).await.unwrap();
-    assert_eq!(left.json()["items"], json!([]), "it is removed");
+    for version in ["v1", "v1beta1", "v1alpha1"] {
+        let path = format!("/apis/storagemigration.k8s.io/{version}/storageversionmigrations");
+        let left = cluster.api.client.get(&path).await.unwrap();
+        assert!(left.status == 404 || left.json()["items"] == json!([]), "it is removed: {left:?}");
+    }
 }
