@@ -50,6 +50,8 @@ mod telemetry;
 mod untrusted;
 mod vault;
 
+#[cfg(fuzzing)]
+pub use cli::fuzz;
 // What the integration tests compare with: the table of configuration keys, and the format of ciphertexts.
 pub use config::schema;
 pub use local_kek::format;

@@ -15,6 +15,10 @@ mod status;
 mod test_snapshot;
 pub(crate) mod timing;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/admin.rs"]
+pub(crate) mod fuzz;
+
 pub(crate) use client::{Client, ClientError, ProbeEndpoint};
 pub(crate) use host::HostNames;
 pub(crate) use routes::{

@@ -90,14 +90,14 @@ struct OpenConnection {
 
 /// The open connections, the oldest first.
 #[derive(Default)]
-struct OpenConnections {
-    tasks: JoinSet<()>,
+pub(super) struct OpenConnections {
+    pub tasks: JoinSet<()>,
     by_age: VecDeque<OpenConnection>,
 }
 
 impl OpenConnections {
     /// Answers one request on `stream`, in a task.
-    fn serve(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: &Router) {
+    pub(super) fn serve(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: &Router) {
         while self.tasks.try_join_next().is_some() {}
         self.by_age.retain(|connection| !connection.task.is_finished());
         if self.by_age.len() >= MAX_CONNECTIONS {

@@ -19,6 +19,10 @@ mod timing;
 mod unconfigured;
 mod watchdog;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/agent.rs"]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 #[path = "../../tests/simulation/mod.rs"]
 mod simulation;

@@ -22,6 +22,11 @@ mod status;
 mod support_bundle;
 mod verify_etcd;
 
+// What `fuzz/` runs.
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/mod.rs"]
+pub mod fuzz;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

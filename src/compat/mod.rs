@@ -9,6 +9,10 @@ mod secret_file;
 mod socket_directory;
 mod translate;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/compat.rs"]
+pub(crate) mod fuzz;
+
 pub(crate) use error::CompatError;
 pub(crate) use socket_directory::protect as protect_directory;
 pub(crate) use translate::{CompatFlags, hint, translate};

@@ -22,6 +22,10 @@ pub(crate) mod spiffe;
 mod validate;
 pub(crate) mod vault;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/config.rs"]
+pub(crate) mod fuzz;
+
 pub(crate) use problem::{ConfigError, Problem};
 pub(crate) use raw::{Merged, Sources, fragment_directory, fragments};
 pub(crate) use schema::DEFAULT_RUNTIME_DIR;

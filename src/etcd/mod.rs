@@ -12,6 +12,10 @@ mod range_response;
 pub(crate) mod tally;
 pub(crate) mod value;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/etcd.rs"]
+pub(crate) mod fuzz;
+
 /// Largest value that is read, in bytes. etcd's own limit is 1.5 MiB by default.
 pub(crate) const MAX_VALUE: usize = 4 * 1024 * 1024;
 

@@ -34,7 +34,7 @@ impl Connection {
     }
 
     /// A connection of a peer in this process, for tests that call the service without a socket.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn in_process(uid: u32) -> Self {
         Self { uid: Some(uid), announced: Arc::default() }
     }

@@ -19,7 +19,11 @@ mod service;
 mod unconfigured;
 mod view;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/kms.rs"]
+pub(crate) mod fuzz;
+
+#[cfg(any(test, fuzzing))]
 pub(crate) use connection::Connection;
 pub(crate) use connection::Incoming;
 pub(crate) use route::Route;

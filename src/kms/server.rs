@@ -29,14 +29,19 @@ pub(super) fn builder() -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW)
 }
 
+/// The service as a connection calls it.
+pub(super) fn guarded(calls: Arc<KmsService>) -> Guarded<KeyManagementServiceServer<Arc<KmsService>>> {
+    let service = KeyManagementServiceServer::new(calls.clone()).max_decoding_message_size(MAX_MESSAGE);
+    Guarded::new(service, Some(calls), Unfinished::at_most(MAX_UNFINISHED))
+}
+
 /// Serves KMS v2 until `stopping`, and then until no call is in flight.
 pub(crate) async fn serve(
     calls: Arc<KmsService>,
     incoming: Incoming,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
-    let service = KeyManagementServiceServer::new(calls.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let service = Guarded::new(service, Some(calls.clone()), Unfinished::at_most(MAX_UNFINISHED));
+    let service = guarded(calls.clone());
     let mut stop = stopping.clone();
     let serving = builder().add_service(service).serve_with_incoming_shutdown(incoming, async move {
         let _stopped = stopping.wait_for(|stop| *stop).await;

@@ -10,3 +10,7 @@ mod encryption_configuration_shape;
 pub(crate) mod encryption_configuration_template;
 pub(crate) mod endpoint;
 mod scalar;
+
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/kubernetes.rs"]
+pub(crate) mod fuzz;

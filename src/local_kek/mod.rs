@@ -24,6 +24,10 @@ mod service_health;
 mod single_flight;
 mod state;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/local_kek.rs"]
+pub(crate) mod fuzz;
+
 pub(crate) use cache::Cache;
 pub(crate) use groups::MAX_LOCKED;
 pub(crate) use key_check::{CALL_TIMEOUT, KeyCheck};

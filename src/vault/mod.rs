@@ -38,6 +38,10 @@ mod transit_call;
 mod transport;
 mod verifier;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/vault.rs"]
+pub(crate) mod fuzz;
+
 pub(crate) use budget::Budget;
 pub(crate) use certificate::CertificateFacts;
 pub(crate) use cluster::SysHealth;
@@ -50,7 +54,7 @@ pub(crate) use tls_fault::TlsFault;
 pub(crate) use token::Lookup;
 pub(crate) use transit::TransitService;
 pub(crate) use transport::{Http, Transport};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use {
     address::Address,
     transport::{Request, Response},

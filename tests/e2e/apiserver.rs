@@ -54,7 +54,12 @@ impl Answer {
 impl ApiServer {
     /// One that is ready, with the tests' namespace made.
     pub async fn ready(etcd: &Etcd, encryption: &str) -> Self {
-        let server = Self::start(etcd, encryption).await;
+        Self::ready_with(etcd, encryption, &[]).await
+    }
+
+    /// The same with further flags.
+    pub async fn ready_with(etcd: &Etcd, encryption: &str, flags: &'static [&'static str]) -> Self {
+        let server = Self::start_with(etcd, encryption, flags).await;
         server.wait_ready().await;
         let namespace = json!({ "metadata": { "name": NAMESPACE } });
         let made = server.client.call(Method::POST, "/api/v1/namespaces", &namespace).await.unwrap();
@@ -130,6 +135,14 @@ impl ApiServer {
             spawn(self.directory.path(), &self.pki, (&self.etcd, port), encryption, self.flags);
         self.child = child;
         self.client.base = base;
+    }
+
+    /// Replaces the file that it runs with, and leaves the rest to it.
+    pub fn replace_encryption(&self, encryption: &str) {
+        let file = self.directory.path().join("encryption.yaml");
+        let new = file.with_extension("new");
+        std::fs::write(&new, encryption).unwrap();
+        std::fs::rename(new, file).unwrap();
     }
 
     /// kill -9.

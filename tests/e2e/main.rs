@@ -15,6 +15,7 @@ mod nodes;
 mod offline;
 mod outage;
 mod probes;
+mod reload;
 mod rendered;
 mod restart;
 mod restore;

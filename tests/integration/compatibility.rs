@@ -145,6 +145,8 @@ async fn each_feature_of_the_servers_is_there_as_documented() {
     for (feature, cell) in documented {
         let found = has(&vault, &feature).await.unwrap_or_else(|| panic!("{feature:?} is not tested"));
         eprintln!("COMPATIBILITY {}: {feature}: {found}", Product::chosen().name());
+        // A colon is followed by words for people.
+        let cell = cell.split(':').next().unwrap();
         assert_eq!(cell, found, "docs/compatibility.md, {feature}");
     }
 }

@@ -9,6 +9,10 @@ mod disguise;
 mod redaction;
 mod secrets;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/redaction.rs"]
+pub(crate) mod fuzz;
+
 use std::io;
 use std::path::Path;
 

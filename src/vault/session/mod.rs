@@ -302,8 +302,8 @@ impl Session {
     }
 }
 
-/// Single steps, for the replay of recorded answers.
-#[cfg(test)]
+/// Single steps, for the replay of recorded answers and for fuzzing.
+#[cfg(any(test, fuzzing))]
 impl Session {
     pub(super) fn hold(&self, token: Token) {
         self.handle.status.send_modify(|status| status.token = Some(Arc::new(token)));

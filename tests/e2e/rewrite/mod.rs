@@ -2,6 +2,7 @@
 
 mod cluster;
 mod large;
+mod migration;
 
 use std::time::Duration;
 
@@ -252,26 +253,4 @@ async fn a_migration_to_identity_is_finished() {
     assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
     let stored = cluster.etcd.stored("secrets/").await;
     assert!(stored.len() >= 30 && stored.values().all(|stored| *stored == Stored::Clear), "{stored:?}");
-}
-
-/// Where a StorageVersionMigration is served and kube-controller-manager does not begin it, the objects are written from
-/// here. (These tests have no kube-controller-manager.)
-#[tokio::test]
-async fn a_migration_that_nobody_begins_is_done_from_here() {
-    let cluster = Cluster::start_with(&[
-        "--feature-gates=StorageVersionMigrator=true",
-        "--runtime-config=storagemigration.k8s.io/v1beta1=true",
-    ])
-    .await;
-    fill(&cluster.api.client, "secrets", 20).await;
-    let key_id = cluster.rotate().await;
-    let etcd = cluster.etcd_arguments();
-    let (code, report) = cluster.rewrite(&[&etcd[..], &["--resource", "secrets"]].concat()).await;
-    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
-    assert_eq!(report["resources"]["secrets"]["by_migration"], false, "{report}");
-    let ids = cluster.etcd.key_ids("secrets/", PROVIDER).await;
-    assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
-    let left = "/apis/storagemigration.k8s.io/v1beta1/storageversionmigrations";
-    let left = cluster.api.client.get(left).await.unwrap();
-    assert_eq!(left.json()["items"], json!([]), "it is removed");
 }

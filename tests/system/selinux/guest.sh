@@ -143,8 +143,13 @@ check 'OOMScoreAdjust= is applied' test "$(cat "/proc/$pid/oom_score_adj")" = -9
 check 'LimitNOFILE= is applied' limit "$pid" 'Max open files' 65536
 check 'LimitCORE= is applied' limit "$pid" 'Max core file size' 0
 check 'TasksMax= is applied' test "$(cat "$group/pids.max")" = 64
+check 'MemoryMax= is applied' test "$(cat "$group/memory.max")" = $((256 << 20))
+check 'a hostile caller is served within it' unconfined python3 "$here/hostile.py"
+check 'that took a quarter of it at most' test "$(cat "$group/memory.peak")" -le $((64 << 20))
+echo "# memory: peak $(($(cat "$group/memory.peak") >> 10)) KiB under a hostile caller"
+check 'nothing was killed' grep -qx 'oom_kill 0' "$group/memory.events"
+check 'it still answers' unconfined kms-plugin probe
 systemctl set-property --runtime "$service" MemoryMax=64M
-check 'MemoryMax= is applied' test "$(cat "$group/memory.max")" = $((64 << 20))
 check 'it serves many calls within 64 MiB' unconfined kms-plugin probe --count 200 --concurrency 16 --timeout 90s
 check 'without being killed' test "$(main_pid)" = "$pid"
 echo "# memory: peak $(($(cat "$group/memory.peak") >> 10)) KiB, $(cat "$group/pids.current") tasks"

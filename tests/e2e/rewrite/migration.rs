@@ -1,0 +1,76 @@
+//! `kms-plugin rewrite` where the API server serves StorageVersionMigration.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use super::cluster::{Cluster, fill};
+use crate::apiserver::ApiServer;
+use crate::encryption::PROVIDER;
+
+/// Kubernetes 1.34 serves another form of it, which names versions of resources: there it is as if none were served.
+const SERVED: &[&str] = &["--feature-gates=StorageVersionMigrator=true", "--runtime-config=api/all=true"];
+
+/// A real kube-controller-manager, with the two controllers that a migration needs.
+struct ControllerManager(Child);
+
+impl ControllerManager {
+    fn start(api: &ApiServer) -> Self {
+        let log = std::fs::File::create(api.kubeconfig().with_file_name("controller-manager.log")).unwrap();
+        let child = Command::new(crate::path_of("KMS_E2E_CONTROLLER_MANAGER"))
+            .arg(format!("--kubeconfig={}", api.kubeconfig().display()))
+            .args(["--controllers=garbage-collector-controller,storage-version-migrator-controller"])
+            .args(["--feature-gates=StorageVersionMigrator=true", "--leader-elect=false", "--secure-port=0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for ControllerManager {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _waited = self.0.wait();
+    }
+}
+
+#[tokio::test]
+#[ignore = "kube-controller-manager takes minutes to build: tests/e2e/run --migrations runs it"]
+async fn a_migration_by_kube_controller_manager_is_watched_and_proven() {
+    let cluster = Cluster::start_with(SERVED).await;
+    fill(&cluster.api.client, "secrets", 300).await;
+    fill(&cluster.api.client, "configmaps", 100).await;
+    let _manager = ControllerManager::start(&cluster.api);
+    let key_id = cluster.rotate().await;
+    let etcd = cluster.etcd_arguments();
+    let (code, report) = cluster.rewrite(&etcd).await;
+    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
+    for resource in ["secrets", "configmaps"] {
+        assert_eq!(report["resources"][resource]["by_migration"], true, "{report}");
+        let ids = cluster.etcd.key_ids(&format!("{resource}/"), PROVIDER).await;
+        assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id], "{resource}");
+    }
+}
+
+/// Where a StorageVersionMigration is served and kube-controller-manager does not begin it, the objects are written from
+/// here. (This API server has none.)
+#[tokio::test]
+async fn a_migration_that_nobody_begins_is_done_from_here() {
+    let cluster = Cluster::start_with(SERVED).await;
+    fill(&cluster.api.client, "secrets", 20).await;
+    let key_id = cluster.rotate().await;
+    let etcd = cluster.etcd_arguments();
+    let (code, report) = cluster.rewrite(&[&etcd[..], &["--resource", "secrets"]].concat()).await;
+    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
+    assert_eq!(report["resources"]["secrets"]["by_migration"], false, "{report}");
+    let ids = cluster.etcd.key_ids("secrets/", PROVIDER).await;
+    assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
+    for version in ["v1", "v1beta1", "v1alpha1"] {
+        let path = format!("/apis/storagemigration.k8s.io/{version}/storageversionmigrations");
+        let left = cluster.api.client.get(&path).await.unwrap();
+        assert!(left.status == 404 || left.json()["items"] == json!([]), "it is removed: {left:?}");
+    }
+}
