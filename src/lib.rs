@@ -5,7 +5,7 @@
 //!
 //! | Floor | Rooms |
 //! |---|---|
-//! | ground | clock, display, files, process, proto, retry, secret, systemd, telemetry, untrusted |
+//! | ground | clock, display, files, http, process, proto, retry, secret, systemd, telemetry, untrusted |
 //! | 1 | config |
 //! | 2 | key_service, socket, spiffe |
 //! | 3 | vault, embedded, local_kek, kubernetes |
@@ -33,6 +33,7 @@ mod embedded;
 mod etcd;
 mod files;
 mod health;
+mod http;
 mod key_service;
 mod kms;
 mod kubernetes;

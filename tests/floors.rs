@@ -23,6 +23,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "clock",
             "display",
             "files",
+            "http",
             "process",
             "proto",
             "retry",

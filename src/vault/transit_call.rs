@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use hyper::Method;
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, CallError};

@@ -17,7 +17,7 @@ mod words;
 pub(crate) use call::Call;
 pub(super) use class::{Cause, Class};
 pub(super) use explanation::{BareLogins, login_reason, mount_reason};
-pub(super) use transport::{chain, timeout, transport};
+pub(super) use transport::{timeout, transport};
 pub(super) use words::{not_vault, proxy_has_no_token, too_large};
 
 use std::time::Duration;
