@@ -30,7 +30,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 use support::agent::{Agent, QUIET};
-use support::kms::{Kms, SEED};
+use support::kms::SEED;
 use support::pki::Pki;
 use support::product::Product;
 use support::vault::Vault;
@@ -74,7 +74,8 @@ async fn run(vault: &Vault, pki: &Pki, more: Option<Kind>) -> Cost {
     let keep = std::env::var_os("KMS_COUNT_KEEP").map_or_else(|| directory.path().to_owned(), PathBuf::from);
     let output =
         keep.join(format!("callgrind.{}", more.map_or("none".to_owned(), |kind| format!("{kind:?}"))));
-    let config = vault.vault_config() + &format!("ca_file = {:?}\n", pki.ca) + QUIET;
+    let trusted = format!("[vault]\nca_file = {:?}\n", pki.ca);
+    let config = vault.vault_config().replacen("[vault]\n", &trusted, 1) + QUIET;
     let written = format!("--callgrind-out-file={}", output.display());
     let mut agent = Agent::start_with(directory, &config, |command| {
         let mut valgrind = Command::new("valgrind");
