@@ -49,6 +49,7 @@ async fn a_connection_is_kept_and_one_that_the_server_closed_is_replaced() {
         drop(first);
         let (mut second, _) = listener.accept().await.unwrap();
         answer(&mut second, "three").await;
+        second
     };
     let caller = async {
         assert_eq!(get(&client).await.unwrap(), "one");
@@ -58,7 +59,7 @@ async fn a_connection_is_kept_and_one_that_the_server_closed_is_replaced() {
         assert_eq!(get(&client).await.unwrap(), "three");
         assert_eq!(client.kept.lock().unwrap().len(), 1);
     };
-    tokio::join!(server, caller);
+    let (_open, ()) = tokio::join!(server, caller);
 }
 
 #[tokio::test]
