@@ -39,7 +39,7 @@ use support::vault::Vault;
 const CALLS: usize = 1_000;
 const WARM: usize = 50;
 /// How often all is counted; the least counts: threads that look for work in vain add to it.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 /// How much more a figure may be than the one that is kept.
 const TOLERANCE: f64 = 0.03;
 /// What allocates, in glibc and in musl.
