@@ -178,7 +178,7 @@ impl Client {
                     if let Some(replicated) = &response.index {
                         self.replication.record(replicated, request.call());
                     }
-                    return Ok(Answer { body: response.body, value: contents.value, address: index });
+                    return Ok(Answer { body: response.body, value: contents.range(), address: index });
                 }
                 Attempt::Refused(judgement) => judgement,
             };

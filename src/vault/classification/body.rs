@@ -129,8 +129,16 @@ struct Auth<'a> {
 pub(in crate::vault) struct Contents {
     /// Whether it is known to warn of nothing.
     pub silent: bool,
-    /// Where the ciphertext or the plaintext is in the body.
-    pub value: Option<Range<usize>>,
+    /// Where the ciphertext or the plaintext is in the body: its beginning and its end. Small numbers, since a refusal
+    /// is moved a lot; an answer has at most some MiB.
+    value: Option<(u32, u32)>,
+}
+
+impl Contents {
+    pub(in crate::vault) fn range(&self) -> Option<Range<usize>> {
+        let (begin, end) = self.value?;
+        Some(usize::try_from(begin).ok()?..usize::try_from(end).ok()?)
+    }
 }
 
 /// The fields of `data` that the calls read.
@@ -183,11 +191,11 @@ pub(super) fn success(call: Call, status: u16, body: &[u8]) -> (Cause, String, C
 }
 
 /// Where `value` is in `body`; `None` when it is a copy, because the server has escaped a character of it.
-fn within(body: &[u8], value: Option<Cow<'_, str>>) -> Option<Range<usize>> {
+fn within(body: &[u8], value: Option<Cow<'_, str>>) -> Option<(u32, u32)> {
     match value? {
         Cow::Borrowed(text) => {
             let begin = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-            Some(begin..begin + text.len())
+            Some((u32::try_from(begin).ok()?, u32::try_from(begin + text.len()).ok()?))
         }
         Cow::Owned(copy) => {
             drop(zeroize::Zeroizing::new(copy));
