@@ -5,7 +5,7 @@
 //!
 //! | Floor | Rooms |
 //! |---|---|
-//! | ground | clock, display, files, fips, process, proto, retry, secret, systemd, telemetry, untrusted |
+//! | ground | clock, display, files, fips, http, process, proto, retry, secret, systemd, telemetry, untrusted |
 //! | 1 | config |
 //! | 2 | key_service, socket, spiffe |
 //! | 3 | vault, embedded, local_kek, kubernetes |
@@ -34,6 +34,7 @@ mod etcd;
 mod files;
 mod fips;
 mod health;
+mod http;
 mod key_service;
 mod kms;
 mod kubernetes;

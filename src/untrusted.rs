@@ -61,6 +61,9 @@ pub(crate) fn visible(text: &str) -> String {
 /// A text of somebody else: on one line, without hidden characters, and with at most [`MAX_TEXT`] characters. A longer
 /// one ends in "…". Its size does not matter: only the beginning is read.
 pub(crate) fn text(text: &str) -> String {
+    if text.len() <= MAX_TEXT && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return text.to_owned();
+    }
     let mut chars = text.chars().map(shown);
     let mut short: String = chars.by_ref().take(MAX_TEXT).collect();
     if chars.next().is_some() {

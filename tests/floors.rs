@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "display",
             "files",
             "fips",
+            "http",
             "process",
             "proto",
             "retry",

@@ -37,6 +37,9 @@ impl KnownKey {
     /// Whether `key_id` is the id of this version, in any epoch up to the current one. Ids are made when they are asked
     /// for: a key may have very many versions and epochs.
     pub(crate) fn has_id(&self, version: u32, key_id: &str) -> bool {
+        if version == self.version && key_id == &*self.key_id {
+            return true;
+        }
         let Some(created) = self.versions.get(version) else { return false };
         let is_of = |epoch| derive(&self.scope, version, created, epoch) == key_id;
         key_id.starts_with(PREFIX) && (0..=self.epoch).rev().any(is_of)

@@ -16,7 +16,6 @@ use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower::Service;
 
@@ -75,10 +74,6 @@ impl<S> Guarded<S> {
     pub(super) fn new(service: S, peers: Option<Arc<KmsService>>, unfinished: Unfinished) -> Self {
         Self { service, peers, unfinished }
     }
-}
-
-impl<S: NamedService> NamedService for Guarded<S> {
-    const NAME: &'static str = S::NAME;
 }
 
 impl<S> Service<Request> for Guarded<S>

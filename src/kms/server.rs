@@ -43,7 +43,8 @@ pub(crate) async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let service = guarded(calls.clone());
     let mut stop = stopping.clone();
-    let serving = builder().add_service(service).serve_with_incoming_shutdown(incoming, async move {
+    // Without a router: there is one service, and it refuses the paths that it does not know.
+    let serving = builder().serve_with_incoming_shutdown(service, incoming, async move {
         let _stopped = stopping.wait_for(|stop| *stop).await;
     });
     // Only calls delay the end. A peer that keeps an idle connection open does not.

@@ -57,10 +57,9 @@ pub(crate) async fn serve_unconfigured(
 ) -> Result<(), tonic::transport::Error> {
     let service = KeyManagementServiceServer::new(Unconfigured { snapshots });
     let service = service.max_decoding_message_size(MAX_MESSAGE);
-    builder()
-        .add_service(Guarded::new(service, None, Unfinished::at_most(MAX_UNFINISHED)))
-        .serve_with_incoming_shutdown(incoming, async move {
-            let _stopped = stopping.wait_for(|stop| *stop).await;
-        })
-        .await
+    let service = Guarded::new(service, None, Unfinished::at_most(MAX_UNFINISHED));
+    let stopped = async move {
+        let _stopped = stopping.wait_for(|stop| *stop).await;
+    };
+    builder().serve_with_incoming_shutdown(service, incoming, stopped).await
 }

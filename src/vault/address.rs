@@ -3,30 +3,23 @@
 //! Must not know what is requested. Each address has its own HTTP client, for two reasons. An address that hangs uses
 //! no connection of another address. The server name that TLS verifies can differ from the host of the address.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::Instant;
 use url::Url;
 
 use super::changes::Changes;
 use super::pem::TlsError;
-use super::{classification, forward, tls};
+use super::{forward, tls};
 use crate::config::endpoint::Endpoint;
 use crate::config::forward_proxy::ForwardProxy;
 use crate::config::vault::Vault;
+use crate::http;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::spiffe::X509Svid;
 use crate::telemetry::throttle::LogThrottle;
 
-/// Vault closes idle connections after five minutes. The agent closes them earlier.
-const IDLE: Duration = Duration::from_secs(60);
-/// Most idle connections to one address.
-const MAX_IDLE: usize = 32;
-/// How long a TCP connection may leave data unacknowledged (tcp(7), TCP_USER_TIMEOUT).
-const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 /// How long an address that belongs to another cluster is not used.
 const OTHER_CLUSTER_PAUSE: Duration = Duration::from_secs(60);
 
@@ -38,7 +31,7 @@ pub(crate) struct Address {
     pub label: Arc<str>,
     /// The base of each request's URL. Its host is the name that TLS verifies. Its path ends with a slash.
     pub base: Url,
-    http: RwLock<reqwest::Client>,
+    http: RwLock<Arc<http::Client>>,
     /// Whether an answer is known to come from the server itself: verified TLS, or loopback.
     pub trusted: bool,
     /// The forward proxy on the way to it, as shown to people.
@@ -79,8 +72,8 @@ impl Address {
         Ok(Self {
             name: endpoint.name(),
             label: endpoint.name().into(),
+            http: RwLock::new(client(endpoint, &base, vault, connection)?),
             base,
-            http: RwLock::new(http(endpoint, vault, connection)?),
             trusted: endpoint.is_local() || (url.scheme() == "https" && !vault.tls.skip_verify),
             proxy: vault.proxy.as_ref().filter(|proxy| proxy.covers(endpoint)).map(ForwardProxy::name),
             endpoint: endpoint.clone(),
@@ -92,11 +85,12 @@ impl Address {
 
     /// Replaces the HTTP client. Requests that already run end on the old one.
     pub(super) fn reload(&self, vault: &Vault, connection: &Connection) -> Result<(), TlsError> {
-        *self.http.write().unwrap_or_else(PoisonError::into_inner) = http(&self.endpoint, vault, connection)?;
+        *self.http.write().unwrap_or_else(PoisonError::into_inner) =
+            client(&self.endpoint, &self.base, vault, connection)?;
         Ok(())
     }
 
-    pub(super) fn http(&self) -> reqwest::Client {
+    pub(super) fn http(&self) -> Arc<http::Client> {
         self.http.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -169,55 +163,32 @@ impl Address {
 
 /// What the HTTP clients of all addresses are built from: the files of TLS, and the password of the forward proxy.
 pub(super) struct Connection {
-    tls: rustls::ClientConfig,
-    proxy: Option<reqwest::Proxy>,
+    tls: Arc<rustls::ClientConfig>,
+    proxy: Option<http::Proxy>,
 }
 
 impl Connection {
     /// Reads the files. `svid` is the client certificate that comes from no file.
     pub(super) fn read(vault: &Vault, svid: Option<&X509Svid>) -> Result<Self, TlsError> {
-        Ok(Self { tls: tls::client_config(&vault.tls, svid)?, proxy: forward::read(vault.proxy.as_ref())? })
+        let tls = Arc::new(tls::client_config(&vault.tls, svid)?);
+        Ok(Self { proxy: forward::read(vault.proxy.as_ref(), &tls)?, tls })
     }
 }
 
-fn http(endpoint: &Endpoint, vault: &Vault, connection: &Connection) -> Result<reqwest::Client, TlsError> {
-    let mut builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .http1_only()
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
-        .tcp_nodelay(true)
-        .tcp_user_timeout(UNACKNOWLEDGED)
-        .user_agent(concat!("kms-plugin/", env!("CARGO_PKG_VERSION")))
-        .tls_backend_preconfigured(connection.tls.clone());
-    if let Some(path) = endpoint.socket() {
-        builder = builder.unix_socket(path);
-    }
+/// The client of an address. `base` is the base of each request's URL.
+fn client(
+    endpoint: &Endpoint,
+    base: &Url,
+    vault: &Vault,
+    connection: &Connection,
+) -> Result<Arc<http::Client>, TlsError> {
     let covered = vault.proxy.as_ref().is_some_and(|proxy| proxy.covers(endpoint));
-    if let Some(proxy) = connection.proxy.clone().filter(|_| covered) {
-        builder = builder.proxy(proxy);
-    } else if vault.tls.server_name.is_some() {
-        let host = endpoint.url().host_str().unwrap_or_default().to_owned();
-        builder = builder.dns_resolver(FixedHost { host });
-    }
-    builder.build().map_err(|cause| {
-        TlsError::new(format!("the HTTP client cannot be built: {}", classification::chain(&cause)))
-    })
-}
-
-/// Resolves every name to the host of the address: the URL holds the name that TLS verifies.
-struct FixedHost {
-    host: String,
-}
-
-impl Resolve for FixedHost {
-    fn resolve(&self, _name: Name) -> Resolving {
-        let host = self.host.trim_matches(['[', ']']).to_owned();
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
+    let proxy = connection.proxy.clone().filter(|_| covered);
+    let route = http::Route::new(base, &connection.tls).and_then(|route| match (endpoint.socket(), proxy) {
+        (Some(socket), _) => Ok(route.over_socket(socket.to_path_buf())),
+        (None, Some(proxy)) => Ok(route.through(proxy)),
+        (None, None) => route.by_way_of(endpoint.url()),
+    });
+    let unusable = |_| TlsError::new(format!("{} cannot be used as an address", endpoint.name()));
+    route.map(http::Client::new).map(Arc::new).map_err(unusable)
 }

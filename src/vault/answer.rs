@@ -1,5 +1,7 @@
 //! What a call to the cluster returns: an answer that can be parsed, or why there is none.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -10,6 +12,8 @@ use crate::key_service::KeyServiceError;
 /// A successful answer.
 pub(super) struct Answer {
     pub body: Zeroizing<Vec<u8>>,
+    /// Where the ciphertext or the plaintext is in the body, if that is known.
+    pub value: Option<Range<usize>>,
     pub address: usize,
 }
 
@@ -17,6 +21,11 @@ impl Answer {
     /// Parses the answer as `T`, which has a field for the part that is used: `data` or `auth`.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, KeyServiceError> {
         serde_json::from_slice(&self.body).map_err(|_| classification::not_vault("the server"))
+    }
+
+    /// The ciphertext or the plaintext, when the judgement of the answer has found it.
+    pub(super) fn value(&self) -> Option<&str> {
+        std::str::from_utf8(self.body.get(self.value.clone()?)?).ok()
     }
 
     /// The answer's `data`.

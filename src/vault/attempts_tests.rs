@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use reqwest::Method;
+use hyper::Method;
 use zeroize::Zeroizing;
 
 use super::*;

@@ -13,7 +13,7 @@ use super::answer::{Answer, CallError};
 use super::attempts::MIN_SHARE;
 use super::budget::Budget;
 use super::changes::Changes;
-use super::classification::{Call, Class, Judgement, Received, Refusal};
+use super::classification::{Call, Class, Contents, Judgement, Received, Refusal};
 use super::metadata::ResponseMetadata;
 use super::namespace::Namespaces;
 use super::pem::TlsError;
@@ -30,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// What one address did with a request.
 enum Attempt {
-    Answered(Response),
+    Answered(Response, Contents),
     Refused(Judgement),
     /// It sends to the configured address with this index.
     Redirected(usize),
@@ -169,14 +169,16 @@ impl Client {
                     index = to;
                     continue;
                 }
-                Attempt::Answered(response) => {
+                Attempt::Answered(response, contents) => {
                     address.answered();
-                    self.metadata.log(&response.body, request.operation(), &address.name);
+                    if !contents.silent || tracing::enabled!(tracing::Level::DEBUG) {
+                        self.metadata.log(&response.body, request.operation(), &address.name);
+                    }
                     self.set_preferred(index);
                     if let Some(replicated) = &response.index {
                         self.replication.record(replicated, request.call());
                     }
-                    return Ok(Answer { body: response.body, address: index });
+                    return Ok(Answer { body: response.body, value: contents.range(), address: index });
                 }
                 Attempt::Refused(judgement) => judgement,
             };
@@ -207,7 +209,7 @@ impl Client {
             let retry_after = response.retry_after.filter(|_| !judgement.lags());
             match (judgement.failure(&address.name), judgement.class()) {
                 (Some(error), _) => Err(error.with_retry_after(retry_after)),
-                (None, Class::Ok) => Ok(Attempt::Answered(response)),
+                (None, Class::Ok) => Ok(Attempt::Answered(response, judgement.into_contents())),
                 (None, _) => Ok(Attempt::Refused(judgement)),
             }
         });

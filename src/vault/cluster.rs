@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use reqwest::Method;
+use hyper::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -104,6 +104,9 @@ impl Client {
         let mut backoff = Backoff::new(CHECK_INTERVAL.0, CHECK_INTERVAL.1);
         loop {
             tokio::time::sleep(backoff.next_delay()).await;
+            for address in &self.addresses {
+                address.http().close_idle();
+            }
             let failed = |address: &Address| address.state().0 == Some(false) && !address.is_other_cluster();
             let checks: Vec<_> = self
                 .addresses

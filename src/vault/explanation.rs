@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::Method;
+use hyper::Method;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 

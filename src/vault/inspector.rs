@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use reqwest::Method;
+use hyper::Method;
 use serde::Deserialize;
 
 use super::answer::CallError;

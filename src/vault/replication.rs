@@ -87,6 +87,9 @@ impl Replication {
             return;
         }
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.index.as_deref() == Some(index) {
+            return;
+        }
         let newer = match (Parts::of(index), state.index.as_deref().and_then(Parts::of)) {
             (Some(new), Some(old)) => new.cluster != old.cluster || new.number() > old.number(),
             (Some(_), None) => true,

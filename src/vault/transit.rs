@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::Method;
-use serde::Deserialize;
+use hyper::Method;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::answer::{CallError, Data};
@@ -22,7 +22,7 @@ use super::login;
 use super::pem::TlsError;
 use super::session::Session;
 use super::token::Token;
-use super::transit_call::Call;
+use super::transit_call::{Action, Call};
 use super::transport::Transport;
 use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
@@ -53,6 +53,13 @@ pub(crate) struct TransitService {
 struct Encrypted<'a> {
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct CiphertextBody<'a> {
+    ciphertext: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    associated_data: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -113,26 +120,26 @@ impl TransitService {
         token: &Token,
         deadline: Deadline,
     ) -> Result<(), CallError> {
-        let action = format!("using {}", self.scope);
+        let action = Action::Using(&self.scope);
         let Some(version) = version else {
-            let read = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
+            let read = Call { action, method: Method::GET, path: &self.keys, body: None };
             return self.active(index, &read, token, deadline).await.map(drop);
         };
         let body = Self::plaintext_body(version, &[0; 32], &[]);
-        let wrap = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
+        let wrap = Call { action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let wrapped = self.active(index, &wrap, token, deadline).await?;
         let ciphertext = wrapped.parse::<Data<Encrypted<'_>>>()?.data.ciphertext.into_owned();
         let body = Self::ciphertext_body(&ciphertext, &[]);
-        let unwrap = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
+        let unwrap = Call { action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         self.active(index, &unwrap, token, deadline).await.map(drop)
     }
 
     fn ciphertext_body(ciphertext: &str, aad: &[u8]) -> Zeroizing<Vec<u8>> {
-        let mut body = serde_json::json!({ "ciphertext": ciphertext });
-        if let (false, Some(fields)) = (aad.is_empty(), body.as_object_mut()) {
-            fields.insert("associated_data".into(), STANDARD.encode(aad).into());
-        }
-        Zeroizing::new(body.to_string().into_bytes())
+        let associated_data = (!aad.is_empty()).then(|| STANDARD.encode(aad));
+        let mut body = Vec::with_capacity(ciphertext.len() + aad.len() * 2 + 64);
+        // Writing into a Vec never fails.
+        let _written = serde_json::to_writer(&mut body, &CiphertextBody { ciphertext, associated_data });
+        Zeroizing::new(body)
     }
 
     fn plaintext_body(version: u32, plaintext: &[u8], aad: &[u8]) -> Zeroizing<Vec<u8>> {
@@ -167,8 +174,8 @@ impl KeyService for TransitService {
     }
 
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError> {
-        let action = format!("reading {}", self.scope);
-        let call = Call { action: &action, method: Method::GET, path: &self.keys, body: None };
+        let action = Action::Reading(&self.scope);
+        let call = Call { action, method: Method::GET, path: &self.keys, body: None };
         let order = self.client.order_from_active(deadline).await;
         let answer = self.call(&call, order, deadline).await?;
         let mut description = answer.data::<KeyData>()?.describe(&self.keys);
@@ -195,10 +202,13 @@ impl KeyService for TransitService {
         deadline: Deadline,
     ) -> Result<Vec<u8>, KeyServiceError> {
         let body = Self::plaintext_body(version, plaintext, aad);
-        let action = format!("wrapping with {} version {version}", self.scope);
-        let call = Call { action: &action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
+        let action = Action::Wrapping(&self.scope, version);
+        let call = Call { action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let answer = self.call(&call, self.client.order(), deadline).await?;
-        let ciphertext = answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext;
+        let ciphertext = match answer.value() {
+            Some(found) => Cow::Borrowed(found),
+            None => answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext,
+        };
         if self.ciphertext_version(ciphertext.as_bytes()) != Some(version) {
             return Err(KeyServiceError::new(
                 ErrorKind::Internal,
@@ -225,10 +235,13 @@ impl KeyService for TransitService {
             )
         })?;
         let body = Self::ciphertext_body(text, aad);
-        let action = format!("unwrapping with {}", self.scope);
-        let call = Call { action: &action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
+        let action = Action::Unwrapping(&self.scope);
+        let call = Call { action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         let answer = self.call(&call, self.client.order(), deadline).await?;
-        let plaintext = answer.parse::<Data<Decrypted<'_>>>()?.data.plaintext;
+        let plaintext = match answer.value() {
+            Some(found) => Cow::Borrowed(found),
+            None => answer.parse::<Data<Decrypted<'_>>>()?.data.plaintext,
+        };
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| not_vault("the server"))
     }
 

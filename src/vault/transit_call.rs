@@ -2,9 +2,10 @@
 //!
 //! Must not know what is wrapped or unwrapped. `attempts` has the attempts at the addresses.
 
+use std::fmt;
 use std::time::Duration;
 
-use reqwest::Method;
+use hyper::Method;
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, CallError};
@@ -14,7 +15,7 @@ use super::token::Token;
 use super::transit::TransitService;
 use super::transport::Request;
 use crate::clock::{Deadline, Purpose};
-use crate::key_service::KeyServiceError;
+use crate::key_service::{KeyScope, KeyServiceError};
 use crate::retry::{doubled, jitter};
 
 /// How often a call is tried again that a standby refuses because it does not have a version of the key yet.
@@ -36,10 +37,29 @@ fn most_lags(refusal: &Refusal, token: &Token, purpose: Purpose) -> u32 {
     }
 }
 
+/// What is attempted, for error messages: most calls need no text.
+#[derive(Clone, Copy)]
+pub(super) enum Action<'a> {
+    Using(&'a KeyScope),
+    Reading(&'a KeyScope),
+    Wrapping(&'a KeyScope, u32),
+    Unwrapping(&'a KeyScope),
+}
+
+impl fmt::Display for Action<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Using(scope) => write!(out, "using {scope}"),
+            Self::Reading(scope) => write!(out, "reading {scope}"),
+            Self::Wrapping(scope, version) => write!(out, "wrapping with {scope} version {version}"),
+            Self::Unwrapping(scope) => write!(out, "unwrapping with {scope}"),
+        }
+    }
+}
+
 /// One request to Transit, without the token.
 pub(super) struct Call<'a> {
-    /// What is attempted, for error messages.
-    pub action: &'a str,
+    pub action: Action<'a>,
     pub method: Method,
     pub path: &'a str,
     pub body: Option<&'a Zeroizing<Vec<u8>>>,
@@ -96,7 +116,10 @@ impl TransitService {
                     // The server has looked at the key: it accepts the token.
                     self.session.record_success(&token, call.path);
                 }
-                return Err(self.explained(refusal, &token, deadline).await.of_transit(call.action));
+                return Err(self
+                    .explained(refusal, &token, deadline)
+                    .await
+                    .of_transit(&call.action.to_string()));
             }
             if self.client.is_other_cluster(refusal.address, deadline).await {
                 order = self.client.order();
@@ -105,7 +128,12 @@ impl TransitService {
             let dead = refusal.class() == Class::TokenDead;
             match self.session.after_refusal(&token, call.path, dead, deadline).await? {
                 Some(newer) if !logged_in => token = newer,
-                _ => return Err(self.explained(refusal, &token, deadline).await.of_transit(call.action)),
+                _ => {
+                    return Err(self
+                        .explained(refusal, &token, deadline)
+                        .await
+                        .of_transit(&call.action.to_string()));
+                }
             }
             logged_in = true;
         }

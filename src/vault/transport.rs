@@ -5,13 +5,16 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::{Method, Request as Prepared};
 use zeroize::Zeroizing;
 
 use super::address::Address;
 use super::classification::{self, Call};
 use crate::clock::Deadline;
+use crate::http::{Answer as HttpAnswer, Client};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::secret::Secret;
 
@@ -23,6 +26,17 @@ const MAX_KEY: usize = 4 * 1024 * 1024;
 /// the agent would then not see a revocation for an hour.
 const MAX_RETRY_AFTER: u64 = 30;
 
+/// What the path of each request begins with.
+const VERSION: &str = "v1/";
+/// Room for the headers of a request.
+const HEADERS: usize = 10;
+const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
+const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
+const QUOTA: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const QUOTA_LEFT: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 /// What a server does that is behind the index of a request (`X-Vault-Inconsistent`). Without it, it refuses.
 const FORWARD: &str = "forward-active-node";
 
@@ -106,29 +120,16 @@ async fn send(
     request: &Request<'_>,
     deadline: Deadline,
 ) -> Result<Response, KeyServiceError> {
-    let prepared = prepare(address, request)?;
+    let client = address.http();
+    let prepared = prepare(&client, request)?;
     let failed = |cause| classification::transport(&address.name, address.proxy.as_deref(), &cause);
     let attempt = async {
-        let response = prepared.send().await.map_err(failed)?;
-        let text = |name: &str| {
-            let value = response.headers().get(name)?;
-            value.to_str().ok().map(str::to_owned)
-        };
-        let status = response.status();
-        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
-        let quota = number("x-ratelimit-limit").zip(number("x-ratelimit-remaining"));
-        let seconds = number(RETRY_AFTER.as_str());
-        let mut answer = Response {
-            status: status.as_u16(),
-            location: text(LOCATION.as_str()).filter(|_| status.is_redirection()),
-            retry_after: seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER))),
-            index: text("x-vault-index"),
-            quota: quota.map(|(limit, remaining)| Quota { limit, remaining }),
-            body: Zeroizing::default(),
-        };
+        let answer = client.send(prepared).await.map_err(failed)?;
+        let mut response = head(&answer);
         let limit = if request.call() == Call::ReadKey { MAX_KEY } else { MAX_ANSWER };
-        answer.body = read(response, address, limit).await?;
-        Ok(answer)
+        let body = answer.body(limit).await.map_err(failed)?;
+        response.body = body.ok_or_else(|| classification::too_large(&address.name, limit))?;
+        Ok(response)
     };
     match tokio::time::timeout_at(deadline.instant(), attempt).await {
         Ok(answer) => answer,
@@ -136,8 +137,28 @@ async fn send(
     }
 }
 
-fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, KeyServiceError> {
-    let url = address.base.join(&format!("v1/{}", request.path)).map_err(|_| {
+/// What the head of an answer says.
+fn head(answer: &HttpAnswer<'_>) -> Response {
+    let text = |name: HeaderName| answer.header(&name).map(str::to_owned);
+    let number = |name: HeaderName| answer.header(&name).and_then(|text| text.parse::<u64>().ok());
+    let status = answer.status();
+    let quota = number(QUOTA).zip(number(QUOTA_LEFT));
+    let seconds = number(RETRY_AFTER);
+    Response {
+        status,
+        location: text(LOCATION).filter(|_| (300..400).contains(&status)),
+        retry_after: seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER))),
+        index: text(INDEX),
+        quota: quota.map(|(limit, remaining)| Quota { limit, remaining }),
+        body: Zeroizing::default(),
+    }
+}
+
+fn prepare(client: &Client, request: &Request<'_>) -> Result<Prepared<Full<Bytes>>, KeyServiceError> {
+    let mut path = String::with_capacity(VERSION.len() + request.path.len());
+    path.push_str(VERSION);
+    path.push_str(request.path);
+    let uri = client.uri(&path).ok_or_else(|| {
         let message = format!("{} is not a valid request path", request.path);
         KeyServiceError::new(
             ErrorKind::Internal,
@@ -145,9 +166,15 @@ fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, K
             "check vault.transit.mount, vault.transit.key and the names in the configuration",
         )
     })?;
-    let mut headers = HeaderMap::new();
-    headers.insert("x-vault-request", HeaderValue::from_static("true"));
-    let mut put = |name: &'static str, value: &str, secret: bool| {
+    // The owner zeroizes its bytes when the request has ended.
+    let body = request.body.map(|body| Bytes::from_owner(body.clone()));
+    let mut prepared = Prepared::new(Full::new(body.unwrap_or_default()));
+    *prepared.method_mut() = request.method.clone();
+    *prepared.uri_mut() = uri;
+    let headers = prepared.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(REQUEST, HeaderValue::from_static("true"));
+    let mut put = |name: HeaderName, value: &str, secret: bool| {
         let mut value = HeaderValue::from_str(value).map_err(|_| {
             KeyServiceError::new(
                 ErrorKind::CredentialsUnreadable,
@@ -160,42 +187,17 @@ fn prepare(address: &Address, request: &Request<'_>) -> Result<RequestBuilder, K
         Ok::<_, KeyServiceError>(())
     };
     if let Some(token) = request.token {
-        put("x-vault-token", token.expose(), true)?;
+        put(TOKEN, token.expose(), true)?;
     }
     if !request.namespace.is_empty() {
-        put("x-vault-namespace", request.namespace, false)?;
+        put(NAMESPACE, request.namespace, false)?;
     }
     if let Some(index) = request.index {
-        put("x-vault-index", index, false)?;
-        put("x-vault-inconsistent", FORWARD, false)?;
+        put(INDEX, index, false)?;
+        put(INCONSISTENT, FORWARD, false)?;
     }
-    let mut builder = address.http().request(request.method.clone(), url).headers(headers);
-    if let Some(body) = request.body {
-        // The owner zeroizes its bytes when the request has ended.
-        let bytes = bytes::Bytes::from_owner(body.clone());
-        builder = builder.header(CONTENT_TYPE, "application/json").body(bytes);
+    if request.body.is_some() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    Ok(builder)
-}
-
-async fn read(
-    mut response: reqwest::Response,
-    address: &Address,
-    limit: usize,
-) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
-    // Allocated once: a buffer that grows leaves copies of a plaintext that are not zeroized.
-    let expected =
-        response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
-    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(limit)));
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|cause| classification::transport(&address.name, address.proxy.as_deref(), &cause))?
-    {
-        if body.len() + chunk.len() > limit {
-            return Err(classification::too_large(&address.name, limit));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+    Ok(prepared)
 }

@@ -3,6 +3,7 @@
 //! Must not keep a secret: of an answer with data it only sees whether the fields are there.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -102,6 +103,8 @@ pub(super) fn health(status: u16, body: &[u8]) -> Option<Cause> {
 /// An answer with a status of success, where `D` is what the call reads. `null` and a missing field are the same.
 #[derive(Deserialize)]
 struct Success<'a, D> {
+    #[serde(default)]
+    warnings: Option<IgnoredAny>,
     // Without the function, serde asks for a default of `D`.
     #[serde(default = "Option::default")]
     data: Option<D>,
@@ -121,13 +124,30 @@ struct Auth<'a> {
     mfa_requirement: Option<IgnoredAny>,
 }
 
+/// What a good answer holds, beside its meaning.
+#[derive(Clone, Debug, Default)]
+pub(in crate::vault) struct Contents {
+    /// Whether it is known to warn of nothing.
+    pub silent: bool,
+    /// Where the ciphertext or the plaintext is in the body: its beginning and its end. Small numbers, since a refusal
+    /// is moved a lot; an answer has at most some MiB.
+    value: Option<(u32, u32)>,
+}
+
+impl Contents {
+    pub(in crate::vault) fn range(&self) -> Option<Range<usize>> {
+        let (begin, end) = self.value?;
+        Some(usize::try_from(begin).ok()?..usize::try_from(end).ok()?)
+    }
+}
+
 /// The fields of `data` that the calls read.
 #[derive(Deserialize)]
-struct Fields {
-    #[serde(default)]
-    ciphertext: Option<IgnoredAny>,
-    #[serde(default)]
-    plaintext: Option<IgnoredAny>,
+struct Fields<'a> {
+    #[serde(borrow, default)]
+    ciphertext: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    plaintext: Option<Cow<'a, str>>,
     #[serde(default)]
     ttl: Option<IgnoredAny>,
     #[serde(default)]
@@ -137,14 +157,15 @@ struct Fields {
 }
 
 /// The cause of an answer with a status of success, and a text for it: success is what the body says.
-pub(super) fn success(call: Call, status: u16, body: &[u8]) -> (Cause, String) {
+pub(super) fn success(call: Call, status: u16, body: &[u8]) -> (Cause, String, Contents) {
+    let mut contents = Contents::default();
     let cause = match call {
         Call::Revoke => Cause::Done,
         // Without an answer, another engine has done something else: a KV mount stores the plaintext.
         Call::Encrypt | Call::Decrypt | Call::ReadKey if status == 204 => Cause::OtherEngine,
         Call::ReadKey => match parse::<KeyData>(body) {
             Ok(Success { data: Some(key), .. }) => match key.problem() {
-                Some((cause, text)) => return (cause, text),
+                Some((cause, text)) => return (cause, text, contents),
                 None => Cause::Done,
             },
             other => without_data(other.ok().as_ref()),
@@ -153,12 +174,34 @@ pub(super) fn success(call: Call, status: u16, body: &[u8]) -> (Cause, String) {
             Ok(answer) => of_auth(call, answer.auth.as_ref()),
             Err(_) => Cause::OtherServer,
         },
-        _ => match parse::<Fields>(body) {
-            Ok(Success { data: Some(fields), .. }) if has_answer(call, &fields) => Cause::Done,
+        _ => match parse::<Fields<'_>>(body) {
+            Ok(Success { data: Some(fields), warnings, .. }) if has_answer(call, &fields) => {
+                let value = match call {
+                    Call::Encrypt => fields.ciphertext,
+                    Call::Decrypt => fields.plaintext,
+                    _ => None,
+                };
+                contents = Contents { silent: warnings.is_none(), value: within(body, value) };
+                Cause::Done
+            }
             other => without_data(other.ok().as_ref()),
         },
     };
-    (cause, String::new())
+    (cause, String::new(), contents)
+}
+
+/// Where `value` is in `body`; `None` when it is a copy, because the server has escaped a character of it.
+fn within(body: &[u8], value: Option<Cow<'_, str>>) -> Option<(u32, u32)> {
+    match value? {
+        Cow::Borrowed(text) => {
+            let begin = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+            Some((u32::try_from(begin).ok()?, u32::try_from(begin + text.len()).ok()?))
+        }
+        Cow::Owned(copy) => {
+            drop(zeroize::Zeroizing::new(copy));
+            None
+        }
+    }
 }
 
 fn parse<'a, D: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<Success<'a, D>> {
@@ -187,7 +230,7 @@ fn of_auth(call: Call, auth: Option<&Auth<'_>>) -> Cause {
 }
 
 /// Whether the fields have what the call asked for.
-fn has_answer(call: Call, fields: &Fields) -> bool {
+fn has_answer(call: Call, fields: &Fields<'_>) -> bool {
     match call {
         Call::Encrypt => fields.ciphertext.is_some(),
         Call::Decrypt => fields.plaintext.is_some(),

@@ -14,10 +14,11 @@ mod rules;
 mod transport;
 mod words;
 
+pub(super) use body::Contents;
 pub(crate) use call::Call;
 pub(super) use class::{Cause, Class};
 pub(super) use explanation::{BareLogins, login_reason, mount_reason};
-pub(super) use transport::{chain, timeout, transport};
+pub(super) use transport::{timeout, transport};
 pub(super) use words::{not_vault, proxy_has_no_token, too_large};
 
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub(super) struct Judgement {
     text: String,
     /// Where it sends the same request to: the base of the URL.
     target: Option<Box<Url>>,
+    contents: Contents,
 }
 
 impl Judgement {
@@ -64,12 +66,17 @@ impl Judgement {
         let &Received { call, base, path, status, location, body } = received;
         let redirect = location.map(|location| Redirect::new(base, path, location));
         let health = || if call == Call::Health { body::health(status, body) } else { None };
+        let mut contents = Contents::default();
         let (cause, text) = match (&redirect, health()) {
             (_, Some(cause)) => (cause, String::new()),
             (Some(redirect), None) => (redirect.cause(status), redirect.shown()),
             (None, None) if (200..300).contains(&status) => match call {
                 Call::Health => (Cause::OtherServer, String::new()),
-                _ => body::success(call, status, body),
+                _ => {
+                    let (cause, text, found) = body::success(call, status, body);
+                    contents = found;
+                    (cause, text)
+                }
             },
             (None, None) => match body::server_text(body) {
                 Some(text) => (rules::of_the_server(call, status, &text), text.text),
@@ -77,7 +84,13 @@ impl Judgement {
                 None => (rules::of_another(call, status, body::beginning(body)), String::new()),
             },
         };
-        Self { call, cause, status, text, target: redirect.and_then(|redirect| redirect.base).map(Box::new) }
+        let target = redirect.and_then(|redirect| redirect.base).map(Box::new);
+        Self { call, cause, status, text, target, contents }
+    }
+
+    /// What the body of a good answer holds.
+    pub(super) fn into_contents(self) -> Contents {
+        self.contents
     }
 
     /// Whether the answer is an error in the server's own form.

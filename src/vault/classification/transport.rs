@@ -1,17 +1,14 @@
 //! Errors of a request without an answer: no connection, no TLS, no time.
 
 use super::words::PROXY_LOGIN;
+use crate::http::HttpError;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::untrusted;
 use crate::vault::tls_fault::TlsFault;
 
 /// The error of an HTTP request without an answer. `proxy` is the forward proxy that it went through.
-pub(in crate::vault) fn transport(
-    address: &str,
-    proxy: Option<&str>,
-    cause: &reqwest::Error,
-) -> KeyServiceError {
-    let text = chain(&cause);
+pub(in crate::vault) fn transport(address: &str, proxy: Option<&str>, cause: &HttpError) -> KeyServiceError {
+    let text = chain(cause);
     if cause.is_timeout() {
         return timeout(address);
     }
@@ -69,7 +66,7 @@ pub(in crate::vault) fn timeout(address: &str) -> KeyServiceError {
 }
 
 /// The causes of an error, without URLs: a query may hold a secret. They may quote the server's certificate.
-pub(in crate::vault) fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut next = error.source();
     while let Some(cause) = next {

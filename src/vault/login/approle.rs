@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use reqwest::Method;
+use hyper::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Method;
+use hyper::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
