@@ -13,7 +13,7 @@ use super::encryption_configuration::parse;
 
 /// kube-apiserver's own loader, which `tests/tools` builds: one document a line, and one verdict a line.
 struct Loader {
-    _process: Child,
+    process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -24,8 +24,9 @@ impl Loader {
         let program = std::env::var_os("KMS_FUZZ_LOADER")?;
         let mut process =
             Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("KMS_FUZZ_LOADER");
-        let (input, output) = (process.stdin.take()?, process.stdout.take()?);
-        Some(Self { _process: process, input, output: BufReader::new(output) })
+        let (input, output) = (process.stdin.take(), process.stdout.take());
+        let (input, output) = (input.expect("a pipe"), BufReader::new(output.expect("a pipe")));
+        Some(Self { process, input, output })
     }
 
     fn loads(&mut self, text: &str) -> bool {
@@ -34,6 +35,13 @@ impl Loader {
         self.output.read_line(&mut verdict).expect("the loader answers");
         assert!(!verdict.is_empty(), "the loader ended at {text:?}");
         verdict.trim_end() == "ok"
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _waited = self.process.wait();
     }
 }
 
