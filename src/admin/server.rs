@@ -97,7 +97,11 @@ pub(super) struct OpenConnections {
 
 impl OpenConnections {
     /// Answers one request on `stream`, in a task.
-    pub(super) fn serve(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: &Router) {
+    pub(super) fn serve(
+        &mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        router: &Router,
+    ) {
         while self.tasks.try_join_next().is_some() {}
         self.by_age.retain(|connection| !connection.task.is_finished());
         if self.by_age.len() >= MAX_CONNECTIONS {

@@ -40,8 +40,11 @@ const CALLS: usize = 1_000;
 const WARM: usize = 50;
 /// How often all is counted; the least counts: threads that look for work in vain add to it.
 const ROUNDS: usize = 2;
-/// How much more a figure may be than the one that is kept.
-const TOLERANCE: f64 = 0.03;
+/// How much more instructions may be than those that are kept. Rounds of one binary differ by 2 to 5 %: the agent has two
+/// threads, and which of them finds work first is different each time.
+const INSTRUCTIONS: f64 = 0.05;
+/// The same of allocations, which hardly differ.
+const ALLOCATIONS: f64 = 0.03;
 /// What allocates, in glibc and in musl.
 const ALLOCATORS: [&str; 6] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign"];
 /// The figures that are kept.
@@ -78,8 +81,12 @@ async fn run(vault: &Vault, pki: &Pki, more: Option<Kind>) -> Cost {
     let config = vault.vault_config().replacen("[vault]\n", &trusted, 1) + QUIET;
     let written = format!("--callgrind-out-file={}", output.display());
     let mut agent = Agent::start_with(directory, &config, |command| {
-        let mut valgrind = Command::new("valgrind");
+        // One processor: the agent has more threads on a larger machine.
+        let mut valgrind = Command::new("taskset");
         valgrind.args([
+            "--cpu-list",
+            "0",
+            "valgrind",
             "--quiet",
             "--tool=callgrind",
             "--compress-strings=no",
@@ -194,11 +201,11 @@ async fn no_call_costs_more_than_before() {
     let mut worse = Vec::new();
     for (kind, now) in &counted.calls {
         let before = kept.calls[kind];
-        for (what, now, before) in [
-            ("instructions", now.instructions, before.instructions),
-            ("allocations", now.allocations, before.allocations),
+        for (what, now, before, tolerance) in [
+            ("instructions", now.instructions, before.instructions, INSTRUCTIONS),
+            ("allocations", now.allocations, before.allocations, ALLOCATIONS),
         ] {
-            if now > before * (1.0 + TOLERANCE) {
+            if now > before * (1.0 + tolerance) {
                 worse.push(format!("{kind}: {now} {what}, and {before} are kept"));
             }
         }

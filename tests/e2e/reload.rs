@@ -19,7 +19,8 @@ async fn reloads(api: &ApiServer, result: &str) -> u64 {
         line.starts_with("apiserver_encryption_config_controller_automatic_reloads_total{")
             && line.contains(&format!("status=\"{result}\""))
     };
-    let counts = metrics.lines().filter(is_count).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    let counts =
+        metrics.lines().filter(is_count).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
     counts.sum()
 }
 

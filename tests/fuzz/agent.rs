@@ -89,17 +89,18 @@ pub(crate) fn grpc_call(input: &[u8]) {
     assert_eq!(uid != ALLOWED, code == "7", "user {uid}, code {code}: {message}");
     assert_eq!(code == "0", !bytes.is_empty(), "code {code}");
     // tonic's words for what is no gRPC, or no protobuf.
-    let is_damaged = ["protocol%20error", "failed%20to%20decode"].iter().any(|words| message.starts_with(words));
+    let is_damaged =
+        ["protocol%20error", "failed%20to%20decode"].iter().any(|words| message.starts_with(words));
     assert!(code != "13" || is_damaged, "an internal error: {message}");
 }
 
 /// Bytes on a connection to the admin API. What is said about the agent is said only under its own names.
 pub(crate) fn admin_request(input: &[u8]) {
-    let answer =
-        with_agent(|agent| agent.runtime.block_on(admin::fuzz::exchange(&agent.admin, input)));
+    let answer = with_agent(|agent| agent.runtime.block_on(admin::fuzz::exchange(&agent.admin, input)));
     assert!(answer.len() <= 64 * 1024, "{} bytes", answer.len());
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&answer));
-    let names = |text: &[u8], word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    let names =
+        |text: &[u8], word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     if names(input, b"host: attacker.example\r\n") {
         assert!(!names(&answer, b"\"key_id\""), "{:?}", String::from_utf8_lossy(&answer));
     }

@@ -15,7 +15,12 @@ use super::{Connection, KmsService, MAX_MESSAGE};
 
 /// Calls `method` with `body`, which should be a gRPC frame. Returns the bytes of the answer, and its trailers or those
 /// headers that stand for them.
-pub(crate) async fn call(service: &Arc<KmsService>, uid: u32, method: &str, body: &[u8]) -> (Bytes, HeaderMap) {
+pub(crate) async fn call(
+    service: &Arc<KmsService>,
+    uid: u32,
+    method: &str,
+    body: &[u8],
+) -> (Bytes, HeaderMap) {
     let body = Body::new(http_body_util::Full::new(Bytes::copy_from_slice(body)));
     let request = Request::post(format!("http://localhost/v2.KeyManagementService/{method}"))
         .header("content-type", "application/grpc")

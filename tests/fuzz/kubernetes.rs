@@ -22,8 +22,11 @@ impl Loader {
     /// `None` unless the variable names the program.
     fn start() -> Option<Self> {
         let program = std::env::var_os("KMS_FUZZ_LOADER")?;
-        let mut process =
-            Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("KMS_FUZZ_LOADER");
+        let mut process = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("KMS_FUZZ_LOADER");
         let (input, output) = (process.stdin.take(), process.stdout.take());
         let (input, output) = (input.expect("a pipe"), BufReader::new(output.expect("a pipe")));
         Some(Self { process, input, output })
