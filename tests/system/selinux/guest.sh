@@ -143,9 +143,9 @@ check 'OOMScoreAdjust= is applied' test "$(cat "/proc/$pid/oom_score_adj")" = -9
 check 'LimitNOFILE= is applied' limit "$pid" 'Max open files' 65536
 check 'LimitCORE= is applied' limit "$pid" 'Max core file size' 0
 check 'TasksMax= is applied' test "$(cat "$group/pids.max")" = 64
-check 'MemoryMax= is applied' test "$(cat "$group/memory.max")" = $((256 << 20))
+check 'MemoryMax= is applied' test "$(cat "$group/memory.max")" = $((384 << 20))
 check 'a hostile caller is served within it' unconfined python3 "$here/hostile.py"
-check 'that took a quarter of it at most' test "$(cat "$group/memory.peak")" -le $((64 << 20))
+check 'that took a quarter of it at most' test "$(cat "$group/memory.peak")" -le $((96 << 20))
 echo "# memory: peak $(($(cat "$group/memory.peak") >> 10)) KiB under a hostile caller"
 check 'nothing was killed' grep -qx 'oom_kill 0' "$group/memory.events"
 check 'it still answers' unconfined kms-plugin probe
