@@ -45,6 +45,29 @@ impl Vault {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Vault {
+    /// For tests, which change what they are about: the key `kms-key` at `transit`, and a certificate that nobody verifies.
+    pub(crate) fn example(addresses: impl IntoIterator<Item = Endpoint>, auth: Auth) -> Self {
+        Self {
+            addresses: addresses.into_iter().collect(),
+            proxy: None,
+            namespace: String::new(),
+            auth_namespace: String::new(),
+            tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
+            transit: Transit {
+                mount: "transit".into(),
+                key: "kms-key".into(),
+                key_id_epoch: 0,
+                expect_created: None,
+                accept_foreign_ciphertext: false,
+            },
+            auth,
+            shares_login: false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
     /// PEM file of the certificate authorities; `None` means the system's roots.

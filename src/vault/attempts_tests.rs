@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
-use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
+use crate::config::vault::{Auth, Method as AuthMethod, Vault};
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use crate::vault::Budget;
@@ -76,29 +76,12 @@ fn written(does: Vec<Vec<Does>>) -> (Client, Arc<Written>) {
 fn with_index(does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written>) {
     let addresses =
         (0..does.len()).map(|number| Endpoint::parse(&format!("http://server-{number}"), true).unwrap());
-    let vault = Vault {
-        addresses: addresses.collect(),
-        namespace: String::new(),
-        auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, skip_verify: true, spiffe: None },
-        transit: Transit {
-            mount: "transit".into(),
-            key: "kms-key".into(),
-            key_id_epoch: 0,
-            expect_created: None,
-            accept_foreign_ciphertext: false,
-        },
-        auth: Auth {
-            mount: "approle".into(),
-            method: AuthMethod::AppRole {
-                role_id: RoleId::Literal("role".into()),
-                secret_id: Some(SecretSource::file("/nowhere".as_ref(), false)),
-                wrapped: false,
-            },
-        },
-        shares_login: false,
-        proxy: None,
+    let method = AuthMethod::AppRole {
+        role_id: RoleId::Literal("role".into()),
+        secret_id: Some(SecretSource::file("/nowhere".as_ref(), false)),
+        wrapped: false,
     };
+    let vault = Vault::example(addresses, Auth { mount: "approle".into(), method });
     let transport = Arc::new(Written {
         does: does.into_iter().map(|does| Mutex::new(does.into())).collect(),
         sent: Mutex::default(),

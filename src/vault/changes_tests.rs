@@ -9,32 +9,15 @@ use super::transport::Http;
 use super::{Budget, TransitService};
 use crate::config::endpoint::Endpoint;
 use crate::config::secret::SecretSource;
-use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
+use crate::config::vault::{Auth, Method, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::telemetry::metrics::Metrics;
 
 fn vault() -> Vault {
-    Vault {
-        addresses: ["http://127.0.0.1:1", "http://127.0.0.1:2"]
-            .map(|text| Endpoint::parse(text, false).unwrap())
-            .into(),
-        proxy: None,
-        namespace: String::new(),
-        auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
-        transit: Transit {
-            mount: "transit".into(),
-            key: "key".into(),
-            key_id_epoch: 0,
-            expect_created: None,
-            accept_foreign_ciphertext: false,
-        },
-        auth: Auth {
-            mount: "approle".into(),
-            method: Method::Token(SecretSource::file("/nonexistent".as_ref(), false)),
-        },
-        shares_login: false,
-    }
+    let addresses =
+        ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(|text| Endpoint::parse(text, false).unwrap());
+    let method = Method::Token(SecretSource::file("/nonexistent".as_ref(), false));
+    Vault::example(addresses, Auth { mount: "approle".into(), method })
 }
 
 /// Whether something changed since the last call. A second call must find nothing.

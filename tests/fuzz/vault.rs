@@ -13,7 +13,7 @@ use super::token::{Lease, Token};
 use super::{Address, Budget, Request, Response, TransitService, Transport};
 use crate::clock::Deadline;
 use crate::config::endpoint::Endpoint;
-use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
+use crate::config::vault::{Auth, Method, Vault};
 use crate::key_service::{KeyService as _, KeyServiceError};
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
@@ -43,22 +43,8 @@ impl Transport for Server {
 }
 
 fn service(server: Server) -> TransitService {
-    let vault = Vault {
-        addresses: vec![Endpoint::parse("http://127.0.0.1:8200", true).expect("an address")],
-        proxy: None,
-        namespace: String::new(),
-        auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
-        transit: Transit {
-            mount: "transit".into(),
-            key: "kms-key".into(),
-            key_id_epoch: 0,
-            expect_created: None,
-            accept_foreign_ciphertext: false,
-        },
-        auth: Auth { mount: "cert".into(), method: Method::Cert { role: None } },
-        shares_login: false,
-    };
+    let address = Endpoint::parse("http://127.0.0.1:8200", true).expect("an address");
+    let vault = Vault::example([address], Auth { mount: "cert".into(), method: Method::Cert { role: None } });
     let service = TransitService::new(&vault, Metrics::default(), Arc::new(server), Budget::unlimited());
     let service = service.expect("no files are read");
     service.session.hold(token());

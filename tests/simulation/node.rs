@@ -20,7 +20,7 @@ use crate::config::endpoint::Endpoint;
 use crate::config::local_kek::Policy;
 use crate::config::secret::{RoleId, SecretSource};
 use crate::config::settings::{Grace, Health, KeyServiceSettings};
-use crate::config::vault::{Auth, Method, Tls, Transit, Vault};
+use crate::config::vault::{Auth, Method, Vault};
 use crate::kms::{KmsService, View};
 use crate::vault::Transport;
 
@@ -218,32 +218,16 @@ pub(super) fn settings(setup: &Setup, directory: &TempDir) -> Settings {
     std::fs::create_dir(&run).unwrap();
     settings.server.runtime_dir = run;
     settings.server.call_timeout = Duration::from_secs(10);
-    let vault = Vault {
-        addresses: (0..setup.addresses)
-            .map(|replica| Endpoint::parse(&at_replica(replica), true).unwrap())
-            .collect(),
-        proxy: None,
-        namespace: String::new(),
-        auth_namespace: String::new(),
-        // No certificate is read: nothing is sent over a real network.
-        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
-        transit: Transit {
-            mount: "transit".into(),
-            key: KEY.into(),
-            key_id_epoch: 0,
-            expect_created: None,
-            accept_foreign_ciphertext: true,
-        },
-        auth: Auth {
-            mount: "approle".into(),
-            method: Method::AppRole {
-                role_id: RoleId::Literal("role".into()),
-                secret_id: Some(SecretSource::file(&directory.path().join("secret-id"), false)),
-                wrapped: false,
-            },
-        },
-        shares_login: true,
+    let addresses = (0..setup.addresses).map(|replica| Endpoint::parse(&at_replica(replica), true).unwrap());
+    let method = Method::AppRole {
+        role_id: RoleId::Literal("role".into()),
+        secret_id: Some(SecretSource::file(&directory.path().join("secret-id"), false)),
+        wrapped: false,
     };
+    let mut vault = Vault::example(addresses, Auth { mount: "approle".into(), method });
+    vault.transit.key = KEY.into();
+    vault.transit.accept_foreign_ciphertext = true;
+    vault.shares_login = true;
     if setup.decrypt_only {
         let mut old = vault.clone();
         old.transit.key = OLD_KEY.into();

@@ -15,7 +15,7 @@ use super::Answer;
 use crate::clock::Deadline;
 use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
-use crate::config::vault::{Auth, Method as AuthMethod, Tls, Transit, Vault};
+use crate::config::vault::{Auth, Method as AuthMethod, Vault};
 use crate::key_service::{ErrorKind, KeyService as _, KeyServiceError};
 use crate::secret::{Fingerprint, Secret};
 use crate::telemetry::metrics::Metrics;
@@ -183,29 +183,13 @@ fn token() -> Token {
 }
 
 fn vault(address: &str, files: &Files) -> Vault {
-    Vault {
-        addresses: vec![Endpoint::parse(address, true).unwrap()],
-        proxy: None,
-        namespace: String::new(),
-        auth_namespace: String::new(),
-        tls: Tls { ca_file: None, server_name: None, client: None, spiffe: None, skip_verify: true },
-        transit: Transit {
-            mount: "transit".into(),
-            key: "kms-key".into(),
-            key_id_epoch: 0,
-            expect_created: None,
-            accept_foreign_ciphertext: false,
-        },
-        auth: Auth {
-            mount: "approle".into(),
-            method: AuthMethod::AppRole {
-                role_id: RoleId::Literal("role".into()),
-                secret_id: Some(SecretSource::file(&files.wrapped, false)),
-                wrapped: true,
-            },
-        },
-        shares_login: false,
-    }
+    let method = AuthMethod::AppRole {
+        role_id: RoleId::Literal("role".into()),
+        secret_id: Some(SecretSource::file(&files.wrapped, false)),
+        wrapped: true,
+    };
+    let auth = Auth { mount: "approle".into(), method };
+    Vault::example([Endpoint::parse(address, true).unwrap()], auth)
 }
 
 /// A login at the path of the corpus: all methods send one request, and read its answer in the same way.
