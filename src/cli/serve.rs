@@ -115,7 +115,7 @@ async fn serve(
     let (reload, reload_commands) = mpsc::channel(1);
     let agent = Agent::start(&settings, passed, reload).await.map_err(failure)?;
     let admin = agent.admin().map_or_else(String::new, |address| format!(", health on http://{address}"));
-    tracing::info!("kms-plugin {} serves on {}{admin}", fips::version(), settings.server.socket.display(),);
+    tracing::info!("kms-plugin {} serves on {}{admin}", fips::version(), settings.server.socket.display());
     let reloader = Reloader::new(&agent, source.read, reload_commands).map_err(failure)?;
     tokio::select! {
         ended = signals.run(agent) => ended.map_err(failure),

@@ -9,19 +9,11 @@
 //! `valgrind --help`), whatever the machine has. By these, aws-lc and glibc choose their code. Where the host lacks AVX2,
 //! valgrind's processor lacks it, too; then the figures do not compare.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr
-)] // a test may fail loudly
-#![allow(unreachable_pub)] // the tests' support code is public for the tests
-#![allow(dead_code)] // the tests' support code, of which a part is used
+#![allow(clippy::restriction)] // a test that fails panics
+#![allow(unreachable_pub)] // nobody uses a test program as a library
 
 #[path = "../integration/support/mod.rs"]
+#[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;
 
 use std::collections::BTreeMap;
