@@ -88,7 +88,7 @@ impl Driver {
         if !reads.is_empty() {
             // For calls of the API server, at most once a second: their reads are no part of the agent's own budget.
             self.look(machine, version, Look::Read, Purpose::ApiServer).await;
-            if machine.is_restored() {
+            if machine.wants_proof() {
                 // Whoever asked wants to use the key.
                 self.look(machine, version, Look::RoundTrip, Purpose::ApiServer).await;
             }
@@ -111,11 +111,14 @@ impl Driver {
             Look::Confirm { wrap } => self.confirm(version, wrap).await,
         };
         let worked = look == Look::RoundTrip && result.is_ok();
-        let lost =
-            result.as_ref().is_err_and(|error| error.is_outage() && error.kind() != ErrorKind::HeldBack);
+        let error = result.as_ref().err().map(KeyServiceError::kind);
         machine.set_has_version(*version > 0);
         machine.looked(look, result, (began, Instant::now()), jitter());
-        self.send(Event::Judged { verdict: machine.verdict(), worked, lost }).await;
+        let verdict = machine.verdict();
+        // While it is refused, the key may not be read for long.
+        let unread = error == Some(ErrorKind::Denied) && look == Look::Read && verdict.ends_use();
+        let lost = unread || error.is_some_and(ErrorKind::hides_key);
+        self.send(Event::Judged { verdict, worked, lost }).await;
     }
 
     /// Reads the key's versions and reports them.

@@ -29,7 +29,7 @@ pub(crate) enum Event {
         verdict: Verdict,
         /// Whether the look was a round trip (wrap and unwrap) that returned the same bytes.
         worked: bool,
-        /// Whether the look met an outage: the key may be another one when it ends.
+        /// Whether the look did not get to the key, which may be another one when that ends.
         lost: bool,
     },
     /// An administrator accepts the key as it is now.

@@ -88,15 +88,17 @@ impl Machine {
             State::Away { returning: false, .. } => (Look::Health, self.plan.return_at()),
             State::Suspected { step, next, .. } => (self.look_of(step), *next),
             State::Refused { away: true, next, .. } => (Look::Health, *next),
-            // Its health shows meanwhile whether it is there.
-            State::Refused { next, .. } if self.plan.health_at() < *next => {
-                (Look::Health, self.plan.health_at())
-            }
-            // The key may have been replaced or rolled back since.
-            State::Refused { next, .. } if self.plan.read_at() < *next => (Look::Read, self.plan.read_at()),
-            State::Refused { next, .. } => (self.usual_look(), *next),
+            State::Refused { next, .. } => self.while_refused(*next),
         };
         (look, self.plan.not_before(look, at))
+    }
+
+    /// The next look at a service that refuses: whether it does so still, at `next`. Meanwhile its health shows whether it
+    /// is there, and a read whether the key was replaced or rolled back.
+    fn while_refused(&self, next: Instant) -> (Look, Instant) {
+        let meanwhile = [(Look::Health, self.plan.health_at()), (Look::Read, self.plan.read_at())];
+        let usual = (self.usual_look(), next);
+        meanwhile.into_iter().fold(usual, |first, look| if look.1 < first.1 { look } else { first })
     }
 
     /// The look that shows whether the service does its work.
@@ -142,9 +144,12 @@ impl Machine {
             && !self.plan.health_is_blocked(now)
     }
 
-    /// Whether the key was missing and has just been read again: a round trip shows whether it may be used.
-    pub(super) fn is_restored(&self) -> bool {
-        self.restored
+    /// Whether only a round trip shows what somebody wants to know who had the key read: it was missing and has just been
+    /// read again, or the policy may allow to use it and not to read it.
+    pub(super) fn wants_proof(&self) -> bool {
+        let unreadable = self.read_error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Denied);
+        let refused = matches!(self.state, State::Refused { away: false, .. });
+        self.restored || (refused && unreadable && self.usual_look() == Look::RoundTrip)
     }
 
     /// Whether a version of the key is known that may be wrapped with.
@@ -223,6 +228,8 @@ impl Machine {
             // What was refused before the fault ended may be allowed again.
             self.plan.set_due(Look::Read, now);
         }
+        // Only a policy allows the use of a key and not to read it. Any other fault of a read is over.
+        self.read_error = self.read_error.take().filter(|error| error.kind() == ErrorKind::Denied);
         self.state = State::Well { unreadable: self.read_error.clone() };
     }
 

@@ -73,7 +73,7 @@ fn a_deleted_key_is_told_as_missing_and_nothing_is_wrapped_until_it_was_read() {
     }
     while run.good() != Look::Read {}
     assert!(
-        run.machine.is_restored() && run.machine.verdict().error().is_some(),
+        run.machine.wants_proof() && run.machine.verdict().error().is_some(),
         "there, and not yet proven"
     );
     assert_eq!(run.good(), Look::RoundTrip);
@@ -113,6 +113,43 @@ fn a_refusal_is_looked_at_again_after_5_10_20_then_27_seconds_and_sooner_for_a_c
     assert!(run.pause() <= Duration::from_secs(5));
     run.good();
     assert!(run.until_good() < Duration::from_secs(2));
+}
+
+/// The rights are back, and the key is another one by now: only a read shows that, and looks at the health do not put it
+/// off.
+#[test]
+fn a_refusal_that_ends_at_another_key_is_followed_by_a_read_at_once() {
+    let mut run = Run::well(Role::Primary);
+    run.hint(Hint::Refused);
+    run.until_refused(ErrorKind::Denied);
+    while run.step(|look| match look {
+        Look::Health => Ok(Seen::Good),
+        Look::RoundTrip => Err(error(ErrorKind::VersionAhead)),
+        _ => Err(error(ErrorKind::Denied)),
+    }) != Look::RoundTrip
+    {}
+    let told = run.now;
+    assert_eq!(run.good(), Look::Read);
+    assert!(run.now - told <= Duration::from_secs(1), "{:?}", run.now - told);
+}
+
+/// A login that failed says nothing of the right to read, and is over when a round trip works.
+#[test]
+fn only_a_policy_makes_a_key_unreadable() {
+    for (kind, unreadable) in [(ErrorKind::Denied, true), (ErrorKind::CredentialsRefused, false)] {
+        let mut run = Run::well(Role::Primary);
+        run.machine.plan.hurry(Look::Read, run.now);
+        while run.step(|look| if look == Look::Read { Err(error(kind)) } else { Ok(Seen::Good) })
+            != Look::Read
+        {}
+        run.step(|_| Err(error(ErrorKind::Unreachable)));
+        while run.step(|look| match look {
+            Look::Read => Err(error(ErrorKind::HeldBack)),
+            _ => Ok(Seen::Good),
+        }) != Look::RoundTrip
+        {}
+        assert_eq!(matches!(run.machine.verdict(), Verdict::Unreadable(_)), unreadable, "{kind:?}");
+    }
 }
 
 #[test]

@@ -97,8 +97,8 @@ impl State {
 
     /// Takes the verdict on the primary.
     fn judged(&mut self, verdict: Verdict, worked: bool, lost: bool, now: BootTime) {
-        // After an outage, the key may be another one. Where the policy does not allow to read the key, waiting for a
-        // read would never end.
+        // After an outage or a refusal, the key may be another one. Where the policy does not allow to read the key,
+        // waiting for a read would never end.
         self.key_stale = (self.key_stale || lost) && !matches!(verdict, Verdict::Unreadable(_));
         if worked {
             (self.last_contact, self.verified) = (Some(now), true);

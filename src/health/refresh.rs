@@ -105,16 +105,22 @@ impl Refresh {
         }
     }
 
-    /// Remembers that a read did not find `key_id`. True the first time: the caller then logs it.
+    /// Remembers that a read did not find `key_id`, from the first time on: calls that come meanwhile do not put off the
+    /// next read. True the first time: the caller then logs it.
     pub(crate) fn remember_unknown(&self, key_id: &str) -> bool {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = unknown.get(key_id).copied();
+        if known.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_ID_TTL) {
+            return false;
+        }
         if unknown.len() >= MAX_REMEMBERED {
             unknown.retain(|_, at| at.elapsed() < UNKNOWN_KEY_ID_TTL);
             if unknown.len() >= MAX_REMEMBERED {
                 unknown.clear();
             }
         }
-        unknown.insert(key_id.to_owned(), Instant::now()).is_none()
+        unknown.insert(key_id.to_owned(), Instant::now());
+        known.is_none()
     }
 }
 
@@ -154,6 +160,25 @@ mod tests {
         assert!(refresh.unknown.lock().unwrap().len() <= MAX_REMEMBERED);
         drop(refresh);
         assert_eq!(reader.await.unwrap(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_do_not_put_off_the_next_read() {
+        let (refresh, receivers) = Refresh::channel();
+        let mut requests = receivers.reads;
+        tokio::spawn(async move {
+            while let Some(done) = requests.recv().await {
+                let _ = done.send(());
+            }
+        });
+        let mut reads = 0;
+        for _ in 0..40 {
+            let outcome = refresh.for_unknown("x", Deadline::after(Duration::from_secs(3))).await;
+            reads += usize::from(outcome == RefreshOutcome::Refreshed);
+            refresh.remember_unknown("x");
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        assert_eq!(reads, 4, "in 20 seconds");
     }
 
     #[tokio::test(start_paused = true)]

@@ -99,6 +99,16 @@ impl ErrorKind {
             || self.is_missing_key()
     }
 
+    /// Whether the service did not get to the key, which may be another one by now.
+    pub(crate) fn hides_key(self) -> bool {
+        let login = matches!(
+            self,
+            Self::CredentialsRefused | Self::LoginDenied | Self::WrongSetting | Self::CredentialsUnreadable
+        );
+        // A request that was not sent tells nothing new.
+        login || (self.is_outage() && self != Self::HeldBack)
+    }
+
     /// Whether there is no key to use.
     pub(crate) fn is_missing_key(self) -> bool {
         matches!(self, Self::NotFound | Self::SoftDeleted)

@@ -197,6 +197,17 @@ impl Cache {
         cached
     }
 
+    /// Notes that this local KEK was made while the key could not be read.
+    pub(super) fn set_unread(&self, key_version: KeyVersion<'_>, wrapped: &[u8]) {
+        let fingerprint = Fingerprint::of(KeyKind::Current, key_version.key_id, wrapped);
+        self.lock().keys.set_unread(fingerprint);
+    }
+
+    /// The key was read: a local KEK that was made without that needs a replacement.
+    pub(super) fn key_was_read(&self) {
+        self.lock().keys.key_was_read();
+    }
+
     /// Takes the local KEK in use under `key_id`, and the same key wrapped, for one use, which is counted. `None`
     /// when there is none, or it has no uses left.
     pub(crate) fn use_current(&self, key_id: &str) -> Option<(Key, Vec<u8>)> {
@@ -207,7 +218,7 @@ impl Cache {
         current
     }
 
-    /// Whether the local KEK in use under `key_id` is missing, too old, or has less than a quarter of its uses left.
+    /// Whether the local KEK in use under `key_id` must be replaced: see [`KeyGroups::needs_replacement`].
     pub(crate) fn needs_replacement(&self, key_id: &str) -> bool {
         let mut inner = self.lock();
         let mut is_new = false;

@@ -29,6 +29,8 @@ pub(super) struct KeyGroups {
     services: Vec<ServiceHealth>,
     /// For each key_id, the fingerprint of the local KEK in use.
     current: Vec<(String, Fingerprint)>,
+    /// The local KEK that was made while the key could not be read, and whether it is replaced since the key was read.
+    unread: Option<(Fingerprint, bool)>,
     /// Counts uses of keys: it orders them by last use.
     use_count: u64,
     /// Keys that were evicted since the last `take_evicted`.
@@ -101,6 +103,18 @@ impl KeyGroups {
         self.current.push((key_id.to_owned(), fingerprint));
     }
 
+    /// Notes that the local KEK with this fingerprint was made while the key could not be read.
+    pub(super) fn set_unread(&mut self, fingerprint: Fingerprint) {
+        self.unread = Some((fingerprint, false));
+    }
+
+    /// The key was read: a local KEK that was made without that may be another key's, and is replaced.
+    pub(super) fn key_was_read(&mut self) {
+        if let Some((_, replaced)) = &mut self.unread {
+            *replaced = true;
+        }
+    }
+
     /// Takes the local KEK in use under `key_id`, and the same key wrapped, for one use, which is counted. `None`
     /// when there is none, or it has no uses left.
     pub(super) fn use_current(&mut self, key_id: &str) -> Option<(Key, Vec<u8>)> {
@@ -118,10 +132,14 @@ impl KeyGroups {
         self.current(key_id).is_some_and(|record| record.uses < policy.max_uses)
     }
 
-    /// Whether the local KEK in use under `key_id` is missing, too old, or has less than a quarter of its uses left.
+    /// Whether the local KEK in use under `key_id` is missing, too old, has less than a quarter of its uses left, or was
+    /// made while the key could not be read.
     pub(super) fn needs_replacement(&mut self, key_id: &str) -> bool {
         let Some(policy) = self.policy else { return false };
         let Some(record) = self.current(key_id) else { return true };
+        if self.unread == Some((record.fingerprint, true)) {
+            return true;
+        }
         // A creation time in the future: the clock was wrong, so the age is not known.
         let age = u64::try_from(unix_seconds().saturating_sub(record.made)).unwrap_or(u64::MAX);
         age >= policy.max_age.as_secs() || record.uses >= policy.max_uses - policy.max_uses / 4

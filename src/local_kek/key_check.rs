@@ -29,6 +29,7 @@ impl KeyCheck {
         known: u32,
     ) -> bool {
         let Some(created) = key.versions.get(key.latest) else { return true };
+        self.keys.key_was_read();
         let key_id = key_id::derive(key_service.scope(), key.latest, created, self.epoch);
         let (version, created) = (key.latest, Some(created));
         let key_version = KeyVersion { scope: key_service.scope(), version, created, key_id: &key_id };

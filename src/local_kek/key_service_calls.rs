@@ -53,7 +53,8 @@ impl Cache {
     }
 
     /// Makes the local KEK for a version of the primary's key, unless there is one that needs no replacement. It is
-    /// unwrapped once before its first use: a key that cannot be unwrapped must not wrap data.
+    /// unwrapped once before its first use, and the key is read: a local KEK that cannot be unwrapped, or only by another
+    /// key under the name, must not wrap data.
     ///
     /// # Errors
     /// The key service's, or that the local KEK cannot be unwrapped or cached.
@@ -85,8 +86,12 @@ impl Cache {
             ));
         }
         require_aad(key_service, &wrapped, deadline).await?;
+        let read = require_known_key(key_service, key_version, deadline).await?;
         if !self.insert_current(key_version, &wrapped, &key) {
             return Err(self.not_cached(key_version));
+        }
+        if !read {
+            self.set_unread(key_version, &wrapped);
         }
         tracing::info!(
             KMS_KEY_ID = key_version.key_id,
@@ -133,6 +138,35 @@ async fn require_aad(
             "update Vault or OpenBao, or set local_kek.enabled = false",
         )),
     }
+}
+
+/// Reads the key: it must be the one that the key_id names. Another key under the name wraps and unwraps as well, and is
+/// noticed at the next read; what it has wrapped is lost when the old key is back, and a local KEK is in use for long.
+/// False where the policy does not allow to read the key: then nobody can tell.
+async fn require_known_key(
+    key_service: &dyn KeyService,
+    key_version: KeyVersion<'_>,
+    deadline: Deadline,
+) -> Result<bool, KeyServiceError> {
+    let Some(created) = key_version.created else { return Ok(false) };
+    let key = match key_service.describe(key_version.version, deadline).await {
+        Ok(key) => key,
+        Err(error) if error.kind() == ErrorKind::Denied => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let found = key.versions.get(key_version.version);
+    if found == Some(created) || (found.is_none() && key.latest >= key_version.version) {
+        return Ok(true);
+    }
+    // The same kind as for a key that was rolled back: whoever called reads the key.
+    Err(KeyServiceError::new(
+        ErrorKind::VersionAhead,
+        format!(
+            "version {} of {} is another one than before; no local KEK is made under it",
+            key_version.version, key_version.scope
+        ),
+        "run kms-plugin status: it names the change",
+    ))
 }
 
 #[cfg(test)]

@@ -21,13 +21,15 @@ struct Faulty {
     ignores_aad: bool,
     /// Refuses to unwrap, after a moment.
     refuses: bool,
+    /// When its key was made, as a read says; `None` where the key may not be read.
+    created: Option<i64>,
     unwraps: AtomicUsize,
 }
 
 impl Faulty {
     fn new(directory: &tempfile::TempDir, ignores_aad: bool, refuses: bool) -> Self {
         let inner = EmbeddedService::open(directory.path().join("keyring")).unwrap();
-        Self { inner, ignores_aad, refuses, unwraps: AtomicUsize::new(0) }
+        Self { inner, ignores_aad, refuses, created: Some(1), unwraps: AtomicUsize::new(0) }
     }
 
     fn aad<'a>(&self, aad: &'a [u8]) -> &'a [u8] {
@@ -46,7 +48,9 @@ impl KeyService for Faulty {
     }
 
     async fn describe(&self, at_least: u32, deadline: Deadline) -> Result<KeyDescription, KeyServiceError> {
-        self.inner.describe(at_least, deadline).await
+        let created = self.created.ok_or_else(|| KeyServiceError::new(ErrorKind::Denied, "no", "none"))?;
+        let key = self.inner.describe(at_least, deadline).await?;
+        Ok(KeyDescription { versions: [(1, created)].into(), ..key })
     }
 
     async fn wrap(
@@ -111,6 +115,34 @@ async fn no_local_kek_is_made_with_a_server_that_ignores_aad() {
     let key_service = Faulty::new(&directory, false, false);
     cache.prepare(&key_service, key_version(&key_service), soon()).await.unwrap();
     assert!(cache.use_current("v1.a").is_some());
+}
+
+#[tokio::test]
+async fn no_local_kek_is_made_under_another_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Vec::new(), None, Some(POLICY));
+    let other = Faulty { created: Some(2), ..Faulty::new(&directory, false, false) };
+    let refused = cache.prepare(&other, key_version(&other), soon()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::VersionAhead, "{refused}");
+    assert!(cache.use_current("v1.a").is_none());
+}
+
+#[tokio::test]
+async fn a_local_kek_that_was_made_without_a_read_is_replaced_when_the_key_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Vec::new(), None, Some(POLICY));
+    let unreadable = Faulty { created: None, ..Faulty::new(&directory, false, false) };
+    cache.prepare(&unreadable, key_version(&unreadable), soon()).await.unwrap();
+    let (_, first) = cache.use_current("v1.a").unwrap();
+    assert!(!cache.needs_replacement("v1.a"), "in a policy that never allows it, it is as good as any");
+    cache.key_was_read();
+    assert!(cache.needs_replacement("v1.a"));
+    assert!(cache.use_current("v1.a").is_some(), "until there is another one");
+    let readable = Faulty { created: Some(1), ..unreadable };
+    cache.prepare(&readable, key_version(&readable), soon()).await.unwrap();
+    assert_ne!(cache.use_current("v1.a").unwrap().1, first);
+    cache.key_was_read();
+    assert!(!cache.needs_replacement("v1.a"));
 }
 
 #[tokio::test]

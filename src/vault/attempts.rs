@@ -23,6 +23,9 @@ use crate::retry::{doubled, jitter};
 
 /// Shortest time for one of several addresses before the next is tried.
 pub(super) const MIN_SHARE: Duration = Duration::from_millis(250);
+/// Shortest time for the first attempt of the agent's own calls. A login before it may have used up the rest, which says
+/// nothing of the server.
+const MIN_FIRST: Duration = Duration::from_millis(50);
 /// Longest time for an attempt of a call that changes nothing before the next one begins beside it.
 const MAX_SHARE: Duration = Duration::from_secs(1);
 /// Attempts of one call at the same time.
@@ -74,7 +77,11 @@ impl Plan {
     /// gets the answer that there is, in time.
     fn due(&self, running: usize, deadline: Deadline) -> Option<Instant> {
         let free = running < if self.beside { MAX_RUNNING } else { 1 };
-        let least = if self.begun == 0 { Duration::ZERO } else { MIN_SHARE };
+        let least = match (self.begun, deadline.purpose()) {
+            (0, Purpose::ApiServer) => Duration::ZERO,
+            (0, _) => MIN_FIRST,
+            _ => MIN_SHARE,
+        };
         self.next.filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
     }
 
@@ -187,7 +194,7 @@ impl Client {
                 ended => return ended,
             }
         }
-        let error = last.unwrap_or_else(|| KeyServiceError::deadline("trying the addresses"));
+        let error = last.unwrap_or_else(|| not_sent(request, deadline.purpose()));
         Err(if deadline.expired() { deadline_passed(error, request) } else { error }.into())
     }
 
@@ -222,6 +229,18 @@ impl Client {
             let left = u32::try_from(count - tried).unwrap_or(1).max(1);
             (index, move || deadline.at_most((deadline.remaining() / left).max(MIN_SHARE)))
         })
+    }
+}
+
+/// The error of a call of which nothing was sent: there was no time left for it.
+fn not_sent(request: &Request<'_>, purpose: Purpose) -> KeyServiceError {
+    match purpose {
+        Purpose::ApiServer => KeyServiceError::deadline("trying the addresses"),
+        _ => KeyServiceError::new(
+            ErrorKind::HeldBack,
+            format!("{} was not sent: a login or another call before it took all the time", request.path),
+            "the agent tries it again by itself",
+        ),
     }
 }
 

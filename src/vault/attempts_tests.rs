@@ -123,6 +123,26 @@ fn kind(result: Result<Answer, CallError>) -> ErrorKind {
 
 use Does::{Answers, AsksToWait, Hangs};
 
+/// A login that waited has used up the time: that is no fault of the server.
+#[tokio::test(start_paused = true)]
+async fn a_call_of_the_agents_own_that_has_no_time_left_blames_nobody() {
+    for (purpose, left, expected) in [
+        (Purpose::Background, 20, ErrorKind::HeldBack),
+        (Purpose::Upkeep, 20, ErrorKind::HeldBack),
+        (Purpose::Background, 60, ErrorKind::Deadline),
+        (Purpose::ApiServer, 20, ErrorKind::Deadline),
+        (Purpose::ApiServer, 0, ErrorKind::Deadline),
+    ] {
+        let (client, transport) = written(vec![vec![Hangs]]);
+        let token = Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into());
+        let (path, method) = ("transit/encrypt/kms-key", Method::POST);
+        let request = Request { method, path, namespace: "", token: Some(&token), index: None, body: None };
+        let deadline = Deadline::after(Duration::from_millis(left)).of(purpose);
+        assert_eq!(kind(client.call(&request, deadline).await), expected, "{purpose:?} {left} ms");
+        assert_eq!(transport.asked().is_empty(), expected == ErrorKind::HeldBack || left == 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_address_is_tried_again_since_it_may_be_a_balancer() {
     let good = Answers(200, GOOD);

@@ -179,7 +179,14 @@ impl Fault {
                 Vec::new()
             }
             Kind::Suspended => {
-                simulated::suspend(chance.time(2_000..=400_000));
+                let asleep = chance.time(2_000..=400_000);
+                let mut service = world.service.lock().unwrap();
+                if service.pause > now() {
+                    // The agents' clocks stand still meanwhile: they wait out what was left.
+                    service.pause += asleep;
+                }
+                drop(service);
+                simulated::suspend(asleep);
                 Vec::new()
             }
             Kind::ApiServerRestarted => {
@@ -205,13 +212,19 @@ impl Fault {
                 world.oracle.key_replaced();
             }
             let other = |effect: &Effect| matches!(effect, Effect::Replaced(_) | Effect::RolledBack(_));
-            if let Some((_, Effect::Replaced(key))) = now
+            if let Some((_, Effect::Replaced(key))) = now.clone()
                 && started.keeps_key
                 && !service.effects.iter().any(|(_, effect)| other(effect))
             {
                 // The old key is lost, and so is what it wrapped. The administrators accept the new one.
                 service.key = key;
                 service.record();
+            }
+            if let Some((_, Effect::Replaced(key) | Effect::RolledBack(key))) = &now
+                && key.versions.keys().any(|version| !service.key.versions.contains_key(version))
+            {
+                // For an agent that has seen such a version, this is a rollback.
+                world.oracle.versions_lost();
             }
             if self.kind == Kind::CredentialsRefused {
                 service.role.failures.clear();

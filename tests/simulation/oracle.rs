@@ -19,6 +19,10 @@ use crate::key_service::{KeyScope, key_id};
 /// How late a re-creation may be noticed: one `key_check_interval` with its jitter, and the time of a read.
 const RECREATION_NOTICED: Duration = Duration::from_secs(60 * 11 / 10 + 4);
 
+/// How long an agent takes to believe a rollback: three reads, five seconds apart with their jitter, of which the first
+/// follows a call.
+const ROLLBACK_CONFIRMED: Duration = Duration::from_secs(20);
+
 pub(super) struct Violation {
     pub rule: Rule,
     pub text: String,
@@ -30,6 +34,8 @@ pub(super) struct Oracle {
     violations: Mutex<Vec<Violation>>,
     /// Which key each key_id named first.
     materials: Mutex<BTreeMap<String, u64>>,
+    /// When versions of the key were last gone that agents may have seen.
+    lost: Mutex<Option<Duration>>,
     /// When the key was last replaced by another one.
     replaced: Mutex<Option<Duration>>,
     /// The longest time after a re-creation at which the old key_id was used for the new key.
@@ -85,6 +91,17 @@ impl Oracle {
     /// The key was replaced by another one under its name, or a version was made on a rolled-back key.
     pub(super) fn key_replaced(&self) {
         *self.replaced.lock().unwrap() = Some(now());
+    }
+
+    /// Versions of the key are gone that agents may have seen.
+    pub(super) fn versions_lost(&self) {
+        *self.lost.lock().unwrap() = Some(now());
+    }
+
+    /// How long it takes from now until every agent has confirmed that versions are gone.
+    pub(super) fn rollback_unconfirmed(&self) -> Duration {
+        let lost = *self.lost.lock().unwrap();
+        lost.map_or(Duration::ZERO, |lost| (lost + ROLLBACK_CONFIRMED).saturating_sub(now()))
     }
 
     /// The machines were suspended: nothing was looked at meanwhile.

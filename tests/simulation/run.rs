@@ -18,7 +18,7 @@ use super::schedule::Schedule;
 use super::watch::Watch;
 use super::world::{Stored, World};
 use crate::clock::simulated;
-use crate::health::Phase;
+use crate::health::{Phase, Reason, ReasonKind, Snapshot};
 use crate::key_service::{KeyScope, key_id};
 use crate::retry;
 
@@ -156,6 +156,18 @@ impl Simulation {
         }
     }
 
+    /// Each agent is ready, unless its state is excused.
+    fn judge_ready(&self, when: &str, is_excused: impl Fn(&Snapshot) -> bool) {
+        for node in &self.nodes {
+            let Some(agent) = &node.agent else { continue };
+            let snapshot = agent.snapshot();
+            if snapshot.phase != Phase::Ready && !is_excused(&snapshot) {
+                let text = format!("agent {}: {when}: {}", node.number, snapshot.line());
+                self.world.oracle.violated(Rule::ReadyAgain, text);
+            }
+        }
+    }
+
     /// After the last fault: administrators accept a key that stays another one; then all must be well.
     async fn quiet(&mut self) {
         self.world.log.add("QUIET");
@@ -165,7 +177,7 @@ impl Simulation {
         for node in &self.nodes {
             node.read_again();
         }
-        let ready = calm.max(self.paused_until()) + READY;
+        let ready = calm.max(self.paused_until()) + READY + self.world.oracle.rollback_unconfirmed();
         while Instant::now() < ready {
             if !self.pass(ready.min(Instant::now() + STEP)).await {
                 return;
@@ -178,20 +190,18 @@ impl Simulation {
         if !self.pass(Instant::now() + STEP).await {
             return;
         }
-        for node in &self.nodes {
-            let Some(agent) = &node.agent else { continue };
-            let snapshot = agent.snapshot();
-            if snapshot.phase != Phase::Ready {
-                let text = format!("agent {}: 10 s after the last fault: {}", node.number, snapshot.line());
-                self.world.oracle.violated(Rule::ReadyAgain, text);
-            }
-        }
+        // Where a key may be used and not read, only the next read shows that it may be read again.
+        let unreadable = |reason: &Reason| reason.kind == ReasonKind::KeyUnreadable;
+        self.judge_ready("10 s after the last fault", |snapshot| {
+            snapshot.phase == Phase::Degraded && snapshot.reason.as_ref().is_some_and(unreadable)
+        });
         // A rotation that every node can see.
         self.world.log.add("ROTATE");
         self.world.service.lock().unwrap().rotate();
         if !self.pass(calm + QUIET).await {
             return;
         }
+        self.judge_ready("at the end", |_| false);
         for (node, unread) in self.nodes.iter().map(|node| (node, node.unread(READABLE))) {
             if let Some(number) = unread {
                 let text = format!("API server {}: {} cannot be read", node.number, self.world.shown(number));

@@ -40,7 +40,7 @@ impl Schedule {
         let longest = chance.pick(&[90_000, 3_600_000]);
         let setup = Setup {
             nodes: usize::try_from(chance.pick(&[1, 1, 1, 2, 3, 3, 5])).unwrap(),
-            max_offline: chance.percent(50).then(|| chance.time(45_000..=longest)),
+            max_offline: chance.percent(50).then(|| chance.time(60_000..=longest)),
             grace: chance.pick(&[Duration::ZERO, Duration::from_secs(60), Duration::from_secs(3600)]),
             sealed_is_denied: chance.percent(25),
             decrypt_only: chance.percent(30),

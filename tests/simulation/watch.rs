@@ -66,9 +66,13 @@ pub(super) struct Watch {
     /// The kind of the reason at the last step.
     reason: Option<ReasonKind>,
     causes: Causes,
-    /// Since when another key has been under the name, for all that the agent knows, and when a local KEK was made then.
+    /// The version of the key that the agent knows, and when that was made.
+    known: Option<(u32, i64)>,
+    /// Since when another key has been under the name, for all that the agent knows, and on every replica.
     mismatch: Option<Instant>,
-    odd_kek: Option<Instant>,
+    differs: Option<Instant>,
+    /// Whether a local KEK was made since the last step.
+    made_kek: bool,
     /// What it was at the last step, for the log.
     state: Option<(Phase, Option<ReasonKind>)>,
     /// The oldest contact to a key service at the last step.
@@ -100,8 +104,10 @@ impl Watch {
             refuses: false,
             reason: None,
             causes: Causes::default(),
+            known: None,
             mismatch: None,
-            odd_kek: None,
+            differs: None,
+            made_kek: false,
             state: None,
             contact: None,
             decided: None,
@@ -131,6 +137,8 @@ impl Watch {
                 self.truth = (truth, now);
             }
             self.causes.note(&service, self.node, &node.secret_id);
+            let differs = self.known.is_some_and(|known| service.has_nowhere(known));
+            self.differs = differs.then(|| self.differs.unwrap_or(now));
             let told = service.refused.remove(&self.node);
             if told
                 || service.wrong_logins.remove(&self.node)
@@ -163,6 +171,7 @@ impl Watch {
         }
         let Some(agent) = &mut node.agent else {
             (self.keks, self.refuses, self.reason, self.last_request) = (None, false, None, now);
+            (self.known, self.mismatch) = (None, None);
             return;
         };
         if let Some(ended) = agent.ended() {
@@ -196,7 +205,9 @@ impl Watch {
         {
             violated(Rule::OutageNoticed, "ready, and every address has gone for too long");
         }
-        let answers = matches!(self.truth.0.0, Truth::Works | Truth::Refuses | Truth::Differs);
+        // Whether its version is not there any more, or not yet, no agent can tell that may not read the key.
+        let knowable = self.truth.0.1 || !self.causes.replaced;
+        let answers = knowable && matches!(self.truth.0.0, Truth::Works | Truth::Refuses | Truth::Differs);
         if is_decided(&snapshot) {
             self.decided = Some(started);
         } else if answers
@@ -213,8 +224,10 @@ impl Watch {
         }
         let mismatch = kind.is_some_and(ReasonKind::is_mismatch);
         self.mismatch = mismatch.then(|| self.mismatch.unwrap_or(now));
-        self.odd_kek = self.odd_kek.filter(|_| mismatch);
-        if self.odd_kek.is_some_and(|at| at.elapsed() > PREPARED) {
+        self.known = snapshot.primary.key.as_ref().map(|key| (key.version, key.created));
+        // Of a key that has just been replaced, or that is back, it may: who makes a local KEK reads the key.
+        let long = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > PREPARED);
+        if std::mem::take(&mut self.made_kek) && long(self.mismatch) && long(self.differs) {
             violated(Rule::NoWrapUnderRejected, "a local KEK was made under a key that is not in use");
         }
         let held = snapshot.local_keks.as_ref().map_or(0, |keks| keks.keks);
@@ -315,10 +328,7 @@ impl Watch {
         self.budget.update(world.oracle.calls(self.node), budgets);
         for sent in new.iter().filter(|sent| sent.node == self.node) {
             self.last_request = Instant::now();
-            if sent.wraps_kek && self.mismatch.is_some_and(|since| since.elapsed() > PREPARED) {
-                // Just before the key that is back is in use again, it may.
-                self.odd_kek = self.odd_kek.or(Some(Instant::now()));
-            }
+            self.made_kek |= sent.wraps_kek;
             if self.budget.sent(sent) {
                 let text = format!(
                     "agent {}: too many requests at once, the last: {}, for {}",

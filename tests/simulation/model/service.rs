@@ -325,6 +325,12 @@ impl Service {
         self.key_now().is_some_and(|key| key.versions != self.key.versions)
     }
 
+    /// Whether no replica has this version of the key, made at that time, not even one that lags.
+    pub(in super::super) fn has_nowhere(&self, (version, created): (u32, i64)) -> bool {
+        let has = |key: Key| key.versions.get(&version).is_some_and(|made| made.created == created);
+        !(0..REPLICAS).any(|replica| self.key_at(replica).is_some_and(has))
+    }
+
     /// Whether no replica answers an agent as a server that can serve: each hangs, is gone, or is sealed.
     pub(in super::super) fn is_dark(&self, node: usize) -> bool {
         (0..self.addresses).all(|replica| self.is_away(node, replica))
