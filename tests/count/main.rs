@@ -74,7 +74,7 @@ async fn count(vault: &Vault, pki: &Pki) -> BTreeMap<String, Cost> {
         // would read some requests in two pieces, which costs more, and more often on a quiet machine.
         let mut valgrind = Command::new("nice");
         valgrind.args([
-            "--adjustment=19",
+            "--adjustment=5",
             "valgrind",
             "--quiet",
             "--tool=callgrind",
