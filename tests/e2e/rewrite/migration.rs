@@ -5,11 +5,12 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use super::cluster::{Cluster, fill};
+use super::webhook;
 use crate::apiserver::ApiServer;
 use crate::encryption::PROVIDER;
 
 /// Kubernetes 1.34 serves another form of it, which names versions of resources: there it is as if none were served.
-const SERVED: &[&str] = &["--feature-gates=StorageVersionMigrator=true", "--runtime-config=api/all=true"];
+pub const SERVED: &[&str] = &["--feature-gates=StorageVersionMigrator=true", "--runtime-config=api/all=true"];
 
 /// A real kube-controller-manager, with the two controllers that a migration needs.
 struct ControllerManager(Child);
@@ -55,6 +56,39 @@ async fn a_migration_by_kube_controller_manager_is_watched_and_proven() {
     }
 }
 
+/// The controller ends the migration at the first object that is refused. The others are written from here.
+#[tokio::test]
+#[ignore = "kube-controller-manager takes minutes to build: tests/e2e/run --migrations runs it"]
+async fn a_migration_by_kube_controller_manager_that_a_webhook_refuses_is_finished_from_here() {
+    let cluster = Cluster::start_with(SERVED).await;
+    let _webhook = webhook::refused(&cluster).await;
+    let _manager = ControllerManager::start(&cluster.api);
+    let key_id = cluster.rotate().await;
+    let (code, report) = cluster.rewrite(&cluster.etcd_arguments()).await;
+    assert_eq!(report["resources"]["secrets"]["by_migration"], false, "{report}");
+    assert_eq!(report["resources"]["configmaps"]["by_migration"], true, "{report}");
+    webhook::assert_refused(&cluster, (code, report), &key_id).await;
+    none_is_left(&cluster).await;
+}
+
+/// The controller tries an object that fails with an internal error without end, and its status does not say so.
+#[tokio::test]
+#[ignore = "kube-controller-manager takes minutes to build: tests/e2e/run --migrations runs it"]
+async fn a_migration_by_kube_controller_manager_that_does_not_end_is_finished_from_here() {
+    let cluster = Cluster::start_with(SERVED).await;
+    let webhook = webhook::refused(&cluster).await;
+    let _manager = ControllerManager::start(&cluster.api);
+    webhook.stop_for(&cluster.api.client, webhook::ONE).await;
+    cluster.rotate().await;
+    let arguments = ["--resource", "secrets", "--patience", "10s"];
+    let (code, report) = cluster.rewrite(&[&arguments[..], &cluster.etcd_arguments()[..]].concat()).await;
+    assert_eq!((code, &report["verdict"]), (1, &json!("left")), "{report}");
+    let secrets = &report["resources"]["secrets"];
+    assert_eq!(secrets["by_migration"], false, "{report}");
+    assert_eq!(secrets["problems"][0]["kind"], "webhook_away", "{report}");
+    none_is_left(&cluster).await;
+}
+
 /// Where a StorageVersionMigration is served and kube-controller-manager does not begin it, the objects are written from
 /// here. (This API server has none.)
 #[tokio::test]
@@ -68,6 +102,11 @@ async fn a_migration_that_nobody_begins_is_done_from_here() {
     assert_eq!(report["resources"]["secrets"]["by_migration"], false, "{report}");
     let ids = cluster.etcd.key_ids("secrets/", PROVIDER).await;
     assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
+    none_is_left(&cluster).await;
+}
+
+/// Whatever became of the migrations, they are removed.
+async fn none_is_left(cluster: &Cluster) {
     for version in ["v1", "v1beta1", "v1alpha1"] {
         let path = format!("/apis/storagemigration.k8s.io/{version}/storageversionmigrations");
         let left = cluster.api.client.get(&path).await.unwrap();
