@@ -43,6 +43,22 @@ pub(super) struct Job<'a> {
     pub progress: &'a dyn Progress,
 }
 
+/// Why the objects must be written in the other way.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotMigrated {
+    /// So it will be with each resource.
+    #[error("kube-controller-manager did not begin it within {BEGIN:?}")]
+    NotBegun,
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<CallError> for NotMigrated {
+    fn from(error: CallError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 /// What was not written since the begin.
 struct Left {
     objects: u64,
@@ -55,29 +71,28 @@ impl Job<'_> {
     ///
     /// # Errors
     /// Why this resource must be written in the other way.
-    pub(super) async fn run(&self) -> Result<bool, String> {
-        let left = self.left().await.map_err(|error| error.to_string())?;
+    pub(super) async fn run(&self) -> Result<bool, NotMigrated> {
+        let left = self.left().await?;
         if left.objects == 0 {
             return Ok(false);
         }
-        let made = self.migration.begin(self.connection, self.resource).await;
-        let name = made.map_err(|error| error.to_string())?;
+        let name = self.migration.begin(self.connection, self.resource).await?;
         let ended = self.watch(&name, left).await;
         // It has done its work, or never will: one that stays would only be in the way of the next.
         let _removed = self.migration.remove(self.connection, &name).await;
         ended.map(|()| true)
     }
 
-    async fn watch(&self, name: &str, mut left: Left) -> Result<(), String> {
+    async fn watch(&self, name: &str, mut left: Left) -> Result<(), NotMigrated> {
         let started = Instant::now();
         let (mut answered, mut moved, mut next_count) = (started, started, started + COUNT);
         let patience = self.options.patience;
         loop {
             match self.migration.state(self.connection, name).await {
                 Ok(MigrationState::Succeeded) => return Ok(()),
-                Ok(MigrationState::Failed(why)) => return Err(why),
+                Ok(MigrationState::Failed(why)) => return Err(NotMigrated::Failed(why)),
                 Ok(MigrationState::Waiting) if started.elapsed() > BEGIN => {
-                    return Err("kube-controller-manager did not begin the migration".into());
+                    return Err(NotMigrated::NotBegun);
                 }
                 Ok(MigrationState::Waiting) => answered = Instant::now(),
                 Ok(MigrationState::Running { message, revision }) => {
@@ -95,14 +110,15 @@ impl Job<'_> {
                     }
                     let objects = left.objects;
                     if moved.elapsed() > patience {
-                        return Err(format!("no object was written for {patience:?}: {message}"));
+                        let why = format!("no object was written for {patience:?}: {message}");
+                        return Err(NotMigrated::Failed(why));
                     }
                     self.progress.note(&format!(
                         "StorageVersionMigration {name}: {message}; {objects} objects were left"
                     ));
                 }
                 Err(error) if answered.elapsed() > patience || error.code() == Some(404) => {
-                    return Err(error.to_string());
+                    return Err(error.into());
                 }
                 Err(_) => {}
             }

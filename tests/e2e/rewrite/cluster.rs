@@ -56,6 +56,8 @@ impl Cluster {
             ("--state", directory.join("rewrite.json").display().to_string()),
             ("--runtime-dir", directory.join("run").display().to_string()),
             ("--max-rate", "0".to_owned()),
+            // Kubernetes 1.37 serves StorageVersionMigrations, and nobody is here to begin one.
+            ("--method", "patch".to_owned()),
         ];
         let mut arguments = ["rewrite", "--api-server", self.api.address()].map(str::to_owned).to_vec();
         for (name, value) in defaults.into_iter().filter(|(name, _)| !more.contains(name)) {
