@@ -17,7 +17,7 @@ use crate::rewrite::{Expectation, look};
 On each node: kms-plugin status --output json > NODE.json; over ssh:
   for node in node-1 node-2 node-3; do ssh $node kms-plugin status --output json > $node.json; done
   kms-plugin nodes node-?.json
-Where the agents are pods: kubectl -n kube-system exec kms-plugin-NODE -- kms-plugin status --output json > NODE.json
+Where the agents are pods: kubectl -n kube-system exec kms-plugin-NODE -- /kms-plugin status --output json > NODE.json
 
 --ask-api-servers also asks each API server, at its own address, whether it has the key_id of the nodes.
 

@@ -1,14 +1,14 @@
 //! StorageVersionMigration: kube-controller-manager writes each object of a resource once, where the API server serves
 //! this (by default from Kubernetes 1.37).
 //!
-//! It ends at the first object that is refused, and knows no rate. Its status says that it has written, and not under
-//! which key.
+//! It ends at the first object that is refused, tries one that fails with an internal error without end, and knows no
+//! rate. Its status says that it has written, and not under which key.
 
 use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Partial, encoded};
+use super::answer::encoded;
 use super::connection::{Call, Connection, JSON};
 use super::discovery::Resource;
 use super::error::CallError;
@@ -30,8 +30,12 @@ pub(crate) struct Migration {
 pub(crate) enum MigrationState {
     /// Nobody has begun it.
     Waiting,
-    /// The controller's words.
-    Running(String),
+    Running {
+        /// The controller's words.
+        message: String,
+        /// It writes what is not newer than this revision; `None` when it does not know yet.
+        revision: Option<u64>,
+    },
     Succeeded,
     /// The controller's words.
     Failed(String),
@@ -44,9 +48,10 @@ struct Object {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Status {
     conditions: Vec<Condition>,
+    resource_version: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -93,7 +98,8 @@ impl Migration {
         format!("/apis/{GROUP}/{}/storageversionmigrations{slash}{}", self.version, encoded(name))
     }
 
-    /// Makes one for a resource, and returns its name.
+    /// Makes one for a resource, and returns its name. One that an interrupted run has left is replaced: the controller
+    /// runs one at a time for a resource.
     ///
     /// # Errors
     /// It is refused, or there is no answer.
@@ -102,10 +108,20 @@ impl Migration {
         connection: &Connection,
         resource: &Resource,
     ) -> Result<String, CallError> {
+        let name = format!("kms-plugin-{}", resource.name());
+        let made = self.make(connection, resource, &name).await;
+        if !made.as_ref().is_err_and(|error| error.code() == Some(409)) {
+            return made.map(|()| name);
+        }
+        self.remove(connection, &name).await?;
+        self.make(connection, resource, &name).await.map(|()| name)
+    }
+
+    async fn make(&self, connection: &Connection, resource: &Resource, name: &str) -> Result<(), CallError> {
         let object = json!({
             "apiVersion": format!("{GROUP}/{}", self.version),
             "kind": "StorageVersionMigration",
-            "metadata": { "generateName": format!("kms-plugin-{}-", resource.plural) },
+            "metadata": { "name": name },
             "spec": { "resource": { "group": resource.group, "resource": resource.plural } },
         });
         let call = Call {
@@ -115,8 +131,7 @@ impl Migration {
             body: Some((JSON, object.to_string())),
             limit: MAX_ANSWER,
         };
-        let made: Partial = connection.json(call).await?;
-        Ok(made.metadata.name)
+        connection.json::<Value>(call).await.map(drop)
     }
 
     /// How far it is.
@@ -152,7 +167,9 @@ impl Status {
         match (is("Succeeded"), is("Failed"), is("Running")) {
             (Some(_), ..) => MigrationState::Succeeded,
             (_, Some(why), _) => MigrationState::Failed(why),
-            (_, _, Some(how)) => MigrationState::Running(how),
+            (_, _, Some(message)) => {
+                MigrationState::Running { message, revision: self.resource_version.parse().ok() }
+            }
             _ => MigrationState::Waiting,
         }
     }
@@ -165,15 +182,18 @@ mod tests {
     #[test]
     fn conditions_are_a_state() {
         let state = |conditions: Value| {
-            let object: Object =
-                serde_json::from_value(json!({ "status": { "conditions": conditions } })).unwrap();
+            let status = json!({ "conditions": conditions, "resourceVersion": "483" });
+            let object: Object = serde_json::from_value(json!({ "status": status })).unwrap();
             object.status.state()
         };
-        // Types and messages of kube-controller-manager 1.37.
+        // Types and messages of kube-controller-manager 1.36 and 1.37.
         let one = |kind: &str, message: &str| json!({ "type": kind, "status": "True", "message": message });
         assert_eq!(state(json!([])), MigrationState::Waiting);
         let running = one("Running", "3/10 not yet migrated");
-        assert_eq!(state(json!([running])), MigrationState::Running("3/10 not yet migrated".into()));
+        assert_eq!(
+            state(json!([running])),
+            MigrationState::Running { message: "3/10 not yet migrated".into(), revision: Some(483) }
+        );
         assert_eq!(
             state(json!([running, one("Failed", "migration encountered unhandled error: x")])),
             MigrationState::Failed("migration encountered unhandled error: x".into())
@@ -182,5 +202,10 @@ mod tests {
             state(json!([running, one("Succeeded", "Migration completed")])),
             MigrationState::Succeeded
         );
+        // The first version of its status, before it has a revision.
+        let begun = json!({ "conditions": [one("Running", "The migration is running")] });
+        let object: Object = serde_json::from_value(json!({ "status": begun })).unwrap();
+        let message = "The migration is running".into();
+        assert_eq!(object.status.state(), MigrationState::Running { message, revision: None });
     }
 }

@@ -131,7 +131,8 @@ pub(crate) fn job(options: &Rewrite<'_>, job: &Job<'_>) -> Result<String, Manife
         }],
         "volumes": volumes,
     });
-    // Exit codes 1 to 3 are results, and another attempt does not change them: only a lost node is tried again.
+    // Another attempt does not change that the time is not right (2), that there is no proof (3), or the command line (64).
+    // One after 1 or 69 goes on with what is left.
     let spec = json!({
         "backoffLimit": 6,
         "podFailurePolicy": { "rules": [

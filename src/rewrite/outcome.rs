@@ -79,7 +79,7 @@ impl Problem {
     pub(crate) fn remedy(&self) -> &'static str {
         match self.kind {
             ProblemKind::Admission => {
-                "exempt updates that change nothing (the webhook's matchConditions or namespaceSelector), or change the object so that it passes"
+                "exempt updates that change nothing (in matchConditions of the webhook or the policy, the expression `object != oldObject`), or change the object so that it passes"
             }
             ProblemKind::WebhookAway => {
                 "bring the webhook's service back, or set its failurePolicy to Ignore for the time of the rewrite"
@@ -103,7 +103,9 @@ pub(super) fn of(answer: Result<Written, CallError>) -> Result<Done, (Setback, S
         Ok(Written::Unchanged) => return Ok(Done::Unchanged),
         Err(error) => error,
     };
-    if let CallError::Refused(refusal) = &error {
+    if let CallError::Refused(refusal) = &error
+        && denied_by(&refusal.message).is_none()
+    {
         match (refusal.code, refusal.reason.as_str()) {
             (409, "Conflict") => return Ok(Done::WrittenMeanwhile),
             (404, "NotFound") => return Ok(Done::Deleted),
@@ -124,6 +126,7 @@ pub(super) fn setback(error: CallError) -> Setback {
         }
     };
     match refusal.code {
+        _ if denied_by(&refusal.message).is_some() => Setback::Refused(problem(&refusal)),
         429 => Setback::Busy(refusal.retry_after),
         // 401: a token that is being replaced.
         401 | 408 | 502..=504 => Setback::Away(CallError::Refused(refusal).to_string()),
@@ -132,20 +135,31 @@ pub(super) fn setback(error: CallError) -> Setback {
     }
 }
 
+/// What stands in the message between these words and the quote.
+fn quoted(message: &str, after: &str, quote: char) -> Option<String> {
+    let rest = message.split_once(after)?.1;
+    Some(rest.split(quote).next()?.to_owned())
+}
+
+/// The webhook or the policy that has denied the request. The status code says nothing then: a webhook chooses any (400
+/// when it does not), and a policy one of four.
+fn denied_by(message: &str) -> Option<String> {
+    const WEBHOOK: &str = "admission webhook \"";
+    const POLICY: &str = "ValidatingAdmissionPolicy '";
+    if message.starts_with(WEBHOOK) && message.contains(" denied the request") {
+        return quoted(message, WEBHOOK, '"');
+    }
+    if message.contains(" denied request: ") { quoted(message, POLICY, '\'') } else { None }
+}
+
 /// Words of kube-apiserver 1.34 to 1.37.
 fn problem(refusal: &Refusal) -> Problem {
     let message = refusal.message.as_str();
-    let quoted = |after: &str, quote: char| {
-        let rest = message.split_once(after)?.1;
-        Some(rest.split(quote).next()?.to_owned())
-    };
     let has = |words: &str| message.contains(words);
-    let (kind, by) = if has("failed calling webhook") {
-        (ProblemKind::WebhookAway, quoted("failed calling webhook \"", '"'))
-    } else if has("admission webhook") {
-        (ProblemKind::Admission, quoted("admission webhook \"", '"'))
-    } else if has("ValidatingAdmissionPolicy") {
-        (ProblemKind::Admission, quoted("ValidatingAdmissionPolicy '", '\''))
+    let (kind, by) = if let Some(by) = denied_by(message) {
+        (ProblemKind::Admission, Some(by))
+    } else if has("failed calling webhook") {
+        (ProblemKind::WebhookAway, quoted(message, "failed calling webhook \"", '"'))
     } else if has("exceeded quota") {
         (ProblemKind::Quota, None)
     } else if has("decrypt") || has("no matching prefix found") || has("unable to transform key") {
@@ -223,6 +237,20 @@ mod tests {
             assert_eq!(refused(code, "", message), Err(expected), "{message}");
         }
         assert_eq!(refused(429, "TooManyRequests", ""), Err(Setback::Busy(None)));
+        // Whatever status a webhook or a policy chooses, it is their refusal.
+        let webhook = "admission webhook \"a.b\" denied the request: slow down";
+        for (code, reason) in
+            [(400, ""), (401, "Unauthorized"), (404, "NotFound"), (409, "Conflict"), (429, ""), (503, "")]
+        {
+            let expected = Setback::Refused(problem(ProblemKind::Admission, "a.b"));
+            assert_eq!(refused(code, reason, webhook), Err(expected), "{code}");
+        }
+        let silent = "admission webhook \"a.b\" denied the request without explanation";
+        assert_eq!(refused(429, "", silent), Err(Setback::Refused(problem(ProblemKind::Admission, "a.b"))));
+        let policy =
+            "secrets \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: x";
+        let expected = Setback::Refused(problem(ProblemKind::Admission, "p"));
+        assert_eq!(refused(401, "Unauthorized", policy), Err(expected));
         assert!(matches!(refused(503, "ServiceUnavailable", ""), Err(Setback::Away(_))));
     }
 }

@@ -26,7 +26,7 @@ const MAX_AGAIN: usize = 10_000;
 /// The pause between two rounds of failed objects.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// How long API servers have not answered, over all writes.
+/// How long something has gone on without a break, over all writes: that API servers do not answer, or that writes fail.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Mutex<Option<Instant>>);
 
@@ -45,6 +45,11 @@ impl Outage {
     fn goes_on(&self) -> Duration {
         self.set(|began| Some(began.unwrap_or_else(Instant::now)))
     }
+
+    /// For how long it has gone on so far; zero when it does not.
+    fn lasts(&self) -> Duration {
+        self.set(|began| began)
+    }
 }
 
 /// What the writes of one resource share.
@@ -54,6 +59,8 @@ pub(super) struct Pass<'a> {
     pub options: &'a Options,
     pub pace: &'a Pace,
     pub outage: &'a Outage,
+    /// Writes of this resource fail.
+    pub failing: Outage,
     pub progress: &'a dyn Progress,
     pub tally: &'a Mutex<Tally>,
 }
@@ -93,15 +100,29 @@ impl Pass<'_> {
             };
             self.objects(page.objects, begin, &mut again).await?;
             match page.next {
+                _ if self.gave_up() => break,
                 Some(token) => next = Some(token),
                 None => break,
             }
         }
+        if self.gave_up() {
+            let patience = self.options.patience;
+            let why = format!("no write has worked for {patience:?}, and the other objects were not tried");
+            self.count(|tally| {
+                tally.list_problem.get_or_insert(why);
+            });
+        }
         self.later(again).await
     }
 
-    fn count<T>(&self, work: impl FnOnce(&mut Tally) -> T) -> T {
-        work(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Whether writes have failed, and none has worked, for as long as the run is patient: a webhook that is away would
+    /// cost seconds for each object of a large cluster.
+    fn gave_up(&self) -> bool {
+        self.failing.lasts() > self.options.patience
+    }
+
+    fn count(&self, work: impl FnOnce(&mut Tally)) {
+        work(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// A page, after as many attempts as it needs. The inner error is why the list ends here.
@@ -174,12 +195,16 @@ impl Pass<'_> {
             return Ok(());
         }
         let writes = futures_util::stream::iter(wanted).map(|object| async {
+            if self.gave_up() {
+                return None;
+            }
             let written = self.write(&object, TRIES).await;
-            (object, written)
+            Some((object, written))
         });
         let mut writes = std::pin::pin!(writes.buffer_unordered(self.options.parallel));
-        while let Some((object, written)) = writes.next().await {
+        while let Some(tried) = writes.next().await {
             self.progress.advance(1);
+            let Some((object, written)) = tried else { continue };
             match written? {
                 Ok(done) => self.count(|tally| tally.done(done)),
                 Err((problem, message, true)) if again.len() < MAX_AGAIN => {
@@ -208,6 +233,7 @@ impl Pass<'_> {
                     Ok(done) => {
                         turn.answered();
                         self.outage.over();
+                        self.failing.over();
                         return Ok(Ok(done));
                     }
                     Err(setback) => setback,
@@ -224,13 +250,15 @@ impl Pass<'_> {
                 Setback::Refused(problem) => {
                     turn.answered();
                     self.outage.over();
+                    self.failing.over();
                     return Ok(Err((problem, message, false)));
                 }
                 Setback::Failing(problem) => {
                     turn.refused(PAUSE);
                     self.outage.over();
+                    self.failing.goes_on();
                     failures += 1;
-                    if failures >= tries {
+                    if failures >= tries || self.gave_up() {
                         return Ok(Err((problem, message, true)));
                     }
                 }
@@ -241,7 +269,7 @@ impl Pass<'_> {
     /// Tries failed objects again, until nothing of them has worked for as long as the run is patient.
     async fn later(&self, mut again: VecDeque<Again>) -> Result<(), Stop> {
         let mut progress = Instant::now();
-        while !again.is_empty() && progress.elapsed() < self.options.patience {
+        while !again.is_empty() && !self.gave_up() && progress.elapsed() < self.options.patience {
             let first = again.front().map(|first| first.message.clone()).unwrap_or_default();
             self.progress.note(&format!("{} objects are tried again: {first}", again.len()));
             tokio::time::sleep(spread(ROUND, jitter())).await;

@@ -46,6 +46,8 @@ pub(crate) struct Failed {
     pub examples: Vec<String>,
     /// What the API server said about the first one.
     pub message: String,
+    /// What to do.
+    pub remedy: &'static str,
 }
 
 /// Whether etcd proves the result.
@@ -117,6 +119,7 @@ impl Tally {
                     objects: 0,
                     examples: Vec::new(),
                     message: message.to_owned(),
+                    remedy: problem.remedy(),
                 });
             }
             self.problems.len() - 1
@@ -162,7 +165,7 @@ impl Tally {
                 failed.examples.join(", "),
                 if failed.objects > failed.examples.len() as u64 { ", …" } else { "" },
                 failed.message,
-                failed.problem.remedy(),
+                failed.remedy,
             ));
         }
         text

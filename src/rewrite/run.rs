@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
-use super::migrations::{self, Method};
+use super::migrations::{self, Method, NotMigrated};
 use super::pace::Pace;
 use super::pass::{Outage, Pass};
 use super::report::Tally;
@@ -58,7 +58,7 @@ pub(crate) async fn run(
     progress: &dyn Progress,
     tallies: &Mutex<Vec<(String, Tally)>>,
 ) -> Result<(), Stop> {
-    let migration = match options.method {
+    let mut migration = match options.method {
         Method::Auto if !options.dry_run => Migration::served(connection).await.map_err(Stop::Migration)?,
         _ => None,
     };
@@ -67,23 +67,37 @@ pub(crate) async fn run(
         let name = resource.name();
         progress.begin(&name);
         let tally = Shared { tally: Mutex::default(), name, into: tallies };
-        if let Some(migration) = migration.as_ref().filter(|_| !resource.aggregated) {
+        if let Some(served) = migration.as_ref().filter(|_| !resource.aggregated)
             // What it writes has a higher revision than this. The pass after it then only looks for what it left.
-            if let Ok(page) = connection.page(resource, 1, None).await
-                && let Some(revision) = page.revision
-            {
-                checkpoint.begin(&tally.name, revision).map_err(Stop::Checkpoint)?;
-            }
-            match migrations::migrate(connection, migration, resource, options, progress).await {
-                Ok(()) => tally.set_by_migration(),
-                Err(why) => progress.note(&format!(
-                    "the StorageVersionMigration of {} ended without success ({why}): each object is written from here",
-                    tally.name
-                )),
+            && let Ok(page) = connection.page(resource, 1, None).await
+            && let Some(revision) = page.revision
+        {
+            let begin = checkpoint.begin(&tally.name, revision).map_err(Stop::Checkpoint)?;
+            let job = migrations::Job { connection, migration: served, resource, begin, options, progress };
+            match job.run().await {
+                Ok(true) => tally.set_by_migration(),
+                Ok(false) => {}
+                Err(why) => {
+                    progress.note(&format!(
+                        "the StorageVersionMigration of {} ended without success ({why}): each object is written from here",
+                        tally.name
+                    ));
+                    if matches!(why, NotMigrated::NotBegun) {
+                        migration = None;
+                    }
+                }
             }
         }
-        let pass =
-            Pass { connection, resource, options, pace, outage: &outage, progress, tally: &tally.tally };
+        let pass = Pass {
+            connection,
+            resource,
+            options,
+            pace,
+            outage: &outage,
+            failing: Outage::default(),
+            progress,
+            tally: &tally.tally,
+        };
         pass.run(checkpoint).await?;
     }
     Ok(())

@@ -75,7 +75,8 @@ impl ApiServer {
     /// The same with further flags.
     pub async fn start_with(etcd: &Etcd, encryption: &str, flags: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let pki = Pki::new(&["127.0.0.1"]);
+        // Every API server's certificate has the second name.
+        let pki = Pki::new(&["127.0.0.1", "kubernetes.default.svc"]);
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(PATIENCE)

@@ -27,6 +27,7 @@ mod sequences;
 mod support;
 mod takeover;
 mod traffic;
+mod webhook;
 mod wildcard;
 
 use support::agent::Agent;

@@ -1,6 +1,7 @@
 //! A cluster that is rewritten, runs of the command, and writers that work meanwhile.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,13 +51,15 @@ impl Cluster {
     pub fn arguments(&self, more: &[&str]) -> Vec<String> {
         let directory = self.agent.directory.path();
         let defaults = [
+            ("--output", "json".to_owned()),
             ("--kubeconfig", self.api.kubeconfig().display().to_string()),
             ("--state", directory.join("rewrite.json").display().to_string()),
             ("--runtime-dir", directory.join("run").display().to_string()),
             ("--max-rate", "0".to_owned()),
+            // Kubernetes 1.37 serves StorageVersionMigrations, and nobody is here to begin one.
+            ("--method", "patch".to_owned()),
         ];
-        let mut arguments =
-            ["rewrite", "--output", "json", "--api-server", self.api.address()].map(str::to_owned).to_vec();
+        let mut arguments = ["rewrite", "--api-server", self.api.address()].map(str::to_owned).to_vec();
         for (name, value) in defaults.into_iter().filter(|(name, _)| !more.contains(name)) {
             if name == "--state" && more.contains(&"--no-state") {
                 continue;
@@ -96,6 +99,14 @@ impl Cluster {
             assert_eq!(ids.keys().collect::<Vec<_>>(), [key_id], "{resource}: {ids:?}");
         }
     }
+}
+
+/// An address of this machine under which API servers can publish themselves: no loopback address.
+pub fn own_address() -> IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Sends nothing: it asks for the route.
+    socket.connect("192.0.2.1:9").expect("this test needs a network interface beside the loopback");
+    socket.local_addr().unwrap().ip()
 }
 
 pub async fn make_namespace(client: &Client, name: &str) {

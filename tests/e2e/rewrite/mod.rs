@@ -3,6 +3,8 @@
 mod cluster;
 mod large;
 mod migration;
+mod rights;
+mod webhook;
 
 use std::time::Duration;
 
@@ -13,7 +15,6 @@ use self::cluster::{Cluster, Writers, fill, make_namespace};
 use crate::apiserver::NAMESPACE;
 use crate::encryption::{PROVIDER, identity, kms, of};
 use crate::etcd::Stored;
-use crate::support::agent::command;
 use crate::support::eventually;
 
 const PARTIAL: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -191,48 +192,6 @@ async fn a_namespace_that_is_refused_is_named() {
     assert_eq!((&problem["objects"], &problem["examples"]), (&json!(1), &json!(["closed/kept"])), "{report}");
     let ids = cluster.etcd.key_ids(&format!("secrets/{NAMESPACE}/"), PROVIDER).await;
     assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
-}
-
-/// What `render rbac` writes is enough, and no more than it says: the account cannot get a single Secret.
-#[tokio::test]
-async fn the_rendered_rights_are_enough() {
-    let cluster = Cluster::start_with(&["--authorization-mode=RBAC"]).await;
-    let client = &cluster.api.client;
-    fill(client, "secrets", 10).await;
-    let rendered = command().args(["render", "rbac", "--namespace", NAMESPACE]).output().unwrap();
-    let rendered = String::from_utf8(rendered.stdout).unwrap();
-    for document in rendered.split("---\n") {
-        let object: Value = yaml_serde::from_str(document).unwrap();
-        let group = match object["apiVersion"].as_str().unwrap() {
-            "v1" => "/api/v1".to_owned(),
-            version => format!("/apis/{version}"),
-        };
-        let namespace = object["metadata"]["namespace"].as_str();
-        let namespace = namespace.map(|name| format!("/namespaces/{name}")).unwrap_or_default();
-        let plural = object["kind"].as_str().unwrap().to_lowercase() + "s";
-        let made = client.call(Method::POST, &format!("{group}{namespace}/{plural}"), &object).await.unwrap();
-        assert_eq!(made.status, 201, "{object}: {made:?}");
-    }
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/kms-plugin-rewrite/token");
-    let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} });
-    let token = client.call(Method::POST, &path, &request).await.unwrap();
-    assert_eq!(token.status, 201, "{token:?}");
-    let token = token.json()["status"]["token"].as_str().unwrap().to_owned();
-    let kubeconfig = cluster.api.kubeconfig_of("account", &token).display().to_string();
-    cluster.rotate().await;
-    let arguments = [&cluster.etcd_arguments()[..], &["--kubeconfig", &kubeconfig]].concat();
-    let (code, report) = cluster.rewrite(&arguments).await;
-    assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-        "spec": {
-            "user": format!("system:serviceaccount:{NAMESPACE}:kms-plugin-rewrite"),
-            "resourceAttributes": { "verb": "get", "resource": "secrets", "namespace": NAMESPACE },
-        },
-    });
-    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-    let answer = client.call(Method::POST, path, &review).await.unwrap();
-    assert_eq!(answer.json()["status"]["allowed"], false, "{answer:?}");
 }
 
 /// Away from KMS: the file says how every object is to be stored, and each API server must use that very file.
