@@ -57,8 +57,6 @@ pub(crate) enum TaskError {
     Returned,
     #[error("it panicked: {0}")]
     Panicked(String),
-    #[error("the gRPC server failed: {0}")]
-    Server(#[from] tonic::transport::Error),
     /// The server that takes the accepted connections has ended.
     #[error(transparent)]
     Acceptor(#[from] AcceptorEnded),

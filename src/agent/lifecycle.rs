@@ -149,7 +149,10 @@ impl Agent {
             KMS_SERVER,
             server_restart::in_place(KMS_SERVER, self.metrics.clone(), move || {
                 let serving = crate::kms::serve(service.clone(), incoming.clone(), stopping.clone());
-                async { Ok::<(), TaskError>(serving.await?) }
+                async {
+                    serving.await;
+                    Ok::<(), TaskError>(())
+                }
             }),
         );
         streams

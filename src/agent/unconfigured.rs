@@ -126,7 +126,10 @@ impl Unconfigured {
             Incoming::new(accepted, metrics.clone(), &provisional.server.allowed_uids),
             stopping.clone(),
         );
-        tasks.spawn(async { ("kms server", serving.await.map_err(Into::into)) });
+        tasks.spawn(async {
+            serving.await;
+            ("kms server", Ok(()))
+        });
         let watchdog_path = listeners.watchdog_path.clone();
         for (acceptor, path) in
             [(listeners.kms, listeners.kms_path), (listeners.watchdog, listeners.watchdog_path)]

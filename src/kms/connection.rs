@@ -12,7 +12,6 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tonic::transport::server::Connected;
 
 use super::connection_limit::{Admitted, ConnectionLimit};
 use crate::telemetry::metrics::{Metrics, UnderWay};
@@ -50,21 +49,13 @@ impl Connection {
     }
 }
 
-/// A unix stream that tonic can ask for its [`Connection`].
+/// A unix stream, and the [`Connection`] that it is.
 pub(crate) struct KmsStream {
     // Dropped before the stream: its limit may still close the descriptor.
     admitted: Admitted,
     stream: UnixStream,
     connection: Connection,
     _counted: UnderWay,
-}
-
-impl Connected for KmsStream {
-    type ConnectInfo = Connection;
-
-    fn connect_info(&self) -> Connection {
-        self.connection.clone()
-    }
 }
 
 impl AsyncRead for KmsStream {
@@ -114,6 +105,10 @@ impl KmsStream {
         let connection = Connection::of(&stream);
         Self { admitted: limit.admit(&stream, connection.uid), stream, connection, _counted: counted }
     }
+
+    pub(super) fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
 }
 
 /// The accepted connections that wait for the server. Clones share them, so a server that is restarted serves those
@@ -135,13 +130,12 @@ impl Incoming {
 }
 
 impl Stream for Incoming {
-    type Item = io::Result<KmsStream>;
+    type Item = KmsStream;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = streams.poll_recv(cx);
-        stream.map(|stream| {
-            stream.map(|stream| Ok(KmsStream::new(stream, &self.limit, self.metrics.connected())))
-        })
+        stream
+            .map(|stream| stream.map(|stream| KmsStream::new(stream, &self.limit, self.metrics.connected())))
     }
 }

@@ -16,6 +16,7 @@ mod request_guard;
 mod route;
 mod server;
 mod service;
+mod transport;
 mod unconfigured;
 mod view;
 

@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use hyper::body::{Bytes, Frame, SizeHint};
+use hyper::http::Request;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::Service;
+use tower::{BoxError, Service};
 
 use super::connection::Connection;
 use super::error_codes;
 use super::service::KmsService;
 
-type Request = hyper::http::Request<Body>;
 type Response = hyper::http::Response<Body>;
 
 /// Time for the body of a request. A caller on the same machine sends it together with the head.
@@ -76,9 +76,10 @@ impl<S> Guarded<S> {
     }
 }
 
-impl<S> Service<Request> for Guarded<S>
+impl<S, B> Service<Request<B>> for Guarded<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request<TimedBody<B>>, Response = Response, Error = Infallible>,
+    B: hyper::body::Body,
 {
     type Response = Response;
     type Error = Infallible;
@@ -88,7 +89,7 @@ where
         self.service.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         if let Some(peers) = &self.peers {
             let connection = request.extensions().get::<Connection>();
             let method = request.uri().path().rsplit('/').next().unwrap_or_default();
@@ -98,13 +99,13 @@ where
             }
         }
         let unfinished = self.unfinished.clone();
-        Either::Left(self.service.call(request.map(|body| Body::new(TimedBody::new(body, unfinished)))))
+        Either::Left(self.service.call(request.map(|body| TimedBody::new(body, unfinished))))
     }
 }
 
 /// A body that must come in time.
-struct TimedBody {
-    body: Body,
+pub(super) struct TimedBody<B> {
+    body: B,
     unfinished: Unfinished,
     started: Instant,
     /// Set while a part is missing.
@@ -117,8 +118,8 @@ struct Waiting {
     ended: oneshot::Receiver<()>,
 }
 
-impl TimedBody {
-    fn new(body: Body, unfinished: Unfinished) -> Self {
+impl<B> TimedBody<B> {
+    fn new(body: B, unfinished: Unfinished) -> Self {
         Self { body, unfinished, started: Instant::now(), waiting: None }
     }
 
@@ -146,7 +147,10 @@ impl TimedBody {
     }
 }
 
-impl hyper::body::Body for TimedBody {
+impl<B> hyper::body::Body for TimedBody<B>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -158,7 +162,7 @@ impl hyper::body::Body for TimedBody {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
             Poll::Ready(end) => {
                 self.waiting = None;
-                Poll::Ready(end)
+                Poll::Ready(end.map(|end| end.map_err(|error| Status::from_error(error.into()))))
             }
             Poll::Pending => self.poll_overdue(cx).map(|overdue| Some(Err(overdue))),
         }
@@ -194,8 +198,8 @@ mod tests {
         }
     }
 
-    fn silent(unfinished: &Unfinished) -> TimedBody {
-        TimedBody::new(Body::new(Silent), unfinished.clone())
+    fn silent(unfinished: &Unfinished) -> TimedBody<Silent> {
+        TimedBody::new(Silent, unfinished.clone())
     }
 
     #[tokio::test(start_paused = true)]

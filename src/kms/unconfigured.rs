@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status, async_trait};
 
 use super::request_guard::{Guarded, MAX_UNFINISHED, Unfinished};
-use super::server::builder;
+use super::transport::serve_connections;
 use super::{Incoming, MAX_MESSAGE, error_codes};
 use crate::health::Snapshot;
 use crate::proto::key_management_service_server::{KeyManagementService, KeyManagementServiceServer};
@@ -47,19 +47,13 @@ impl KeyManagementService for Unconfigured {
 }
 
 /// Answers calls with the reason of the current snapshot until `stopping`.
-///
-/// # Errors
-/// Those of the transport.
 pub(crate) async fn serve_unconfigured(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     incoming: Incoming,
-    mut stopping: watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
+    stopping: watch::Receiver<bool>,
+) {
     let service = KeyManagementServiceServer::new(Unconfigured { snapshots });
     let service = service.max_decoding_message_size(MAX_MESSAGE);
     let service = Guarded::new(service, None, Unfinished::at_most(MAX_UNFINISHED));
-    let stopped = async move {
-        let _stopped = stopping.wait_for(|stop| *stop).await;
-    };
-    builder().serve_with_incoming_shutdown(service, incoming, stopped).await
+    serve_connections(service, incoming, stopping).await;
 }
