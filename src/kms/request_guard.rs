@@ -213,7 +213,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn beyond_the_limit_the_oldest_body_is_ended() {
         let unfinished = Unfinished::at_most(2);
-        let waits = async |body: &mut TimedBody| {
+        let waits = async |body: &mut TimedBody<Silent>| {
             tokio::time::timeout(Duration::from_secs(1), body.frame()).await.is_err()
         };
         let (mut first, mut second) = (silent(&unfinished), silent(&unfinished));

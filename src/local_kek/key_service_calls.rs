@@ -13,10 +13,11 @@ use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyService, KeyServiceError, KeyVersion};
 
 impl Cache {
-    /// Unwraps a key: takes it from the cache, or calls `key_service` and caches the result.
+    /// Unwraps a key: takes it from the cache, or calls `key_service` and caches the result. Callers that need the same key
+    /// while it is unwrapped get the same result, also where local KEKs are off and nothing is cached.
     ///
     /// # Errors
-    /// The key service's. Callers that wait for the same call get the same error.
+    /// The key service's.
     pub(crate) async fn unwrap(
         &self,
         key_service: &dyn KeyService,
@@ -26,28 +27,33 @@ impl Cache {
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
         let aad = kind.aad(key_version.key_id);
-        if !self.is_enabled() {
+        let ((_running, others), enabled) = (self.calls.begin(), self.is_enabled());
+        // Alone, it has nobody to share with, and needs no place in the table.
+        if !others && !enabled {
             return key_service.unwrap(wrapped, &aad, deadline).await;
         }
         let waiter = self.calls.join(key_service, Fingerprint::of(kind, key_version.key_id, wrapped));
-        let mut failure = tokio::time::timeout_at(deadline.instant(), waiter.call().lock())
+        let mut shared = tokio::time::timeout_at(deadline.instant(), waiter.call().lock())
             .await
             .map_err(|_| KeyServiceError::deadline("waiting for another call that unwraps the same key"))?;
         if let Some(found) = self.find(kind, key_version.key_id, wrapped) {
             return Ok(found);
         }
-        if let Some(error) = &*failure {
-            return Err(error.clone());
+        if let Some(result) = &*shared {
+            return result.clone();
         }
         let unwrapped = key_service.unwrap(wrapped, &aad, deadline).await;
-        self.unwraps.fetch_add(1, Ordering::Relaxed);
-        match &unwrapped {
-            Ok(secret) if kind == KeyKind::Seed || secret.len() == KEY_BYTES => {
+        if enabled {
+            self.unwraps.fetch_add(1, Ordering::Relaxed);
+            if let Ok(secret) = &unwrapped
+                && (kind == KeyKind::Seed || secret.len() == KEY_BYTES)
+            {
                 self.insert(kind, key_version, wrapped, secret);
             }
-            // A waiter may have a later deadline, and then makes its own call.
-            Err(error) if error.kind() != ErrorKind::Deadline => *failure = Some(error.clone()),
-            Ok(_) | Err(_) => {}
+        }
+        // A waiter may have a later deadline, and then makes its own call.
+        if unwrapped.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::Deadline) {
+            *shared = Some(unwrapped.clone());
         }
         unwrapped
     }

@@ -162,6 +162,23 @@ async fn waiters_share_a_failure_and_later_callers_do_not() {
     assert!(cache.calls.is_empty());
 }
 
+/// kube-apiserver 1.37 asks ten times at once for the seed of ten objects.
+#[tokio::test]
+async fn callers_at_the_same_time_share_one_call_without_a_cache_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Vec::new(), None, None);
+    let key_service = Faulty::new(&directory, false, false);
+    let wrapped = key_service.wrap(1, &[7; 32], &[], soon()).await.unwrap();
+    let unwrap = || cache.unwrap(&key_service, KeyKind::Seed, key_version(&key_service), &wrapped, soon());
+    let answers = futures_util::future::join_all((0..10).map(|_| unwrap())).await;
+    assert!(answers.iter().all(|answer| **answer.as_ref().unwrap() == [7; 32]));
+    let calls = key_service.unwraps.load(Ordering::Relaxed);
+    assert!(calls <= 2, "the first one was alone when it began: {calls}");
+    assert!(cache.calls.is_empty());
+    assert_eq!(*unwrap().await.unwrap(), [7; 32]);
+    assert_eq!(key_service.unwraps.load(Ordering::Relaxed), calls + 1, "nothing is kept");
+}
+
 #[tokio::test]
 async fn a_cancelled_caller_does_not_block_the_others() {
     let directory = tempfile::tempdir().unwrap();
