@@ -70,7 +70,7 @@ fn check_directory(directory: &Path, units: &Units, runs: bool, report: &mut Rep
             Err(at) => {
                 let seen =
                     format!("user {} cannot write there: {} does not allow it", user.name, at.display());
-                warn(seen, fix)
+                warn(seen, user.grant_own(directory, &at))
             }
         },
     });

@@ -155,6 +155,17 @@ impl ServiceUser {
         }
     }
 
+    /// The command that lets it write in a directory of its own, where `obstacle` does not allow it: the directory, or one
+    /// above it, which keeps its owner.
+    pub(crate) fn grant_own(&self, directory: &Path, obstacle: &Path) -> String {
+        let (name, at) = (&self.name, obstacle.display());
+        match Access::of(obstacle).is_some_and(|access| access.has_list()) {
+            _ if obstacle == directory => format!("chown {name}:{name} {at} && chmod 0700 {at}"),
+            true => format!("setfacl -m u:{name}:x {at}"),
+            false => format!("chmod a+x {at}"),
+        }
+    }
+
     /// Whether it may do this with a file. What this process cannot see counts as allowed.
     fn may(&self, path: &Path, bits: u32) -> bool {
         self.uid == 0 || Access::of(path).is_none_or(|access| access.allows(self.uid, &self.gids, bits))
@@ -190,6 +201,13 @@ mod tests {
         assert_eq!(member.may_write_in(&inner), Err(inner.clone()));
         mode(&inner, 0o771);
         assert_eq!(member.may_write_in(&inner), Ok(()));
+        // A directory above keeps its owner: others use it.
+        let shown = inner.display();
+        assert_eq!(
+            member.grant_own(&inner, &inner),
+            format!("chown nobody:nobody {shown} && chmod 0700 {shown}")
+        );
+        assert_eq!(member.grant_own(&file, &inner), format!("chmod a+x {shown}"));
         let root = ServiceUser { uid: 0, ..member };
         assert_eq!(root.may_read(&file), Ok(()));
         let sandboxed = ServiceUser { hidden: vec![PathBuf::from("/root")], ..root };
