@@ -133,4 +133,4 @@ fn entries(value: &[u8]) -> Option<Vec<(Tag, u32)>> {
 
 #[cfg(test)]
 #[path = "access_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -15,6 +15,12 @@ const GROUP: u32 = 65_533;
 /// Others.
 const STRANGER: u32 = 65_000;
 
+/// A line in the log of the tests, so that what was left out is seen.
+#[allow(clippy::print_stderr)] // a test has no other place
+pub(crate) fn not_tested(what: &str) {
+    eprintln!("NOT TESTED: {what}");
+}
+
 /// Gives the file a list, as setfacl(1) does; false where its file system has none.
 fn set(path: &Path, list: &[(Tag, u32)]) -> bool {
     let mut value = VERSION.to_le_bytes().to_vec();
@@ -34,7 +40,7 @@ fn set(path: &Path, list: &[(Tag, u32)]) -> bool {
     match rustix::fs::setxattr(path, ATTRIBUTE, &value, XattrFlags::empty()) {
         Ok(()) => true,
         Err(Errno::OPNOTSUPP) => {
-            eprintln!("NOT TESTED: access control lists; the file system of {} has none", path.display());
+            not_tested(&format!("access control lists; the file system of {} has none", path.display()));
             false
         }
         Err(error) => panic!("{list:?}: {error}"),

@@ -176,6 +176,7 @@ impl ServiceUser {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::super::access::tests::not_tested;
     use super::*;
 
     #[test]
@@ -224,7 +225,7 @@ mod tests {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
         let Ok(Some(nobody)) = User::from_name("nobody") else {
-            eprintln!("NOT TESTED: setfacl; there is no user nobody");
+            not_tested("setfacl; there is no user nobody");
             return;
         };
         let nobody = ServiceUser::known(nobody);
@@ -234,7 +235,7 @@ mod tests {
         let given = sh(&format!("setfacl -m u:daemon:rx {in_directory} && setfacl -m u:daemon:r {shown}"));
         let given = given.unwrap();
         if !given.status.success() {
-            eprintln!("NOT TESTED: setfacl; {}", String::from_utf8_lossy(&given.stderr));
+            not_tested(&format!("setfacl; {}", String::from_utf8_lossy(&given.stderr)));
             return;
         }
         let daemon = ServiceUser::known(User::from_name("daemon").unwrap().unwrap());
