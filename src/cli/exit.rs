@@ -3,6 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use crate::untrusted;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -59,7 +61,8 @@ impl Failure {
     /// Writes each cause on its own line: to the log where one is set up, otherwise to stderr. Returns the exit code.
     pub(crate) fn tell(&self) -> Exit {
         for (depth, cause) in self.error.chain().enumerate() {
-            for line in cause.to_string().lines() {
+            // A cause may repeat what somebody wrote into a file or a flag.
+            for line in cause.to_string().lines().map(untrusted::visible) {
                 if tracing::enabled!(tracing::Level::ERROR) {
                     tracing::error!("{}{line}", if depth == 0 { "" } else { "caused by: " });
                 } else {
@@ -74,7 +77,7 @@ impl Failure {
 impl std::fmt::Display for Failure {
     /// The causes, on one line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&format!("{:#}", self.error).replace('\n', "; "))
+        f.write_str(&untrusted::visible(&format!("{:#}", self.error).replace('\n', "; ")))
     }
 }
 

@@ -11,6 +11,7 @@ use super::error::CompatError;
 use super::flag_table::{self, Meaning, Of, PREFIXES};
 use super::secret_file;
 use crate::config::schema;
+use crate::untrusted;
 
 /// The flags and variables of another plugin, as values of our keys.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +113,7 @@ fn unknown_variable(name: &str) -> Option<String> {
         let near = near
             .map(|near| format!("; is it {}?", near.replace('-', "_").to_uppercase()))
             .unwrap_or_default();
+        let name = untrusted::visible(name);
         format!("{name} has no effect: neither plugin has such a variable{near}")
     })
 }

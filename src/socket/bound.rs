@@ -4,7 +4,7 @@
 //! Must not know the protocol on the socket. A socket that another process serves is never replaced, and a file that
 //! is not a socket is never removed.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -99,6 +99,17 @@ impl Drop for BoundSocket {
     }
 }
 
+/// What is in place of a socket, in words that an article can precede; `None` for a socket.
+pub(crate) fn occupant(kind: FileType) -> Option<&'static str> {
+    match () {
+        () if kind.is_socket() => None,
+        () if kind.is_dir() => Some("directory"),
+        () if kind.is_symlink() => Some("symbolic link"),
+        () if kind.is_file() => Some("file"),
+        () => Some("special file"),
+    }
+}
+
 /// Returns an error if the path exists, unless it is a stale socket.
 fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
     let metadata = match fs::symlink_metadata(path) {
@@ -106,14 +117,7 @@ fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(cause) => return Err(SocketError::Io { path: path.to_path_buf(), action: "inspected", cause }),
     };
-    let kind = metadata.file_type();
-    if !kind.is_socket() {
-        let kind = match () {
-            () if kind.is_dir() => "directory",
-            () if kind.is_symlink() => "symbolic link",
-            () if kind.is_file() => "file",
-            () => "special file",
-        };
+    if let Some(kind) = occupant(metadata.file_type()) {
         return Err(SocketError::NotASocket { path: path.to_path_buf(), kind });
     }
     match probe(path) {

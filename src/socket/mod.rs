@@ -10,7 +10,7 @@ mod heartbeat;
 mod rebind;
 
 pub(crate) use acceptor::{Acceptor, AcceptorEnded};
-pub(crate) use bound::BoundSocket;
+pub(crate) use bound::{BoundSocket, occupant};
 pub(crate) use directory_watch::DirectoryWatch;
 pub(crate) use error::SocketError;
 pub(crate) use heartbeat::{Heartbeat, Stalled};

@@ -22,6 +22,14 @@ const ALLOWED: u32 = 0;
 /// Enough for a slow machine.
 const START: Duration = Duration::from_secs(60);
 
+/// How tonic's words begin for what is no gRPC, or no protobuf.
+const DAMAGED: [&str; 4] = [
+    "protocol%20error",
+    "failed%20to%20decode",
+    "Unexpected%20EOF%20decoding",
+    "Missing%20request%20message",
+];
+
 /// An agent that is ready.
 struct Running {
     runtime: tokio::runtime::Runtime,
@@ -88,9 +96,7 @@ pub(crate) fn grpc_call(input: &[u8]) {
     }
     assert_eq!(uid != ALLOWED, code == "7", "user {uid}, code {code}: {message}");
     assert_eq!(code == "0", !bytes.is_empty(), "code {code}");
-    // tonic's words for what is no gRPC, or no protobuf.
-    let is_damaged =
-        ["protocol%20error", "failed%20to%20decode"].iter().any(|words| message.starts_with(words));
+    let is_damaged = DAMAGED.iter().any(|words| message.starts_with(words));
     assert!(code != "13" || is_damaged, "an internal error: {message}");
 }
 

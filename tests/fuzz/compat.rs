@@ -27,6 +27,9 @@ pub(crate) fn command_line(input: &[u8]) {
     }
     let Ok(translated) = translate(arguments, variables.into_iter()) else { return };
     let flags = translated.flags;
+    for warning in &flags.warnings {
+        assert!(!warning.contains(crate::untrusted::is_hidden), "{warning:?}");
+    }
     // Secrets wait in memory until the process ends: not here.
     let files = flags.values.iter().filter_map(|(_, value)| value.strip_prefix("/proc/self/fd/"));
     let files: Vec<i32> = files.filter_map(|number| number.parse().ok()).collect();

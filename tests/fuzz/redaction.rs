@@ -9,6 +9,11 @@ use zeroize::Zeroizing;
 
 use super::Redaction;
 
+thread_local! {
+    /// To compile them costs more than everything else.
+    static PATTERNS: Redaction = Redaction::new(&[]).expect("the patterns compile");
+}
+
 /// The text in groups of `width`, joined by `separator`.
 fn split(text: &str, width: usize, separator: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
@@ -43,7 +48,8 @@ pub(crate) fn redaction(input: &[u8]) {
     if secret.len() < 9 || secret.trim() != secret || secret.chars().any(|c| !(' '..='~').contains(&c)) {
         return;
     }
-    let redaction = Redaction::new(&[Zeroizing::new(secret.to_owned())]).expect("the patterns compile");
+    let secrets = [Zeroizing::new(secret.to_owned())];
+    let redaction = PATTERNS.with(|patterns| patterns.knowing(&secrets)).expect("the pattern compiles");
     let mut hidden = encoded(first, secret);
     if second % 2 == 1 {
         hidden = encoded(second / 2, &hidden);

@@ -37,6 +37,7 @@ mod kms;
 mod local_kek;
 mod local_proxy;
 mod manual;
+mod memory;
 mod metrics;
 mod namespaces;
 mod neighbours;

@@ -59,16 +59,13 @@ impl Redaction {
     pub(crate) fn new(secrets: &[Zeroizing<String>]) -> Result<Self, regex::Error> {
         let compile = |pattern: &&str| RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build();
         let patterns: Result<Vec<_>, _> = PATTERNS.iter().map(compile).collect();
-        let mut known: Vec<Zeroizing<String>> = secrets
-            .iter()
-            .filter(|secret| secret.len() >= MIN_KNOWN)
-            // In the query of an address, a space is a plus sign.
-            .flat_map(|secret| [secret.clone(), Zeroizing::new(secret.replace(' ', "+"))])
-            .collect();
-        // The longest first: a secret may begin with a shorter one.
-        known.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
-        known.dedup();
-        Ok(Self { known: Finder::new(&known)?, patterns: patterns? })
+        Ok(Self { known: finder(secrets)?, patterns: patterns? })
+    }
+
+    /// The same with other secrets: compiles only their pattern.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn knowing(&self, secrets: &[Zeroizing<String>]) -> Result<Self, regex::Error> {
+        Ok(Self { known: finder(secrets)?, patterns: self.patterns.clone() })
     }
 
     /// The text without secrets.
@@ -104,6 +101,20 @@ impl Redaction {
     pub(crate) fn is_clean(&self, text: &str) -> bool {
         self.known.find(text).is_empty()
     }
+}
+
+/// Looks for these secrets in every usual encoding.
+fn finder(secrets: &[Zeroizing<String>]) -> Result<Finder, regex::Error> {
+    let mut known: Vec<Zeroizing<String>> = secrets
+        .iter()
+        .filter(|secret| secret.len() >= MIN_KNOWN)
+        // In the query of an address, a space is a plus sign.
+        .flat_map(|secret| [secret.clone(), Zeroizing::new(secret.replace(' ', "+"))])
+        .collect();
+    // The longest first: a secret may begin with a shorter one.
+    known.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+    known.dedup();
+    Finder::new(&known)
 }
 
 /// Whether a value is no secret: a redacted one, a word of JSON such as `null`, or a bracket.

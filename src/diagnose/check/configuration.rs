@@ -102,7 +102,6 @@ fn unreadable(file: &Path, user: &Result<ServiceUser, UnknownUser>) -> Vec<Findi
             .map(|(path, _)| path.display().to_string())
             .collect();
         let (name, shown) = (&user.name, obstacle.display());
-        let mode = if obstacle.is_dir() { "0750" } else { "0640" };
         Finding::fail(
             Check::Configuration,
             paths.join(" and "),
@@ -110,9 +109,7 @@ fn unreadable(file: &Path, user: &Result<ServiceUser, UnknownUser>) -> Vec<Findi
             "root can read it, but the service runs as another user: it has no configuration",
             // A directory of others, such as a home, must not get another owner.
             match obstacle.starts_with("/etc") && obstacle.as_path() != Path::new("/etc") {
-                true => format!(
-                    "chown root:{name} {shown} && chmod {mode} {shown}; the agent reads it again within seconds"
-                ),
+                true => format!("{}; the agent reads it again within seconds", user.grant(obstacle)),
                 false => format!(
                     "move it to /etc/kms-plugin, where user {name} can read it (chown root:{name}, chmod 0640)"
                 ),

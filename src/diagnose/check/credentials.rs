@@ -232,12 +232,12 @@ impl PlacedFile {
 
     /// A finding when the user of the service, or this process, cannot read it.
     fn denied(&self, user: Option<&ServiceUser>, metadata: &fs::Metadata) -> Option<Finding> {
-        let obstacle = user.and_then(|user| Some((&user.name, user.may_read(&self.path).err()?)));
-        if let Some((name, obstacle)) = obstacle {
-            let shown = self.shown();
+        let obstacle = user.and_then(|user| Some((user, user.may_read(&self.path).err()?)));
+        if let Some((user, obstacle)) = obstacle {
+            let (name, shown) = (&user.name, self.shown());
             // Only a file of root may get another group: any other file is used by somebody else.
             let remedy = if obstacle == self.path && metadata.uid() == 0 {
-                format!("chown root:{name} {shown} && chmod 0640 {shown}")
+                user.grant(&self.path)
             } else {
                 format!(
                     "copy it to a directory that the service can read (install -m 0640 -o root -g {name} {shown} /etc/kms-plugin/), and name the copy in the configuration"

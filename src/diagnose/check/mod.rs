@@ -2,6 +2,7 @@
 //!
 //! Each file checks one subject and adds its findings to the [`Report`]. Must not know the command line, nor print.
 
+mod access;
 mod admin;
 mod agent;
 mod borrowed;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use super::access::Access;
 use super::agent::AgentView;
 use super::finding::{Check, Finding};
 use super::report::Report;
@@ -46,6 +47,8 @@ fn check_directory(directory: &Path, units: &Units, runs: bool, report: &mut Rep
     let user = ServiceUser::of(units);
     let owner = user.as_ref().map_or("kms-plugin", |user| user.name.as_str());
     let fix = format!("chown {owner} {subject} && chmod 0700 {subject}");
+    let uid = user.as_ref().map_or(0, |user| user.uid);
+    let is_open = || Access::of(directory).is_some_and(|access| access.is_open_beyond(uid));
     report.add(match (fs::metadata(directory), &user) {
         (Err(_), _) if !runs => {
             Finding::skipped(Check::Offline, &subject, "is not there yet: the agent creates it")
@@ -58,7 +61,7 @@ fn check_directory(directory: &Path, units: &Units, runs: bool, report: &mut Rep
             "is not a directory".into(),
             format!("remove it and restart the agent: rm {subject} && systemctl restart kms-plugin"),
         ),
-        (Ok(found), _) if found.mode() & 0o077 != 0 => {
+        (Ok(found), _) if is_open() => {
             warn(format!("its mode is {:04o}: other users can read or change it", found.mode() & 0o7777), fix)
         }
         (Ok(_), Err(why)) => Finding::skipped(Check::Offline, &subject, why.to_string()),
@@ -67,7 +70,7 @@ fn check_directory(directory: &Path, units: &Units, runs: bool, report: &mut Rep
             Err(at) => {
                 let seen =
                     format!("user {} cannot write there: {} does not allow it", user.name, at.display());
-                warn(seen, fix)
+                warn(seen, user.grant_own(directory, &at))
             }
         },
     });

@@ -39,8 +39,7 @@ pub(super) async fn check(
     let looked = looked.unwrap_or_else(|cause| Some(format!("cannot be looked at: {cause}")));
     let shown = directory.display().to_string();
     let fail = |seen: String, remedy: String| Finding::fail(Check::Agent, &shown, seen, why, remedy);
-    let of_user =
-        || user.as_ref().ok().and_then(|user| Some((&user.name, user.may_write_in(directory).err()?)));
+    let of_user = || user.as_ref().ok().and_then(|user| Some((user, user.may_write_in(directory).err()?)));
     let finding = match looked {
         Some(seen) => fail(
             seen,
@@ -49,11 +48,10 @@ pub(super) async fn check(
             ),
         ),
         None => {
-            let Some((name, obstacle)) = of_user() else { return };
-            let obstacle = obstacle.display();
+            let Some((user, obstacle)) = of_user() else { return };
             fail(
-                format!("user {name} cannot write there: {obstacle} does not allow it"),
-                format!("chown {name}:{name} {obstacle}, then: systemctl restart kms-plugin"),
+                format!("user {} cannot write there: {} does not allow it", user.name, obstacle.display()),
+                format!("{}, then: systemctl restart kms-plugin", user.grant_own(directory, &obstacle)),
             )
         }
     };

@@ -1,6 +1,6 @@
 //! The user that the service runs as, and whether it may read a file.
 //!
-//! Only by mode bits: access lists and SELinux may decide otherwise.
+//! By mode bits and access control lists; SELinux may decide otherwise.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, Uid, User, getgrouplist};
 
+use super::access::{Access, ENTER, READ, WRITE};
 use super::finding::{Check, Finding};
 use super::report::Report;
 use crate::config::DEFAULT_RUNTIME_DIR;
@@ -49,7 +50,7 @@ pub(crate) enum UnknownUser {
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceUser {
     pub name: String,
-    uid: u32,
+    pub uid: u32,
     gids: Vec<u32>,
     /// The directories that the unit hides from the service.
     hidden: Vec<PathBuf>,
@@ -119,40 +120,55 @@ impl ServiceUser {
         }
         let directories: Vec<&Path> = path.ancestors().skip(1).collect();
         for directory in directories.into_iter().rev() {
-            if !self.has(directory, 0o1) {
+            if !self.may(directory, ENTER) {
                 return Err(directory.to_path_buf());
             }
         }
-        if self.has(path, 0o4) { Ok(()) } else { Err(path.to_path_buf()) }
+        if self.may(path, READ) { Ok(()) } else { Err(path.to_path_buf()) }
     }
 
     /// Whether it can list the files of this directory; `Err` as above.
     pub(crate) fn may_list(&self, directory: &Path) -> Result<(), PathBuf> {
         self.may_read(directory)?;
-        if self.has(directory, 0o5) { Ok(()) } else { Err(directory.to_path_buf()) }
+        if self.may(directory, READ | ENTER) { Ok(()) } else { Err(directory.to_path_buf()) }
     }
 
     /// Whether it may create files in this directory; `Err` as above.
     pub(crate) fn may_write_in(&self, directory: &Path) -> Result<(), PathBuf> {
         let above: Vec<&Path> = directory.ancestors().skip(1).collect();
-        let denies = above.into_iter().rev().find(|above| !self.has(above, 0o1));
+        let denies = above.into_iter().rev().find(|above| !self.may(above, ENTER));
         match denies {
             Some(above) => Err(above.to_path_buf()),
-            None if self.has(directory, 0o3) => Ok(()),
+            None if self.may(directory, WRITE | ENTER) => Ok(()),
             None => Err(directory.to_path_buf()),
         }
     }
 
-    /// Whether the mode allows these bits. A file that this process cannot see counts as allowed.
-    fn has(&self, path: &Path, bits: u32) -> bool {
-        let Ok(metadata) = fs::metadata(path) else { return true };
-        let shift = match () {
-            () if self.uid == 0 => return true,
-            () if metadata.uid() == self.uid => 6,
-            () if self.gids.contains(&metadata.gid()) => 3,
-            () => 0,
-        };
-        metadata.mode() >> shift & bits == bits
+    /// The command that lets it read a file of root, or list a directory of root. Nobody loses access.
+    pub(crate) fn grant(&self, path: &Path) -> String {
+        let (name, shown, is_directory) = (&self.name, path.display(), path.is_dir());
+        match (Access::of(path).is_some_and(|access| access.has_list()), is_directory) {
+            (true, true) => format!("setfacl -m u:{name}:rx {shown}"),
+            (true, false) => format!("setfacl -m u:{name}:r {shown}"),
+            (false, true) => format!("chown root:{name} {shown} && chmod 0750 {shown}"),
+            (false, false) => format!("chown root:{name} {shown} && chmod 0640 {shown}"),
+        }
+    }
+
+    /// The command that lets it write in a directory of its own, where `obstacle` does not allow it: the directory, or one
+    /// above it, which keeps its owner.
+    pub(crate) fn grant_own(&self, directory: &Path, obstacle: &Path) -> String {
+        let (name, at) = (&self.name, obstacle.display());
+        match Access::of(obstacle).is_some_and(|access| access.has_list()) {
+            _ if obstacle == directory => format!("chown {name}:{name} {at} && chmod 0700 {at}"),
+            true => format!("setfacl -m u:{name}:x {at}"),
+            false => format!("chmod a+x {at}"),
+        }
+    }
+
+    /// Whether it may do this with a file. What this process cannot see counts as allowed.
+    fn may(&self, path: &Path, bits: u32) -> bool {
+        self.uid == 0 || Access::of(path).is_none_or(|access| access.allows(self.uid, &self.gids, bits))
     }
 }
 
@@ -160,6 +176,7 @@ impl ServiceUser {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::super::access::tests::not_tested;
     use super::*;
 
     #[test]
@@ -185,9 +202,55 @@ mod tests {
         assert_eq!(member.may_write_in(&inner), Err(inner.clone()));
         mode(&inner, 0o771);
         assert_eq!(member.may_write_in(&inner), Ok(()));
+        // A directory above keeps its owner: others use it.
+        let shown = inner.display();
+        assert_eq!(
+            member.grant_own(&inner, &inner),
+            format!("chown nobody:nobody {shown} && chmod 0700 {shown}")
+        );
+        assert_eq!(member.grant_own(&file, &inner), format!("chmod a+x {shown}"));
         let root = ServiceUser { uid: 0, ..member };
         assert_eq!(root.may_read(&file), Ok(()));
         let sandboxed = ServiceUser { hidden: vec![PathBuf::from("/root")], ..root };
         assert_eq!(sandboxed.may_read(Path::new("/root/secret-id")), Err(PathBuf::from("/root")));
+    }
+
+    /// With setfacl(1), as an administrator does it; the remedy is such a command, too.
+    #[test]
+    fn an_access_list_allows_it_and_the_remedy_keeps_the_access_of_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        fs::write(&file, "x").unwrap();
+        for (path, mode) in [(directory.path(), 0o700), (&file, 0o600)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let Ok(Some(nobody)) = User::from_name("nobody") else {
+            not_tested("setfacl; there is no user nobody");
+            return;
+        };
+        let nobody = ServiceUser::known(nobody);
+        let sh = |command: &str| std::process::Command::new("sh").args(["-c", command]).output();
+        let (in_directory, shown) = (directory.path().display(), file.display());
+        assert_eq!(nobody.may_read(&file), Err(directory.path().to_path_buf()));
+        let given = sh(&format!("setfacl -m u:daemon:rx {in_directory} && setfacl -m u:daemon:r {shown}"));
+        let given = given.unwrap();
+        if !given.status.success() {
+            not_tested(&format!("setfacl; {}", String::from_utf8_lossy(&given.stderr)));
+            return;
+        }
+        let daemon = ServiceUser::known(User::from_name("daemon").unwrap().unwrap());
+        assert_eq!(daemon.may_read(&file), Ok(()));
+        assert_eq!(nobody.may_read(&file), Err(directory.path().to_path_buf()));
+        for denies in [directory.path(), &file] {
+            assert_eq!(nobody.may_read(&file), Err(denies.to_path_buf()));
+            let remedy = nobody.grant(denies);
+            assert!(remedy.starts_with("setfacl -m u:nobody:r"), "{remedy}");
+            assert!(sh(&remedy).unwrap().status.success(), "{remedy}");
+        }
+        assert_eq!((nobody.may_read(&file), daemon.may_read(&file)), (Ok(()), Ok(())));
+        assert_eq!(nobody.may_list(directory.path()), Ok(()));
+        assert_eq!(nobody.may_write_in(directory.path()), Err(directory.path().to_path_buf()));
+        assert!(sh(&format!("setfacl -m u:nobody:rwx {in_directory}")).unwrap().status.success());
+        assert_eq!(nobody.may_write_in(directory.path()), Ok(()));
     }
 }

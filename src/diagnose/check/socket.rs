@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 use tonic::Code;
 
 use super::agent::AgentView;
@@ -15,8 +16,10 @@ use crate::files;
 use crate::kms::client::{self, ConnectError};
 use crate::process;
 use crate::proto::{StatusRequest, StatusResponse};
+use crate::socket::occupant;
 use crate::systemd::units::systemd_runs;
 
+const RESTART_SOCKET: &str = "systemctl restart kms-plugin.socket";
 const WHY: &str = "every call of the API server waits until its timeout";
 /// Flag of a listening socket in /proc/net/unix (`__SO_ACCEPTCON`, proc(5)).
 const LISTENING: u32 = 0x1_0000;
@@ -24,22 +27,36 @@ const LISTENING: u32 = 0x1_0000;
 const MAX_TABLE: u64 = 16 * 1024 * 1024;
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
-/// Reports a file or a directory in place of the socket. Comes before the units: they cannot be started then.
+/// Reports what is in place of the socket. Comes before the units: they cannot be started then.
 pub(crate) fn occupied(path: &Path, report: &mut Report<'_>) {
-    let Some(kind) = occupant(path) else { return };
+    let Ok(metadata) = fs::symlink_metadata(path) else { return };
+    let Some(kind) = occupant(metadata.file_type()) else { return };
     let shown = path.display().to_string();
-    let remedy = format!("move it away ({}), then: systemctl restart kms-plugin.socket", mv(&shown, kind));
-    report.add(Finding::fail(Check::Socket, &shown, format!("a {kind} is at this path"), WHY, remedy));
+    let (what, remedy) = match () {
+        () if is_mount_point(path) => (
+            "mount point",
+            format!(
+                "find out who mounted it (findmnt {shown}) and unmount it (umount {shown}), then run this check again"
+            ),
+        ),
+        () if metadata.is_dir() && is_empty(path) => {
+            ("directory", format!("remove it (rmdir {shown}), then: {RESTART_SOCKET}"))
+        }
+        () => (kind, format!("move it away (mv -T {shown} {shown}.old), then: {RESTART_SOCKET}")),
+    };
+    report.add(Finding::fail(Check::Socket, &shown, format!("a {what} is at this path"), WHY, remedy));
 }
 
-/// What is at this path in place of a socket.
-fn occupant(path: &Path) -> Option<&'static str> {
-    let kind = fs::symlink_metadata(path).ok()?.file_type();
-    match () {
-        () if kind.is_socket() => None,
-        () if kind.is_dir() => Some("directory"),
-        () => Some("file"),
-    }
+/// Whether something is mounted there: neither rmdir(1) nor mv(1) can remove it. An old kernel does not say it (before
+/// Linux 5.8).
+fn is_mount_point(path: &Path) -> bool {
+    let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Whether a directory is seen to be empty: only then rmdir(1) can remove it.
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// The process behind the socket, as the units have it.
@@ -103,10 +120,6 @@ pub(crate) async fn check(
         return;
     }
     answer(path, agent, expected, time, report).await;
-}
-
-fn mv(shown: &str, kind: &str) -> String {
-    if kind == "directory" { format!("rmdir {shown}") } else { format!("mv {shown} {shown}.old") }
 }
 
 /// Whether it answers, which program answers, and with which key.
@@ -244,6 +257,41 @@ async fn label(path: &Path, report: &mut Report<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The remedy names a command that works on what is there.
+    #[test]
+    fn each_thing_in_place_of_the_socket_has_its_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kms.sock");
+        let found = || {
+            let mut report = Report::new(|_| ());
+            occupied(&path, &mut report);
+            let finding = report.findings().first()?;
+            Some((finding.seen.clone(), finding.remedy.clone()?))
+        };
+        let shown = path.display();
+        assert_eq!(found(), None);
+        fs::create_dir(&path).unwrap();
+        let (seen, remedy) = found().unwrap();
+        assert_eq!(seen, "a directory is at this path");
+        assert!(remedy.contains(&format!("(rmdir {shown})")), "{remedy}");
+        fs::write(path.join("a"), "").unwrap();
+        let (_, remedy) = found().unwrap();
+        assert!(remedy.contains(&format!("(mv -T {shown} {shown}.old)")) && !remedy.contains("rmdir"));
+        fs::remove_dir_all(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        let (seen, remedy) = found().unwrap();
+        assert!(seen.contains("a file is") && remedy.contains("mv -T"), "{seen}: {remedy}");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/nowhere", &path).unwrap();
+        let (seen, remedy) = found().unwrap();
+        assert!(seen.contains("a symbolic link is") && remedy.contains("mv -T"), "{seen}: {remedy}");
+        fs::remove_file(&path).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(found(), None);
+        // A mount that every system has.
+        assert!(is_mount_point(Path::new("/proc")) && !is_mount_point(directory.path()));
+    }
 
     #[test]
     fn a_listener_is_found_by_its_name_also_when_the_file_is_gone() {

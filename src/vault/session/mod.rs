@@ -310,6 +310,7 @@ impl Session {
     }
 
     /// Gets the credentials ready: unwraps a wrapped secret-id.
+    #[cfg(test)]
     pub(super) async fn credentials(&self, deadline: Deadline) -> Result<(), KeyServiceError> {
         self.requests.method.credentials(&self.requests.client, deadline).await.map(drop)
     }
