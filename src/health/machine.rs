@@ -110,7 +110,11 @@ impl Machine {
     fn look_of(&self, step: &Step) -> Look {
         match step {
             Step::Explain => Look::Read,
-            Step::Confirm(_) => Look::Confirm { wrap: self.usual_look() == Look::RoundTrip },
+            Step::Confirm(_) => {
+                // Where a read did not get to the key, it may be missing, and a wrap could create one.
+                let hidden = self.read_error.as_ref().is_some_and(|error| error.kind().hides_key());
+                Look::Confirm { wrap: !hidden && self.usual_look() == Look::RoundTrip }
+            }
             Step::Prove => self.usual_look(),
             Step::Sealed { by_read: false, .. } => Look::Health,
             Step::Sealed { by_read: true, .. } => Look::Read,

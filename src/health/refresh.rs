@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::driver::LookRequest;
-use super::timing::{FRESH_TIMEOUT, UNKNOWN_KEY_ID_TTL};
+use super::timing::{FRESH_TIMEOUT, REFRESH_INTERVAL, UNKNOWN_KEY_ID_TTL};
 use super::verdict::Hint;
 use crate::clock::Deadline;
 
@@ -24,6 +24,8 @@ const MAX_HINTS: usize = 4;
 /// The side that requests reads.
 pub(crate) struct Refresh {
     requests: mpsc::Sender<oneshot::Sender<()>>,
+    /// When a read ended last that somebody here has waited for.
+    last_read: Mutex<Option<Instant>>,
     /// Key_ids that a read did not find, and when.
     unknown: Mutex<HashMap<String, Instant>>,
     hints: mpsc::Sender<Hint>,
@@ -60,7 +62,13 @@ impl Refresh {
         let (requests, reads) = mpsc::channel(MAX_WAITING);
         let (hint_sender, hints) = mpsc::channel(MAX_HINTS);
         let (look_sender, looks) = mpsc::channel(MAX_WAITING);
-        let sender = Self { requests, unknown: Mutex::default(), hints: hint_sender, looks: look_sender };
+        let sender = Self {
+            requests,
+            last_read: Mutex::default(),
+            unknown: Mutex::default(),
+            hints: hint_sender,
+            looks: look_sender,
+        };
         (sender, RefreshReceivers { reads, hints, looks })
     }
 
@@ -100,9 +108,18 @@ impl Refresh {
             return RefreshOutcome::TimedOut;
         }
         match tokio::time::timeout_at(deadline.instant(), wait).await {
-            Ok(Ok(())) => RefreshOutcome::Refreshed,
+            Ok(Ok(())) => {
+                *self.last_read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                RefreshOutcome::Refreshed
+            }
             Ok(Err(_)) | Err(_) => RefreshOutcome::TimedOut,
         }
+    }
+
+    /// Whether a read ended a moment ago: another one would wait, and tell nothing new.
+    pub(crate) fn was_read_lately(&self) -> bool {
+        let last = *self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL)
     }
 
     /// Remembers that a read did not find `key_id`, from the first time on: calls that come meanwhile do not put off the

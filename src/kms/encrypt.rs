@@ -30,7 +30,9 @@ impl KmsService {
         let mut view = self.current_view();
         let local = view.services.local_kek_policy.is_some();
         let unreachable = local && is_unreachable(&view.snapshot);
-        if view.snapshot.key_stale && view.snapshot.primary.key.is_some() && !unreachable {
+        // While it is refused, each call would wait for a read that says the same.
+        let told = view.snapshot.announce == Announce::Refused && view.services.refresh.was_read_lately();
+        if view.snapshot.key_stale && view.snapshot.primary.key.is_some() && !unreachable && !told {
             // The key may have been replaced since an earlier run or an outage: read it before anything is written.
             let read_deadline = if local { deadline.at_most(STALE_KEY_READ) } else { deadline };
             let _read = view.services.refresh.read(read_deadline).await;
@@ -45,7 +47,10 @@ impl KmsService {
         // A local KEK was wrapped while the key was known, so it can be used although the key is stale.
         let usable = |_: &&KnownKey| !snapshot.key_stale || (local && snapshot.announce == Announce::Ok);
         let Some(key) = snapshot.primary.key.as_ref().filter(usable) else {
-            return Err(error_codes::not_started(snapshot));
+            return Err(match &snapshot.primary.key {
+                Some(_) => error_codes::not_read(snapshot),
+                None => error_codes::not_started(snapshot),
+            });
         };
         if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.forbids_wrapping()) {
             return Err(error_codes::of_reason(Code::FailedPrecondition, reason));

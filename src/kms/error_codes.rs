@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::health::{Reason, Snapshot};
+use crate::health::{Reason, ReasonKind, Snapshot};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::local_kek::format::FormatError;
 use crate::untrusted;
@@ -71,6 +71,22 @@ pub(super) fn not_started(snapshot: &Snapshot) -> Status {
             "the key was not read yet, since the start or since an outage",
             "wait a moment; if this continues, look at /healthz",
         ),
+    }
+}
+
+/// The key is known, and may be another one by now: an outage or a refusal has kept the agent from a read.
+pub(super) fn not_read(snapshot: &Snapshot) -> Status {
+    match &snapshot.reason {
+        Some(reason)
+            if matches!(
+                reason.kind,
+                ReasonKind::Denied | ReasonKind::LoginDenied | ReasonKind::CredentialsRefused
+            ) =>
+        {
+            let text = format!("{}{}", reason.text, snapshot.wiped_note());
+            with_remedy(Code::PermissionDenied, &text, &reason.remedy)
+        }
+        _ => not_started(snapshot),
     }
 }
 

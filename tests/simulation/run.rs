@@ -201,7 +201,8 @@ impl Simulation {
         if !self.pass(calm + QUIET).await {
             return;
         }
-        self.judge_ready("at the end", |_| false);
+        // Who has seen only now that the key is another one, waits for an administrator.
+        self.judge_ready("at the end", Snapshot::has_another_key);
         for (node, unread) in self.nodes.iter().map(|node| (node, node.unread(READABLE))) {
             if let Some(number) = unread {
                 let text = format!("API server {}: {} cannot be read", node.number, self.world.shown(number));
