@@ -147,8 +147,9 @@ impl Driver {
     /// Whether a key that was read is the one in use, or there was none before.
     fn is_known(&self, description: &KeyDescription) -> bool {
         let snapshot = self.snapshot.borrow();
-        let known = snapshot.primary.key.as_ref();
-        known.is_none_or(|known| known.compare(description) == KeyChange::Same)
+        let Some(known) = &snapshot.primary.key else { return true };
+        known.compare(description) == KeyChange::Same
+            && (!snapshot.has_another_key() || known.shares_version(description))
     }
 
     /// Asks every address again whether it refuses.

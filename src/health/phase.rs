@@ -129,16 +129,20 @@ impl State {
             let versions = description.versions.clone();
             return self.set_key(&description, &versions);
         }
-        match change {
-            KeyChange::Same => {
+        match (change, &mut self.mismatch) {
+            // It may still be the other key.
+            (KeyChange::Same, Some((_, other))) if !known.shares_version(&description) => {
+                *other = description
+            }
+            (KeyChange::Same, _) => {
                 let versions = known.versions.merged(&description.versions);
                 self.set_key(&description, &versions);
             }
-            KeyChange::Replaced { version, before, now } => {
+            (KeyChange::Replaced { version, before, now }, _) => {
                 let reason = key_replaced(&known.scope, version, before, now);
                 self.mismatch = Some((reason, description));
             }
-            KeyChange::Lower => {
+            (KeyChange::Lower, _) => {
                 if self.last_rollback_observation.is_none_or(|last| now.since(last) >= ROLLBACK_INTERVAL) {
                     self.rollback_observations += 1;
                     self.last_rollback_observation = Some(now);

@@ -176,6 +176,20 @@ fn a_replaced_key_fails_at_once_until_it_is_accepted() {
     assert_eq!(known.versions.iter().count(), 1, "versions of the key that was given up are forgotten");
 }
 
+/// A server does not list versions below the minimum for decryption. When none is left that the agent knows, nothing shows
+/// that the old key is back.
+#[test]
+fn versions_that_are_not_listed_do_not_make_another_key_the_old_one() {
+    let replaced = run(ready(), vec![key(&[(1, 10), (2, 21)])], at(200));
+    let hidden = run(replaced, vec![key(&[(3, 30)])], at(260));
+    assert_eq!(kind(&hidden), Some(ReasonKind::KeyReplaced));
+    assert_eq!(hidden.key.as_ref().unwrap().version, 2);
+    let back = run(hidden.clone(), vec![key(&[(2, 20), (3, 30)])], at(320));
+    assert_eq!((kind(&back), back.key.unwrap().version), (None, 3));
+    let accepted = run(hidden, vec![Event::Accept], at(320));
+    assert_eq!((kind(&accepted), accepted.key.unwrap().version), (None, 3));
+}
+
 #[test]
 fn a_configured_creation_time_accepts_a_replaced_key() {
     let mut expecting = rules();

@@ -120,6 +120,12 @@ impl KnownKey {
             None => KeyChange::Same,
         }
     }
+
+    /// Whether what was read has a version that is known. Without one, nothing shows that it is the same key: a server
+    /// does not list versions below the minimum for decryption.
+    pub(crate) fn shares_version(&self, description: &KeyDescription) -> bool {
+        description.versions.iter().any(|(version, _)| self.versions.contains(version))
+    }
 }
 
 /// A version of a key, with the key_id that a ciphertext was stored with.

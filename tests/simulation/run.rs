@@ -198,11 +198,16 @@ impl Simulation {
         // A rotation that every node can see.
         self.world.log.add("ROTATE");
         self.world.service.lock().unwrap().rotate();
-        if !self.pass(calm + QUIET).await {
-            return;
+        // Some see only now that the key is another one, and their administrators accept it.
+        for end in [calm + QUIET - READY, calm + QUIET] {
+            if !self.pass(end).await {
+                return;
+            }
+            for agent in self.nodes.iter().filter_map(|node| node.agent.as_ref()) {
+                agent.accept(true).await;
+            }
         }
-        // Who has seen only now that the key is another one, waits for an administrator.
-        self.judge_ready("at the end", Snapshot::has_another_key);
+        self.judge_ready("at the end", |_| false);
         for (node, unread) in self.nodes.iter().map(|node| (node, node.unread(READABLE))) {
             if let Some(number) = unread {
                 let text = format!("API server {}: {} cannot be read", node.number, self.world.shown(number));

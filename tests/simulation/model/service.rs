@@ -310,7 +310,8 @@ impl Service {
         !(encrypt && decrypt && known && self.key_now().is_some_and(|key| !key.soft_deleted))
     }
 
-    fn has_token(&self, node: usize) -> bool {
+    /// Whether the node has a token that is alive.
+    pub(in super::super) fn has_token(&self, node: usize) -> bool {
         self.tokens.values().any(|token| token.node == node && token.is_alive())
     }
 
