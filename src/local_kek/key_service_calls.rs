@@ -83,7 +83,12 @@ impl Cache {
         })?;
         let aad = KeyKind::Current.aad(key_version.key_id);
         let wrapped = key_service.wrap(key_version.version, &*key, &aad, deadline).await?;
-        let unwrapped = key_service.unwrap(&wrapped, &aad, deadline).await?;
+        // At once: on a slow way, one after the other would take all the time that the caller has.
+        let (unwrapped, (), read) = tokio::try_join!(
+            key_service.unwrap(&wrapped, &aad, deadline),
+            require_aad(key_service, &wrapped, deadline),
+            require_known_key(key_service, key_version, deadline),
+        )?;
         if *unwrapped != *key {
             return Err(KeyServiceError::new(
                 ErrorKind::KeyUnusable,
@@ -91,8 +96,6 @@ impl Cache {
                 "stop writing Secrets, and check the key service: it returns wrong data",
             ));
         }
-        require_aad(key_service, &wrapped, deadline).await?;
-        let read = require_known_key(key_service, key_version, deadline).await?;
         if !self.insert_current(key_version, &wrapped, &key) {
             return Err(self.not_cached(key_version));
         }
