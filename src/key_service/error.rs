@@ -99,7 +99,7 @@ impl ErrorKind {
             || self.is_missing_key()
     }
 
-    /// Whether the service did not get to the key, which may be another one by now.
+    /// Whether the call did not get to the key, which may be another one by now.
     pub(crate) fn hides_key(self) -> bool {
         let login = matches!(
             self,

@@ -61,32 +61,29 @@ pub(super) fn of_reason(code: Code, reason: &Reason) -> Status {
 
 /// No key was read yet.
 pub(super) fn not_started(snapshot: &Snapshot) -> Status {
-    match &snapshot.reason {
-        Some(reason) => {
-            let text = format!("{}{}", reason.text, snapshot.wiped_note());
-            with_remedy(Code::Unavailable, &text, &reason.remedy)
-        }
-        None => with_remedy(
-            Code::Unavailable,
-            "the key was not read yet, since the start or since an outage",
-            "wait a moment; if this continues, look at /healthz",
-        ),
-    }
+    no_key(Code::Unavailable, snapshot)
 }
 
 /// The key is known, and may be another one by now: an outage or a refusal has kept the agent from a read.
 pub(super) fn not_read(snapshot: &Snapshot) -> Status {
+    let is_refusal =
+        |kind| matches!(kind, ReasonKind::Denied | ReasonKind::LoginDenied | ReasonKind::CredentialsRefused);
+    let refused = snapshot.reason.as_ref().is_some_and(|reason| is_refusal(reason.kind));
+    no_key(if refused { Code::PermissionDenied } else { Code::Unavailable }, snapshot)
+}
+
+/// There is no key to wrap with, for the reason of the snapshot.
+fn no_key(code: Code, snapshot: &Snapshot) -> Status {
     match &snapshot.reason {
-        Some(reason)
-            if matches!(
-                reason.kind,
-                ReasonKind::Denied | ReasonKind::LoginDenied | ReasonKind::CredentialsRefused
-            ) =>
-        {
+        Some(reason) => {
             let text = format!("{}{}", reason.text, snapshot.wiped_note());
-            with_remedy(Code::PermissionDenied, &text, &reason.remedy)
+            with_remedy(code, &text, &reason.remedy)
         }
-        _ => not_started(snapshot),
+        None => with_remedy(
+            code,
+            "the key was not read yet, since the start or since an outage",
+            "wait a moment; if this continues, look at /healthz",
+        ),
     }
 }
 

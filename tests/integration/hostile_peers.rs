@@ -4,30 +4,20 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use hyper_util::rt::TokioIo;
 use kms_plugin::proto::{EncryptRequest, EncryptResponse};
 use tokio::net::UnixStream;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
-use tower::service_fn;
 
 use crate::support::agent::{Agent, QUIET};
 use crate::support::eventually;
+use crate::support::kms::channel;
 use crate::support::vault::Vault;
 
 /// Time that the agent gives a caller to send a message to its end.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
-async fn channel(agent: &Agent) -> Channel {
-    let socket = agent.socket();
-    let connector = service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
-}
 
 /// Begins an Encrypt, and sends no message: how the agent ends it.
 async fn begin_only(channel: Channel) -> Status {
@@ -49,7 +39,7 @@ async fn a_peer_that_may_not_call_is_refused_before_it_has_sent_its_message() {
     let nobody_else = [("KMS_PLUGIN_SERVER_ALLOWED_UIDS", "4294967294")];
     let agent = Agent::start_in(tempfile::tempdir().unwrap(), &(vault.vault_config() + QUIET), &nobody_else);
     agent.wait_for_phase("ready").await;
-    let channel = channel(&agent).await;
+    let channel = channel(&agent.socket()).await;
     let before = Instant::now();
     let refused = join_all((0..100).map(|_| begin_only(channel.clone()))).await;
     assert!(before.elapsed() < BODY_TIMEOUT, "{:?}: the agent waited for the message", before.elapsed());
@@ -68,7 +58,7 @@ async fn calls_that_are_not_sent_to_their_end_are_ended_and_hinder_no_other() {
     let agent = Agent::ready(&(vault.vault_config() + QUIET)).await;
     let mut half_sent = tokio::task::JoinSet::new();
     for _ in 0..3 {
-        let channel = channel(&agent).await;
+        let channel = channel(&agent.socket()).await;
         for _ in 0..200 {
             half_sent.spawn(begin_only(channel.clone()));
         }

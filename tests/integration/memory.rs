@@ -24,18 +24,18 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
-use hyper_util::rt::TokioIo;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tonic::body::Body;
-use tonic::transport::{Channel, Endpoint, Uri};
-use tower::{Service as _, ServiceExt as _, service_fn};
+use tonic::transport::Channel;
+use tower::{Service as _, ServiceExt as _};
 
 use crate::support::agent::{Agent, QUIET};
 use crate::support::eventually;
+use crate::support::kms::channel;
 use crate::support::vault::Vault;
 
 /// How long after an attack memory is measured again: the agent gives it back every 30 s.
@@ -115,15 +115,6 @@ const CALLS: usize = 256;
 const SENT: usize = 60_000;
 const ANNOUNCED: u32 = 60_100;
 
-async fn channel(agent: &Agent) -> Channel {
-    let socket = agent.socket();
-    let connector = service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
-}
-
 /// Sends the greatest part of a message, and then nothing. Returns the code that ended it.
 async fn half_a_call(mut channel: Channel) -> String {
     let message = [&[0], &ANNOUNCED.to_be_bytes()[..], &[b'x'; SENT]].concat();
@@ -148,7 +139,7 @@ async fn of_calls_that_never_end() {
     let memory = Memory::of(&agent).await;
     let mut calls = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let channel = channel(&agent).await;
+        let channel = channel(&agent.socket()).await;
         for _ in 0..CALLS {
             calls.spawn(half_a_call(channel.clone()));
         }

@@ -212,12 +212,12 @@ impl Fault {
                 world.oracle.key_replaced();
             }
             let other = |effect: &Effect| matches!(effect, Effect::Replaced(_) | Effect::RolledBack(_));
-            if let Some((_, Effect::Replaced(key))) = now.clone()
+            if let Some((_, Effect::Replaced(key))) = &now
                 && started.keeps_key
                 && !service.effects.iter().any(|(_, effect)| other(effect))
             {
                 // The old key is lost, and so is what it wrapped. The administrators accept the new one.
-                service.key = key;
+                service.key = key.clone();
                 service.record();
             }
             if let Some((_, Effect::Replaced(key) | Effect::RolledBack(key))) = &now

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, fill, make_namespace};
 use crate::apiserver::NAMESPACE;
 use crate::encryption::PROVIDER;
+use crate::support::eventually;
 use crate::webhook::{NAME, REFUSAL, Webhook};
 
 /// The namespace that the webhook refuses, and the objects in it. It refuses two with the status of a conflict, which is
@@ -85,16 +86,15 @@ async fn a_webhook_that_refuses_one_namespace_is_named_and_its_remedy_helps() {
     // The way out: the webhook is asked for changes only, and goes on to refuse them.
     let changes = json!({ "matchConditions": [{ "name": "changes", "expression": CHANGES_ONLY }] });
     webhook.configure(client, &changes).await;
-    let mut ended = cluster.rewrite(&cluster.etcd_arguments()).await;
-    for _ in 0..20 {
-        // The API server takes a moment to see a configuration.
-        if ended.0 == 0 {
-            break;
+    // The API server takes a moment to see a configuration.
+    let report = eventually("a rewrite that nobody refuses", async || {
+        match cluster.rewrite(&cluster.etcd_arguments()).await {
+            (0, report) => Ok(report),
+            (_, report) => Err(report.to_string()),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        ended = cluster.rewrite(&cluster.etcd_arguments()).await;
-    }
-    assert_eq!((ended.0, &ended.1["verdict"]), (0, &json!("proven")), "{}", ended.1);
+    })
+    .await;
+    assert_eq!(report["verdict"], "proven", "{report}");
     cluster.all_under(&key_id).await;
     Webhook::in_force(client, ONE, 400).await;
 }

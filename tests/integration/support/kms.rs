@@ -20,6 +20,16 @@ pub const SEED: [u8; 32] = *b"a DEK seed of thirty-two bytes!!";
 /// long as [`PATIENCE`].
 pub const DEADLINE: Duration = Duration::from_secs(3);
 
+/// A connection for calls of any form.
+pub async fn channel(socket: &Path) -> Channel {
+    let target = socket.to_path_buf();
+    let connector = service_fn(move |_: Uri| {
+        let target = target.clone();
+        async move { UnixStream::connect(target).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+}
+
 /// One connection.
 #[derive(Clone)]
 pub struct Kms {
@@ -29,14 +39,7 @@ pub struct Kms {
 
 impl Kms {
     pub async fn connect(socket: &Path) -> Self {
-        let target = socket.to_path_buf();
-        let connector = service_fn(move |_: Uri| {
-            let target = target.clone();
-            async move { UnixStream::connect(target).await.map(TokioIo::new) }
-        });
-        let channel =
-            Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
-        Self { client: KeyManagementServiceClient::new(channel), deadline: PATIENCE }
+        Self { client: KeyManagementServiceClient::new(channel(socket).await), deadline: PATIENCE }
     }
 
     /// The same connection, with another deadline for each call.
