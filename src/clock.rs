@@ -39,13 +39,16 @@ impl Purpose {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     instant: Instant,
+    /// That of the whole call, where this is the one of an attempt.
+    whole: Instant,
     purpose: Purpose,
 }
 
 impl Deadline {
     /// A deadline `timeout` from now, of the background.
     pub(crate) fn after(timeout: Duration) -> Self {
-        Self { instant: Instant::now() + timeout, purpose: Purpose::default() }
+        let instant = Instant::now() + timeout;
+        Self { instant, whole: instant, purpose: Purpose::default() }
     }
 
     /// The same deadline for another purpose.
@@ -68,9 +71,26 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
-    /// The earlier of this deadline and `timeout` from now, for the same purpose: for one attempt of a call.
+    /// The earlier of this deadline and `timeout` from now, for the same purpose.
     pub(crate) fn at_most(self, timeout: Duration) -> Self {
+        let instant = self.instant.min(Instant::now() + timeout);
+        Self { instant, whole: instant, ..self }
+    }
+
+    /// The same for one attempt of a call: time that the attempt waits before it is sent does not count, see
+    /// [`Deadline::later`].
+    pub(crate) fn share(self, timeout: Duration) -> Self {
         Self { instant: self.instant.min(Instant::now() + timeout), ..self }
+    }
+
+    /// The deadline of an attempt that has waited so long: later by that, and not later than that of the call.
+    pub(crate) fn later(self, waited: Duration) -> Self {
+        Self { instant: (self.instant + waited).min(self.whole), ..self }
+    }
+
+    /// The time left for the whole call.
+    pub(crate) fn remaining_in_all(self) -> Duration {
+        self.whole.saturating_duration_since(Instant::now())
     }
 
     /// The instant, for `tokio::time::timeout_at`.
@@ -192,6 +212,10 @@ mod tests {
         for timeout in [1, 9].map(Duration::from_secs) {
             assert_eq!(deadline.of(Purpose::Upkeep).at_most(timeout).purpose(), Purpose::Upkeep);
         }
+        let share = deadline.share(Duration::from_secs(1));
+        assert_eq!((share.remaining().as_secs(), share.remaining_in_all().as_secs()), (1, 3));
+        assert_eq!(share.later(Duration::from_secs(1)).remaining(), Duration::from_secs(2));
+        assert_eq!(share.later(Duration::from_secs(9)).remaining(), Duration::from_secs(3));
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(deadline.expired());
         assert_eq!(deadline.remaining(), Duration::ZERO);

@@ -74,15 +74,20 @@ impl Plan {
     }
 
     /// When the next attempt begins, if there is one. None begins so late that its failure would say nothing: the caller
-    /// gets the answer that there is, in time.
-    fn due(&self, running: usize, deadline: Deadline) -> Option<Instant> {
+    /// gets the answer that there is, in time. `wait` is how long the budget would let it wait: none begins beside
+    /// another one to wait there, since that one may not be sent yet, either.
+    fn due(&self, running: usize, deadline: Deadline, wait: Duration) -> Option<Instant> {
         let free = running < if self.beside { MAX_RUNNING } else { 1 };
         let least = match (self.begun, deadline.purpose()) {
             (0, Purpose::ApiServer) => Duration::ZERO,
             (0, _) => MIN_FIRST,
             _ => MIN_SHARE,
         };
-        self.next.filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
+        let next = match running {
+            0 => self.next,
+            _ => self.next.map(|at| at.max(Instant::now() + wait)),
+        };
+        next.filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
     }
 
     /// Begins an attempt: at which address, for how long, and how new its answer must be.
@@ -101,7 +106,7 @@ impl Plan {
         let freshness = if pass % 2 == 0 { self.freshness } else { Freshness::Any };
         let left = u32::try_from(count - position).unwrap_or(1);
         let share = (deadline.remaining() / left).max(MIN_SHARE);
-        (index, if self.beside { deadline } else { deadline.at_most(share) }, freshness)
+        (index, if self.beside { deadline } else { deadline.share(share) }, freshness)
     }
 
     /// An attempt failed: the next address is tried at once, and the first one again after a pause.
@@ -150,7 +155,7 @@ impl Client {
         let mut waiting: Vec<(usize, usize, Instant)> = Vec::new();
         let mut last = None;
         loop {
-            let due = plan.due(running.len(), deadline);
+            let due = plan.due(running.len(), deadline, self.budget.wait(deadline.purpose()));
             if due.is_none() && running.is_empty() {
                 break;
             }
@@ -227,7 +232,7 @@ impl Client {
         let count = order.len();
         order.into_iter().enumerate().map(move |(tried, index)| {
             let left = u32::try_from(count - tried).unwrap_or(1).max(1);
-            (index, move || deadline.at_most((deadline.remaining() / left).max(MIN_SHARE)))
+            (index, move || deadline.share((deadline.remaining() / left).max(MIN_SHARE)))
         })
     }
 }

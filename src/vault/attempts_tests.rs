@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::endpoint::Endpoint;
 use crate::config::secret::{RoleId, SecretSource};
+use crate::config::settings::{Grace, Health};
 use crate::config::vault::{Auth, Method as AuthMethod, Vault};
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
@@ -74,6 +75,10 @@ fn written(does: Vec<Vec<Does>>) -> (Client, Arc<Written>) {
 }
 
 fn with_index(does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written>) {
+    within(Budget::unlimited(), does, index)
+}
+
+fn within(budget: Budget, does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written>) {
     let addresses =
         (0..does.len()).map(|number| Endpoint::parse(&format!("http://server-{number}"), true).unwrap());
     let method = AuthMethod::AppRole {
@@ -88,7 +93,7 @@ fn with_index(does: Vec<Vec<Does>>, index: Option<&str>) -> (Client, Arc<Written
         began: Instant::now(),
         index: index.map(str::to_owned),
     });
-    let client = Client::new(&vault, Metrics::default(), transport.clone(), Budget::unlimited()).unwrap();
+    let client = Client::new(&vault, Metrics::default(), transport.clone(), budget).unwrap();
     (client, transport)
 }
 
@@ -198,6 +203,34 @@ async fn calls_that_change_something_are_sent_one_after_the_other() {
         let sent = written.sent.lock().unwrap().clone();
         let at: Vec<_> = sent.iter().take(3).map(|(at, number, _)| (at.as_millis() / 100, *number)).collect();
         assert_eq!(at, [(0, 0), (9, 1), (19, 2)], "{path}: each in its share");
+    }
+}
+
+/// After an outage the agent's own budget is used up: what then waits for its turn has not been sent to anybody.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_its_turn_is_sent_once_and_blames_no_address() {
+    let login = r#"{"request_id":"1","auth":{"client_token":"s.AAAAAAAAAAAAAAAAAAAAAAAA","lease_duration":60}}"#;
+    for (path, purpose, good) in [
+        ("transit/encrypt/kms-key", Purpose::Background, GOOD),
+        ("auth/approle/login", Purpose::Upkeep, login),
+    ] {
+        let second = Duration::from_secs(1);
+        let (outage_grace, ready_timeout) = (Grace::Unlimited, second * 30);
+        let (key_check_interval, probe_interval) = (second * 60, second * 90);
+        let health =
+            Health { outage_grace, ready_timeout, key_check_interval, probe_interval, sealed_is_denied: false };
+        let budget = Budget::new("primary", &health, 1, 6, Metrics::default());
+        while budget.wait(purpose) < second {
+            let used = budget.admit(false, "address", Deadline::after(second * 60).of(purpose));
+            // A wait that is given up keeps its place.
+            let _waits = tokio::time::timeout(Duration::ZERO, used).await;
+        }
+        let good = vec![Answers(200, good)];
+        let (client, written) = within(budget, vec![good.clone(), good], None);
+        let (result, took) = call(&client, path, purpose).await;
+        assert_eq!(result.map(|answer| answer.address).map_err(|error| kind(Err(error))), Ok(0), "{path}");
+        assert!(took >= second && took < second * 2, "{path}: {took:?}");
+        assert_eq!(written.asked(), [0], "{path}");
     }
 }
 

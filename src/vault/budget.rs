@@ -53,16 +53,21 @@ impl Bucket {
         Self { burst, interval, full_at: None }
     }
 
+    /// How long a request would wait that leaves `keep` tokens in the bucket.
+    fn wait(&self, now: Instant, keep: u32) -> Duration {
+        let full_at = self.full_at.unwrap_or(now).max(now) + self.interval;
+        let missing = (full_at - now) + self.interval * keep;
+        missing.saturating_sub(self.interval * self.burst)
+    }
+
     /// Takes a token for a request, and leaves `keep` in the bucket. `Ok` has the time until the request may be sent,
     /// at most `max_wait`. `Err` has the time that the request would have to wait; then nothing is taken.
     fn take(&mut self, now: Instant, keep: u32, max_wait: Duration) -> Result<Duration, Duration> {
-        let full_at = self.full_at.unwrap_or(now).max(now) + self.interval;
-        let missing = (full_at - now) + self.interval * keep;
-        let wait = missing.saturating_sub(self.interval * self.burst);
+        let wait = self.wait(now, keep);
         if wait > max_wait {
             return Err(wait);
         }
-        self.full_at = Some(full_at);
+        self.full_at = Some(self.full_at.unwrap_or(now).max(now) + self.interval);
         Ok(wait)
     }
 }
@@ -112,7 +117,16 @@ impl Budget {
         Self(Some(Limited { service: service.to_owned(), buckets: Mutex::new(buckets), metrics }))
     }
 
-    /// Waits until the request may be sent.
+    /// How long a request for this purpose would wait now. Not for `sys/health`.
+    pub(super) fn wait(&self, purpose: Purpose) -> Duration {
+        match &self.0 {
+            Some(limited) if purpose != Purpose::ApiServer => limited.wait(purpose),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Waits until the request may be sent. Returns its deadline: the time that it waited here is none that the address
+    /// took.
     ///
     /// # Errors
     /// `HeldBack` when it may not be sent in time.
@@ -121,29 +135,43 @@ impl Budget {
         is_health: bool,
         address: &str,
         deadline: Deadline,
-    ) -> Result<(), KeyServiceError> {
-        let Some(limited) = &self.0 else { return Ok(()) };
+    ) -> Result<Deadline, KeyServiceError> {
+        let Some(limited) = &self.0 else { return Ok(deadline) };
+        let mut waited = Duration::ZERO;
         loop {
             let wait = match limited.take(is_health, deadline) {
-                Ok(Duration::ZERO) => return Ok(()),
+                Ok(Duration::ZERO) => return Ok(deadline.later(waited)),
                 Ok(wait) => {
                     tokio::time::sleep(wait).await;
-                    return Ok(());
+                    return Ok(deadline.later(waited + wait));
                 }
                 Err(wait) => wait,
             };
             // A prefetch has no reserved place: it tries again when there should be something to spare.
-            if deadline.purpose() != Purpose::Prefetch || wait > deadline.remaining() / 2 {
+            if deadline.purpose() != Purpose::Prefetch || wait > deadline.remaining_in_all() / 2 {
                 return Err(limited.hold_back(is_health, address, deadline.purpose()));
             }
             tokio::time::sleep(wait).await;
+            waited += wait;
         }
     }
 }
 
 impl Limited {
+    fn wait(&self, purpose: Purpose) -> Duration {
+        let now = Instant::now();
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        match purpose {
+            Purpose::ApiServer => Duration::ZERO,
+            Purpose::Background => buckets.background.wait(now, 0),
+            Purpose::Prefetch => buckets.background.wait(now, KEPT),
+            Purpose::Upkeep if buckets.background.wait(now, KEPT).is_zero() => Duration::ZERO,
+            Purpose::Upkeep => buckets.reserve.wait(now, 0),
+        }
+    }
+
     fn take(&self, is_health: bool, deadline: Deadline) -> Result<Duration, Duration> {
-        let (now, max_wait) = (Instant::now(), MAX_WAIT.min(deadline.remaining() / 2));
+        let (now, max_wait) = (Instant::now(), MAX_WAIT.min(deadline.remaining_in_all() / 2));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         match deadline.purpose() {
             Purpose::ApiServer => Ok(Duration::ZERO),

@@ -31,8 +31,8 @@ async fn flood(budget: &Budget, purpose: Purpose, is_health: bool, time: Duratio
     while Instant::now() < end {
         let deadline = Deadline::after(SECOND * 3).of(purpose);
         match budget.admit(is_health, "address", deadline).await {
-            Ok(()) if Instant::now() <= end => passed += 1,
-            Ok(()) => {}
+            Ok(_) if Instant::now() <= end => passed += 1,
+            Ok(_) => {}
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -186,4 +186,21 @@ async fn short_intervals_in_the_configuration_raise_the_rate() {
     // Five reads and seven round trips a second are more than one request a second.
     let passed = flood(&budget, Purpose::Background, false, SECOND * 10).await;
     assert!((400..=420).contains(&passed), "{passed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_no_part_of_the_share_of_an_attempt_and_not_longer_than_the_call() {
+    let budget = budget();
+    flood(&budget, Purpose::Background, false, Duration::from_millis(1)).await;
+    let (call, share) = (Deadline::after(SECOND * 3), SECOND / 2);
+    let waited_for = budget.wait(Purpose::Background);
+    assert!(waited_for > SECOND / 2 && budget.wait(Purpose::ApiServer).is_zero(), "{waited_for:?}");
+    let began = Instant::now();
+    let admitted = budget.admit(false, "address", call.share(share)).await.unwrap();
+    assert_eq!((began.elapsed(), admitted.remaining()), (waited_for, share));
+    tokio::time::advance(SECOND).await;
+    let waited = budget.wait(Purpose::Background);
+    assert!(waited < SECOND / 2, "{waited:?}");
+    let admitted = budget.admit(false, "address", call.share(SECOND * 2)).await.unwrap();
+    assert_eq!(admitted.instant(), call.instant());
 }

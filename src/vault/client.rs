@@ -55,7 +55,7 @@ pub(super) struct Client {
     /// The quota in the first and in the last answer that had one.
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
-    budget: Budget,
+    pub(super) budget: Budget,
     pub(super) changes: Arc<Changes>,
     /// For the credentials.
     pub(super) files: FileAccess,
@@ -230,7 +230,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<(Response, Judgement), KeyServiceError> {
         let call = request.call();
-        self.budget.admit(call == Call::Health, &address.name, deadline).await?;
+        let deadline = self.budget.admit(call == Call::Health, &address.name, deadline).await?;
         let started = Instant::now();
         let result = self.transport.send(address, request, deadline).await.map(|response| {
             self.record_quota(response.quota);

@@ -252,7 +252,7 @@ impl KeyService for TransitService {
         let mut outage = None;
         for (index, share) in self.client.shares(deadline) {
             // An address that hangs must not delay what another one has confirmed.
-            let share = if refused.is_some() { share().at_most(CHECK_TIMEOUT) } else { share() };
+            let share = if refused.is_some() { share().share(CHECK_TIMEOUT) } else { share() };
             match self.try_address(index, version, &token, share).await {
                 Ok(()) => return Ok(()),
                 Err(CallError::Failed(error)) => outage = outage.or(Some(error)),
