@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::cache::Cache;
 use super::format::KEY_BYTES;
-use super::record::{Fingerprint, KeyKind};
+use super::record::KeyKind;
 use crate::clock::Deadline;
 use crate::key_service::{ErrorKind, KeyService, KeyServiceError, KeyVersion};
 
@@ -27,13 +27,9 @@ impl Cache {
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KeyServiceError> {
         let aad = kind.aad(key_version.key_id);
-        let ((_running, others), enabled) = (self.calls.begin(), self.is_enabled());
-        // Alone, it has nobody to share with, and needs no place in the table.
-        if !others && !enabled {
-            return key_service.unwrap(wrapped, &aad, deadline).await;
-        }
-        let waiter = self.calls.join(key_service, Fingerprint::of(kind, key_version.key_id, wrapped));
-        let mut shared = tokio::time::timeout_at(deadline.instant(), waiter.call().lock())
+        let enabled = self.is_enabled();
+        let waiter = self.calls.join(key_service, kind, key_version.key_id, wrapped);
+        let mut shared = tokio::time::timeout_at(deadline.instant(), waiter.result().lock())
             .await
             .map_err(|_| KeyServiceError::deadline("waiting for another call that unwraps the same key"))?;
         if let Some(found) = self.find(kind, key_version.key_id, wrapped) {
@@ -52,7 +48,8 @@ impl Cache {
             }
         }
         // A waiter may have a later deadline, and then makes its own call.
-        if unwrapped.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::Deadline) {
+        let of_all = unwrapped.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::Deadline);
+        if of_all && waiter.is_shared() {
             *shared = Some(unwrapped.clone());
         }
         unwrapped

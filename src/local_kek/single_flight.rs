@@ -3,55 +3,60 @@
 //!
 //! Must not know what is called or what is done with the result.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::record::Fingerprint;
+use super::record::KeyKind;
 use crate::key_service::{KeyService, KeyServiceError};
 
 /// The running unwraps.
 #[derive(Default)]
 pub(super) struct Calls {
-    table: Mutex<HashMap<CallId, Arc<Call>>>,
-    /// How many unwraps run, in the table or not.
-    running: AtomicUsize,
+    table: Mutex<HashSet<Running>>,
 }
 
-/// The key service, by its address in memory, and the wrapped key. Two key services may know the same key_id, and
-/// the result of one is not the result of the other.
-type CallId = (usize, Fingerprint);
+/// A running unwrap. The caller that holds the lock calls the key service, and stores the result for the waiters.
+struct Call {
+    id: Vec<u8>,
+    result: tokio::sync::Mutex<Option<Unwrapped>>,
+}
 
-/// The caller that holds the lock calls the key service, and stores the result for the waiters.
-pub(super) type Call = tokio::sync::Mutex<Option<Unwrapped>>;
+/// A place in the table, found by the call's id.
+struct Running(Arc<Call>);
 
 /// The result of a call.
-pub(super) type Unwrapped = Result<Zeroizing<Vec<u8>>, KeyServiceError>;
-
-/// One running unwrap, until it is dropped.
-pub(super) struct Running<'a>(&'a AtomicUsize);
+type Unwrapped = Result<Zeroizing<Vec<u8>>, KeyServiceError>;
 
 /// One of the callers that need the same key. The last one to be dropped removes the call from the table.
 pub(super) struct Waiter<'a> {
     calls: &'a Calls,
-    id: CallId,
     call: Arc<Call>,
 }
 
 impl Calls {
-    /// Counts one more unwrap. Returns whether others run.
-    pub(super) fn begin(&self) -> (Running<'_>, bool) {
-        let others = self.running.fetch_add(1, Ordering::Relaxed) > 0;
-        (Running(&self.running), others)
-    }
-
     /// Joins the running call for this wrapped key, or starts one.
-    pub(super) fn join(&self, key_service: &dyn KeyService, fingerprint: Fingerprint) -> Waiter<'_> {
-        let id = (std::ptr::from_ref(key_service).cast::<()>().addr(), fingerprint);
+    pub(super) fn join(
+        &self,
+        key_service: &dyn KeyService,
+        kind: KeyKind,
+        key_id: &str,
+        wrapped: &[u8],
+    ) -> Waiter<'_> {
+        let id = id(key_service, kind, key_id, wrapped);
         let mut running = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        Waiter { calls: self, id, call: running.entry(id).or_default().clone() }
+        let call = match running.get(&id[..]) {
+            Some(Running(call)) => call.clone(),
+            None => {
+                let call = Arc::new(Call { id, result: tokio::sync::Mutex::default() });
+                running.insert(Running(call.clone()));
+                call
+            }
+        };
+        Waiter { calls: self, call }
     }
 
     #[cfg(test)]
@@ -60,24 +65,57 @@ impl Calls {
     }
 }
 
-impl Waiter<'_> {
-    pub(super) fn call(&self) -> &Call {
-        &self.call
+/// The id of a call: the key service, by its address in memory, and the wrapped key. Two key services may know the same
+/// key_id, and the result of one is not the result of the other. To hash all that with SHA-256 would take longer.
+fn id(key_service: &dyn KeyService, kind: KeyKind, key_id: &str, wrapped: &[u8]) -> Vec<u8> {
+    let service = std::ptr::from_ref(key_service).cast::<()>().addr();
+    let mut id = Vec::with_capacity(2 * size_of::<usize>() + 1 + key_id.len() + wrapped.len());
+    id.extend_from_slice(&service.to_ne_bytes());
+    id.extend_from_slice(&key_id.len().to_ne_bytes());
+    id.push(u8::from(kind == KeyKind::Seed));
+    id.extend_from_slice(key_id.as_bytes());
+    id.extend_from_slice(wrapped);
+    id
+}
+
+impl Borrow<[u8]> for Running {
+    fn borrow(&self) -> &[u8] {
+        &self.0.id
     }
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl Hash for Running {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id[..].hash(state);
+    }
+}
+
+impl PartialEq for Running {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Running {}
+
+impl Waiter<'_> {
+    /// The result of the call, once nobody else makes it.
+    pub(super) fn result(&self) -> &tokio::sync::Mutex<Option<Unwrapped>> {
+        &self.call.result
+    }
+
+    /// Whether others wait for the result.
+    pub(super) fn is_shared(&self) -> bool {
+        // Two references are the table's and ours.
+        Arc::strong_count(&self.call) > 2
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut running = self.calls.table.lock().unwrap_or_else(PoisonError::into_inner);
-        // Two references are left: the table's and ours. So nobody else waits.
-        if Arc::strong_count(&self.call) <= 2 {
-            running.remove(&self.id);
+        if !self.is_shared() {
+            running.remove(&self.call.id[..]);
         }
     }
 }

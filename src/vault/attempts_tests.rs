@@ -209,7 +209,8 @@ async fn calls_that_change_something_are_sent_one_after_the_other() {
 /// After an outage the agent's own budget is used up: what then waits for its turn has not been sent to anybody.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_for_its_turn_is_sent_once_and_blames_no_address() {
-    let login = r#"{"request_id":"1","auth":{"client_token":"s.AAAAAAAAAAAAAAAAAAAAAAAA","lease_duration":60}}"#;
+    let login =
+        r#"{"request_id":"1","auth":{"client_token":"s.AAAAAAAAAAAAAAAAAAAAAAAA","lease_duration":60}}"#;
     for (path, purpose, good) in [
         ("transit/encrypt/kms-key", Purpose::Background, GOOD),
         ("auth/approle/login", Purpose::Upkeep, login),
@@ -217,8 +218,13 @@ async fn a_request_that_waits_for_its_turn_is_sent_once_and_blames_no_address() 
         let second = Duration::from_secs(1);
         let (outage_grace, ready_timeout) = (Grace::Unlimited, second * 30);
         let (key_check_interval, probe_interval) = (second * 60, second * 90);
-        let health =
-            Health { outage_grace, ready_timeout, key_check_interval, probe_interval, sealed_is_denied: false };
+        let health = Health {
+            outage_grace,
+            ready_timeout,
+            key_check_interval,
+            probe_interval,
+            sealed_is_denied: false,
+        };
         let budget = Budget::new("primary", &health, 1, 6, Metrics::default());
         while budget.wait(purpose) < second {
             let used = budget.admit(false, "address", Deadline::after(second * 60).of(purpose));
