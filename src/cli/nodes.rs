@@ -9,7 +9,7 @@ use super::exit::{Exit, Failure};
 use super::report::{self, Output};
 use super::rewrite::nodes;
 use crate::rewrite::fleet::Fleet;
-use crate::rewrite::{Expectation, look};
+use crate::rewrite::{Expectation, Server, look};
 
 /// Show the agents of all control plane nodes side by side: do they agree?
 #[derive(Debug, clap::Args)]
@@ -19,10 +19,11 @@ On each node: kms-plugin status --output json > NODE.json; over ssh:
   kms-plugin nodes node-?.json
 Where the agents are pods: kubectl -n kube-system exec kms-plugin-NODE -- /kms-plugin status --output json > NODE.json
 
---ask-api-servers also asks each API server, at its own address, whether it has the key_id of the nodes.
+--ask-api-servers also asks each API server, at its own address, whether it has the key_id of the nodes. Where the nodes \
+have no common key_id, or none is known, it shows which one each API server has, and whether that is the same.
 
 Exit codes: 0 they agree; 1 they differ in something that prevents nothing (version, configuration); 2 they announce \
-different key_ids, or one cannot take part, or an API server has another key_id; 69 nothing is known of any node.")]
+different key_ids, or one cannot take part, or an API server has another key_id; 69 nothing is known of any node, and no API server is asked.")]
 pub(super) struct NodesArgs {
     /// The output of `kms-plugin status --output json`, once for each node. The agent of this node is asked in any case
     #[arg(value_name = "FILE")]
@@ -42,27 +43,22 @@ pub(super) struct NodesArgs {
 pub(super) fn run(args: &NodesArgs) -> Result<Exit, Failure> {
     block_on(async {
         let nodes = nodes(&args.files, &args.agent).await?;
-        if nodes.is_empty() {
+        if nodes.is_empty() && !args.ask_api_servers {
             return Err(Failure::message(
                 Exit::Unavailable,
-                "nothing is known of any node: name the files with their status (kms-plugin status --output json), or run the command as root on a node",
+                "nothing is known of any node: name the files with their status (kms-plugin status --output json), or run the command as root on a node; --ask-api-servers compares the API servers alone",
             ));
         }
         let fleet = Fleet::of(&nodes);
-        let servers = match (args.ask_api_servers, fleet.key_id()) {
-            (true, Some(key_id)) => {
-                let servers = args.cluster.servers(&args.cluster.connection().await?).await?;
-                look(&servers, &Expectation { key_id: Some(key_id.to_owned()), ..Expectation::default() })
-                    .await
-            }
-            _ => Vec::new(),
+        let servers = match args.ask_api_servers {
+            true => ask(args, fleet.key_id()).await?,
+            false => Vec::new(),
         };
         report::line(&match args.output {
             Output::Text => {
-                let servers = servers.iter().map(|server| {
-                    format!("\n{}: {}", server.address, server.problem.as_deref().unwrap_or("has the key_id"))
-                });
-                fleet.text() + &servers.collect::<String>()
+                let fleet =
+                    if nodes.is_empty() { "nothing is known of any node".into() } else { fleet.text() };
+                fleet + &text(&servers)
             }
             Output::Json => {
                 let mut json = serde_json::to_value(&fleet).unwrap_or_default();
@@ -79,4 +75,32 @@ pub(super) fn run(args: &NodesArgs) -> Result<Exit, Failure> {
             (false, true) => Exit::Ok,
         })
     })?
+}
+
+/// Asks each API server for its key_id. It is a problem when it is not `key_id` or, without that, not the one of the first
+/// API server.
+async fn ask(args: &NodesArgs, key_id: Option<&str>) -> Result<Vec<Server>, Failure> {
+    let connections = args.cluster.servers(&args.cluster.connection().await?).await?;
+    let expectation = Expectation { key_id: key_id.map(str::to_owned), ..Expectation::default() };
+    let mut servers = look(&connections, &expectation).await;
+    if key_id.is_none() {
+        let first = servers.iter().find(|server| server.problem.is_none());
+        let first = first.map(|server| (server.address.clone(), server.key_ids.clone()));
+        for server in servers.iter_mut().filter(|server| server.problem.is_none()) {
+            if let Some((address, _)) = first.as_ref().filter(|(_, key_ids)| *key_ids != server.key_ids) {
+                server.problem =
+                    Some(format!("has another key_id than {address}: {}", server.shown_key_ids()));
+            }
+        }
+    }
+    Ok(servers)
+}
+
+/// A line for each API server.
+fn text(servers: &[Server]) -> String {
+    let shown = servers.iter().map(|server| match &server.problem {
+        Some(problem) => format!("\n{}: {problem}", server.address),
+        None => format!("\n{}: has the key_id {}", server.address, server.shown_key_ids()),
+    });
+    shown.collect()
 }

@@ -19,6 +19,6 @@ mod window;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use migrations::Method;
 pub(crate) use pace::Pace;
-pub(crate) use readiness::{Expectation, hash, look, servers, wait};
+pub(crate) use readiness::{Expectation, Server, hash, look, servers, wait};
 pub(crate) use report::{Proof, Report, Verdict};
 pub(crate) use run::{Options, Progress, run};

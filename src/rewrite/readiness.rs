@@ -3,6 +3,7 @@
 //! A plugin's own word is not enough: an API server asks it once a minute. So each API server is asked at its own address
 //! what Status told it last.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -36,6 +37,21 @@ pub(crate) struct Server {
     pub address: String,
     /// Why nothing may be rewritten yet; `None` when it is ready.
     pub problem: Option<String>,
+    /// The hash of the key_id that Status named last (`sha256:…`), by the name of the provider.
+    pub key_ids: BTreeMap<String, String>,
+}
+
+impl Server {
+    /// The key_ids for people: hashes are shortened.
+    pub(crate) fn shown_key_ids(&self) -> String {
+        let shown = |(provider, hash): (&String, &String)| {
+            format!("{} of provider {}", fit(hash, 24), fit(provider, 40))
+        };
+        match self.key_ids.is_empty() {
+            true => "none".to_owned(),
+            false => self.key_ids.iter().map(shown).collect::<Vec<_>>().join(", "),
+        }
+    }
 }
 
 /// A hash as the metrics show it.
@@ -44,8 +60,8 @@ pub(crate) fn hash(content: &[u8]) -> String {
 }
 
 impl Expectation {
-    /// Why what an API server reports is not enough.
-    fn unmet(&self, reported: &Reported) -> Option<String> {
+    /// Why what an API server reports is not enough. `seen` is what it has, for people.
+    fn unmet(&self, reported: &Reported, seen: &str) -> Option<String> {
         if let Some(key_id) = &self.key_id {
             let wanted = hash(key_id.as_bytes());
             let has =
@@ -55,14 +71,6 @@ impl Expectation {
                 false => !self.providers.iter().all(|provider| has(provider)),
             };
             if missing {
-                let seen: Vec<String> = reported
-                    .key_ids
-                    .iter()
-                    .map(|(provider, (hash, _))| {
-                        format!("{} of provider {}", fit(hash, 24), fit(provider, 40))
-                    })
-                    .collect();
-                let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
                 let wanted = fit(&wanted, 24);
                 return Some(format!(
                     "does not write under the new key_id yet (hash {wanted}; it has {seen})"
@@ -144,14 +152,19 @@ pub(crate) async fn wait(
 async fn one(server: &Connection, expectation: &Expectation) -> Server {
     // The check comes first: where the key_id has changed, it makes the seed.
     let checked = server.check_providers().await;
-    let problem = match server.reported().await {
-        Err(error) => Some(format!("does not show its metrics: {error}")),
-        Ok(reported) => expectation.unmet(&reported).or_else(|| {
-            let error = checked.err().filter(|error| error.code() == Some(500))?;
-            Some(format!("its check of the KMS providers fails: {error}"))
-        }),
-    };
-    Server { address: server.address(), problem }
+    let mut found = Server { address: server.address(), problem: None, key_ids: BTreeMap::new() };
+    match server.reported().await {
+        Err(error) => found.problem = Some(format!("does not show its metrics: {error}")),
+        Ok(reported) => {
+            let key_ids = reported.key_ids.iter();
+            found.key_ids = key_ids.map(|(provider, (hash, _))| (provider.clone(), hash.clone())).collect();
+            found.problem = expectation.unmet(&reported, &found.shown_key_ids()).or_else(|| {
+                let error = checked.err().filter(|error| error.code() == Some(500))?;
+                Some(format!("its check of the KMS providers fails: {error}"))
+            });
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -167,12 +180,14 @@ mod tests {
     #[test]
     fn an_api_server_must_have_the_key_id_under_the_provider() {
         let any = Expectation { key_id: Some("new".into()), ..Expectation::default() };
-        assert_eq!(any.unmet(&reported("p", "new")), None);
-        assert!(any.unmet(&reported("p", "old")).unwrap().contains("of provider p"));
-        assert!(any.unmet(&Reported::default()).unwrap().contains("it has none"));
+        assert_eq!(any.unmet(&reported("p", "new"), ""), None);
+        assert!(
+            any.unmet(&reported("p", "old"), "sha256:ab of provider p").unwrap().contains("of provider p")
+        );
+        assert!(any.unmet(&Reported::default(), "none").unwrap().contains("it has none"));
         let named = Expectation { providers: vec!["p".into()], ..any };
-        assert_eq!(named.unmet(&reported("p", "new")), None);
-        assert!(named.unmet(&reported("q", "new")).is_some());
+        assert_eq!(named.unmet(&reported("p", "new"), ""), None);
+        assert!(named.unmet(&reported("q", "new"), "").is_some());
     }
 
     #[test]
@@ -182,8 +197,8 @@ mod tests {
             configuration: configuration.map(hash),
             ..Reported::default()
         };
-        assert_eq!(file.unmet(&with(Some(b"file"))), None);
-        assert!(file.unmet(&with(Some(b"other"))).is_some());
-        assert!(file.unmet(&with(None)).is_some(), "unknown is not ready");
+        assert_eq!(file.unmet(&with(Some(b"file")), ""), None);
+        assert!(file.unmet(&with(Some(b"other")), "").is_some());
+        assert!(file.unmet(&with(None), "").is_some(), "unknown is not ready");
     }
 }

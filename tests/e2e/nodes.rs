@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::apiserver::{ApiServer, NAMESPACE};
 use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
 use crate::key_id_after;
-use crate::support::agent::{Agent, QUICK};
+use crate::support::agent::{Agent, QUICK, command};
 use crate::support::eventually;
 use crate::support::vault::{KEY, Vault, policy};
 use crate::traffic::Traffic;
@@ -137,6 +137,35 @@ impl Watch {
     }
 }
 
+/// `nodes --ask-api-servers`, with the status of this agent or of none: the exit code and the output.
+async fn asked(servers: &[&ApiServer], agent: Option<&Agent>) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().unwrap();
+    // Each API server has a certificate of its own authority here.
+    let (mut config, mut authorities) = (Value::Null, String::new());
+    for server in servers {
+        config = serde_json::from_slice(&std::fs::read(server.kubeconfig()).unwrap()).unwrap();
+        let authority = config["clusters"][0]["cluster"]["certificate-authority"].as_str().unwrap();
+        authorities += &std::fs::read_to_string(authority).unwrap();
+    }
+    let (kubeconfig, authority) = (directory.path().join("kubeconfig"), directory.path().join("ca.pem"));
+    std::fs::write(&authority, authorities).unwrap();
+    config["clusters"][0]["cluster"]["certificate-authority"] = json!(authority);
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let run = agent.map_or(directory.path().join("no-agent"), |agent| agent.directory.path().join("run"));
+    let mut command = command();
+    command
+        .args(["nodes", "--ask-api-servers", "--kubeconfig"])
+        .arg(kubeconfig)
+        .arg("--runtime-dir")
+        .arg(run);
+    for server in servers {
+        command.args(["--api-server", server.address()]);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), text.into_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rotations_meet_two_nodes_at_different_times_and_both_converge() {
     let (etcd, vault) = tokio::join!(Etcd::start(), Vault::start());
@@ -182,6 +211,12 @@ async fn rotations_meet_two_nodes_at_different_times_and_both_converge() {
     };
     assert_eq!((lies("by-one").await, lies("by-two").await), (third.clone(), second));
     assert_eq!(one.api.client.read("secrets", "by-two").await.unwrap(), "text");
+    // Without the status of a node, the API servers are compared with each other.
+    let (code, text) = asked(&[&one.api, &two.api], None).await;
+    assert!(code == Some(2) && text.contains("has another key_id than"), "{code:?} {text}");
+    let (code, text) = asked(&[&one.api, &two.api], Some(&one.agent)).await;
+    assert!(code == Some(2) && text.contains("does not write under the new key_id yet"), "{code:?} {text}");
+
     let refused = two.api.client.read("secrets", "by-one").await.unwrap_err();
     eprintln!("MEASURED a seed that is new to an API server without its plugin: {refused}");
 
@@ -191,6 +226,10 @@ async fn rotations_meet_two_nodes_at_different_times_and_both_converge() {
     one.api.restart(&one.encryption).await;
     both(&one, &two, &third).await;
     assert_eq!((one.key_id().await, two.key_id().await), (third.clone(), third));
+    for agent in [None, Some(&one.agent)] {
+        let (code, text) = asked(&[&one.api, &two.api], agent).await;
+        assert_eq!((code, text.matches(": has the key_id sha256:").count()), (Some(0), 2), "{text}");
+    }
     for node in [&one, &two] {
         let secrets = node.api.client.list("secrets").await.unwrap();
         assert!(secrets.len() >= 12, "{}", secrets.len());
