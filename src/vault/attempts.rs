@@ -7,9 +7,11 @@
 //! Transit's calls change nothing, so an attempt that is not answered soon does not delay the next one: both run, and the
 //! first answer counts. Logins and renewals are sent one after the other.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
 use super::answer::{Answer, CallError};
@@ -151,7 +153,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Answer, CallError> {
         let mut plan = Plan::new(order, request.call(), freshness, deadline.purpose());
-        let mut running = FuturesUnordered::new();
+        let mut running = Vec::new();
         let mut waiting: Vec<(usize, usize, Instant)> = Vec::new();
         let mut last = None;
         loop {
@@ -161,14 +163,14 @@ impl Client {
             }
             let (number, freshness, result) = tokio::select! {
                 biased;
-                Some(ended) = running.next(), if !running.is_empty() => ended,
+                ended = first_ended(&mut running), if !running.is_empty() => ended,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let number = plan.begun;
                     let (index, until, freshness) = plan.begin(deadline);
                     waiting.push((number, index, Instant::now()));
-                    running.push(async move {
+                    running.push(Box::pin(async move {
                         (number, freshness, self.attempt_at(index, freshness, request, until).await)
-                    });
+                    }));
                     continue;
                 }
             };
@@ -235,6 +237,27 @@ impl Client {
             (index, move || deadline.share((deadline.remaining() / left).max(MIN_SHARE)))
         })
     }
+}
+
+/// Waits for the first of the running attempts to end, and removes it. They are [`MAX_RUNNING`] at most, and nearly always
+/// one: a set that knows which of them to wake costs more than it saves.
+async fn first_ended<F: Future>(running: &mut Vec<Pin<Box<F>>>) -> F::Output {
+    poll_fn(|context| {
+        let ended = running.iter_mut().enumerate().find_map(|(number, attempt)| {
+            match attempt.as_mut().poll(context) {
+                Poll::Ready(output) => Some((number, output)),
+                Poll::Pending => None,
+            }
+        });
+        match ended {
+            Some((number, output)) => {
+                drop(running.swap_remove(number));
+                Poll::Ready(output)
+            }
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// The error of a call of which nothing was sent: there was no time left for it.
