@@ -88,6 +88,11 @@ impl Deadline {
         Self { instant: (self.instant + waited).min(self.whole), ..self }
     }
 
+    /// The deadline of an attempt that goes on elsewhere: at least `timeout` from now, and not later than that of the call.
+    pub(crate) fn at_least(self, timeout: Duration) -> Self {
+        Self { instant: self.instant.max(Instant::now() + timeout).min(self.whole), ..self }
+    }
+
     /// The time left for the whole call.
     pub(crate) fn remaining_in_all(self) -> Duration {
         self.whole.saturating_duration_since(Instant::now())
@@ -216,6 +221,9 @@ mod tests {
         assert_eq!((share.remaining().as_secs(), share.remaining_in_all().as_secs()), (1, 3));
         assert_eq!(share.later(Duration::from_secs(1)).remaining(), Duration::from_secs(2));
         assert_eq!(share.later(Duration::from_secs(9)).remaining(), Duration::from_secs(3));
+        assert_eq!(share.at_least(Duration::from_secs(2)).remaining(), Duration::from_secs(2));
+        assert_eq!(share.at_least(Duration::from_secs(9)).remaining(), Duration::from_secs(3));
+        assert_eq!(share.at_least(Duration::ZERO).remaining(), Duration::from_secs(1));
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(deadline.expired());
         assert_eq!(deadline.remaining(), Duration::ZERO);

@@ -161,12 +161,13 @@ impl Client {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Answer, CallError> {
-        let mut index = index;
+        let (mut index, mut deadline) = (index, deadline);
         for _hop in 0..2 {
             let Some(address) = self.addresses.get(index) else { break };
             let judgement = match self.attempt(address, request, deadline).await? {
                 Attempt::Redirected(to) => {
-                    index = to;
+                    // What the first one took, or waited for its turn, is no fault of the second one.
+                    (index, deadline) = (to, deadline.at_least(MIN_SHARE));
                     continue;
                 }
                 Attempt::Answered(response, contents) => {
