@@ -57,6 +57,14 @@ struct Plan {
     next: Option<Instant>,
 }
 
+/// An attempt that has begun.
+struct Running<F> {
+    /// The index of the address.
+    address: usize,
+    since: Instant,
+    attempt: Pin<Box<F>>,
+}
+
 impl Plan {
     fn new(order: Vec<usize>, call: Call, freshness: Freshness, purpose: Purpose) -> Self {
         let changes_nothing =
@@ -154,30 +162,27 @@ impl Client {
     ) -> Result<Answer, CallError> {
         let mut plan = Plan::new(order, request.call(), freshness, deadline.purpose());
         let mut running = Vec::new();
-        let mut waiting: Vec<(usize, usize, Instant)> = Vec::new();
         let mut last = None;
         loop {
             let due = plan.due(running.len(), deadline, self.budget.wait(deadline.purpose()));
             if due.is_none() && running.is_empty() {
                 break;
             }
-            let (number, freshness, result) = tokio::select! {
+            let (freshness, result) = tokio::select! {
                 biased;
                 ended = first_ended(&mut running), if !running.is_empty() => ended,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    let number = plan.begun;
                     let (index, until, freshness) = plan.begin(deadline);
-                    waiting.push((number, index, Instant::now()));
-                    running.push(Box::pin(async move {
-                        (number, freshness, self.attempt_at(index, freshness, request, until).await)
-                    }));
+                    let attempt = Box::pin(async move {
+                        (freshness, self.attempt_at(index, freshness, request, until).await)
+                    });
+                    running.push(Running { address: index, since: Instant::now(), attempt });
                     continue;
                 }
             };
-            waiting.retain(|(of, ..)| *of != number);
             match result {
                 Ok(answer) => {
-                    self.note_slow(&waiting, answer.address);
+                    self.note_slow(&running, answer.address);
                     return Ok(answer);
                 }
                 Err(CallError::Refused(refusal))
@@ -219,9 +224,10 @@ impl Client {
     }
 
     /// Records which other addresses had their share of the time, and have not answered.
-    fn note_slow(&self, waiting: &[(usize, usize, Instant)], answered: usize) {
-        for (_, index, since) in waiting.iter().filter(|(_, index, _)| *index != answered) {
-            if let Some(address) = self.addresses.get(*index).filter(|_| since.elapsed() >= MIN_SHARE) {
+    fn note_slow<F>(&self, running: &[Running<F>], answered: usize) {
+        for attempt in running.iter().filter(|attempt| attempt.address != answered) {
+            let slow = attempt.since.elapsed() >= MIN_SHARE;
+            if let Some(address) = self.addresses.get(attempt.address).filter(|_| slow) {
                 address.failed(&classification::timeout(&address.name));
             }
         }
@@ -241,10 +247,10 @@ impl Client {
 
 /// Waits for the first of the running attempts to end, and removes it. They are [`MAX_RUNNING`] at most, and nearly always
 /// one: a set that knows which of them to wake costs more than it saves.
-async fn first_ended<F: Future>(running: &mut Vec<Pin<Box<F>>>) -> F::Output {
+async fn first_ended<F: Future>(running: &mut Vec<Running<F>>) -> F::Output {
     poll_fn(|context| {
-        let ended = running.iter_mut().enumerate().find_map(|(number, attempt)| {
-            match attempt.as_mut().poll(context) {
+        let ended = running.iter_mut().enumerate().find_map(|(number, running)| {
+            match running.attempt.as_mut().poll(context) {
                 Poll::Ready(output) => Some((number, output)),
                 Poll::Pending => None,
             }
