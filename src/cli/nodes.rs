@@ -84,16 +84,22 @@ async fn ask(args: &NodesArgs, key_id: Option<&str>) -> Result<Vec<Server>, Fail
     let expectation = Expectation { key_id: key_id.map(str::to_owned), ..Expectation::default() };
     let mut servers = look(&connections, &expectation).await;
     if key_id.is_none() {
-        let first = servers.iter().find(|server| server.problem.is_none());
-        let first = first.map(|server| (server.address.clone(), server.key_ids.clone()));
-        for server in servers.iter_mut().filter(|server| server.problem.is_none()) {
-            if let Some((address, _)) = first.as_ref().filter(|(_, key_ids)| *key_ids != server.key_ids) {
-                server.problem =
-                    Some(format!("has another key_id than {address}: {}", server.shown_key_ids()));
-            }
-        }
+        compare(&mut servers);
     }
     Ok(servers)
+}
+
+/// Without a key_id that is wanted: each must have that of the first one.
+fn compare(servers: &mut [Server]) {
+    let first = servers.iter().find(|server| server.problem.is_none());
+    let Some((address, key_ids)) = first.map(|server| (server.address.clone(), server.key_ids.clone()))
+    else {
+        return;
+    };
+    let others = servers.iter_mut().filter(|server| server.problem.is_none() && server.key_ids != key_ids);
+    for server in others {
+        server.problem = Some(format!("has another key_id than {address}: {}", server.shown_key_ids()));
+    }
 }
 
 /// A line for each API server.
@@ -103,4 +109,39 @@ fn text(servers: &[Server]) -> String {
         None => format!("\n{}: has the key_id {}", server.address, server.shown_key_ids()),
     });
     shown.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn an_api_server_with_another_key_id_than_the_first_one_is_told() {
+        let server = |address: &str, hash: &str, problem: Option<&str>| Server {
+            address: address.into(),
+            problem: problem.map(str::to_owned),
+            key_ids: BTreeMap::from([("kms".to_owned(), hash.to_owned())]),
+        };
+        let fails = "does not show its metrics";
+        let mut servers = [
+            server("a", "sha256:1", Some(fails)),
+            server("b", "sha256:2", None),
+            server("c", "sha256:2", None),
+            server("d", "sha256:3", None),
+        ];
+        compare(&mut servers);
+        let shown = text(&servers);
+        let lines: Vec<&str> = shown.trim().lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "a: does not show its metrics",
+                "b: has the key_id sha256:2 of provider kms",
+                "c: has the key_id sha256:2 of provider kms",
+                "d: has another key_id than b: sha256:3 of provider kms",
+            ]
+        );
+    }
 }
