@@ -38,8 +38,6 @@ const AWAY: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(3);
 /// Without events before the end, so that it is quiet.
 const QUIET_END: Duration = Duration::from_secs(20);
-/// Shorter than the defaults, so that each rotation is seen within its cycle.
-const INTERVALS: &str = "[health]\nkey_check_interval = \"10s\"\nprobe_interval = \"15s\"\n";
 /// What memory may grow by, from the second fifth of the soak to the last one.
 const GROWTH: f64 = 1.2;
 /// More than this many MiB are not measured noise.
@@ -102,9 +100,9 @@ impl Soak {
             }
             Event::Reload => {
                 self.mark("reload");
-                let grace = ["1h", "2h"][cycle % 2];
+                let interval = ["14s", "15s"][cycle % 2];
                 for member in &mut self.members {
-                    member.reload(grace).await;
+                    member.reload(interval).await;
                 }
             }
             Event::Restart if cycle.is_multiple_of(2) => {
@@ -164,7 +162,8 @@ impl Soak {
         for failure in &seen.failures {
             match self.allowed.iter().find(|one| one.covers(member, failure)) {
                 Some(one) => *allowed.entry(one.what).or_default() += 1,
-                None => unexpected.push(format!("{:?} after the start: {failure:?}", failure.began - self.started)),
+                None => unexpected
+                    .push(format!("{:?} after the start: {failure:?}", failure.began - self.started)),
             }
         }
         let memory: Vec<f64> = samples.iter().filter_map(|sample| sample.memory[member.number]).collect();
@@ -180,7 +179,13 @@ impl Soak {
             seen.failures.len(),
             seen.slowest.as_secs_f64(),
         );
-        assert!(unexpected.is_empty(), "{}: {} unexpected failures: {:#?}", member.name, unexpected.len(), unexpected.first());
+        assert!(
+            unexpected.is_empty(),
+            "{}: {} unexpected failures: {:#?}",
+            member.name,
+            unexpected.len(),
+            unexpected.first()
+        );
         assert!(last < early * GROWTH + NOISE, "{} grew from {early:.1} to {last:.1} MiB", member.name);
     }
 }
@@ -222,7 +227,7 @@ async fn of_two_hours_under_rotation_restarts_and_outages() {
     .into_iter()
     .enumerate()
     {
-        let config = vault.vault_config() + local_keks + INTERVALS;
+        let config = vault.vault_config() + local_keks;
         members.push(Member::start(number, name, config, !local_keks.is_empty(), is_restarted).await);
     }
     let started = Instant::now();

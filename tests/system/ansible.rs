@@ -175,6 +175,8 @@ async fn the_role_installs_configures_and_reloads_and_a_bad_configuration_change
     let variables = json!({ "kms_plugin_config": good, "kms_plugin_package": later });
     assert!(administrator.changes(variables) >= 2);
     assert!(node.ok("dpkg-query --show kms-plugin").ends_with("-9"));
+    // dpkg had removed the empty directory.
+    assert_eq!(node.ok("stat -c '%U:%G %a' /etc/kms-plugin/config.d"), "root:kms-plugin 750");
     assert_eq!(node.ok("cat /etc/kms-plugin/config.toml"), good.trim_end());
     assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), SEED);
 }

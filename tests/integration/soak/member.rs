@@ -23,7 +23,8 @@ pub struct Member {
     pub traffic: Arc<Traffic>,
     store: Store,
     config: String,
-    grace: &'static str,
+    /// What a reload changes.
+    probe_interval: &'static str,
     /// None only while it is restarted.
     agent: Option<Agent>,
     pid: Arc<AtomicU32>,
@@ -65,7 +66,7 @@ impl Member {
             traffic: Arc::default(),
             store,
             config,
-            grace: "1h",
+            probe_interval: "15s",
             agent: None,
             pid: Arc::default(),
             socket,
@@ -75,8 +76,9 @@ impl Member {
     }
 
     fn text(&self) -> String {
-        // The last table of the configuration is [health].
-        format!("{}outage_grace = \"{}\"\n", self.config, self.grace)
+        // Shorter than the defaults, so that each rotation is seen within its cycle.
+        let intervals = format!("key_check_interval = \"10s\"\nprobe_interval = {:?}\n", self.probe_interval);
+        format!("{}[health]\n{intervals}", self.config)
     }
 
     async fn start_in(&mut self, directory: tempfile::TempDir) {
@@ -117,8 +119,8 @@ impl Member {
     }
 
     /// Another configuration, which must be in use at the end.
-    pub async fn reload(&mut self, grace: &'static str) {
-        self.grace = grace;
+    pub async fn reload(&mut self, probe_interval: &'static str) {
+        self.probe_interval = probe_interval;
         self.agent().write_config(&self.text());
         let (code, said) = self.agent().command("reload");
         assert_eq!(code, 0, "{}: {said}", self.name);
