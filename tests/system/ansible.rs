@@ -120,88 +120,87 @@ fn later(package: &Path, directory: &Path) -> PathBuf {
     file
 }
 
+/// How often the agent has reloaded its configuration.
+fn reloads(node: &Node) -> usize {
+    node.ok("journalctl --no-pager -u kms-plugin").matches("the configuration was reloaded").count()
+}
+
+const FILES: &str = "stat -c '%U:%G %a' /etc/kms-plugin/config.toml /etc/kms-plugin/secret-id";
+const MODES: &str = "root:kms-plugin 640\nroot:kms-plugin 640";
+
+/// The Debian package on the newer Debian, the RPM on the older one.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_role_installs_configures_and_reloads_and_a_bad_configuration_changes_nothing() {
-    // Once is enough: on the newer Debian the Debian package, and below on the older one the RPM.
-    if !is_newer() {
-        return;
-    }
+async fn the_role_installs_configures_and_reloads_and_bad_files_change_nothing() {
     let vault = Vault::start().await;
     let node = Node::boot();
-    let deb = package("deb", "kms-plugin_", "-1_amd64.deb");
-    let administrator = Administrator::of(&node, &deb, &vault);
+    let file = if is_newer() {
+        package("deb", "kms-plugin_", "-1_amd64.deb")
+    } else {
+        node.ok("rpm -i --nodeps /mnt/rpm/systemd-stand-in.rpm");
+        package("rpm/1", "kms-plugin-0", ".x86_64.rpm")
+    };
+    let administrator = Administrator::of(&node, &file, &vault);
     assert!(administrator.changes(json!({})) >= 5);
     node.wait_for_phase("ready").await;
     assert_eq!(node.ok("systemctl is-enabled kms-plugin.service kms-plugin.socket"), "enabled\nenabled");
-    let files = "stat -c '%U:%G %a' /etc/kms-plugin/config.toml /etc/kms-plugin/secret-id";
-    assert_eq!(node.ok(files), "root:kms-plugin 640\nroot:kms-plugin 640");
+    assert_eq!(node.ok(FILES), MODES);
     let (pid, first) = (node.pid(), node.kms().await.round_trip().await);
 
     assert_eq!(administrator.changes(json!({})), 0, "a second run changes nothing");
     assert_eq!(reloads(&node), 0);
 
     let good = administrator.config() + "outage_grace = \"2h\"\n";
-    assert_eq!(administrator.changes(json!({ "kms_plugin_config": good })), 2, "the file, and the reload");
-    assert_eq!(reloads(&node), 1);
+    let variables = json!({ "kms_plugin_config": good });
+    assert_eq!(administrator.changes(variables), 2, "the file, and the reload");
+    assert_eq!((node.pid(), reloads(&node)), (pid, 1));
 
-    // One that is none, after another secret-id; and one that is valid, with a server that nobody has.
+    if is_newer() {
+        bad_files_change_nothing(&node, &administrator, &vault, &good).await;
+        comes_back_in_a_later_version(&node, &administrator, &file, &good);
+    } else {
+        // The copy of the package on the node is still the same: it does not count as installed.
+        node.ok("rpm -e kms-plugin");
+        assert!(administrator.changes(json!({ "kms_plugin_config": good })) >= 2);
+    }
+    assert_eq!(node.ok("cat /etc/kms-plugin/config.toml"), good.trim_end());
+    node.wait_for_phase("ready").await;
+    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), SEED);
+}
+
+/// A configuration that is none, after another secret-id; and one that is valid, with a server that nobody has.
+async fn bad_files_change_nothing(node: &Node, administrator: &Administrator, vault: &Vault, good: &str) {
     let nowhere = good.replace(&vault.address, "http://127.0.0.1:1");
     assert_ne!(nowhere, good);
-    let secret_id = node.ok("cat /etc/kms-plugin/secret-id");
+    let (pid, secret_id) = (node.pid(), node.ok("cat /etc/kms-plugin/secret-id"));
     for (config, secret_id_of_this_run, reason) in [
-        (good.clone() + "outage_mercy = \"2h\"\n", "another", "outage_mercy"),
+        (good.to_owned() + "outage_mercy = \"2h\"\n", "another", "outage_mercy"),
         (nowhere, secret_id.as_str(), "the reload failed, and the old configuration stays in use"),
     ] {
         let variables = json!({ "kms_plugin_config": config, "kms_plugin_secret_id": secret_id_of_this_run });
         let played = administrator.play(variables);
         assert!(!played.succeeded, "{}", played.text);
         // Where an administrator looks: in the last message.
-        let last =
-            played.text.rsplit("TASK [").find(|task| task.contains("Say what failed")).unwrap_or_default();
+        let mut tasks = played.text.rsplit("TASK [");
+        let last = tasks.find(|task| task.contains("Say what failed")).unwrap_or_default();
         assert!(last.contains(reason), "{}", played.text);
         assert_eq!(node.ok("cat /etc/kms-plugin/config.toml"), good.trim_end());
         assert_eq!(node.ok("cat /etc/kms-plugin/secret-id"), secret_id);
-        assert_eq!(node.ok(files), "root:kms-plugin 640\nroot:kms-plugin 640");
+        assert_eq!(node.ok(FILES), MODES);
         assert_eq!(node.ok("ls -A /etc/kms-plugin"), "config.d\nconfig.toml\nsecret-id", "no copies stay");
         node.wait_for_phase("ready").await;
         assert_eq!(node.status().unwrap()["config"]["problem"], Value::Null);
-        assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), SEED);
+        node.kms().await.round_trip().await;
         assert_eq!(node.pid(), pid, "the agent was never restarted");
     }
+}
 
-    // Somebody removed the package; it comes back, in a later version with another default configuration.
+/// Somebody removed the package; it comes back, in a later version with another default configuration.
+fn comes_back_in_a_later_version(node: &Node, administrator: &Administrator, file: &Path, good: &str) {
     node.ok("dpkg --remove kms-plugin");
-    let later = later(&deb, administrator.directory.path());
+    let later = later(file, administrator.directory.path());
     let variables = json!({ "kms_plugin_config": good, "kms_plugin_package": later });
     assert!(administrator.changes(variables) >= 2);
     assert!(node.ok("dpkg-query --show kms-plugin").ends_with("-9"));
     // dpkg had removed the empty directory.
     assert_eq!(node.ok("stat -c '%U:%G %a' /etc/kms-plugin/config.d"), "root:kms-plugin 750");
-    assert_eq!(node.ok("cat /etc/kms-plugin/config.toml"), good.trim_end());
-    assert_eq!(node.kms().await.decrypt(&first).await.unwrap(), SEED);
-}
-
-/// How often the agent has reloaded its configuration.
-fn reloads(node: &Node) -> usize {
-    node.ok("journalctl --no-pager -u kms-plugin").matches("the configuration was reloaded").count()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_role_installs_the_rpm() {
-    if is_newer() {
-        return;
-    }
-    let vault = Vault::start().await;
-    let node = Node::boot();
-    node.ok("rpm -i --nodeps /mnt/rpm/systemd-stand-in.rpm");
-    let rpm = package("rpm/1", "kms-plugin-0", ".x86_64.rpm");
-    let administrator = Administrator::of(&node, &rpm, &vault);
-    assert!(administrator.changes(json!({})) >= 5);
-    node.wait_for_phase("ready").await;
-    node.kms().await.round_trip().await;
-    assert_eq!(administrator.changes(json!({})), 0, "a second run changes nothing");
-    // Somebody removed the package: the copy on the node is the same, and must not count as installed.
-    node.ok("rpm -e kms-plugin");
-    assert!(administrator.changes(json!({})) >= 2);
-    node.wait_for_phase("ready").await;
 }
