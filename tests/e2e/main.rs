@@ -10,6 +10,7 @@ mod apiserver;
 mod enable;
 mod encryption;
 mod etcd;
+mod kustomize;
 mod migrate;
 mod nodes;
 mod offline;

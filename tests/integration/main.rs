@@ -49,6 +49,7 @@ mod output;
 mod readiness;
 mod reload;
 mod render;
+mod soak;
 mod spiffe;
 mod spire;
 mod systemd;

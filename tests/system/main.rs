@@ -6,6 +6,7 @@
 #![allow(clippy::restriction)] // a test that fails panics
 #![allow(unreachable_pub)] // nobody uses a test program as a library
 
+mod ansible;
 mod deb;
 mod doctor;
 mod faults;

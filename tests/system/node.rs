@@ -29,7 +29,8 @@ pub struct Said {
     pub text: String,
 }
 
-fn work() -> PathBuf {
+/// What `tests/system/run` has built; `/mnt` on the nodes.
+pub fn work() -> PathBuf {
     std::env::var_os("KMS_SYSTEM_DIR").map(PathBuf::from).expect("these tests are run by tests/system/run")
 }
 
@@ -76,19 +77,21 @@ impl Node {
         self.leader = container(&["reboot", &self.directory.display().to_string()]);
     }
 
+    /// The command that runs another one as root inside, with nothing of this environment.
+    pub fn enter(&self) -> Vec<String> {
+        let leader = self.leader.to_string();
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        ["nsenter", "-t", &leader, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "env", "-i", path]
+            .into_iter()
+            .chain(["HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=cat", "SYSTEMD_COLORS=0"])
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Runs a shell line as root inside.
     pub fn run(&self, line: &str) -> Said {
-        let output = Command::new("nsenter")
-            .args(["-t", &self.leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"])
-            .args([
-                "env",
-                "-i",
-                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME=/root",
-            ])
-            .args(["LANG=C.UTF-8", "SYSTEMD_PAGER=cat", "SYSTEMD_COLORS=0", "sh", "-c", line])
-            .output()
-            .unwrap();
+        let enter = self.enter();
+        let output = Command::new(&enter[0]).args(&enter[1..]).args(["sh", "-c", line]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         Said { code: output.status.code().unwrap_or(-1), text: text.trim_end().to_owned() }
     }

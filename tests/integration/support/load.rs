@@ -139,7 +139,7 @@ async fn round(kms: &mut Kms, first: &EncryptResponse, calls: &mut Vec<Call>) {
 
 /// Whether this client did not send the call, since its connection had been closed in order. Such a call is repeated, as
 /// kube-apiserver's grpc-go does by itself.
-fn never_sent<T>(result: &Result<T, tonic::Status>) -> bool {
+pub fn never_sent<T>(result: &Result<T, tonic::Status>) -> bool {
     let canceled = |status: &tonic::Status| {
         status.code() == Code::Cancelled && status.message() == "operation was canceled"
     };
