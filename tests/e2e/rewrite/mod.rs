@@ -3,6 +3,7 @@
 mod cluster;
 mod large;
 mod migration;
+mod pipe;
 mod rights;
 mod webhook;
 
