@@ -80,18 +80,28 @@ pub(crate) mod simulated {
 
     thread_local! {
         static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+        static DRAWN: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
     /// Makes the jitter of this thread follow from `seed`.
     pub(crate) fn start(seed: u64) {
         SEED.set(Some(seed));
+        DRAWN.set(None);
+    }
+
+    /// The same for many agents. Two that draw at the same moment get different numbers. Which one gets which may differ
+    /// from run to run.
+    pub(crate) fn start_apart(seed: u64) {
+        SEED.set(Some(seed));
+        DRAWN.set(Some(0));
     }
 
     /// A seed from the simulation's seed and the time. It does not depend on the order of two tasks that run at the
     /// same time: tokio does not define this order.
     pub(super) fn seed() -> Option<u64> {
         let elapsed = u64::try_from(clock::simulated::elapsed()?.as_nanos()).unwrap_or_default();
-        Some(mix(SEED.get()? ^ mix(elapsed)))
+        let drawn = DRAWN.get().inspect(|drawn| DRAWN.set(Some(drawn + 1)));
+        Some(mix(SEED.get()? ^ mix(elapsed ^ drawn.map_or(0, mix))))
     }
 
     /// SplitMix64's mixing function.

@@ -204,7 +204,7 @@ impl Machine {
             self.blocked = None;
         }
         match (look, result) {
-            (Look::Health, Ok(_)) => self.answers(now),
+            (Look::Health, Ok(_)) => self.answers(now, chance),
             (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => {
                 self.health_is_blocked(error, now, chance);
             }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::timing::{
     BLOCKED_HEALTH, BLOCKED_RETURN_INTERVAL, FAILED_WORK_DELAYS, HEALTH_INTERVAL, HELD_BACK_PAUSE,
     HINT_INTERVAL, MAX_RETRY_AFTER, MIN_HEALTH_PAUSE, MIN_LOOK_PAUSE, OUTAGE_DELAYS, REFUSAL_DELAYS,
-    REFUSED_BOTH_INTERVAL, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY,
+    REFUSED_BOTH_INTERVAL, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY, RETURN_SPREAD, SHORT_OUTAGE,
 };
 use crate::key_service::KeyServiceError;
 use crate::retry::{doubled, spread};
@@ -60,6 +60,8 @@ pub(super) struct Plan {
     /// When the next look of each kind may begin: apart from the last one, whatever is planned.
     earliest: [Option<Instant>; 4],
     last_answer: Option<Instant>,
+    /// Since when the health of the service has not been good.
+    away_since: Option<Instant>,
     /// When a service that is away is looked at again.
     back: Instant,
     /// The service asked for a pause until then. Its health may be asked for all the same.
@@ -87,6 +89,7 @@ impl Plan {
             began: now,
             earliest: [None; 4],
             last_answer: None,
+            away_since: None,
             back: now,
             paused_until: None,
             health_blocked_until: None,
@@ -211,7 +214,7 @@ impl Plan {
     /// The service works: later faults start with the first delays again.
     pub(super) fn works(&mut self) {
         (self.outages, self.refusals, self.proofs, self.catch_ups) = (0, 0, 0, 0);
-        self.paused_until = None;
+        (self.paused_until, self.away_since) = (None, None);
     }
 
     pub(super) fn read_again_soon(&mut self, now: Instant, chance: f64) {
@@ -253,6 +256,8 @@ impl Plan {
         // A service whose health is good and which does not do its work is asked less often: that costs it more.
         let delays = if look == Look::Health { OUTAGE_DELAYS } else { FAILED_WORK_DELAYS };
         self.plan_return(delays, now, chance);
+        // Where only its work fails, each node tries that at times of its own already.
+        self.away_since = (look == Look::Health).then(|| self.away_since.unwrap_or(now));
         self.paused_until = error.retry_after().map(|pause| now + pause.min(MAX_RETRY_AFTER));
     }
 
@@ -282,6 +287,17 @@ impl Plan {
     pub(super) fn return_now(&mut self, now: Instant) {
         self.read = now;
         self.round_trip = now + self.pause();
+    }
+
+    /// The same, when its health is good again. That is so for all nodes at the same moment.
+    pub(super) fn return_spread(&mut self, now: Instant, chance: f64) {
+        self.return_now(self.spread_return(now, chance));
+    }
+
+    /// When a service is used again whose health is good again.
+    pub(super) fn spread_return(&self, now: Instant, chance: f64) -> Instant {
+        let away = self.away_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        now + (away.saturating_sub(SHORT_OUTAGE) / 10).min(RETURN_SPREAD).mul_f64(chance)
     }
 
     /// When a refusal is looked at again.

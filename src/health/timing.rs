@@ -48,6 +48,11 @@ pub(super) const OUTAGE_DELAYS: (Duration, Duration) =
 /// The same for a service whose health is good, and which does not do its work: one look may ask every address.
 pub(super) const FAILED_WORK_DELAYS: (Duration, Duration) =
     (Duration::from_millis(1500), Duration::from_secs(4));
+/// A service that was away for longer than the first is read again after a random time: up to a tenth of what goes beyond,
+/// and up to the second. It comes back for all nodes at the same moment, and each has a handful of requests for it. After
+/// a restart or an election of a leader, nobody waits.
+pub(super) const SHORT_OUTAGE: Duration = Duration::from_secs(30);
+pub(super) const RETURN_SPREAD: Duration = Duration::from_secs(6);
 /// How often a service that is away is read while something else answers for its health: a read may ask every address
 /// twice.
 pub(super) const BLOCKED_RETURN_INTERVAL: Duration = Duration::from_secs(6);

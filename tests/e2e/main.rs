@@ -21,6 +21,7 @@ mod rendered;
 mod restart;
 mod restore;
 mod rewrite;
+mod scale;
 mod seeds;
 mod sequences;
 #[path = "../integration/support/mod.rs"]

@@ -105,7 +105,7 @@ impl ApiServer {
             return false;
         }
         // An API server that was replaced, or a further one on the same socket, makes a seed under the same key_id.
-        let further = self.chance.percent(15);
+        let further = self.chance.percent(self.world.further_seeds);
         (!further && !self.wants_seed && self.key_id.as_ref() == Some(&status.key_id))
             || self.make_seed(&serving, &status.key_id).await
     }

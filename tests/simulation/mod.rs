@@ -21,6 +21,7 @@ mod chance;
 mod coverage;
 mod fault;
 mod figures;
+mod fleet;
 mod hostile;
 mod journal;
 mod log;

@@ -1,7 +1,7 @@
 //! Runs one simulation: starts the nodes, starts and ends the faults at their times, and lets the oracle watch each
 //! second.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -58,6 +58,7 @@ pub(super) struct Simulation {
 impl Simulation {
     /// Starts every node with an agent and an API server. Call it in a paused runtime.
     pub(super) async fn start(seed: u64, setup: &Setup, service: Service) -> Self {
+        let service = Arc::new(Mutex::new(service));
         let world = Arc::new(World::new(seed, service, Oracle::default()));
         let journal = world.journal.open();
         if setup.decrypt_only {

@@ -86,7 +86,8 @@ fn a_dr_secondary_is_an_outage() {
             let rides_it_out = |snapshot: &_| !is_refused(snapshot) && keks(snapshot) > 0;
             simulation.stays(180, "an outage with local KEKs", rides_it_out).await?;
             simulation.end(disaster);
-            simulation.within(4, "ready", is_ready).await
+            // After a long outage, nodes return within six seconds.
+            simulation.within(4 + 6, "ready", is_ready).await
         }),
         check("one DR secondary", Setup::default(), well, async |simulation: &mut Simulation| {
             simulation.settle().await?;

@@ -1,6 +1,6 @@
 //! What all parts of one simulation share: the key service, the storage, the event log, and the oracle.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,15 +10,22 @@ use super::log::Log;
 use super::model::service::Service;
 use super::oracle::Oracle;
 
+/// A few: each is a call that the agent did not expect.
+const FURTHER_SEEDS: u64 = 15;
+
 pub(super) struct World {
     pub seed: u64,
-    pub service: Mutex<Service>,
+    /// Several worlds may share it: each is a Kubernetes cluster.
+    pub service: Arc<Mutex<Service>>,
     pub log: Log,
     pub journal: Journal,
     pub oracle: Oracle,
     pub storage: Mutex<Vec<Stored>>,
     /// Starts and reloads of all agents.
     pub starts: Mutex<usize>,
+    /// In how many of a hundred polls an API server makes a seed although it has one: it was replaced, or a further one
+    /// is on the same socket.
+    pub further_seeds: u64,
     /// Counts what was stored.
     pub stored: watch::Sender<usize>,
     /// Since when no fault is active; `None` while one is.
@@ -39,15 +46,16 @@ pub(super) struct Stored {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, service: Service, oracle: Oracle) -> Self {
+    pub(super) fn new(seed: u64, service: Arc<Mutex<Service>>, oracle: Oracle) -> Self {
         Self {
             seed,
-            service: Mutex::new(service),
+            service,
             log: Log::default(),
             journal: Journal::default(),
             oracle,
             storage: Mutex::default(),
             starts: Mutex::default(),
+            further_seeds: FURTHER_SEEDS,
             stored: watch::Sender::new(0),
             clean_since: Mutex::new(Some(Duration::ZERO)),
         }

@@ -18,19 +18,23 @@ impl Machine {
     }
 
     /// `sys/health` answered: it can serve. Whether it serves us is another question.
-    pub(super) fn answers(&mut self, now: Instant) {
+    pub(super) fn answers(&mut self, now: Instant, chance: f64) {
         self.blocked = None;
         self.plan.unblock_health();
         match &mut self.state {
+            // Where it is about to be read, somebody who asks for its health meanwhile does not delay that.
+            State::Away { returning: true, .. } => {}
             State::Away { returning, .. } => {
                 *returning = true;
-                self.plan.return_now(now);
+                self.plan.return_spread(now, chance);
             }
             State::Suspected { error, step: Step::Sealed { .. }, .. } => {
                 self.state = State::Away { error: error.clone(), returning: true };
                 self.plan.return_now(now);
             }
-            State::Refused { away: away @ true, next, .. } => (*away, *next) = (false, now),
+            State::Refused { away: away @ true, next, .. } => {
+                (*away, *next) = (false, self.plan.spread_return(now, chance));
+            }
             _ => {}
         }
     }

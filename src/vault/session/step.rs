@@ -206,7 +206,8 @@ impl Step {
         if let (Some(pause), Stage::Delayed(until)) = (logins.not_before.take(), logins.stage)
             && pause == until
         {
-            logins.stage = Stage::Delayed(self.now);
+            // Without a caller it waits for the next one: the service is back for all nodes at the same moment.
+            logins.stage = if logins.waiters.is_empty() { Stage::Idle } else { Stage::Delayed(self.now) };
         }
     }
 

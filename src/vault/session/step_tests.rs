@@ -66,6 +66,23 @@ fn in_an_outage_callers_wait_for_a_login_that_is_sent_after_a_pause() {
 }
 
 #[test]
+fn a_login_that_an_outage_delayed_follows_it_at_once_for_a_caller_only() {
+    for waits in [true, false] {
+        let mut case = Case::new();
+        case.want();
+        case.send(Event::FilesChecked { files: Files::Credentials, changed: false });
+        case.send(Event::CredentialsRead(Ok(Secret::new("right".into()).fingerprint())));
+        case.send(Event::LoginEnded(Err(error(ErrorKind::Unreachable))));
+        assert!(!begins_login(&case.want()), "after a pause");
+        if !waits {
+            case.state.as_mut().unwrap().retain_waiters(|_| false);
+        }
+        assert_eq!(begins_login(&case.send(Event::CameBack)), waits);
+        assert!(waits || begins_login(&case.want()), "the next caller has it at once");
+    }
+}
+
+#[test]
 fn a_refused_renewal_is_followed_by_a_login() {
     let mut case = Case::with_token(HOUR);
     assert!(renews(&case.after(HOUR * 2 / 3)));

@@ -7,14 +7,14 @@ use crate::apiserver::text_of;
 use crate::encryption::{PROVIDER, identity, kms, of};
 
 /// The most memory that a process has used, in KiB.
-fn peak(process: u32) -> Option<u64> {
+pub fn peak(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// A number from the environment.
-fn size(name: &str, default: usize) -> usize {
+pub fn size(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 

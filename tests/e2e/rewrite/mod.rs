@@ -1,8 +1,9 @@
 //! `kms-plugin rewrite`: every object is stored anew, nobody's write is lost, and what is not done is said.
 
 mod cluster;
-mod large;
+pub mod large;
 mod migration;
+mod pipe;
 mod rights;
 mod webhook;
 

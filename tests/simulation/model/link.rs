@@ -98,16 +98,8 @@ impl Transport for Link {
         let has_aad = |body: &[u8]| body.windows(15).any(|part| part == b"associated_data");
         let wraps_kek = operation == "encrypt" && request.body.is_some_and(|body| has_aad(body));
         let number = {
-            let requests = &mut self.world.service.lock().unwrap().requests;
-            requests.push(Sent {
-                at,
-                node,
-                operation,
-                purpose: deadline.purpose(),
-                wraps_kek,
-                audited: false,
-            });
-            requests.len() - 1
+            let sent = Sent { at, node, operation, purpose: deadline.purpose(), wraps_kek, audited: false };
+            self.world.service.lock().unwrap().sent(sent)
         };
         let exchanged = tokio::time::timeout_at(deadline.instant(), self.exchange(replica, request)).await;
         let answer = match exchanged {
@@ -119,7 +111,7 @@ impl Transport for Link {
             Err(_) => None,
         };
         let audited = matches!(&answer, Some(Ok(answer)) if answer.audited);
-        self.world.service.lock().unwrap().requests[number].audited = audited;
+        self.world.service.lock().unwrap().answered(number, audited);
         let seen = match &answer {
             Some(Ok(answer)) => answer.status.to_string(),
             Some(Err(())) => "reset".into(),

@@ -58,6 +58,8 @@ pub(in super::super) struct Service {
     next_effect: u64,
     /// Each request that reached a replica or got lost: when, by which agent, and what.
     pub requests: Vec<Sent>,
+    /// How many were taken out before these.
+    taken: usize,
 }
 
 /// A request that an agent sent.
@@ -108,11 +110,31 @@ impl Service {
             made: 2,
             next_effect: 0,
             requests: Vec::new(),
+            taken: 0,
         };
         service.key.rotate(version(3, server_time() - 10 * 86_400));
         service.made = 3;
         service.record();
         service
+    }
+
+    /// Notes a request. Returns its number.
+    pub(super) fn sent(&mut self, sent: Sent) -> usize {
+        self.requests.push(sent);
+        self.taken + self.requests.len() - 1
+    }
+
+    /// Notes whether the audit log has a request.
+    pub(super) fn answered(&mut self, number: usize, audited: bool) {
+        let place = number.checked_sub(self.taken).expect("requests are taken out when they have ended");
+        self.requests[place].audited = audited;
+    }
+
+    /// Takes out the requests that were sent before this time. All of them must have ended.
+    pub(in super::super) fn take_requests(&mut self, before: Duration) -> Vec<Sent> {
+        let count = self.requests.partition_point(|sent| sent.at < before);
+        self.taken += count;
+        self.requests.drain(..count).collect()
     }
 
     /// A key version that is made now.
