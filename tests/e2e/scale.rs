@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::apiserver::ApiServer;
 use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
-use crate::rewrite::large::size;
+use crate::rewrite::large::{memory, peak, size};
 use crate::support::agent::{Agent, LOCAL_KEK, QUIET};
 use crate::support::vault::{KEY, Vault};
 
@@ -56,8 +56,8 @@ async fn start_cold(mode: &str, more: &str) {
     let times: Vec<(Duration, Duration)> = futures_util::future::join_all(restarts).await;
     let after = count();
     let (decrypts, encrypts) = (after[0] - before[0], after[1] - before[1]);
-    let memory =
-        agents.iter().map(|agent| (memory(agent, "VmHWM:"), memory(agent, "RssAnon:"))).max().unwrap();
+    let figures = |agent: &Agent| (peak(agent.pid()).unwrap(), memory(agent.pid(), "RssAnon:").unwrap());
+    let memory = agents.iter().map(figures).max().unwrap();
     eprintln!(
         "MEASURED three cold API servers, {mode}, {} Secrets under {} DEK seeds: ready after {:.1?} at most, all Secrets \
          listed by each after {:.1?}; {decrypts} decryptions and {encrypts} encryptions by the key service; an agent has used \
@@ -75,11 +75,4 @@ async fn start_cold(mode: &str, more: &str) {
         // A local KEK is unwrapped once by each agent, and wraps the seeds of many starts.
         assert!(decrypts <= 3 * starts / 2, "{decrypts}");
     }
-}
-
-/// A figure of a running agent in `/proc/PID/status`, in KiB.
-fn memory(agent: &Agent, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -6,11 +6,16 @@ use super::cluster::{Cluster, Writers, fill};
 use crate::apiserver::text_of;
 use crate::encryption::{PROVIDER, identity, kms, of};
 
+/// A figure of a running process in `/proc/PID/status`, in KiB.
+pub fn memory(process: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The most memory that a process has used, in KiB.
 pub fn peak(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    memory(process, "VmHWM:")
 }
 
 /// A number from the environment.
