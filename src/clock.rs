@@ -104,6 +104,18 @@ impl Deadline {
     }
 }
 
+/// Waits until `at`, for ever when there is none. Returns at once when that time has come.
+///
+/// A caller's own wait must not use `tokio::time::sleep_until` for that: its steps are milliseconds, so a time that has
+/// come is one or two of them away.
+pub(crate) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) if at <= Instant::now() => {}
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Time since the machine booted, suspend included (`CLOCK_BOOTTIME`, see clock_gettime(2)).
 ///
 /// Nobody can set this clock, and a restart of the process does not reset it, so grace periods are counted on it. In

@@ -22,7 +22,7 @@ use super::timing::{CONFIG_INTERVAL, CONFIG_SETTLE, LAST_ANSWERS, LOAD_TIMEOUT, 
 use super::{services, watchdog};
 use crate::admin::api_types::{CommandDone, CommandFailed, Phase as ApiPhase};
 use crate::admin::{self, AdminCommands, CommandRequest, HostNames};
-use crate::clock::BootTime;
+use crate::clock::{BootTime, until};
 use crate::config::{Provisional, Settings};
 use crate::files::FileAccess;
 use crate::health::{Announce, ConfigState, Phase, Reason, ReasonKind, ServiceState, Snapshot};
@@ -227,7 +227,7 @@ impl Unconfigured {
             tokio::select! {
                 () = signals.next() => return self.end(None).await,
                 // The boot must go on: the kubelet is started after this service.
-                () = sleep_until(ready_at) => {
+                () = until(ready_at) => {
                     notify::ready();
                     ready_at = None;
                 }
@@ -286,13 +286,6 @@ async fn changed(watches: &mut [DirectoryWatch]) {
     };
     // Also beside inotify: files may be links to other directories, and TLS files may be anywhere.
     let _unreported = tokio::time::timeout(CONFIG_INTERVAL, reported).await.is_ok();
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Logs why the configuration does not load, a line for each problem.

@@ -15,7 +15,7 @@ use super::phase_log::{PhaseLog, log_namespaces, write};
 use super::snapshot::{Phase, ServiceState, Snapshot};
 use super::timing::{MAX_PAUSE, PUBLISH_DELAY};
 use super::verdict::Verdict;
-use crate::clock::BootTime;
+use crate::clock::{BootTime, until};
 use crate::key_service::{KeyService, KnownKey, key_id};
 use crate::local_kek::Cache;
 
@@ -100,11 +100,11 @@ impl Publisher {
                 () = kek_change(&mut keks), if publish_at.is_none() => {
                     publish_at = Some(Instant::now() + PUBLISH_DELAY);
                 }
-                () = sleep_until(publish_at) => {
+                () = until(publish_at) => {
                     publish_at = None;
                     self.publish(&mut log);
                 }
-                () = sleep_until(log.due()) => {
+                () = until(log.due()) => {
                     let snapshot = self.output.snapshots.borrow().clone();
                     let _published = self.log(&snapshot, &mut log);
                 }
@@ -230,14 +230,6 @@ async fn kek_change(keks: &mut Option<watch::Receiver<u64>>) {
     };
     if closed {
         std::future::pending().await
-    }
-}
-
-/// Sleeps until `at`; for ever when there is none.
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

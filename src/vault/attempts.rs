@@ -19,7 +19,7 @@ use super::classification::{self, Call, Class};
 use super::client::Client;
 use super::replication::Freshness;
 use super::transport::Request;
-use crate::clock::{Deadline, Purpose};
+use crate::clock::{Deadline, Purpose, until};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::retry::{doubled, jitter};
 
@@ -171,7 +171,7 @@ impl Client {
             let (freshness, result) = tokio::select! {
                 biased;
                 ended = first_ended(&mut running), if !running.is_empty() => ended,
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                () = until(due), if due.is_some() => {
                     let (index, until, freshness) = plan.begin(deadline);
                     let attempt = Box::pin(async move {
                         (freshness, self.attempt_at(index, freshness, request, until).await)

@@ -148,6 +148,19 @@ async fn a_call_of_the_agents_own_that_has_no_time_left_blames_nobody() {
     }
 }
 
+/// A timer's steps are milliseconds: one for a time that has come would delay each call by one or two.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_answered_at_once_waits_for_no_timer() {
+    let good = Answers(200, GOOD);
+    for does in [vec![vec![good]], vec![vec![Answers(503, PAGE)], vec![good]]] {
+        let (client, _) = written(does);
+        // Between two steps.
+        tokio::time::advance(Duration::from_micros(300)).await;
+        let (result, took) = encrypt(&client).await;
+        assert!(result.is_ok() && took.is_zero(), "{took:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_address_is_tried_again_since_it_may_be_a_balancer() {
     let good = Answers(200, GOOD);
