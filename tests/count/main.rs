@@ -101,19 +101,22 @@ async fn count(vault: &Vault, pki: &Pki) -> BTreeMap<String, Cost> {
         kind.call(&mut kms, &wrapped, WARM).await;
     }
     let mut dumps = 0;
-    let mut dump = || {
+    // The file gets the name of what it counted, for people who read it.
+    let mut dump = |name: &str| {
         let asked = format!("--pid={}", agent.pid());
         let answer = Command::new("vgdb").args([&asked, "dump"]).output().unwrap();
         assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
         dumps += 1;
-        totals(&std::fs::read_to_string(format!("{}.{dumps}", output.display())).unwrap())
+        let file = keep.join(format!("callgrind.{name}"));
+        std::fs::rename(keep.join(format!("callgrind.{dumps}")), &file).unwrap();
+        totals(&std::fs::read_to_string(file).unwrap())
     };
-    dump();
+    dump("before");
     let mut batches: BTreeMap<String, Vec<Cost>> = BTreeMap::new();
-    for _ in 0..BATCHES {
+    for batch in 1..=BATCHES {
         for kind in kinds {
             kind.call(&mut kms, &wrapped, CALLS).await;
-            batches.entry(format!("{kind:?}")).or_default().push(dump());
+            batches.entry(format!("{kind:?}")).or_default().push(dump(&format!("{kind:?}.{batch}")));
         }
     }
     drop(kms);

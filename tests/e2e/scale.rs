@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use crate::apiserver::ApiServer;
 use crate::encryption::{PROVIDER, kms, of};
 use crate::etcd::Etcd;
-use crate::rewrite::large::{memory, peak, size};
+use crate::rewrite::large::size;
 use crate::support::agent::{Agent, LOCAL_KEK, QUIET};
+use crate::support::memory::{ANONYMOUS, PEAK, memory};
 use crate::support::vault::{KEY, Vault};
 
 /// Time, calls to the key service, and memory of the agents.
@@ -56,7 +57,8 @@ async fn start_cold(mode: &str, more: &str) {
     let times: Vec<(Duration, Duration)> = futures_util::future::join_all(restarts).await;
     let after = count();
     let (decrypts, encrypts) = (after[0] - before[0], after[1] - before[1]);
-    let figures = |agent: &Agent| (peak(agent.pid()).unwrap(), memory(agent.pid(), "RssAnon:").unwrap());
+    let figures =
+        |agent: &Agent| (memory(agent.pid(), PEAK).unwrap(), memory(agent.pid(), ANONYMOUS).unwrap());
     let memory = agents.iter().map(figures).max().unwrap();
     eprintln!(
         "MEASURED three cold API servers, {mode}, {} Secrets under {} DEK seeds: ready after {:.1?} at most, all Secrets \

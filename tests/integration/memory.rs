@@ -36,6 +36,7 @@ use tower::{Service as _, ServiceExt as _};
 use crate::support::agent::{Agent, QUIET};
 use crate::support::eventually;
 use crate::support::kms::channel;
+use crate::support::memory::{PEAK, RESIDENT, mebibytes};
 use crate::support::vault::Vault;
 
 /// How long after an attack memory is measured again: the agent gives it back every 30 s.
@@ -58,11 +59,11 @@ impl<'a> Memory<'a> {
     async fn of(agent: &'a Agent) -> Self {
         tokio::time::sleep(Duration::from_secs(2)).await;
         fs::write(format!("/proc/{}/clear_refs", agent.pid()), "5").unwrap();
-        Self { agent, before: read(agent, "VmRSS:") }
+        Self { agent, before: read(agent, RESIDENT) }
     }
 
     fn tell(&self, attack: &str, more: &str) {
-        let (peak, after) = (read(self.agent, "VmHWM:"), read(self.agent, "VmRSS:"));
+        let (peak, after) = (read(self.agent, PEAK), read(self.agent, RESIDENT));
         let before = self.before;
         eprintln!("MEASURED {attack}: {before:.1} MiB before, {peak:.1} at most, {after:.1} after{more}");
         let limit = UNIT.lines().find_map(|line| line.strip_prefix("MemoryMax=")?.strip_suffix('M'));
@@ -73,15 +74,13 @@ impl<'a> Memory<'a> {
     async fn tell_afterwards(&self, attack: &str) {
         tokio::time::sleep(AFTERWARDS).await;
         self.tell(attack, &format!(", {} s later", AFTERWARDS.as_secs()));
-        let after = read(self.agent, "VmRSS:");
+        let after = read(self.agent, RESIDENT);
         assert!(after < self.before * LEFT, "{attack}: {after:.1} MiB stay");
     }
 }
 
-fn read(agent: &Agent, name: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+fn read(agent: &Agent, figure: &str) -> f64 {
+    mebibytes(agent.pid(), figure).unwrap()
 }
 
 /// 5,000 files in this process, too.

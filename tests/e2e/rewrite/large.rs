@@ -5,18 +5,7 @@ use std::time::{Duration, Instant};
 use super::cluster::{Cluster, Writers, fill};
 use crate::apiserver::text_of;
 use crate::encryption::{PROVIDER, identity, kms, of};
-
-/// A figure of a running process in `/proc/PID/status`, in KiB.
-pub fn memory(process: u32, name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with(name))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// The most memory that a process has used, in KiB.
-pub fn peak(process: u32) -> Option<u64> {
-    memory(process, "VmHWM:")
-}
+use crate::support::memory::{PEAK, memory};
 
 /// A number from the environment.
 pub fn size(name: &str, default: usize) -> usize {
@@ -40,9 +29,9 @@ async fn of_fifty_thousand() {
         let began = Instant::now();
         let etcd = cluster.etcd_arguments();
         let mut run = cluster.begin(&[&etcd[..], arguments].concat());
-        let mut memory = 0;
+        let mut most = 0;
         let status = loop {
-            memory = memory.max(peak(run.id()).unwrap_or_default());
+            most = most.max(memory(run.id(), PEAK).unwrap_or_default());
             match run.try_wait().unwrap() {
                 Some(status) => break status,
                 None => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -51,10 +40,10 @@ async fn of_fifty_thousand() {
         let took = began.elapsed();
         eprintln!(
             "MEASURED rewrite of {what} ({secrets} secrets, {configmaps} configmaps): {took:.1?}, {} MiB at most",
-            memory / 1024
+            most / 1024
         );
         assert!(status.success(), "{status}");
-        assert!(memory <= 64 * 1024, "{memory} KiB");
+        assert!(most <= 64 * 1024, "{most} KiB");
     }
 
     // Disturbed.

@@ -8,9 +8,10 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Writers};
-use super::large::{peak, size};
+use super::large::size;
 use crate::apiserver::Client;
 use crate::encryption::PROVIDER;
+use crate::support::memory::{PEAK, memory};
 
 /// The size of each object's text.
 const TEXT: usize = 1024;
@@ -139,7 +140,7 @@ fn wait_for(processes: &mut [Child], must: &[bool]) -> u64 {
     loop {
         let mut running = 0;
         for ((process, peak_of), must) in processes.iter_mut().zip(&mut peaks).zip(must) {
-            *peak_of = peak(process.id()).unwrap_or_default().max(*peak_of);
+            *peak_of = memory(process.id(), PEAK).unwrap_or_default().max(*peak_of);
             match process.try_wait().unwrap() {
                 Some(status) => assert!(status.success() || !must, "{status}"),
                 None => running += 1,

@@ -12,6 +12,7 @@ use super::traffic::Traffic;
 use crate::support::agent::Agent;
 use crate::support::eventually;
 use crate::support::kms::Kms;
+use crate::support::memory::{RESIDENT, mebibytes};
 use crate::support::store::Store;
 
 /// An agent under systemd's socket and descriptor store.
@@ -40,9 +41,7 @@ pub struct View {
 impl View {
     /// Resident memory in MiB; none while there is no process.
     pub fn memory(&self) -> Option<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid.load(Ordering::Relaxed))).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
+        mebibytes(self.pid.load(Ordering::Relaxed), RESIDENT)
     }
 }
 

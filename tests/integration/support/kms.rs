@@ -22,12 +22,16 @@ pub const DEADLINE: Duration = Duration::from_secs(3);
 
 /// A connection for calls of any form.
 pub async fn channel(socket: &Path) -> Channel {
+    try_channel(socket).await.unwrap()
+}
+
+async fn try_channel(socket: &Path) -> Result<Channel, tonic::transport::Error> {
     let target = socket.to_path_buf();
     let connector = service_fn(move |_: Uri| {
         let target = target.clone();
         async move { UnixStream::connect(target).await.map(TokioIo::new) }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }
 
 /// One connection.
@@ -39,7 +43,12 @@ pub struct Kms {
 
 impl Kms {
     pub async fn connect(socket: &Path) -> Self {
-        Self { client: KeyManagementServiceClient::new(channel(socket).await), deadline: PATIENCE }
+        Self::try_connect(socket).await.unwrap()
+    }
+
+    pub async fn try_connect(socket: &Path) -> Result<Self, tonic::transport::Error> {
+        let client = KeyManagementServiceClient::new(try_channel(socket).await?);
+        Ok(Self { client, deadline: PATIENCE })
     }
 
     /// The same connection, with another deadline for each call.

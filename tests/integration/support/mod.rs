@@ -10,6 +10,7 @@ pub mod jwt;
 pub mod kms;
 pub mod launch;
 pub mod load;
+pub mod memory;
 pub mod notified;
 pub mod pki;
 pub mod process;

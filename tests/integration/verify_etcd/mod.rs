@@ -20,6 +20,7 @@ use crate::support::agent::{Agent, LOCAL_KEK, QUICK, command};
 use crate::support::etcd::{EncryptedObject, Etcd};
 use crate::support::eventually;
 use crate::support::kms::{Kms, SEED};
+use crate::support::memory::{PEAK, memory};
 use crate::support::tools;
 use crate::support::vault::Vault;
 
@@ -209,15 +210,11 @@ async fn a_rotation_is_finished_when_every_object_was_rewritten() {
 /// Runs it; its result, and the most memory that it used, in KiB.
 async fn watched(mut command: Command, input: Stdio) -> (Run, u64) {
     let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
+    let process = child.id();
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
     let mut most = 0;
     while !ended.is_finished() {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let peak = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-        most = most.max(peak.unwrap_or_default());
+        most = most.max(memory(process, PEAK).unwrap_or_default());
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     let output = ended.await.unwrap();
