@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode, header};
 use kube::Config;
 use kube::client::Body;
@@ -104,6 +105,9 @@ impl Connection {
         // The caller waits and tries again itself: it knows how fast it may be.
         config.default_retry = false;
         config.connect_timeout = Some(timeout);
+        // The audit log of the API server names it.
+        let agent = concat!("kms-plugin/", env!("CARGO_PKG_VERSION"));
+        config.headers.push((header::USER_AGENT, HeaderValue::from_static(agent)));
         Self::new(config, timeout)
     }
 

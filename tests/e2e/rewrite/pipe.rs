@@ -172,10 +172,8 @@ fn audit_flags(directory: &std::path::Path) -> &'static [&'static str] {
 /// Whether a request in the audit log is one of a program's.
 type Which = fn(&Value) -> bool;
 
-/// It sends no user agent, and neither do the writers, which do not list and do not patch.
 fn is_of_rewrite(event: &Value) -> bool {
-    event["userAgent"].as_str().is_none_or(str::is_empty)
-        && ["list", "patch"].map(Value::from).contains(&event["verb"])
+    event["userAgent"].as_str().is_some_and(|agent| agent.starts_with("kms-plugin/"))
 }
 
 fn is_of_kubectl(event: &Value) -> bool {
