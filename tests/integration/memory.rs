@@ -2,9 +2,7 @@
 //! build is measured; it takes three minutes:
 //!
 //! ```text
-//! cargo build --locked --release
-//! KMS_TESTED_BINARY=$PWD/target/release/kms-plugin \
-//!     cargo test --locked --test integration memory:: -- --ignored --nocapture --test-threads 1
+//! tests/run --release-agent --test integration memory:: -- --ignored --nocapture --test-threads 1
 //! ```
 //!
 //! The hostile server is a fake: no real one can be made to answer like that.
