@@ -3,7 +3,7 @@
 //! that allows it. It draws memory and failed calls over time into docs/soak.svg:
 //!
 //! ```text
-//! KMS_SOAK_MINUTES=120 tests/run --release --test integration soak:: -- --ignored --nocapture
+//! KMS_SOAK_MINUTES=120 tests/run --release-agent --test integration soak:: -- --ignored --nocapture
 //! ```
 //!
 //! Two agents wrap with Transit, two with local KEKs. Of each pair, one is never restarted: what grows, grows there.
