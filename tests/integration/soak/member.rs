@@ -1,6 +1,5 @@
 //! One agent of the soak: its process, and what it is started with again.
 
-use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
