@@ -49,6 +49,8 @@ const CONNECTIONS: usize = 8;
 const LOADED: usize = 2_000;
 /// Operations before the memory is read: half of them Encrypt, half Decrypt.
 const OPERATIONS: usize = 20_000;
+/// DEK seeds that another node has wrapped: of a young cluster, and of one that has restarted its API servers for years.
+const SEEDS: [usize; 2] = [500, 5_000];
 
 /// A plugin that runs, and its figures.
 struct Measured {
@@ -111,6 +113,13 @@ async fn run() {
     println!("|---|---|---|---|---|---|");
     for subject in Subject::all() {
         work(&subject, &vault, &pki, &transit).await;
+    }
+
+    println!(
+        "\n| | seeds of another node | unwrapped in | requests to Vault | resident MiB |\n|---|---|---|---|---|"
+    );
+    for subject in [Subject::Direct, Subject::LocalKek] {
+        seeds(&subject, &vault, &pki, &transit).await;
     }
 }
 
@@ -287,6 +296,36 @@ async fn work(subject: &Subject, vault: &Vault, pki: &Pki, transit: &Transit) {
         plugin.binary(),
         requests.join(", ")
     );
+}
+
+/// What a plugin needs to unwrap many seeds that the one of another node has wrapped, each once.
+async fn seeds(subject: &Subject, vault: &Vault, pki: &Pki, transit: &Transit) {
+    let node = subject.start(vault, pki, transit).await;
+    let mut other = node.connect().await;
+    let mut wrapped = Vec::new();
+    for number in 0..SEEDS[1] {
+        let mut seed = SEED;
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        wrapped.push((seed, other.encrypt(&seed).await.unwrap()));
+    }
+    for count in SEEDS {
+        let plugin = subject.start(vault, pki, transit).await;
+        let requests = vault.audited().len();
+        let started = Instant::now();
+        let mut workers = JoinSet::new();
+        for part in wrapped[..count].chunks(count / CONNECTIONS + 1) {
+            let (mut kms, part) = (plugin.connect().await, part.to_vec());
+            workers.spawn(async move {
+                for (seed, wrapped) in part {
+                    assert_eq!(kms.decrypt(&wrapped).await.unwrap(), seed);
+                }
+            });
+        }
+        workers.join_all().await;
+        let (took, resident) = (started.elapsed(), plugin.memory(RESIDENT));
+        let requests = vault.audited().len() - requests;
+        println!("| {} | {count} | {took:.2?} | {requests} | {resident:.1} |", subject.name());
+    }
 }
 
 /// From the start of the process to the first good Status, beside the time of the same requests by the benchmark itself.
