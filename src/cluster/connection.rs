@@ -15,6 +15,7 @@ use url::Url;
 
 use super::error::{CallError, ConnectionError, Refusal};
 use crate::display::{fit, with_causes};
+use crate::http::PROGRAM;
 
 /// Largest body of an error that is read, in bytes.
 const MAX_ERROR: usize = 64 * 1024;
@@ -106,8 +107,7 @@ impl Connection {
         config.default_retry = false;
         config.connect_timeout = Some(timeout);
         // The audit log of the API server names it.
-        let agent = concat!("kms-plugin/", env!("CARGO_PKG_VERSION"));
-        config.headers.push((header::USER_AGENT, HeaderValue::from_static(agent)));
+        config.headers.push((header::USER_AGENT, HeaderValue::from_static(PROGRAM)));
         Self::new(config, timeout)
     }
 

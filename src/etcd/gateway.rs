@@ -17,6 +17,7 @@ use url::Url;
 use super::Sink;
 use super::range_response::{self, Gauge, Range};
 use crate::clock::Deadline;
+use crate::http::PROGRAM;
 use crate::untrusted;
 
 /// Objects in one page.
@@ -104,7 +105,7 @@ impl Etcd {
             .retry(retry::never())
             .http1_only()
             .tcp_nodelay(true)
-            .user_agent(concat!("kms-plugin/", env!("CARGO_PKG_VERSION")))
+            .user_agent(PROGRAM)
             .tls_backend_preconfigured(tls)
             .build()
             .map_err(|error| EtcdError::Client(cause(&error)))?;

@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 use connection::Connection;
 pub(crate) use route::{Proxy, Route};
 
+/// What each request names as its sender, in the header `User-Agent`.
+pub(crate) const PROGRAM: &str = concat!("kms-plugin/", env!("CARGO_PKG_VERSION"));
 /// How long a connection is kept without a request. Vault closes it after five minutes.
 const IDLE: Duration = Duration::from_secs(60);
 /// Most connections that are kept without a request.

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tower::Service as _;
 use url::{Position, Url};
 
-use super::{Cause, HttpError};
+use super::{Cause, HttpError, PROGRAM};
 
 /// How long a TCP connection may leave data unacknowledged (tcp(7), TCP_USER_TIMEOUT).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVES: u32 = 3;
 /// How the client calls itself.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("kms-plugin/", env!("CARGO_PKG_VERSION")));
+const AGENT: HeaderValue = HeaderValue::from_static(PROGRAM);
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
 /// What bytes go over.
