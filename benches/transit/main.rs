@@ -136,74 +136,56 @@ impl Figures {
 async fn raw_round(transit: &Transit) -> Figures {
     let mut connection = transit.connect().await;
     let ciphertext = connection.encrypt().await;
-    let mut figures = Figures::default();
-    let mut times = Vec::new();
-    for _ in 0..CALLS {
-        let started = Instant::now();
-        connection.encrypt().await;
-        times.push(micros(started));
-    }
-    figures.encrypt.0.push(percentile(times.split_off(0), 50));
-    for _ in 0..CALLS {
-        let started = Instant::now();
-        connection.decrypt(&ciphertext).await;
-        times.push(micros(started));
-    }
-    figures.decrypt.0.push(percentile(times, 50));
-    let callers = |encrypts: bool| {
-        let ciphertext = ciphertext.clone();
-        async move {
-            let mut workers = Vec::new();
-            for _ in 0..CONNECTIONS {
-                let (mut connection, ciphertext) = (transit.connect().await, ciphertext.clone());
-                workers.push(async move {
-                    for _ in 0..LOADED / CONNECTIONS {
-                        if encrypts {
-                            connection.encrypt().await;
-                        } else {
-                            connection.decrypt(&ciphertext).await;
-                        }
+    let loaded = async |encrypts: bool| {
+        let mut workers = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let (mut connection, ciphertext) = (transit.connect().await, ciphertext.clone());
+            workers.push(async move {
+                for _ in 0..LOADED / CONNECTIONS {
+                    if encrypts {
+                        connection.encrypt().await;
+                    } else {
+                        connection.decrypt(&ciphertext).await;
                     }
-                });
-            }
-            a_second(workers).await
+                }
+            });
         }
+        a_second(LOADED, workers).await
     };
-    figures.encrypts.0.push(callers(true).await);
-    figures.decrypts.0.push(callers(false).await);
-    figures
+    Figures {
+        encrypt: p50(async || drop(connection.encrypt().await)).await,
+        decrypt: p50(async || connection.decrypt(&ciphertext).await).await,
+        status: Rounds::default(),
+        encrypts: loaded(true).await,
+        decrypts: loaded(false).await,
+    }
 }
 
 async fn plugin_round(plugin: &Running) -> Figures {
     let mut kms = plugin.connect().await;
     let wrapped = kms.round_trip().await;
-    let mut figures = Figures::default();
+    Figures {
+        encrypt: p50(async || drop(kms.encrypt(&SEED).await.unwrap())).await,
+        decrypt: p50(async || assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED)).await,
+        status: p50(async || drop(kms.status().await.unwrap())).await,
+        encrypts: loaded(plugin, LOADED, true).await,
+        decrypts: loaded(plugin, LOADED, false).await,
+    }
+}
+
+/// Makes [`CALLS`] calls, one after the other; returns the median of their times.
+async fn p50(mut call: impl AsyncFnMut()) -> Rounds {
     let mut times = Vec::new();
     for _ in 0..CALLS {
         let started = Instant::now();
-        kms.encrypt(&SEED).await.unwrap();
+        call().await;
         times.push(micros(started));
     }
-    figures.encrypt.0.push(percentile(times.split_off(0), 50));
-    for _ in 0..CALLS {
-        let started = Instant::now();
-        assert_eq!(kms.decrypt(&wrapped).await.unwrap(), SEED);
-        times.push(micros(started));
-    }
-    figures.decrypt.0.push(percentile(times.split_off(0), 50));
-    for _ in 0..CALLS {
-        let started = Instant::now();
-        kms.status().await.unwrap();
-        times.push(micros(started));
-    }
-    figures.status.0.push(percentile(times, 50));
-    figures.encrypts.0.push(loaded(plugin, LOADED, true).await);
-    figures.decrypts.0.push(loaded(plugin, LOADED, false).await);
-    figures
+    Rounds(vec![percentile(times, 50)])
 }
 
 /// Makes so many calls of one kind on all connections; returns how many a second.
-async fn loaded(plugin: &Running, calls: usize, encrypts: bool) -> f64 {
+async fn loaded(plugin: &Running, calls: usize, encrypts: bool) -> Rounds {
     let wrapped = plugin.connect().await.round_trip().await;
     let mut workers = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -218,18 +200,18 @@ async fn loaded(plugin: &Running, calls: usize, encrypts: bool) -> f64 {
             }
         });
     }
-    a_second(workers).await * calls as f64 / LOADED as f64
+    a_second(calls, workers).await
 }
 
-/// Runs the workers, which make [`LOADED`] calls in all; returns how many a second.
-async fn a_second(workers: Vec<impl Future<Output = ()> + Send + 'static>) -> f64 {
+/// Runs the workers, which make so many calls in all; returns how many a second.
+async fn a_second(calls: usize, workers: Vec<impl Future<Output = ()> + Send + 'static>) -> Rounds {
     let started = Instant::now();
     let mut running = JoinSet::new();
     for worker in workers {
         running.spawn(worker);
     }
     running.join_all().await;
-    LOADED as f64 / started.elapsed().as_secs_f64()
+    Rounds(vec![calls as f64 / started.elapsed().as_secs_f64()])
 }
 
 fn micros(since: Instant) -> f64 {
