@@ -16,10 +16,6 @@ pub(crate) enum CompatError {
     Level { flag: String, value: String },
     #[error("{flag}={value} is neither file nor spiffe")]
     TokenSource { flag: String, value: String },
-    #[error(
-        "{0}=spiffe is not supported: kms-plugin does not call the SPIFFE Workload API. Let spiffe-helper write the JWT-SVID to a file, and name it with -jwt-token-path"
-    )]
-    Spiffe(String),
     #[error("the agent cannot keep the secret of {flag} in memory")]
     SecretFile {
         flag: String,

@@ -13,6 +13,10 @@ pub(super) enum Of {
     Userpass,
     Cert,
     Jwt,
+    /// A JWT in a file.
+    JwtFile,
+    /// A JWT of the SPIFFE Workload API.
+    JwtSvid,
 }
 
 /// What a flag is for.
@@ -49,8 +53,6 @@ use Meaning::{
     Secret, Switch, TokenSource,
 };
 
-const SPIFFE: &str =
-    "kms-plugin reads a JWT from a file (-jwt-token-path), and never calls the SPIFFE Workload API";
 const RENEWAL: &str = "the token's lease decides when the agent renews it";
 
 /// The flags of vault-kubernetes-kms, which the static pod of OpenShift's guide runs, without their dashes.
@@ -78,11 +80,11 @@ const POD: &[(&str, Meaning)] = &[
     ("cert-pem",                 CertAndKey),
     ("jwt-mount",                Key("vault.auth.mount", Of::Jwt)),
     ("jwt-role",                 Key("vault.auth.role", Of::Jwt)),
-    ("jwt-token-path",           Key("vault.auth.jwt_file", Of::Jwt)),
+    ("jwt-token-path",           Key("vault.auth.jwt_file", Of::JwtFile)),
     ("jwt-token-source",         TokenSource),
-    ("jwt-spiffe-endpoint",      Obsolete(SPIFFE)),
-    ("jwt-spiffe-audience",      Obsolete(SPIFFE)),
-    ("jwt-spiffe-id",            Obsolete(SPIFFE)),
+    ("jwt-spiffe-endpoint",      Key("vault.spiffe.socket", Of::JwtSvid)),
+    ("jwt-spiffe-audience",      Key("vault.spiffe.audience", Of::JwtSvid)),
+    ("jwt-spiffe-id",            Key("vault.spiffe.id", Of::JwtSvid)),
     ("health-port",              HealthPort),
     ("debug",                    DebugLevel),
     ("force-socket-overwrite",   ObsoleteSwitch("the agent always replaces a stale socket, and never a socket in use")),
@@ -110,7 +112,7 @@ const SIDECAR: &[(&str, Meaning)] = &[
     ("disable-runtime-metrics",  ObsoleteSwitch("kms-plugin has no metrics of a language's runtime")),
 ];
 
-/// Variables of HashiCorp's own client library, which the other plugins read through it.
+/// Variables of the client libraries of Vault and of SPIFFE, which the other plugins read through them.
 #[rustfmt::skip]
 const CLIENT: &[(&str, Meaning)] = &[
     ("VAULT_CACERT",             Key("vault.ca_file", Of::Any)),
@@ -121,9 +123,10 @@ const CLIENT: &[(&str, Meaning)] = &[
     ("VAULT_CLIENT_KEY",         Obsolete("set vault.client_key_file")),
     ("VAULT_SKIP_VERIFY",        Obsolete("set vault.insecure_skip_verify, if the certificate really must not be checked")),
     ("VAULT_CLIENT_TIMEOUT",     Obsolete("the caller's deadline limits each call, and so does server.call_timeout")),
+    ("SPIFFE_ENDPOINT_SOCKET",   Key("vault.spiffe.socket", Of::JwtSvid)),
 ];
 
-/// The meaning of a variable of HashiCorp's client library.
+/// The meaning of a variable of a client library.
 pub(super) fn of_client(variable: &str) -> Option<Meaning> {
     CLIENT.iter().find(|(name, _)| *name == variable).map(|(_, meaning)| *meaning)
 }

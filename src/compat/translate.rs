@@ -88,8 +88,8 @@ pub(crate) fn translate(
     Ok(Translated { arguments: rest, flags })
 }
 
-/// Adds the variables of HashiCorp's client library before all others, so that those override them. The other plugins
-/// read them; for kms-plugin alone, they have no meaning.
+/// Adds the variables of the client libraries before all others, so that those override them. The other plugins read
+/// them; for kms-plugin alone, they have no meaning.
 fn with_client(given: Vec<Given>, variables: &[(String, String)]) -> Vec<Given> {
     if !given.iter().any(|one| one.meaning == Meaning::Key("vault.addresses", Of::Any)) {
         return given;
@@ -179,29 +179,58 @@ fn flags(given: Vec<Given>) -> Result<CompatFlags, CompatError> {
         flags.defaults =
             assumed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     }
-    let method = method(&given);
-    if let Some(name) = method {
+    let login = Login::of(&given);
+    if let Some(name) = login.method {
         flags.set("vault.auth.method", name);
     }
     for one in &given {
-        flags.add(one, method)?;
+        flags.add(one, login)?;
     }
     flags.set_admin(&given)?;
     Ok(flags)
 }
 
-/// The login method that is named, or the method of the given credentials.
-fn method(given: &[Given]) -> Option<&str> {
-    let named = given.iter().rev().find(|one| one.meaning == Meaning::Key("vault.auth.method", Of::Any));
-    let of = |one: &Given| match one.meaning {
-        Meaning::Key(_, Of::AppRole) | Meaning::Secret("vault.auth.secret_id_file") => Some("approle"),
-        Meaning::Key(_, Of::Userpass) | Meaning::Secret("vault.auth.password_file") => Some("userpass"),
-        Meaning::Secret(_) => Some("token"),
-        Meaning::Key(_, Of::Cert) | Meaning::CertAndKey => Some("cert"),
-        Meaning::Key(_, Of::Jwt) => Some("jwt"),
-        _ => None,
-    };
-    named.map(|one| one.value.as_str()).or_else(|| given.iter().find_map(of))
+/// How the given flags log in.
+#[derive(Clone, Copy)]
+struct Login<'a> {
+    /// The method that is named, or that of the given credentials.
+    method: Option<&'a str>,
+    /// Whether a JWT comes from the SPIFFE Workload API. The other plugins ignore what is for the other source.
+    svid: bool,
+}
+
+impl<'a> Login<'a> {
+    fn of(given: &'a [Given]) -> Self {
+        let last =
+            |wanted| given.iter().rev().find(|one| one.meaning == wanted).map(|one| one.value.as_str());
+        let implied = |one: &Given| match one.meaning {
+            Meaning::Key(_, Of::AppRole) | Meaning::Secret("vault.auth.secret_id_file") => Some("approle"),
+            Meaning::Key(_, Of::Userpass) | Meaning::Secret("vault.auth.password_file") => Some("userpass"),
+            Meaning::Secret(_) => Some("token"),
+            Meaning::Key(_, Of::Cert) | Meaning::CertAndKey => Some("cert"),
+            Meaning::Key(_, Of::Jwt | Of::JwtFile) => Some("jwt"),
+            _ => None,
+        };
+        Self {
+            method: last(Meaning::Key("vault.auth.method", Of::Any))
+                .or_else(|| given.iter().find_map(implied)),
+            svid: last(Meaning::TokenSource) == Some("spiffe"),
+        }
+    }
+
+    /// Whether a flag of `of` has a meaning for this login.
+    fn is_of(self, of: Of) -> bool {
+        let by_jwt = matches!(self.method, Some("jwt" | "kubernetes"));
+        match of {
+            Of::Any => true,
+            Of::AppRole => self.method == Some("approle"),
+            Of::Userpass => self.method == Some("userpass"),
+            Of::Cert => self.method == Some("cert"),
+            Of::Jwt => by_jwt,
+            Of::JwtFile => by_jwt && !self.svid,
+            Of::JwtSvid => self.method == Some("jwt") && self.svid,
+        }
+    }
 }
 
 impl CompatFlags {
@@ -209,10 +238,10 @@ impl CompatFlags {
         self.values.push((key.to_owned(), value.to_owned()));
     }
 
-    fn add(&mut self, given: &Given, method: Option<&str>) -> Result<(), CompatError> {
+    fn add(&mut self, given: &Given, login: Login<'_>) -> Result<(), CompatError> {
         let Given { spelling, meaning, value } = given;
         match *meaning {
-            Meaning::Key(key, of) if is_of(of, method) => {
+            Meaning::Key(key, of) if login.is_of(of) => {
                 self.set(key, value);
                 // By default, every process in a pod can read the pod's volumes.
                 if matches!(key, "vault.auth.secret_id_file" | "vault.auth.jwt_file") {
@@ -249,11 +278,10 @@ impl CompatFlags {
                 self.set("vault.client_cert_file", value);
                 self.set("vault.client_key_file", value);
             }
-            Meaning::TokenSource => match value.as_str() {
-                "file" => {}
-                "spiffe" => return Err(CompatError::Spiffe(spelling.clone())),
-                _ => return Err(CompatError::TokenSource { flag: spelling.clone(), value: value.clone() }),
-            },
+            Meaning::TokenSource if matches!(value.as_str(), "file" | "spiffe") => {}
+            Meaning::TokenSource => {
+                return Err(CompatError::TokenSource { flag: spelling.clone(), value: value.clone() });
+            }
             Meaning::Obsolete(why) | Meaning::ObsoleteSwitch(why) => {
                 self.warnings.push(format!("{spelling} has no effect: {why}"));
             }
@@ -299,16 +327,6 @@ impl CompatFlags {
              kubelet's probes; --server-admin=127.0.0.1:{port} keeps them on loopback"
         ));
         Ok(())
-    }
-}
-
-fn is_of(of: Of, method: Option<&str>) -> bool {
-    match of {
-        Of::Any => true,
-        Of::AppRole => method == Some("approle"),
-        Of::Userpass => method == Some("userpass"),
-        Of::Cert => method == Some("cert"),
-        Of::Jwt => matches!(method, Some("jwt" | "kubernetes")),
     }
 }
 

@@ -100,7 +100,6 @@ fn a_wrong_value_is_an_error_that_names_the_flag() {
         ("--log-level loud", "is not a level of the log"),
         ("-zap-log-level=loud", "is not a level of the log"),
         ("-health-port=-1", "is not a port"),
-        ("-jwt-token-source=spiffe", "spiffe-helper"),
         ("-jwt-token-source=env", "neither file nor spiffe"),
     ] {
         let Err(error) = translated(line, &[]) else { panic!("{line}") };
@@ -159,8 +158,28 @@ fn the_command_lines_of_the_field() {
     assert!(flags.warnings.iter().any(|warning| warning.contains("-disable-runtime-metrics has no effect")));
     let (_, flags) = translated("-health-port=:8080", &[]).unwrap();
     assert!(value(&flags, "server.admin").is_some_and(|admin| admin.ends_with(":8080")));
-    let (_, flags) = translated("-jwt-spiffe-id=spiffe://a/b", &[]).unwrap();
-    assert!(flags.warnings[0].contains("Workload API"), "{:?}", flags.warnings);
+}
+
+#[test]
+fn a_jwt_comes_from_a_file_or_from_the_workload_api() {
+    let line = "-vault-address=https://v -auth-method=jwt -jwt-role=r -jwt-token-path=/jwt -jwt-spiffe-audience=vault \
+                -jwt-spiffe-id=spiffe://a/b";
+    let socket = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/agent.sock");
+    let (_, by_file) = translated(line, &[socket]).unwrap();
+    assert_eq!(value(&by_file, "vault.auth.jwt_file"), Some("/jwt"));
+    assert!(!by_file.values.iter().any(|(key, _)| key.contains("spiffe")), "{:?}", by_file.values);
+
+    let (_, svid) = translated(&format!("{line} -jwt-token-source=spiffe"), &[socket]).unwrap();
+    assert_eq!(value(&svid, "vault.auth.method"), Some("jwt"));
+    assert_eq!(value(&svid, "vault.auth.role"), Some("r"));
+    assert_eq!(value(&svid, "vault.auth.jwt_file"), None);
+    assert_eq!(value(&svid, "vault.spiffe.socket"), Some("unix:///run/agent.sock"));
+    assert_eq!(value(&svid, "vault.spiffe.audience"), Some("vault"));
+    assert_eq!(value(&svid, "vault.spiffe.id"), Some("spiffe://a/b"));
+    let named = format!("{line} -jwt-token-source=spiffe -jwt-spiffe-endpoint=unix:///other.sock");
+    let (_, named) = translated(&named, &[socket]).unwrap();
+    let last = named.values.iter().rfind(|(key, _)| key == "vault.spiffe.socket").unwrap();
+    assert_eq!(last.1, "unix:///other.sock", "a flag overrides the variable");
 }
 
 #[test]

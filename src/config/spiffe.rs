@@ -33,7 +33,7 @@ impl RawSpiffe {
             if *self != Self::default() {
                 check.problem(
                     &key("socket"),
-                    "the socket of the Workload API is missing, such as /run/spire/agent/public/api.sock; it is not taken from SPIFFE_ENDPOINT_SOCKET",
+                    "the socket of the Workload API is missing, such as /run/spire/agent/public/api.sock; SPIFFE_ENDPOINT_SOCKET counts only beside the flags of another plugin",
                 );
             }
             return None;

@@ -14,7 +14,7 @@ use crate::support::tools;
 use crate::support::vault::{KEY, Vault, write_secret};
 
 /// Starts the binary with these arguments and variables alone, on `kms.sock` in a directory of its own.
-async fn started(socket_flag: &str, arguments: &[String], variables: &[(&str, String)]) -> Agent {
+pub async fn started(socket_flag: &str, arguments: &[String], variables: &[(&str, String)]) -> Agent {
     let directory = tempfile::tempdir().unwrap();
     let socket = format!("{socket_flag}=unix://{}", directory.path().join("kms.sock").display());
     let run = directory.path().join("run");

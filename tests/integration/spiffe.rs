@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::check::node;
+use crate::compat::started;
 use crate::support::agent::{Agent, QUICK, QUIET};
 use crate::support::checked::check;
 use crate::support::eventually;
@@ -180,6 +181,18 @@ async fn jwt_login_with_a_jwt_svid() {
     let found = check(node(&good).path(), &[]);
     found.is_green();
     found.says("credentials", "ok", &["JWT-SVID for vault"]);
+    // The same by the flags of another plugin.
+    let flags = [
+        format!("-vault-address={}", vault.address),
+        format!("-transit-key={KEY}"),
+        "-auth-method=jwt".to_owned(),
+        "-jwt-role=nodes".to_owned(),
+        "-jwt-token-source=spiffe".to_owned(),
+        "-jwt-spiffe-audience=vault".to_owned(),
+        format!("-jwt-spiffe-id={ID}"),
+    ];
+    let endpoint = [("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", socket.display()))];
+    started("-socket", &flags, &endpoint).await.kms().await.round_trip().await;
     // The first of several identities is not the one that the role binds.
     let other = Agent::start(&(with("audience = \"vault\"\n") + QUICK));
     let status = other.wait_for_reason("failed", "credentials_refused").await;
