@@ -71,6 +71,11 @@ pub(crate) fn spread(interval: Duration, chance: f64) -> Duration {
     interval.mul_f64(0.9 + chance * 0.2)
 }
 
+/// `interval`, or up to 10 % shorter: the same for what is promised within `interval`.
+pub(crate) fn spread_early(interval: Duration, chance: f64) -> Duration {
+    interval.mul_f64(0.9 + chance * 0.1)
+}
+
 /// The jitter of a simulation (`tests/simulation`).
 #[cfg(test)]
 pub(crate) mod simulated {
@@ -145,5 +150,6 @@ mod tests {
         assert!(values.iter().any(|value| *value < 0.3) && values.iter().any(|value| *value > 0.7));
         let interval = Duration::from_secs(60);
         assert!((0..100).all(|_| (54..=66).contains(&spread(interval, jitter()).as_secs())));
+        assert!((0..100).all(|_| (54..60).contains(&spread_early(interval, jitter()).as_secs())));
     }
 }

@@ -12,7 +12,7 @@ use super::timing::{
     REFUSED_BOTH_INTERVAL, REFUSED_READ_INTERVAL, REPEAT_READ_DELAY, RETURN_SPREAD, SHORT_OUTAGE,
 };
 use crate::key_service::KeyServiceError;
-use crate::retry::{doubled, spread};
+use crate::retry::{doubled, spread, spread_early};
 
 /// How often in a row something else may answer for the health until it is asked for less often.
 const USUAL_BLOCKS: u32 = 3;
@@ -157,7 +157,8 @@ impl Plan {
         self.last_answer = Some(now);
         match look {
             Look::Health => {}
-            Look::Read => self.read = now + spread(self.pace.read, chance),
+            // Each node notices a rotation within the configured interval.
+            Look::Read => self.read = now + spread_early(self.pace.read, chance),
             Look::RoundTrip => self.round_trip = now + spread(self.pace.round_trip, chance),
             Look::Confirm { .. } => {}
         }

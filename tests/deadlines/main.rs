@@ -8,10 +8,12 @@
 
 mod audit;
 mod figures;
+mod lock_outs;
 mod node;
 mod outages;
 mod refusals;
 mod requests;
+mod rotation;
 mod starts;
 #[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
