@@ -76,6 +76,10 @@ async fn a_token_with_few_uses_is_not_used_up_and_no_policy_is_blamed() {
         vault.file("token")
     );
     let found = check_without_use(node(&config).path(), &[]);
+    found.is_green();
+    found.says("login", "skipped", &["each request is one use of the token", "--login"]);
+    assert_eq!(vault.count(""), 0, "nothing was sent with it: {:?}", vault.audited());
+    let found = check(node(&config).path(), &[]);
     found.says("token", "warn", &["allows only", "nothing else was tried"]);
     assert!(found.outcomes("policy").is_empty(), "{found:#?}");
     assert_eq!(vault.count(""), 1, "one lookup: {:?}", vault.audited());

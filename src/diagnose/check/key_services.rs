@@ -118,7 +118,7 @@ impl KeyServices<'_, '_> {
             self.report.add(Finding::skipped(Check::Key, path, "needs a login"));
             return KeyFacts::default();
         }
-        if login::few_uses(name, vault, inspector, self.options.login, self.report) {
+        if login::few_uses(name, vault, inspector, self.report) {
             self.report.add(Finding::skipped(Check::Key, path, "its token allows too few requests"));
             return KeyFacts::default();
         }

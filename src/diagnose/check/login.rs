@@ -92,11 +92,8 @@ pub(crate) async fn check(
             report.add(Finding::ok(Check::Login, subject, seen));
             return Access::Agent;
         }
-        // Without an agent, a lookup is the only way to see anything of a token.
-        if !matches!(vault.auth.method, Method::Token(_)) {
-            report.add(without_use(&subject, inspector, is_wrapped, costs, time).await);
-            return Access::None;
-        }
+        report.add(without_use(&subject, &vault.auth.method, inspector, costs, time).await);
+        return Access::None;
     }
     match inspector.log_in(Deadline::after(time)).await {
         Ok(()) => {
@@ -122,44 +119,38 @@ pub(crate) async fn check(
 /// What can be seen of a login without using anything up.
 async fn without_use(
     subject: &str,
+    method: &Method,
     inspector: &Inspector,
-    is_wrapped: bool,
     costs: &str,
     time: Duration,
 ) -> Finding {
     let deadline = Deadline::after(time);
-    let (seen, next) = if is_wrapped {
-        let path = inspector.look_up_wrapping(deadline).await;
-        let seen = path.map(|path| format!("the wrapping token is good, and was not used: {path} made it"));
-        (seen, "")
-    } else {
-        let asked = inspector.ask_for_login(deadline).await.unwrap_or(Ok(()));
-        let seen = asked.map(|()| "the role is there: it was asked without the secret-id".to_owned());
-        (seen, "; to try the secret-id: kms-plugin check --login")
+    let seen = match method {
+        // Even a lookup is one use.
+        Method::Token(_) => Ok("to try the token: kms-plugin check --login".to_owned()),
+        Method::AppRole { wrapped: true, .. } => {
+            let path = inspector.look_up_wrapping(deadline).await;
+            path.map(|path| format!("the wrapping token is good, and was not used: {path} made it"))
+        }
+        _ => inspector.ask_for_login(deadline).await.unwrap_or(Ok(())).map(|()| {
+            "the role is there: it was asked without the secret-id; to try the secret-id: kms-plugin check --login"
+                .to_owned()
+        }),
     };
     match seen {
-        Ok(seen) => {
-            Finding::skipped(Check::Login, subject, format!("not tried, since {costs}; {seen}{next}"))
-        }
+        Ok(seen) => Finding::skipped(Check::Login, subject, format!("not tried, since {costs}; {seen}")),
         Err(error) => Finding::fail(Check::Login, subject, error.to_string(), WHY, error.remedy().to_owned()),
     }
 }
 
 /// Reports a token that allows few requests. Nothing else is tried with it: a refusal of a token that is used up looks
 /// like one by the policy. Returns whether it is such a token.
-pub(crate) fn few_uses(
-    name: &str,
-    vault: &Vault,
-    inspector: &Inspector,
-    wanted: bool,
-    report: &mut Report<'_>,
-) -> bool {
+pub(crate) fn few_uses(name: &str, vault: &Vault, inspector: &Inspector, report: &mut Report<'_>) -> bool {
     let uses = inspector.token_uses();
-    let is_own = !matches!(vault.auth.method, Method::Token(_));
-    if uses == 0 || (uses >= NEEDED && (is_own || wanted)) {
+    if uses == 0 || uses >= NEEDED {
         return false;
     }
-    let remedy = match is_own {
+    let remedy = match !matches!(vault.auth.method, Method::Token(_)) {
         true => "set token_num_uses of the role to 0: the agent must log in again for every few calls",
         false => "make tokens without a limit of requests: the agent sends about 4,300 a day",
     };
