@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use tonic::{Code, Status};
 
+use crate::check::node;
 use crate::support::agent::{Agent, QUIET};
+use crate::support::checked::check;
 use crate::support::kms::SEED;
 use crate::support::product::Product;
 use crate::support::vault::Vault;
@@ -97,6 +99,7 @@ async fn a_wrong_namespace_is_reported_with_its_setting() {
         agent.wait_for_log("ignores vault.namespace").await;
         return;
     }
+    check(node(&config).path(), &[]).fails(&["login"], &["vault.auth_namespace"]);
     reported(config, "failed", "wrong_setting", "vault.auth_namespace").await;
 }
 

@@ -60,6 +60,10 @@ async fn each_refusal_has_its_true_cause() {
     vault.put_policy("kv", &policy("secret", KEY)).await;
     let kv = role(&vault, "kv", json!({ "token_policies": "kv" })).await;
     let kv = kv.replace("[vault.transit]", "[vault.transit]\nmount = \"secret\"");
+    vault.post("sys/mounts/versioned", json!({ "type": "kv", "options": { "version": "2" } })).await;
+    vault.put_policy("kv2", &policy("versioned", KEY)).await;
+    let kv2 = role(&vault, "kv2", json!({ "token_policies": "kv2" })).await;
+    let kv2 = kv2.replace("[vault.transit]", "[vault.transit]\nmount = \"versioned\"");
     let limited = policy("transit", KEY).replacen(
         "[\"update\"] }",
         "[\"update\"]\n allowed_parameters = { \"plaintext\" = [] } }",
@@ -77,6 +81,7 @@ async fn each_refusal_has_its_true_cause() {
         told(&no_mount, "wrong_setting", "login", &["no login method", "correct vault.auth.mount"]),
         told(&no_transit, "wrong_setting", "key", &["Transit mount transit", "correct vault.transit.mount"]),
         told(&kv, "key_missing", "key", &["a mount of type kv is at secret", "correct vault.transit.mount"]),
+        told(&kv2, "wrong_setting", "key", &["versioned K/V secrets engine", "correct vault.transit.mount"]),
         told(&parameters, "denied", "policy", &["not the parameters", "remove allowed_parameters"]),
         told(&disabled, "login_denied", "login", &["denies this login", "entity of this login is disabled"]),
     );

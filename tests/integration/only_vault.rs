@@ -41,6 +41,9 @@ async fn a_namespace_that_is_ignored_is_told_everywhere_and_can_be_left() {
     // Reads and writes go on, under the same key_id.
     let written = agent.kms().await.round_trip().await;
     check(node(&config).path(), &[]).fails(&["server"], &["ignores vault.namespace", "decrypt_only"]);
+    let login_only = plain.replace("[vault.transit]", "auth_namespace = \"nowhere\"\n[vault.transit]");
+    let told = ["ignores vault.auth_namespace", "remove vault.auth_namespace"];
+    check(node(&login_only).path(), &[]).fails(&["server"], &told);
 
     // How to leave it: the key without namespace is a decrypt_only first, then they change places.
     let other = |name: &str, namespace: &str| {
