@@ -2,11 +2,13 @@
 //!
 //! Must not know where a secret comes from or what it is used for.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use data_encoding::HEXLOWER;
-use zeroize::Zeroizing;
+use serde::Deserialize;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A credential or token. `Debug` prints the first 16 bits of its SHA-256: enough to compare two log lines, and too
 /// little to test a guessed password. There is no `Display`.
@@ -34,6 +36,34 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({:?})", self.fingerprint())
+    }
+}
+
+/// A text of a JSON document that may be a secret: a part of the document, or a copy where a character of it is escaped.
+/// The copy is zeroized. (serde makes a copy of each `Option<Cow<str>>`, whatever its attributes say.)
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(crate) struct JsonText<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> JsonText<'a> {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The text as a part of the document; `None` when it is a copy.
+    pub(crate) fn borrowed(&self) -> Option<&'a str> {
+        match self.0 {
+            Cow::Borrowed(text) => Some(text),
+            Cow::Owned(_) => None,
+        }
+    }
+}
+
+impl Drop for JsonText<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(copy) = &mut self.0 {
+            copy.zeroize();
+        }
     }
 }
 
@@ -70,5 +100,19 @@ mod tests {
         assert_eq!(shown.len(), "Secret(#0000)".len());
         assert_eq!(shown, format!("{:?}", Secret::new("hvs.very-secret".into())));
         assert_ne!(shown, format!("{:?}", Secret::new("hvs.other".into())));
+    }
+
+    #[test]
+    fn a_json_text_is_copied_only_where_it_is_escaped() {
+        #[derive(Deserialize)]
+        struct Document<'a> {
+            #[serde(borrow, default)]
+            text: Option<JsonText<'a>>,
+        }
+        let read =
+            |document: &'static str| serde_json::from_str::<Document<'_>>(document).unwrap().text.unwrap();
+        assert_eq!(read(r#"{"text":"plain"}"#).borrowed(), Some("plain"));
+        let copy = read(r#"{"text":"an \u0065scape"}"#);
+        assert_eq!((copy.borrowed(), copy.expose()), (None, "an escape"));
     }
 }

@@ -61,7 +61,7 @@ impl HttpError {
 pub(crate) struct Client {
     route: Route,
     /// Connections without a request, the one that was used last at the end.
-    kept: Mutex<Vec<(Connection, Instant)>>,
+    kept: Mutex<Vec<(Box<Connection>, Instant)>>,
 }
 
 impl Client {
@@ -102,7 +102,8 @@ impl Client {
                 },
             }
         }
-        let mut connection = Connection::open(self.route.connect().await.map_err(HttpError)?).await?;
+        let opened = Connection::open(self.route.connect().await.map_err(HttpError)?).await?;
+        let mut connection = Box::new(opened);
         let response =
             connection.send(request).await.map_err(|failed| HttpError::new(failed.into_error()))?;
         Ok(Answer { client: self, connection, response })
@@ -118,7 +119,7 @@ impl Client {
         drop(closed);
     }
 
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<Box<Connection>> {
         let (connection, since) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
         if since.elapsed() >= IDLE {
             // All others are older.
@@ -128,7 +129,7 @@ impl Client {
         Some(connection)
     }
 
-    fn keep(&self, connection: Connection) {
+    fn keep(&self, connection: Box<Connection>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < MAX_IDLE {
             kept.push((connection, Instant::now()));
@@ -139,7 +140,8 @@ impl Client {
 /// An answer, of which the head has come.
 pub(crate) struct Answer<'a> {
     client: &'a Client,
-    connection: Connection,
+    // It is large, and moves with each answer.
+    connection: Box<Connection>,
     response: Response<hyper::body::Incoming>,
 }
 

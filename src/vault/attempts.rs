@@ -148,7 +148,7 @@ impl Client {
     /// Sends the request to one address after the other, the preferred one first, until one answers or the deadline
     /// passes.
     pub(super) async fn call(&self, request: &Request<'_>, deadline: Deadline) -> Result<Answer, CallError> {
-        let freshness = Freshness::of(request.call(), deadline.purpose());
+        let freshness = Freshness::of(request.call, deadline.purpose());
         self.call_in(self.order(), freshness, request, deadline).await
     }
 
@@ -160,7 +160,7 @@ impl Client {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Answer, CallError> {
-        let mut plan = Plan::new(order, request.call(), freshness, deadline.purpose());
+        let mut plan = Plan::new(order, request.call, freshness, deadline.purpose());
         let mut running = Vec::new();
         let mut last = None;
         loop {

@@ -108,8 +108,7 @@ const DEADLINE: Duration = Duration::from_millis(2950);
 
 async fn call(client: &Client, path: &str, purpose: Purpose) -> (Result<Answer, CallError>, Duration) {
     let (began, token) = (Instant::now(), Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into()));
-    let request =
-        Request { method: Method::POST, path, namespace: "", token: Some(&token), index: None, body: None };
+    let request = Request { token: Some(&token), ..Request::new(Method::POST, path) };
     let result = client.call(&request, Deadline::after(DEADLINE).of(purpose)).await;
     (result, began.elapsed())
 }
@@ -141,7 +140,7 @@ async fn a_call_of_the_agents_own_that_has_no_time_left_blames_nobody() {
         let (client, transport) = written(vec![vec![Hangs]]);
         let token = Secret::new("s.AAAAAAAAAAAAAAAAAAAAAAAA".into());
         let (path, method) = ("transit/encrypt/kms-key", Method::POST);
-        let request = Request { method, path, namespace: "", token: Some(&token), index: None, body: None };
+        let request = Request { token: Some(&token), ..Request::new(method, path) };
         let deadline = Deadline::after(Duration::from_millis(left)).of(purpose);
         assert_eq!(kind(client.call(&request, deadline).await), expected, "{purpose:?} {left} ms");
         assert_eq!(transport.asked().is_empty(), expected == ErrorKind::HeldBack || left == 0);

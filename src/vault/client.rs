@@ -173,11 +173,11 @@ impl Client {
                 Attempt::Answered(response, contents) => {
                     address.answered();
                     if !contents.silent || tracing::enabled!(tracing::Level::DEBUG) {
-                        self.metadata.log(&response.body, request.operation(), &address.name);
+                        self.metadata.log(&response.body, request.call.label(), &address.name);
                     }
                     self.set_preferred(index);
                     if let Some(replicated) = &response.index {
-                        self.replication.record(replicated, request.call());
+                        self.replication.record(replicated, request.call);
                     }
                     return Ok(Answer { body: response.body, value: contents.range(), address: index });
                 }
@@ -230,7 +230,7 @@ impl Client {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<(Response, Judgement), KeyServiceError> {
-        let call = request.call();
+        let call = request.call;
         let deadline = self.budget.admit(call == Call::Health, &address.name, deadline).await?;
         let started = Instant::now();
         let result = self.transport.send(address, request, deadline).await.map(|response| {

@@ -52,7 +52,7 @@ pub(crate) struct SysHealth {
 }
 
 fn health_request(namespace: &str) -> Request<'_> {
-    Request { method: Method::GET, path: HEALTH, namespace, token: None, index: None, body: None }
+    Request { namespace, ..Request::new(Method::GET, HEALTH) }
 }
 
 impl Client {

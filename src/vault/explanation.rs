@@ -110,6 +110,6 @@ impl TransitService {
         body: Option<&'a Zeroizing<Vec<u8>>>,
     ) -> Request<'a> {
         let namespace = &self.vault.namespace;
-        Request { method, path, namespace, token: token.secret.as_ref(), index: None, body }
+        Request { namespace, token: token.secret.as_ref(), body, ..Request::new(method, path) }
     }
 }

@@ -205,12 +205,10 @@ impl Inspector {
         let token = self.key_service.session.token(deadline).await?;
         let body = serde_json::json!({ "paths": paths }).to_string().into_bytes().into();
         let request = Request {
-            method: Method::POST,
-            path: "sys/capabilities-self",
             namespace: &self.vault.namespace,
             token: token.secret.as_ref(),
-            index: None,
             body: Some(&body),
+            ..Request::new(Method::POST, "sys/capabilities-self")
         };
         let answer = self.key_service.client.call(&request, deadline).await;
         match answer.map_err(|error| error.unless_denied("reading the token's capabilities")) {

@@ -1,6 +1,5 @@
 //! Transit: describe the key, wrap, unwrap. Each usually sends one request. A 403 or a failover causes more.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,6 +28,7 @@ use crate::config::vault::Vault;
 use crate::key_service::{
     AddressState, ErrorKind, KeyDescription, KeyScope, KeyService, KeyServiceError, KeyWarning, TokenState,
 };
+use crate::secret::JsonText;
 use crate::telemetry::metrics::Metrics;
 
 /// How a Transit ciphertext begins.
@@ -52,7 +52,7 @@ pub(crate) struct TransitService {
 #[derive(Deserialize)]
 struct Encrypted<'a> {
     #[serde(borrow)]
-    ciphertext: Cow<'a, str>,
+    ciphertext: JsonText<'a>,
 }
 
 #[derive(Serialize)]
@@ -65,7 +65,7 @@ struct CiphertextBody<'a> {
 #[derive(Deserialize)]
 struct Decrypted<'a> {
     #[serde(borrow)]
-    plaintext: Cow<'a, str>,
+    plaintext: JsonText<'a>,
 }
 
 impl TransitService {
@@ -128,8 +128,8 @@ impl TransitService {
         let body = Self::plaintext_body(version, &[0; 32], &[]);
         let wrap = Call { action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let wrapped = self.active(index, &wrap, token, deadline).await?;
-        let ciphertext = wrapped.parse::<Data<Encrypted<'_>>>()?.data.ciphertext.into_owned();
-        let body = Self::ciphertext_body(&ciphertext, &[]);
+        let wrapped = wrapped.parse::<Data<Encrypted<'_>>>()?.data.ciphertext;
+        let body = Self::ciphertext_body(wrapped.expose(), &[]);
         let unwrap = Call { action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         self.active(index, &unwrap, token, deadline).await.map(drop)
     }
@@ -205,9 +205,13 @@ impl KeyService for TransitService {
         let action = Action::Wrapping(&self.scope, version);
         let call = Call { action, method: Method::POST, path: &self.encrypt, body: Some(&body) };
         let answer = self.call(&call, self.client.order(), deadline).await?;
+        let escaped;
         let ciphertext = match answer.value() {
-            Some(found) => Cow::Borrowed(found),
-            None => answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext,
+            Some(found) => found,
+            None => {
+                escaped = answer.parse::<Data<Encrypted<'_>>>()?.data.ciphertext;
+                escaped.expose()
+            }
         };
         if self.ciphertext_version(ciphertext.as_bytes()) != Some(version) {
             return Err(KeyServiceError::new(
@@ -216,7 +220,7 @@ impl KeyService for TransitService {
                 "report this with the server's version; nothing was stored",
             ));
         }
-        Ok(ciphertext.into_owned().into_bytes())
+        Ok(ciphertext.as_bytes().to_vec())
     }
 
     async fn unwrap(
@@ -238,9 +242,13 @@ impl KeyService for TransitService {
         let action = Action::Unwrapping(&self.scope);
         let call = Call { action, method: Method::POST, path: &self.decrypt, body: Some(&body) };
         let answer = self.call(&call, self.client.order(), deadline).await?;
+        let escaped;
         let plaintext = match answer.value() {
-            Some(found) => Cow::Borrowed(found),
-            None => answer.parse::<Data<Decrypted<'_>>>()?.data.plaintext,
+            Some(found) => found,
+            None => {
+                escaped = answer.parse::<Data<Decrypted<'_>>>()?.data.plaintext;
+                escaped.expose()
+            }
         };
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| not_vault("the server"))
     }

@@ -68,12 +68,10 @@ pub(super) struct Call<'a> {
 impl TransitService {
     fn request<'a>(&'a self, call: &Call<'a>, token: &'a Token) -> Request<'a> {
         Request {
-            method: call.method.clone(),
-            path: call.path,
             namespace: &self.scope.namespace,
             token: token.secret.as_ref(),
-            index: None,
             body: call.body,
+            ..Request::new(call.method.clone(), call.path)
         }
     }
 
@@ -92,7 +90,7 @@ impl TransitService {
         loop {
             let request = self.request(call, &token);
             let freshness = match lags {
-                0 => Freshness::of(request.call(), deadline.purpose()),
+                0 => Freshness::of(request.call, deadline.purpose()),
                 _ => Freshness::Active,
             };
             let refusal = match self.client.call_in(order.clone(), freshness, &request, deadline).await {

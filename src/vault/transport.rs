@@ -2,6 +2,7 @@
 //!
 //! Must not know which address is tried next, nor what an answer is used for.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,6 +45,8 @@ const FORWARD: &str = "forward-active-node";
 #[derive(Clone)]
 pub(crate) struct Request<'a> {
     pub method: Method,
+    /// Which call it is, by its path.
+    pub call: Call,
     /// Below `/v1/`, with a query if there is one.
     pub path: &'a str,
     pub namespace: &'a str,
@@ -53,15 +56,10 @@ pub(crate) struct Request<'a> {
     pub body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
-impl Request<'_> {
-    /// Which call it is.
-    pub(crate) fn call(&self) -> Call {
-        Call::of(self.path)
-    }
-
-    /// The call as a label.
-    pub(crate) fn operation(&self) -> &'static str {
-        self.call().label()
+impl<'a> Request<'a> {
+    /// A request without a token and a body, in the root namespace.
+    pub(super) fn new(method: Method, path: &'a str) -> Self {
+        Self { method, call: Call::of(path), path, namespace: "", token: None, index: None, body: None }
     }
 }
 
@@ -123,14 +121,15 @@ async fn send(
     let client = address.http();
     let prepared = prepare(&client, request)?;
     let failed = |cause| classification::transport(&address.name, address.proxy.as_deref(), &cause);
-    let attempt = async {
+    // Pinned here: a future of this size must not be moved.
+    let attempt = pin!(async {
         let answer = client.send(prepared).await.map_err(failed)?;
         let mut response = head(&answer);
-        let limit = if request.call() == Call::ReadKey { MAX_KEY } else { MAX_ANSWER };
+        let limit = if request.call == Call::ReadKey { MAX_KEY } else { MAX_ANSWER };
         let body = answer.body(limit).await.map_err(failed)?;
         response.body = body.ok_or_else(|| classification::too_large(&address.name, limit))?;
         Ok(response)
-    };
+    });
     match tokio::time::timeout_at(deadline.instant(), attempt).await {
         Ok(answer) => answer,
         Err(_) => Err(classification::timeout(&address.name)),

@@ -2,7 +2,6 @@
 //!
 //! Must not keep a secret: of an answer with data it only sees whether the fields are there.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -10,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::call::Call;
 use super::class::Cause;
+use crate::secret::JsonText;
 use crate::untrusted;
 use crate::vault::key::KeyData;
 use crate::vault::token;
@@ -117,7 +117,7 @@ struct Success<'a, D> {
 #[derive(Deserialize)]
 struct Auth<'a> {
     #[serde(borrow, default)]
-    client_token: Option<Cow<'a, str>>,
+    client_token: Option<JsonText<'a>>,
     #[serde(default)]
     lease_duration: Option<u64>,
     #[serde(default)]
@@ -145,9 +145,9 @@ impl Contents {
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, default)]
-    ciphertext: Option<Cow<'a, str>>,
+    ciphertext: Option<JsonText<'a>>,
     #[serde(borrow, default)]
-    plaintext: Option<Cow<'a, str>>,
+    plaintext: Option<JsonText<'a>>,
     #[serde(default)]
     ttl: Option<IgnoredAny>,
     #[serde(default)]
@@ -191,17 +191,10 @@ pub(super) fn success(call: Call, status: u16, body: &[u8]) -> (Cause, String, C
 }
 
 /// Where `value` is in `body`; `None` when it is a copy, because the server has escaped a character of it.
-fn within(body: &[u8], value: Option<Cow<'_, str>>) -> Option<(u32, u32)> {
-    match value? {
-        Cow::Borrowed(text) => {
-            let begin = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-            Some((u32::try_from(begin).ok()?, u32::try_from(begin + text.len()).ok()?))
-        }
-        Cow::Owned(copy) => {
-            drop(zeroize::Zeroizing::new(copy));
-            None
-        }
-    }
+fn within(body: &[u8], value: Option<JsonText<'_>>) -> Option<(u32, u32)> {
+    let text = value?.borrowed()?;
+    let begin = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    Some((u32::try_from(begin).ok()?, u32::try_from(begin + text.len()).ok()?))
 }
 
 fn parse<'a, D: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<Success<'a, D>> {
@@ -223,7 +216,7 @@ fn of_auth(call: Call, auth: Option<&Auth<'_>>) -> Cause {
     match auth {
         Some(Auth { lease_duration: Some(_), .. }) if call == Call::Renew => Cause::Done,
         Some(Auth { client_token: Some(token), lease_duration: Some(_), .. })
-            if token::is_well_formed(token) =>
+            if token::is_well_formed(token.expose()) =>
         {
             Cause::Done
         }
@@ -280,6 +273,20 @@ mod tests {
         let secondary = body(r#","replication_dr_mode":"secondary""#);
         assert_eq!(health(200, &secondary), Some(Cause::DrSecondary), "a gateway has changed the status");
         assert_eq!(health(200, br#"{"status":"UP"}"#), None);
+    }
+
+    #[test]
+    fn what_a_call_asked_for_is_found_in_the_body_without_a_copy() {
+        for (call, field) in [(Call::Encrypt, "ciphertext"), (Call::Decrypt, "plaintext")] {
+            let found = |value: &str| {
+                let body = format!(r#"{{"request_id":"r","data":{{"{field}":"{value}","key_version":1}}}}"#);
+                let (cause, _, contents) = success(call, 200, body.as_bytes());
+                assert_eq!(cause, Cause::Done);
+                contents.range().map(|range| body[range].to_owned())
+            };
+            assert_eq!(found("vault:v1:AAAA").as_deref(), Some("vault:v1:AAAA"));
+            assert_eq!(found(r"vault:v1:AA\u0041A"), None, "an escaped one is read again");
+        }
     }
 
     #[test]

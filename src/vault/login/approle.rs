@@ -107,7 +107,7 @@ impl AppRole {
         token: Option<&'a Secret>,
         body: Option<&'a Zeroizing<Vec<u8>>>,
     ) -> Request<'a> {
-        Request { method: Method::POST, path, namespace: &self.namespace, token, index: None, body }
+        Request { namespace: &self.namespace, token, body, ..Request::new(Method::POST, path) }
     }
 
     /// Looks up what the wrapping token wraps: the address that answered, and the path that made it. That does not use

@@ -107,7 +107,7 @@ impl Requests {
         token: Option<&'a Secret>,
         body: Option<&'a Zeroizing<Vec<u8>>>,
     ) -> Request<'a> {
-        Request { method, path, namespace: &self.namespace, token, index: None, body }
+        Request { namespace: &self.namespace, token, body, ..Request::new(method, path) }
     }
 
     /// Calls `lookup-self`. `None` when the policy of the token denies that. An error, when the server does not accept

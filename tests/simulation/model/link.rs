@@ -42,7 +42,7 @@ impl Link {
 
     /// Sends the request over the network. `None` when nothing comes back.
     async fn exchange(&self, replica: usize, request: &Request<'_>) -> Option<Result<Answer, ()>> {
-        let (operation, is_health) = (request.operation(), request.path.starts_with("sys/health"));
+        let (operation, is_health) = (request.call.label(), request.path.starts_with("sys/health"));
         let troubles = self.world.service.lock().unwrap().troubles(self.node, replica);
         let mut way = self.latency(operation, replica);
         for trouble in troubles {
@@ -93,7 +93,7 @@ impl Transport for Link {
         deadline: Deadline,
     ) -> Result<Response, KeyServiceError> {
         let at = now();
-        let (node, operation) = (self.node, request.operation());
+        let (node, operation) = (self.node, request.call.label());
         let replica = (0..REPLICAS).find(|replica| address.name == at_replica(*replica)).unwrap_or(0);
         let has_aad = |body: &[u8]| body.windows(15).any(|part| part == b"associated_data");
         let wraps_kek = operation == "encrypt" && request.body.is_some_and(|body| has_aad(body));
