@@ -36,7 +36,7 @@ pub(crate) struct KmsService {
     in_flight: InFlight,
     call_timeout: Duration,
     failures: LogThrottle,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 impl KmsService {

@@ -33,6 +33,19 @@ async fn data_of_another_cluster_is_read_where_it_is_named() {
     assert_eq!(status["decrypt_only"][0]["name"], "old cluster");
 }
 
+/// A server that is cut off from its cluster would tell the same key, without the newest version.
+#[tokio::test]
+async fn data_of_a_later_version_than_the_server_tells_is_not_refused() {
+    let (ahead, behind) = (Vault::start().await, Vault::start().await);
+    ahead.rotate().await;
+    let written = Agent::ready(&(ahead.vault_config() + QUIET)).await.kms().await.round_trip().await;
+    let agent = Agent::ready(&(behind.vault_config() + QUIET)).await;
+    let error = agent.kms().await.decrypt(&written).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.message().contains("may be behind") && error.message().contains("decrypt_only"), "{error}");
+    assert_eq!(agent.status().unwrap()["unreadable_key_ids"], 1, "it may be another key as well");
+}
+
 /// The keys of two clusters have the same name and were made in the same second: they share a key_id.
 #[tokio::test]
 async fn keys_that_share_an_id_are_tried_one_after_the_other() {
