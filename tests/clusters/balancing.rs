@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use tonic::Code;
-
 use crate::balancer::{Balancer, CHECKED_EVERY};
 use crate::cluster::Cluster;
 use crate::network::MEMBERS;
@@ -55,7 +53,7 @@ async fn drops_idle_connections() {
     }
     println!("MEASURED idle connections dropped by HAProxy: {calls} Encrypts, {} failed", failed.len());
     println!("  the first one: {:?}", failed.first());
-    assert!(failed.iter().all(|status| status.code() == Code::Unavailable), "{failed:?}");
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,10 +69,8 @@ async fn drains_members() {
             pause(100).await;
         }
     }
-    let now = Instant::now();
-    for outcome in stop(users, "members drained", &[Outage { lost: now, back: now }]).await {
+    for outcome in stop(users, "members drained", &[]).await {
         outcome.none_failed();
-        outcome.in_time();
         outcome.same_key();
     }
 }
@@ -134,8 +130,9 @@ async fn keeps_dead_members() {
         );
         assert!(balancer.own_answers(503) + balancer.own_answers(504) > 0, "{dead:?}");
         let what = format!("dead member kept by HAProxy, {dead:?}");
+        // The leader is there all the time.
         for outcome in stop(vec![user], &what, &[Outage { lost, back }]).await {
-            outcome.in_time();
+            outcome.none_failed();
             outcome.same_key();
         }
     }

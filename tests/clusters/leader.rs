@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::balancer::Balancer;
 use crate::cluster::Cluster;
 use crate::users::{Outage, on_all_routes, stop};
+use crate::watch::Watch;
 
 /// How long the fault lasts after another member leads.
 const HOLD: Duration = Duration::from_secs(5);
@@ -74,12 +75,12 @@ async fn lose(loss: Loss) {
     let lost = Instant::now();
     loss.begin(&mut cluster, leader).await;
     let (_, back) = cluster.new_leader(&Cluster::others(leader)).await;
+    // The return of a member can cost another election: then, and only then, calls may fail again.
+    let watch = Watch::start(&cluster);
     tokio::time::sleep(HOLD).await;
-    // The return of a member can cost another election.
-    let returns = Instant::now();
     loss.end(&mut cluster, leader).await;
     cluster.settled().await;
-    let outages = [Outage { lost, back }, Outage { lost: returns, back: Instant::now() }];
+    let outages = [vec![Outage { lost, back }], watch.stop().await].concat();
     for outcome in stop(users, loss.name(), &outages).await {
         outcome.in_time();
         outcome.same_key();

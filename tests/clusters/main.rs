@@ -20,3 +20,4 @@ mod rotation;
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;
 mod users;
+mod watch;

@@ -12,6 +12,7 @@ use crate::support::eventually;
 use crate::support::kms::SEED;
 use crate::support::product::Product;
 use crate::users::{Outage, User, on_all_routes, stop};
+use crate::watch::Watch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_three_are_lost() {
@@ -49,10 +50,8 @@ async fn a_removed_follower() {
     let mut users = on_all_routes(&cluster, &balancer).await;
     users.push(User::start("three addresses, removed one first", &cluster.config(&removed_first)).await);
     let before = users[0].key_id().await;
-    let lost = Instant::now();
+    let watch = Watch::start(&cluster);
     cluster.remove(removed, leader).await;
-    // There is a leader all the time.
-    let back = Instant::now();
     // Longer than HAProxy takes to notice.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let asked = cluster.members[removed].try_request(Method::GET, "sys/health", Value::Null, ASKED).await;
@@ -97,7 +96,7 @@ async fn a_removed_follower() {
         .await;
         agent.wait_for_phase("ready").await;
     }
-    for outcome in stop(users, "follower removed", &[Outage { lost, back }]).await {
+    for outcome in stop(users, "follower removed", &watch.stop().await).await {
         outcome.in_time();
     }
 }

@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::support::product::Product;
 use crate::support::tools;
 use crate::users::{Outage, on_all_routes, stop};
+use crate::watch::Watch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restart() {
@@ -47,6 +48,8 @@ async fn roll(what: &str, product: Product, from: PathBuf) {
     let balancer = Balancer::start(&cluster).await;
     let users = on_all_routes(&cluster, &balancer).await;
     let mut outages = Vec::new();
+    // Calls may fail where the leader ends, and while there is none.
+    let watch = Watch::start(&cluster);
     let leader = cluster.leader().await;
     for member in [Cluster::others(leader), vec![leader]].concat() {
         // An election in between may have made another member the leader.
@@ -54,11 +57,14 @@ async fn roll(what: &str, product: Product, from: PathBuf) {
         cluster.members[member].set_program(product.program());
         let lost = Instant::now();
         cluster.members[member].terminate();
-        let back = if led { cluster.new_leader(&Cluster::others(member)).await.1 } else { Instant::now() };
-        outages.push(Outage { lost, back });
+        if led {
+            let (_, back) = cluster.new_leader(&Cluster::others(member)).await;
+            outages.push(Outage { lost, back });
+        }
         cluster.restart(member).await;
         cluster.settled().await;
     }
+    outages.extend(watch.stop().await);
     let after = version(&cluster, 0).await;
     assert_eq!(from == product.program(), before == after, "{before}, {after}");
     assert_eq!([version(&cluster, 1).await, version(&cluster, 2).await], [after.clone(), after.clone()]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use kms_plugin::proto::EncryptResponse;
 use tonic::Code;
 
 use crate::balancer::Balancer;
@@ -22,6 +23,7 @@ pub const TO_LEADER: &str = "HAProxy to the leader";
 
 /// How long calls may fail after a leader serves again.
 const LATE: Duration = Duration::from_secs(2);
+
 /// An outage: from the loss of a leader, or of a member, until a leader serves.
 #[derive(Clone, Copy)]
 pub struct Outage {
@@ -58,7 +60,7 @@ pub async fn on_all_routes(cluster: &Cluster, balancer: &Balancer) -> Vec<User> 
     ]
 }
 
-/// Ends all loads. `outages` are in order.
+/// Ends all loads.
 pub async fn stop(users: Vec<User>, what: &str, outages: &[Outage]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for user in users {
@@ -91,14 +93,31 @@ impl User {
         self.agent.kms().await.status().await.unwrap().key_id
     }
 
+    pub async fn encrypt(&self) -> EncryptResponse {
+        let wrapped = self.agent.kms().await.within(DEADLINE).encrypt(&SEED).await;
+        wrapped.unwrap_or_else(|status| panic!("{}: {status}\n{}", self.route, self.agent.log()))
+    }
+
+    /// Fails when it does not read at once what another one wrote.
+    pub async fn reads(&self, wrapped: &EncryptResponse, writer: &str) {
+        let read = self.agent.kms().await.within(DEADLINE).decrypt(wrapped).await;
+        let read = read.unwrap_or_else(|status| {
+            panic!("{} cannot read what {writer} wrote: {status}\n{}", self.route, self.agent.log())
+        });
+        assert_eq!(read, SEED, "{}", self.route);
+    }
+
     /// Ends the load once the agent is ready and calls succeed again. The load has checked each byte.
     async fn stop(self, what: &str, outages: &[Outage]) -> Outcome {
         self.agent.wait_for_phase("ready").await;
         let calls = self.load.stop().await;
         let failed = calls.failed();
         let late = failed.iter().map(|call| after(call, outages)).max().unwrap_or_default();
-        let away: Vec<_> =
+        let mut away: Vec<_> =
             outages.iter().map(|outage| format!("{:.2?}", outage.back - outage.lost)).collect();
+        if away.is_empty() {
+            away.push("none".to_owned());
+        }
         println!(
             "MEASURED {what}; {}: {} calls, {} failed, slowest {:.2?}; outage {}; last failing call begun {late:.2?} later",
             self.route,
@@ -121,7 +140,7 @@ impl User {
 }
 
 impl Outcome {
-    /// Fails on a failure before the first outage, on a code that is no outage, and on a missed deadline.
+    /// Fails on a failure before the first outage, or without one, on a code that is no outage, and on a missed deadline.
     fn check(&self, what: &str, outages: &[Outage]) {
         let what = format!("{what}; {}", self.route);
         for call in self.calls.failed() {
@@ -129,8 +148,7 @@ impl Outcome {
                 outages.iter().any(|outage| call.ended >= outage.lost),
                 "{what}: before the fault: {call:?}"
             );
-            let allowed = AWAY.contains(&call.code) || is_late(call);
-            assert!(allowed, "{what}: {call:?}\n{}", self.log);
+            assert!(is_of_an_outage(call), "{what}: {call:?}\n{}", self.log);
         }
     }
 
@@ -149,11 +167,17 @@ impl Outcome {
     }
 }
 
-/// How long after an outage a call began: after the last outage that had begun when the call ended.
+/// How long after an outage a call began: after the end of the last one that had begun when the call ended.
 fn after(call: &Call, outages: &[Outage]) -> Duration {
     let begun = call.ended - call.took;
-    let outage = outages.iter().rfind(|outage| outage.lost <= call.ended);
-    outage.map_or(Duration::ZERO, |outage| begun.saturating_duration_since(outage.back))
+    let begun_outages = outages.iter().filter(|outage| outage.lost <= call.ended);
+    let back = begun_outages.map(|outage| outage.back).max();
+    back.map_or(Duration::ZERO, |back| begun.saturating_duration_since(back))
+}
+
+/// Whether a call failed as calls may while a cluster is away.
+fn is_of_an_outage(call: &Call) -> bool {
+    AWAY.contains(&call.code) || is_late(call)
 }
 
 /// Whether this client gave up at its deadline. The agent answers DeadlineExceeded a little before, which on a busy
