@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::balancer::Balancer;
 use crate::cluster::Cluster;
+use crate::network::Lost;
 use crate::users::{Outage, on_all_routes, stop};
 use crate::watch::Watch;
 
@@ -42,12 +43,8 @@ impl Loss {
             Self::Frozen => cluster.members[leader].freeze(),
             Self::SteppedDown => cluster.step_down(leader).await,
             Self::CutOff => cluster.network.cut(leader),
-            Self::Mute => {
-                Cluster::others(leader).iter().for_each(|other| cluster.network.lose(leader, *other))
-            }
-            Self::Deaf => {
-                Cluster::others(leader).iter().for_each(|other| cluster.network.lose(*other, leader))
-            }
+            Self::Mute => cluster.network.part(leader, Lost::FromIt),
+            Self::Deaf => cluster.network.part(leader, Lost::ToIt),
         }
     }
 
@@ -57,12 +54,7 @@ impl Loss {
             Self::Frozen => cluster.members[leader].thaw(),
             Self::SteppedDown => {}
             Self::CutOff => cluster.network.mend(leader),
-            Self::Mute => {
-                Cluster::others(leader).iter().for_each(|other| cluster.network.pass(leader, *other))
-            }
-            Self::Deaf => {
-                Cluster::others(leader).iter().for_each(|other| cluster.network.pass(*other, leader))
-            }
+            Self::Mute | Self::Deaf => cluster.network.join(leader),
         }
     }
 }

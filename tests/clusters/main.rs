@@ -14,6 +14,7 @@ mod cluster;
 mod leader;
 mod members;
 mod network;
+mod partition;
 mod rolling;
 mod rotation;
 #[path = "../integration/support/mod.rs"]

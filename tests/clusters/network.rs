@@ -19,6 +19,14 @@ const NOBODY: &str = "02:00:00:4d:ff:ff";
 /// How many networks have been made: each has another number.
 static MADE: AtomicU8 = AtomicU8::new(0);
 
+/// Which packets between a member and the others are lost. Those outside reach all members, and are reached.
+#[derive(Clone, Copy, Debug)]
+pub enum Lost {
+    All,
+    FromIt,
+    ToIt,
+}
+
 /// A network. The members are counted from 0.
 pub struct Network {
     number: u8,
@@ -84,14 +92,24 @@ impl Network {
         ip(&["link", "set", &self.port(member), "up"]);
     }
 
-    /// Loses the packets from one member to another, and none of the other direction.
-    pub fn lose(&self, from: usize, to: usize) {
-        self.tell(Some(from), to, NOBODY);
+    /// Loses packets between this member and the others.
+    pub fn part(&self, member: usize, lost: Lost) {
+        for other in (0..MEMBERS).filter(|other| *other != member) {
+            if matches!(lost, Lost::All | Lost::FromIt) {
+                self.tell(Some(member), other, NOBODY);
+            }
+            if matches!(lost, Lost::All | Lost::ToIt) {
+                self.tell(Some(other), member, NOBODY);
+            }
+        }
     }
 
-    /// Ends [`Self::lose`].
-    pub fn pass(&self, from: usize, to: usize) {
-        self.tell(Some(from), to, &self.hardware(to + 1));
+    /// Ends [`Self::part`].
+    pub fn join(&self, member: usize) {
+        for other in (0..MEMBERS).filter(|other| *other != member) {
+            self.tell(Some(member), other, &self.hardware(other + 1));
+            self.tell(Some(other), member, &self.hardware(member + 1));
+        }
     }
 
     /// Tells a member, or those outside, a member's hardware address.

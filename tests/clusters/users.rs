@@ -107,6 +107,19 @@ impl User {
         assert_eq!(read, SEED, "{}", self.route);
     }
 
+    /// The same, of what the server may be unable to read. Fails on a refusal: the server cannot know better.
+    pub async fn reads_or_is_away(&self, wrapped: &EncryptResponse) {
+        let begun = Instant::now();
+        match self.agent.kms().await.within(DEADLINE).decrypt(wrapped).await {
+            Ok(read) => assert_eq!(read, SEED, "{}", self.route),
+            Err(status) => {
+                let text = status.message().to_owned();
+                let call = Call { ended: Instant::now(), took: begun.elapsed(), code: status.code(), text };
+                assert!(is_of_an_outage(&call), "{}: {call:?}\n{}", self.route, self.agent.log());
+            }
+        }
+    }
+
     /// Ends the load once the agent is ready and calls succeed again. The load has checked each byte.
     async fn stop(self, what: &str, outages: &[Outage]) -> Outcome {
         self.agent.wait_for_phase("ready").await;
@@ -155,6 +168,12 @@ impl Outcome {
     /// Fails when calls failed for too long after the outage.
     pub fn in_time(&self) {
         assert!(self.late <= LATE, "{}: failed {:?} after the outage\n{}", self.route, self.late, self.log);
+    }
+
+    /// Fails when more than one call in so many failed.
+    pub fn few_failed(&self, one_in: usize) {
+        let (failed, all) = (self.calls.failed().len(), self.calls.0.len());
+        assert!(failed * one_in <= all, "{}: {failed} of {all} failed\n{}", self.route, self.log);
     }
 
     pub fn none_failed(&self) {
