@@ -1,7 +1,7 @@
 //! A cluster of three servers with raft storage: its start, its leader, and what an operator does to its members.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -13,12 +13,37 @@ use crate::support::eventually;
 use crate::support::launch::Launch;
 use crate::support::pki::Pki;
 use crate::support::product::Product;
+use crate::support::tools;
 use crate::support::vault::{KEY, Vault};
 
 /// The port of the API at each address.
 pub const PORT: u16 = 8200;
 /// How long a request waits that asks who leads. A member that is cut off never answers.
 pub const ASKED: Duration = Duration::from_millis(500);
+
+/// Whether the clusters run the earlier version of the product: `KMS_CLUSTERS_VERSION` is `previous`.
+pub fn runs_previous() -> bool {
+    match std::env::var("KMS_CLUSTERS_VERSION").as_deref() {
+        Err(_) | Ok("current") => false,
+        Ok("previous") => true,
+        Ok(other) => panic!("KMS_CLUSTERS_VERSION is current or previous, not {other:?}"),
+    }
+}
+
+/// The program of an earlier version, with which an upgrade begins.
+pub fn previous(product: Product) -> PathBuf {
+    let name = match product {
+        Product::OpenBao => "bao-previous",
+        Product::Vault => "vault-previous",
+    };
+    tools::find(name).unwrap_or_else(|| {
+        panic!(
+            "an earlier version of {} is missing: put its program on PATH as {name}; \
+             for OpenBao tests/clusters/run gets it",
+            product.name()
+        )
+    })
+}
 
 /// A running cluster. The members are counted from 0.
 pub struct Cluster {
@@ -34,7 +59,8 @@ impl Cluster {
     /// Three members of the chosen product, with Transit, the usual key, and AppRole.
     pub async fn start() -> Self {
         let product = Product::chosen();
-        Self::start_with(product, &product.program()).await
+        let program = if runs_previous() { previous(product) } else { product.program() };
+        Self::start_with(product, &program).await
     }
 
     /// The same with another version of the product.

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::balancer::Balancer;
-use crate::cluster::{ASKED, Cluster};
+use crate::cluster::{ASKED, Cluster, runs_previous};
 use crate::support::agent::{Agent, QUICK};
 use crate::support::eventually;
 use crate::support::kms::SEED;
@@ -67,6 +67,13 @@ async fn a_removed_follower() {
     println!("MEASURED a rotation after a removal: announced by all after {:.2?}", rotated.elapsed());
     assert!(rotated.elapsed() < Duration::from_secs(60));
     match Product::chosen() {
+        // Nothing that it answers shows that it was removed (docs/operations.md).
+        Product::OpenBao if runs_previous() => {
+            assert_eq!(only.kms().await.round_trip().await.key_id, before);
+            println!(
+                "KNOWN FAULT of this version: an agent that has only the removed member's address does not see the rotation"
+            );
+        }
         Product::OpenBao => {
             eventually("removed member alone: the new key_id", async || {
                 let now = only.kms().await.status().await.map_err(|status| status.to_string())?.key_id;

@@ -8,9 +8,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::balancer::Balancer;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, previous};
 use crate::support::product::Product;
-use crate::support::tools;
 use crate::users::{Outage, on_all_routes, stop};
 use crate::watch::Watch;
 
@@ -24,21 +23,6 @@ async fn restart() {
 async fn upgrade() {
     let product = Product::chosen();
     roll("rolling upgrade", product, previous(product)).await;
-}
-
-/// A program of an earlier version, with which an upgrade begins.
-fn previous(product: Product) -> PathBuf {
-    let name = match product {
-        Product::OpenBao => "bao-previous",
-        Product::Vault => "vault-previous",
-    };
-    tools::find(name).unwrap_or_else(|| {
-        panic!(
-            "the upgrade begins with an earlier version of {}: put its program on PATH as {name}; \
-             for OpenBao tests/clusters/run gets it",
-            product.name()
-        )
-    })
 }
 
 /// Restarts each member, from this program to the product's own.
