@@ -116,6 +116,17 @@ async fn a_uri_is_that_of_the_joined_url() {
             let joined = Url::parse(&format!("http://h{prefix}")).unwrap().join(path).unwrap();
             let wanted = &joined[url::Position::BeforePath..];
             assert_eq!(client.uri(path).unwrap().to_string(), wanted);
+            assert_eq!(client.uri(path).unwrap().to_string(), wanted, "of the list");
         }
     }
+}
+
+#[tokio::test]
+async fn few_uris_are_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(&listener, "/");
+    for number in 0..3 * MAX_URIS {
+        assert_eq!(client.uri(&format!("v1/{number}")).unwrap().path(), format!("/v1/{number}"));
+    }
+    assert_eq!(client.uris.lock().unwrap().len(), MAX_URIS);
 }

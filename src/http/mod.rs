@@ -26,6 +26,8 @@ pub(crate) const PROGRAM: &str = concat!("kms-plugin/", env!("CARGO_PKG_VERSION"
 const IDLE: Duration = Duration::from_secs(60);
 /// Most connections that are kept without a request.
 const MAX_IDLE: usize = 32;
+/// Most URIs that are kept.
+const MAX_URIS: usize = 8;
 /// Bytes of a path that mean the same in every reading of a URL.
 const PLAIN: &[u8] = b"-_/?=&";
 /// The first size of the buffer for a body whose length is not known, in bytes.
@@ -62,16 +64,31 @@ pub(crate) struct Client {
     route: Route,
     /// Connections without a request, the one that was used last at the end.
     kept: Mutex<Vec<(Box<Connection>, Instant)>>,
+    /// The URIs of the last paths. Most requests have one of a few, and to parse one costs more than to find it.
+    uris: Mutex<Vec<(String, Uri)>>,
 }
 
 impl Client {
     /// Connects to nothing yet.
     pub(crate) fn new(route: Route) -> Self {
-        Self { route, kept: Mutex::default() }
+        Self { route, kept: Mutex::default(), uris: Mutex::default() }
     }
 
     /// The URI of `path` below the base. `path` may have a query. `None` when that is no URI.
     pub(crate) fn uri(&self, path: &str) -> Option<Uri> {
+        let mut uris = self.uris.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, uri)) = uris.iter().find(|(known, _)| known == path) {
+            return Some(uri.clone());
+        }
+        let uri = self.parsed(path)?;
+        if uris.len() == MAX_URIS {
+            uris.remove(0);
+        }
+        uris.push((path.to_owned(), uri.clone()));
+        Some(uri)
+    }
+
+    fn parsed(&self, path: &str) -> Option<Uri> {
         if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || PLAIN.contains(&byte)) {
             return self.route.joined(path);
         }

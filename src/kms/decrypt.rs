@@ -15,6 +15,8 @@ use crate::local_kek::{Candidate, KeyKind};
 use crate::proto::{DecryptRequest, DecryptResponse};
 use crate::untrusted;
 
+/// How much of a key_id is shown, in bytes.
+const MAX_SHOWN: usize = 64;
 /// What to do about data that no configured key has written.
 const OF_ANOTHER_KEY: &str = "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it";
 
@@ -172,9 +174,12 @@ fn no_key_has(key_id: &str) -> String {
     format!("no configured key has the key_id {}", shown(key_id))
 }
 
-/// A key_id in our form, as people see it.
-fn shown(key_id: &str) -> String {
-    key_id.chars().take(64).collect()
+/// The beginning of a key_id, as people see it.
+pub(super) fn shown(key_id: &str) -> String {
+    let mut shown = untrusted::text(key_id);
+    let end = (0..=MAX_SHOWN.min(shown.len())).rev().find(|end| shown.is_char_boundary(*end));
+    shown.truncate(end.unwrap_or_default());
+    shown
 }
 
 /// What to unwrap.
@@ -191,7 +196,7 @@ async fn unwrap_by_any(
     candidates: &[Candidate<'_>],
     request: &UnwrapRequest<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Status> {
-    let mut refused = Status::internal("no key service was tried; report this as a bug");
+    let mut refused = None;
     for candidate in candidates {
         let key_service = candidate.key_service.as_ref();
         let key_version = candidate.key_version(request.key_id);
@@ -201,12 +206,12 @@ async fn unwrap_by_any(
         match unwrapped {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) if error.kind() == ErrorKind::BadCiphertext => {
-                refused = error_codes::of_key_service(&error)
+                refused = Some(error_codes::of_key_service(&error));
             }
             Err(error) => return Err(error_codes::of_call(&view.snapshot, &error)),
         }
     }
-    Err(refused)
+    Err(refused.unwrap_or_else(|| Status::internal("no key service was tried; report this as a bug")))
 }
 
 /// The error for a ciphertext that was not made by the version that its key_id names.

@@ -5,6 +5,7 @@ use tonic::{Code, Status};
 use crate::health::{Reason, ReasonKind, Snapshot};
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::local_kek::format::FormatError;
+use crate::telemetry::metrics::OK;
 use crate::untrusted;
 
 /// Longest message, in characters: it is sent in a header.
@@ -105,7 +106,7 @@ pub(super) fn split_remedy(message: &str) -> (&str, &str) {
 /// The name of a code as a metric label. Stable.
 pub(super) fn label(code: Code) -> &'static str {
     match code {
-        Code::Ok => "OK",
+        Code::Ok => OK,
         Code::InvalidArgument => "INVALID_ARGUMENT",
         Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
         Code::PermissionDenied => "PERMISSION_DENIED",

@@ -22,12 +22,14 @@ impl InFlight {
 
     /// Begins a call; `None` at the limit.
     pub(super) fn begin(&self) -> Option<InFlightCall<'_>> {
-        let begin = |calls: &mut usize| {
-            let free = *calls < self.limit;
+        let mut free = false;
+        // Nobody waits for more calls.
+        self.calls.send_if_modified(|calls| {
+            free = *calls < self.limit;
             *calls += usize::from(free);
-            free
-        };
-        self.calls.send_if_modified(begin).then(|| InFlightCall(&self.calls))
+            false
+        });
+        free.then(|| InFlightCall(&self.calls))
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -43,7 +45,11 @@ impl InFlight {
 
 impl Drop for InFlightCall<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|calls| *calls = calls.saturating_sub(1));
+        self.0.send_if_modified(|calls| {
+            *calls = calls.saturating_sub(1);
+            // Whoever begins to wait after this sees the new number.
+            *calls == 0 && self.0.receiver_count() > 0
+        });
     }
 }
 

@@ -1,11 +1,8 @@
-//! The table of unwraps that are running: callers that need the same key share one call to the key service.
+//! The list of unwraps that are running: callers that need the same key share one call to the key service.
 //! kube-apiserver from 1.37 on decodes ten objects at once, and so asks ten times for one seed when it starts.
 //!
 //! Must not know what is called or what is done with the result.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
@@ -13,10 +10,10 @@ use zeroize::Zeroizing;
 use super::record::KeyKind;
 use crate::key_service::{KeyService, KeyServiceError};
 
-/// The running unwraps.
+/// The running unwraps: a few, and never more than `server.max_in_flight`. To go through them costs less than a hash.
 #[derive(Default)]
 pub(super) struct Calls {
-    table: Mutex<HashSet<Running>>,
+    running: Mutex<Vec<Arc<Call>>>,
 }
 
 /// A running unwrap. The caller that holds the lock calls the key service, and stores the result for the waiters.
@@ -25,13 +22,10 @@ struct Call {
     result: tokio::sync::Mutex<Option<Unwrapped>>,
 }
 
-/// A place in the table, found by the call's id.
-struct Running(Arc<Call>);
-
 /// The result of a call.
 type Unwrapped = Result<Zeroizing<Vec<u8>>, KeyServiceError>;
 
-/// One of the callers that need the same key. The last one to be dropped removes the call from the table.
+/// One of the callers that need the same key. The last one to be dropped removes the call from the list.
 pub(super) struct Waiter<'a> {
     calls: &'a Calls,
     call: Arc<Call>,
@@ -47,12 +41,12 @@ impl Calls {
         wrapped: &[u8],
     ) -> Waiter<'_> {
         let id = id(key_service, kind, key_id, wrapped);
-        let mut running = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let call = match running.get(&id[..]) {
-            Some(Running(call)) => call.clone(),
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let call = match running.iter().find(|call| call.id == id) {
+            Some(call) => call.clone(),
             None => {
                 let call = Arc::new(Call { id, result: tokio::sync::Mutex::default() });
-                running.insert(Running(call.clone()));
+                running.push(call.clone());
                 call
             }
         };
@@ -61,7 +55,7 @@ impl Calls {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -78,26 +72,6 @@ fn id(key_service: &dyn KeyService, kind: KeyKind, key_id: &str, wrapped: &[u8])
     id
 }
 
-impl Borrow<[u8]> for Running {
-    fn borrow(&self) -> &[u8] {
-        &self.0.id
-    }
-}
-
-impl Hash for Running {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id[..].hash(state);
-    }
-}
-
-impl PartialEq for Running {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
-    }
-}
-
-impl Eq for Running {}
-
 impl Waiter<'_> {
     /// The result of the call, once nobody else makes it.
     pub(super) fn result(&self) -> &tokio::sync::Mutex<Option<Unwrapped>> {
@@ -106,16 +80,16 @@ impl Waiter<'_> {
 
     /// Whether others wait for the result.
     pub(super) fn is_shared(&self) -> bool {
-        // Two references are the table's and ours.
+        // Two references are the list's and ours.
         Arc::strong_count(&self.call) > 2
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut running = self.calls.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.calls.running.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_shared() {
-            running.remove(&self.call.id[..]);
+            running.retain(|call| !Arc::ptr_eq(call, &self.call));
         }
     }
 }

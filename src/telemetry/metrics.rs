@@ -61,6 +61,10 @@ struct Outcome {
     outcome: &'static str,
 }
 
+/// The code of a call that succeeds.
+pub(crate) const OK: &str = "OK";
+/// The outcome of a request to the key service that succeeds.
+pub(crate) const SUCCEEDED: &str = "ok";
 /// Limit of the metric `unreadable_key_ids`.
 const MAX_UNREADABLE: usize = 256;
 
@@ -74,10 +78,24 @@ fn times<L: Clone + std::hash::Hash + Eq>() -> Times<L> {
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Inner>);
 
+/// The counters of calls that succeed, or of requests. To look them up for each call costs more than to count.
+pub(crate) struct Succeeded {
+    calls: Counter,
+    times: Histogram,
+}
+
+impl Succeeded {
+    pub(crate) fn record(&self, took: Duration) {
+        self.calls.inc();
+        self.times.observe(took.as_secs_f64());
+    }
+}
+
 struct Inner {
     registry: Registry,
     calls: Family<Call, Counter>,
     call_times: Times<Method>,
+    succeeded: [(&'static str, Succeeded); 3],
     in_flight: Gauge,
     connections: Gauge,
     vault_calls: Family<VaultCall, Counter>,
@@ -94,10 +112,16 @@ struct Inner {
 
 impl Default for Metrics {
     fn default() -> Self {
+        let (calls, call_times) = (Family::<Call, Counter>::default(), times());
+        let succeeded = ["Status", "Encrypt", "Decrypt"].map(|method| {
+            let calls = calls.get_or_create(&Call { method, code: OK }).clone();
+            (method, Succeeded { calls, times: call_times.get_or_create(&Method { method }).clone() })
+        });
         let mut inner = Inner {
             registry: Registry::with_prefix(PREFIX),
-            calls: Family::default(),
-            call_times: times(),
+            calls,
+            call_times,
+            succeeded,
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             vault_calls: Family::default(),
@@ -156,6 +180,12 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts an answered KMS call.
     pub(crate) fn call(&self, method: &'static str, code: &'static str, took: Duration) {
+        if code == OK
+            && let Some((_, succeeded)) = self.0.succeeded.iter().find(|(known, _)| *known == method)
+        {
+            succeeded.record(took);
+            return;
+        }
         self.0.calls.get_or_create(&Call { method, code }).inc();
         self.0.call_times.get_or_create(&Method { method }).observe(took.as_secs_f64());
     }
@@ -203,6 +233,16 @@ impl Metrics {
         let time = VaultTime { operation, address: address.clone() };
         self.0.vault_calls.get_or_create(&VaultCall { operation, address, outcome }).inc();
         self.0.vault_times.get_or_create(&time).observe(took.as_secs_f64());
+    }
+
+    /// The counters of the requests of this operation to this address that succeed.
+    pub(crate) fn succeeded(&self, operation: &'static str, address: &Arc<str>) -> Succeeded {
+        let call = VaultCall { operation, address: address.clone(), outcome: SUCCEEDED };
+        let time = VaultTime { operation, address: address.clone() };
+        Succeeded {
+            calls: self.0.vault_calls.get_or_create(&call).clone(),
+            times: self.0.vault_times.get_or_create(&time).clone(),
+        }
     }
 
     /// Shows the count of a service before there is anything to count, so that an alert sees the first increase.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::changes::Changes;
+use super::classification::Call;
 use super::pem::TlsError;
 use super::{forward, tls};
 use crate::config::endpoint::Endpoint;
@@ -18,6 +19,7 @@ use crate::config::vault::Vault;
 use crate::http;
 use crate::key_service::{ErrorKind, KeyServiceError};
 use crate::spiffe::X509Svid;
+use crate::telemetry::metrics::{Metrics, SUCCEEDED, Succeeded};
 use crate::telemetry::throttle::LogThrottle;
 
 /// How long an address that belongs to another cluster is not used.
@@ -28,7 +30,9 @@ pub(crate) struct Address {
     /// As shown to people.
     pub name: String,
     /// The same, as a metric label.
-    pub label: Arc<str>,
+    label: Arc<str>,
+    encrypted: Succeeded,
+    decrypted: Succeeded,
     /// The base of each request's URL. Its host is the name that TLS verifies. Its path ends with a slash.
     pub base: Url,
     http: RwLock<Arc<http::Client>>,
@@ -52,9 +56,13 @@ struct State {
 }
 
 impl Address {
-    pub(super) fn list(vault: &Vault, changes: &Arc<Changes>) -> Result<Vec<Self>, TlsError> {
+    pub(super) fn list(
+        vault: &Vault,
+        changes: &Arc<Changes>,
+        metrics: &Metrics,
+    ) -> Result<Vec<Self>, TlsError> {
         let connection = Connection::read(vault, None)?;
-        let new = |endpoint| Self::new(endpoint, vault, &connection, changes.clone());
+        let new = |endpoint| Self::new(endpoint, vault, &connection, changes.clone(), metrics);
         vault.addresses.iter().map(new).collect()
     }
 
@@ -63,15 +71,19 @@ impl Address {
         vault: &Vault,
         connection: &Connection,
         changes: Arc<Changes>,
+        metrics: &Metrics,
     ) -> Result<Self, TlsError> {
         let url = endpoint.url();
         let mut base = url.clone();
         if let Some(name) = &vault.tls.server_name {
             base.set_host(Some(name)).map_err(|_| TlsError::of_server_name(name))?;
         }
+        let label = endpoint.name().into();
         Ok(Self {
             name: endpoint.name(),
-            label: endpoint.name().into(),
+            encrypted: metrics.succeeded(Call::Encrypt.label(), &label),
+            decrypted: metrics.succeeded(Call::Decrypt.label(), &label),
+            label,
             http: RwLock::new(client(endpoint, &base, vault, connection)?),
             base,
             trusted: endpoint.is_local() || (url.scheme() == "https" && !vault.tls.skip_verify),
@@ -88,6 +100,15 @@ impl Address {
         *self.http.write().unwrap_or_else(PoisonError::into_inner) =
             client(&self.endpoint, &self.base, vault, connection)?;
         Ok(())
+    }
+
+    /// Counts a request that has ended.
+    pub(super) fn count(&self, metrics: &Metrics, call: Call, outcome: &'static str, took: Duration) {
+        match (call, outcome) {
+            (Call::Encrypt, SUCCEEDED) => self.encrypted.record(took),
+            (Call::Decrypt, SUCCEEDED) => self.decrypted.record(took),
+            _ => metrics.vault_call(call.label(), &self.label, outcome, took),
+        }
     }
 
     pub(super) fn http(&self) -> Arc<http::Client> {

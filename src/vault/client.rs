@@ -72,7 +72,7 @@ impl Client {
         budget: Budget,
     ) -> Result<Self, TlsError> {
         let changes = Arc::new(Changes::default());
-        let addresses = Address::list(vault, &changes)?;
+        let addresses = Address::list(vault, &changes, &metrics)?;
         Ok(Self {
             svid: vault.tls.spiffe.as_deref().map(SvidSource::new),
             vault: vault.clone(),
@@ -250,7 +250,7 @@ impl Client {
             Ok((_, judgement)) => judgement.outcome(),
             Err(error) => error.kind().name(),
         };
-        self.metrics.vault_call(call.label(), &address.label, outcome, started.elapsed());
+        address.count(&self.metrics, call, outcome, started.elapsed());
         result
     }
 

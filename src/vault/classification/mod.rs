@@ -27,6 +27,7 @@ use url::Url;
 
 use crate::config::endpoint::Endpoint;
 use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::telemetry::metrics::SUCCEEDED;
 use redirect::Redirect;
 
 /// How long to wait after a denied login. The role may be locked, for every node that uses it, and only another try
@@ -163,7 +164,7 @@ impl Judgement {
     /// How the call ended, as a metric label.
     pub(super) fn outcome(&self) -> &'static str {
         match self.class().kind() {
-            None => "ok",
+            None => SUCCEEDED,
             Some(kind) if kind.may_fail_over() || kind == ErrorKind::Internal => kind.name(),
             Some(_) => "refused",
         }
