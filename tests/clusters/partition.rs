@@ -80,6 +80,7 @@ async fn partition(what: &str, lost: Lost, token_ttl: Option<&str>) {
     }
     let followed = rotated.elapsed();
     let new = users[0].key_id().await;
+    let mut unread = Vec::new();
     while rotated.elapsed() < AFTER {
         for user in &users {
             // The follower's old state must not bring the old key_id back.
@@ -96,6 +97,7 @@ async fn partition(what: &str, lost: Lost, token_ttl: Option<&str>) {
                 }
             }
             alone.reads_or_is_away(&wrapped).await;
+            unread.push(wrapped);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -109,6 +111,9 @@ async fn partition(what: &str, lost: Lost, token_ttl: Option<&str>) {
     })
     .await;
     let (back, late) = (Instant::now(), healed.elapsed());
+    for wrapped in &unread {
+        alone.reads(wrapped, "another one, during the cut,").await;
+    }
     for user in &users {
         alone.reads(&user.encrypt().await, user.route).await;
         user.reads(&alone.encrypt().await, alone.route).await;
