@@ -19,7 +19,7 @@ use crate::key_service::{KeyScope, KeyServiceError};
 use crate::retry::{doubled, jitter};
 
 /// How often a call is tried again that a standby refuses because it does not have a version of the key yet.
-const VERSION_LAGS: u32 = 6;
+const VERSION_LAGS: u32 = 9;
 /// The same where it may not have the token yet, and how long after the login.
 const TOKEN_LAGS: u32 = 3;
 const YOUNG: Duration = Duration::from_secs(2);
