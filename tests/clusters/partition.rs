@@ -73,10 +73,7 @@ async fn partition(what: &str, lost: Lost, token_ttl: Option<&str>) {
     cluster.members[leader].rotate().await;
     let rotated = Instant::now();
     for user in &users {
-        eventually(&format!("{}: the new key_id", user.route), async || {
-            if user.key_id().await == before { Err(user.agent.log()) } else { Ok(()) }
-        })
-        .await;
+        user.follows(&before).await;
     }
     let followed = rotated.elapsed();
     let new = users[0].key_id().await;

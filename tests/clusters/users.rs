@@ -93,6 +93,15 @@ impl User {
         self.agent.kms().await.status().await.unwrap().key_id
     }
 
+    /// Waits until the agent announces another key_id than this one: the new one.
+    pub async fn follows(&self, before: &str) -> String {
+        eventually(&format!("{}: the new key_id", self.route), async || match self.key_id().await {
+            now if now == before => Err(self.agent.log()),
+            now => Ok(now),
+        })
+        .await
+    }
+
     pub async fn encrypt(&self) -> EncryptResponse {
         let wrapped = self.agent.kms().await.within(DEADLINE).encrypt(&SEED).await;
         wrapped.unwrap_or_else(|status| panic!("{}: {status}\n{}", self.route, self.agent.log()))
