@@ -5,8 +5,8 @@ use figment::value::Value;
 use super::exit::{Exit, Failure};
 use super::flags::ConfigFlags;
 use super::report::{self, Output};
+use crate::config::endpoint::without_userinfo;
 use crate::config::schema::{self, Key};
-use crate::config::vault::without_userinfo;
 use crate::config::{Merged, Settings};
 
 /// Show the merged configuration and the origin of each value

@@ -12,6 +12,19 @@ const UNIX: &str = "unix://";
 /// Longest path of a socket, in bytes (unix(7)).
 const MAX_SOCKET: usize = 107;
 
+/// An address without a user and a password, to show it. They may be there by mistake, also in an address that lacks its
+/// scheme. The path of a unix socket stays as it is.
+pub(crate) fn without_userinfo(text: &str) -> String {
+    let (scheme, rest) = match text.find("://") {
+        Some(at) => text.split_at(at + 3),
+        None => ("", text),
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) if scheme != UNIX => format!("{scheme}…@{host}"),
+        _ => text.to_owned(),
+    }
+}
+
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, without_userinfo};
 use super::name::plain_segment;
 use super::secret::SecretSource;
 use super::validate::Validator;
-use super::vault::without_userinfo;
 
 /// A forward proxy for HTTP.
 #[derive(Clone, Debug)]

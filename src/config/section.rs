@@ -6,12 +6,12 @@ use serde::Deserialize;
 
 use super::auth::RawAuth;
 use super::defaults;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, without_userinfo};
 use super::forward_proxy::{ForwardProxy, RawForwardProxy};
 use super::name::{is_host_name, normalise, plain_path, plain_segment};
 use super::spiffe::RawSpiffe;
 use super::validate::Validator;
-use super::vault::{Method, Tls, Transit, Vault, without_userinfo};
+use super::vault::{Method, Tls, Transit, Vault};
 
 /// Highest key_id epoch; ids of every epoch up to the current one are accepted in Decrypt.
 const MAX_EPOCH: i64 = 255;

@@ -144,19 +144,6 @@ pub(crate) enum Method {
     },
 }
 
-/// An address without a user and a password, to show it. They may be there by mistake, also in an address that lacks its
-/// scheme. The path of a unix socket stays as it is.
-pub(crate) fn without_userinfo(text: &str) -> String {
-    let (scheme, rest) = match text.find("://") {
-        Some(at) => text.split_at(at + 3),
-        None => ("", text),
-    };
-    match rest.rsplit_once('@') {
-        Some((_, host)) if scheme != "unix://" => format!("{scheme}…@{host}"),
-        _ => text.to_owned(),
-    }
-}
-
 impl Method {
     /// The secret of the login with its usual name; `None` where there is none. The key of a certificate belongs to
     /// TLS.

@@ -15,8 +15,6 @@ use crate::local_kek::{Candidate, KeyKind};
 use crate::proto::{DecryptRequest, DecryptResponse};
 use crate::untrusted;
 
-/// How much of a key_id is shown, in bytes.
-const MAX_SHOWN: usize = 64;
 /// What to do about data that no configured key has written.
 const OF_ANOTHER_KEY: &str = "the data was written under another key, namespace, mount or a re-created key: add that key as [[decrypt_only]], or restore it";
 
@@ -141,7 +139,7 @@ impl KmsService {
             // A server that is cut off from its cluster tells the key as it was then. It may be another key as well, which
             // only an administrator can know: so it is counted with the data that cannot be read.
             (Some(key), Some(version)) if version > key.version => {
-                self.metrics.readable(&shown(key_id), false);
+                self.metrics.readable(&limits::shown(key_id), false);
                 error_codes::with_remedy(
                     Code::Unavailable,
                     &format!(
@@ -171,15 +169,7 @@ fn answer(message: &DecryptRequest, mut seed: Zeroizing<Vec<u8>>) -> DecryptResp
 }
 
 fn no_key_has(key_id: &str) -> String {
-    format!("no configured key has the key_id {}", shown(key_id))
-}
-
-/// The beginning of a key_id, as people see it.
-pub(super) fn shown(key_id: &str) -> String {
-    let mut shown = untrusted::text(key_id);
-    let end = (0..=MAX_SHOWN.min(shown.len())).rev().find(|end| shown.is_char_boundary(*end));
-    shown.truncate(end.unwrap_or_default());
-    shown
+    format!("no configured key has the key_id {}", limits::shown(key_id))
 }
 
 /// What to unwrap.

@@ -19,9 +19,19 @@ const MAX_ANNOTATIONS: usize = 32 * 1024;
 const MAX_PLAINTEXT: usize = 512;
 /// Longest uid, in bytes; kube-apiserver sends a UUID.
 const MAX_UID: usize = 256;
+/// How much of a key_id is shown, in bytes.
+const MAX_SHOWN: usize = 64;
 
 fn invalid(message: String) -> Status {
     Status::invalid_argument(message)
+}
+
+/// The beginning of the key_id of a request, for people.
+pub(super) fn shown(key_id: &str) -> String {
+    let mut shown = untrusted::text(key_id);
+    let end = (0..=MAX_SHOWN.min(shown.len())).rev().find(|end| shown.is_char_boundary(*end));
+    shown.truncate(end.unwrap_or_default());
+    shown
 }
 
 /// Checks an Encrypt request.

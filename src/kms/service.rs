@@ -10,7 +10,7 @@ use tonic::{Code, Request, Response, Status, async_trait};
 use super::connection::Connection;
 use super::in_flight::{InFlight, InFlightCall};
 use super::view::View;
-use super::{deadline, decrypt, error_codes};
+use super::{deadline, error_codes, limits};
 use crate::clock::Deadline;
 use crate::display;
 use crate::health::{Announce, Hint};
@@ -235,7 +235,7 @@ impl KeyManagementService for Arc<KmsService> {
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
         let (started, _under_way) = (Instant::now(), self.metrics.under_way());
         let uid = untrusted::text(&request.get_ref().uid);
-        let key_id = decrypt::shown(&request.get_ref().key_id);
+        let key_id = limits::shown(&request.get_ref().key_id);
         let hint = self.begin_hint();
         let unwrapped = self.unwrap(request).await;
         hint.answered(&unwrapped);

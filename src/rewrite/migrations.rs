@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::run::{Options, Progress};
+use super::options::{Options, Progress};
 use crate::cluster::{CallError, Connection, Migration, MigrationState, Object, Resource, Written};
 
 /// How long the controller may take to begin.
@@ -21,16 +21,6 @@ const COUNT: Duration = Duration::from_secs(30);
 const COUNT_SHARE: u32 = 10;
 /// Most objects of which one is written from here.
 const FIRST: usize = 20;
-
-/// Who writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// A StorageVersionMigration where one is served, else an empty patch for each object.
-    #[default]
-    Auto,
-    /// An empty patch for each object.
-    Patch,
-}
 
 /// The migration of one resource.
 pub(super) struct Job<'a> {

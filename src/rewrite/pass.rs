@@ -8,10 +8,10 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::checkpoint::Checkpoint;
+use super::options::{Options, Progress, Stop};
 use super::outcome::{self, Done, Problem, Setback};
 use super::pace::Pace;
 use super::report::Tally;
-use super::run::{Options, Progress, Stop};
 use crate::cluster::{CallError, Connection, Object, Page, Resource};
 use crate::retry::{Backoff, jitter, spread};
 

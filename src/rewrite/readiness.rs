@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::run::Progress;
+use super::options::Progress;
 use crate::cluster::{CallError, Connection, ConnectionError, Reported, addresses};
 use crate::display::fit;
 

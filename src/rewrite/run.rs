@@ -1,52 +1,14 @@
 //! A run over all resources.
 
-use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
-use super::migrations::{self, Method, NotMigrated};
+use super::migrations::{self, NotMigrated};
+use super::options::{Method, Options, Progress, Stop};
 use super::pace::Pace;
 use super::pass::{Outage, Pass};
 use super::report::Tally;
-use crate::cluster::{CallError, Connection, Migration, Resource};
-
-/// How a run is done.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    /// Only counts.
-    pub dry_run: bool,
-    pub method: Method,
-    /// Most writes at the same time.
-    pub parallel: usize,
-    /// Objects in a page.
-    pub page: usize,
-    /// How long API servers may be away, and failed writes are tried again.
-    pub patience: Duration,
-}
-
-/// Shows how far a run is.
-pub(crate) trait Progress: Send + Sync {
-    /// A resource begins.
-    fn begin(&self, resource: &str);
-    /// So many more objects will come.
-    fn expect(&self, objects: u64);
-    /// So many objects are done.
-    fn advance(&self, objects: u64);
-    /// Something to know meanwhile. The same text may come often.
-    fn note(&self, text: &str);
-}
-
-/// Why a run ends before its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Stop {
-    #[error("no API server answers: {0}")]
-    Away(String),
-    #[error("the state file cannot be written: {0} (--state names another one, --no-state none)")]
-    Checkpoint(io::Error),
-    #[error(transparent)]
-    Migration(CallError),
-}
+use crate::cluster::{Connection, Migration, Resource};
 
 /// Goes through the resources in their order. What became of them is in `tallies`, also when the run is dropped.
 pub(crate) async fn run(
