@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
+use reqwest::{Client, Response};
 use tokio::task::JoinSet;
 
 use crate::cluster::{ASKED, Cluster};
@@ -23,14 +23,23 @@ pub struct Watch {
     askers: JoinSet<Vec<Answer>>,
 }
 
-/// What one member said, or did not say in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// It leads, and it encrypts.
+    Leads,
+    /// It does not lead, or does not run.
+    Denies,
+    /// It did not answer in time: it may be a busy machine.
+    Nothing,
+}
+
+/// What one member said.
 #[derive(Clone, Copy)]
 struct Answer {
     member: usize,
     begun: Instant,
     ended: Instant,
-    /// It says that it leads, and it encrypts.
-    leads: bool,
+    said: Said,
 }
 
 impl Watch {
@@ -46,8 +55,8 @@ impl Watch {
                 let mut answers = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let begun = Instant::now();
-                    let leads = leads(&http, &address, &token).await;
-                    answers.push(Answer { member: number, begun, ended: Instant::now(), leads });
+                    let said = ask(&http, &address, &token).await;
+                    answers.push(Answer { member: number, begun, ended: Instant::now(), said });
                     tokio::time::sleep(EVERY.saturating_sub(begun.elapsed())).await;
                 }
                 answers
@@ -63,20 +72,24 @@ impl Watch {
     }
 }
 
-async fn leads(http: &Client, address: &str, token: &str) -> bool {
-    let health = http.get(format!("{address}/v1/sys/health")).send().await;
-    if !health.is_ok_and(|answer| answer.status() == 200) {
-        return false;
+async fn ask(http: &Client, address: &str, token: &str) -> Said {
+    let said = |answer: reqwest::Result<Response>| match answer {
+        Ok(answer) if answer.status() == 200 => Said::Leads,
+        Err(error) if error.is_timeout() => Said::Nothing,
+        _ => Said::Denies,
+    };
+    let health = said(http.get(format!("{address}/v1/sys/health")).send().await);
+    if health != Said::Leads {
+        return health;
     }
     let encrypt = http.post(format!("{address}/v1/transit/encrypt/{KEY}"));
-    let encrypt = encrypt.header("x-vault-token", token).body(r#"{"plaintext":""}"#).send().await;
-    encrypt.is_ok_and(|answer| answer.status() == 200)
+    said(encrypt.header("x-vault-token", token).body(r#"{"plaintext":""}"#).send().await)
 }
 
-/// From the last answer of a leader to the next one, wherever that leader said in between that it does not lead, or said
-/// nothing. Answers that are merely far apart are those of a busy machine.
+/// From the last answer of a leader to the next one, wherever that leader denied in between that it leads. Answers that are
+/// merely far apart are those of a busy machine.
 fn leaderless(answers: &[Answer]) -> Vec<Outage> {
-    let mut leading: Vec<_> = answers.iter().filter(|answer| answer.leads).collect();
+    let mut leading: Vec<_> = answers.iter().filter(|answer| answer.said == Said::Leads).collect();
     leading.sort_by_key(|answer| answer.begun);
     let pairs =
         leading.windows(2).filter_map(|pair| if let [last, next] = pair { Some((last, next)) } else { None });
@@ -84,7 +97,7 @@ fn leaderless(answers: &[Answer]) -> Vec<Outage> {
         .filter(|(last, next)| {
             answers.iter().any(|answer| {
                 answer.member == last.member
-                    && !answer.leads
+                    && answer.said == Said::Denies
                     && (last.begun..next.begun).contains(&answer.begun)
             })
         })
@@ -96,13 +109,13 @@ fn leaderless(answers: &[Answer]) -> Vec<Outage> {
 mod tests {
     use super::*;
 
-    /// Each answer is a member, the tenth of a second, and whether it leads.
-    fn spans(answers: &[(usize, u64, bool)]) -> Vec<(u64, u64)> {
+    /// Each answer is a member, the tenth of a second, and what it said.
+    fn spans(answers: &[(usize, u64, Said)]) -> Vec<(u64, u64)> {
         let start = Instant::now();
         let at = |tenth: u64| start + EVERY * u32::try_from(tenth).unwrap();
         let answers: Vec<_> = answers
             .iter()
-            .map(|&(member, tenth, leads)| Answer { member, begun: at(tenth), ended: at(tenth), leads })
+            .map(|&(member, tenth, said)| Answer { member, begun: at(tenth), ended: at(tenth), said })
             .collect();
         let tenths = |instant: Instant| (instant - start).as_millis() as u64 / 100;
         leaderless(&answers).iter().map(|span| (tenths(span.lost), tenths(span.back))).collect()
@@ -110,8 +123,14 @@ mod tests {
 
     #[test]
     fn only_a_leader_that_says_so_is_lost() {
-        assert_eq!(spans(&[(0, 1, true), (1, 1, false), (0, 9, true)]), [], "a pause of the tests");
-        assert_eq!(spans(&[(0, 1, true), (0, 2, false), (1, 5, true), (1, 6, true)]), [(1, 5)]);
-        assert_eq!(spans(&[(0, 1, true), (1, 1, true), (0, 2, false), (1, 3, true)]), [], "another leads");
+        use Said::{Denies, Leads, Nothing};
+        assert_eq!(spans(&[(0, 1, Leads), (1, 1, Denies), (0, 9, Leads)]), [], "a pause of the tests");
+        assert_eq!(spans(&[(0, 1, Leads), (0, 2, Nothing), (0, 9, Leads)]), [], "a busy machine");
+        assert_eq!(spans(&[(0, 1, Leads), (0, 2, Denies), (1, 5, Leads), (1, 6, Leads)]), [(1, 5)]);
+        assert_eq!(
+            spans(&[(0, 1, Leads), (1, 1, Leads), (0, 2, Denies), (1, 3, Leads)]),
+            [],
+            "another leads"
+        );
     }
 }
