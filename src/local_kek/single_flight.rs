@@ -3,6 +3,7 @@
 //!
 //! Must not know what is called or what is done with the result.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
@@ -19,6 +20,8 @@ pub(super) struct Calls {
 /// A running unwrap. The caller that holds the lock calls the key service, and stores the result for the waiters.
 struct Call {
     id: Vec<u8>,
+    /// Changed under the lock of the list only: so whoever leaves last removes the call, and nobody joins it after that.
+    waiters: AtomicUsize,
     result: tokio::sync::Mutex<Option<Unwrapped>>,
 }
 
@@ -45,11 +48,13 @@ impl Calls {
         let call = match running.iter().find(|call| call.id == id) {
             Some(call) => call.clone(),
             None => {
-                let call = Arc::new(Call { id, result: tokio::sync::Mutex::default() });
+                let waiters = AtomicUsize::new(0);
+                let call = Arc::new(Call { id, waiters, result: tokio::sync::Mutex::default() });
                 running.push(call.clone());
                 call
             }
         };
+        call.waiters.fetch_add(1, Ordering::Relaxed);
         Waiter { calls: self, call }
     }
 
@@ -80,15 +85,14 @@ impl Waiter<'_> {
 
     /// Whether others wait for the result.
     pub(super) fn is_shared(&self) -> bool {
-        // Two references are the list's and ours.
-        Arc::strong_count(&self.call) > 2
+        self.call.waiters.load(Ordering::Relaxed) > 1
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut running = self.calls.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.is_shared() {
+        if self.call.waiters.fetch_sub(1, Ordering::Relaxed) == 1 {
             running.retain(|call| !Arc::ptr_eq(call, &self.call));
         }
     }
