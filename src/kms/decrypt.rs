@@ -44,7 +44,7 @@ impl KmsService {
                 match view.route(&message.key_id, wrapped) {
                     Route::Known(candidates) => candidates,
                     Route::Mismatch { named, made_by } => return Err(mismatch(named, made_by)),
-                    _ => return Err(self.unknown_key_id(&view, &message.key_id, wrapped, refreshed)),
+                    _ => return Err(unknown_key_id(&view, &message.key_id, wrapped, refreshed)),
                 }
             }
             Route::Mismatch { named, made_by } => return Err(mismatch(named, made_by)),
@@ -96,65 +96,62 @@ impl KmsService {
             },
         }
     }
+}
 
-    /// The error for a key_id in our form that no known key has, after the keys were read.
-    fn unknown_key_id(&self, view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshOutcome) -> Status {
-        let snapshot = &view.snapshot;
-        if refreshed == RefreshOutcome::TimedOut {
-            return match (&snapshot.primary.key, &snapshot.reason) {
-                (None, Some(reason)) => error_codes::of_reason(Code::Unavailable, reason),
-                _ => error_codes::of_key_service(&KeyServiceError::deadline(
-                    "reading the key's versions for an unknown key_id",
-                )),
-            };
-        }
-        // When a read failed, the key_id may be of a version that was not read.
-        if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
-            return error_codes::of_reason(Code::Unavailable, reason);
-        }
-        if let Some(other) = snapshot.decrypt_only.iter().find(|other| !other.is_readable()) {
-            return error_codes::with_remedy(
-                Code::Unavailable,
-                &format!(
-                    "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
-                    other.name
-                ),
-                "run kms-plugin status to see why",
-            );
-        }
-        view.services.refresh.remember_unknown(key_id);
-        let version = view.services.primary.ciphertext_version(wrapped);
-        let key = snapshot.primary.key.as_ref();
-        match (key, version) {
-            (Some(key), Some(version)) if version < key.min_decryption => error_codes::with_remedy(
-                Code::FailedPrecondition,
-                &format!(
-                    "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version may not unwrap any more",
-                    key.scope, key.min_decryption
-                ),
-                &format!(
-                    "lower it to {version}, rewrite all data under the newest version, then raise it again"
-                ),
+/// The error for a key_id in our form that no known key has, after the keys were read.
+fn unknown_key_id(view: &View, key_id: &str, wrapped: &[u8], refreshed: RefreshOutcome) -> Status {
+    let snapshot = &view.snapshot;
+    if refreshed == RefreshOutcome::TimedOut {
+        return match (&snapshot.primary.key, &snapshot.reason) {
+            (None, Some(reason)) => error_codes::of_reason(Code::Unavailable, reason),
+            _ => error_codes::of_key_service(&KeyServiceError::deadline(
+                "reading the key's versions for an unknown key_id",
+            )),
+        };
+    }
+    // When a read failed, the key_id may be of a version that was not read.
+    if let Some(reason) = snapshot.reason.as_ref().filter(|reason| reason.kind.is_outage()) {
+        return error_codes::of_reason(Code::Unavailable, reason);
+    }
+    if let Some(other) = snapshot.decrypt_only.iter().find(|other| !other.is_readable()) {
+        return error_codes::with_remedy(
+            Code::Unavailable,
+            &format!(
+                "no key that could be read has this key_id, and decrypt_only {:?} could not be read",
+                other.name
             ),
-            // A server that is cut off from its cluster tells the key as it was then. It may be another key as well, which
-            // only an administrator can know: so it is counted with the data that cannot be read.
-            (Some(key), Some(version)) if version > key.version => {
-                self.metrics.readable(&limits::shown(key_id), false);
-                error_codes::with_remedy(
-                    Code::Unavailable,
-                    &format!(
-                        "{}: its ciphertext was made by version {version}, and the newest of {} that the server told is {}",
-                        no_key_has(key_id),
-                        key.scope,
-                        key.version
-                    ),
-                    &format!(
-                        "wait: the server may be behind or cut off from its cluster; if this stays, {OF_ANOTHER_KEY}"
-                    ),
-                )
-            }
-            _ => error_codes::with_remedy(Code::FailedPrecondition, &no_key_has(key_id), OF_ANOTHER_KEY),
-        }
+            "run kms-plugin status to see why",
+        );
+    }
+    view.services.refresh.remember_unknown(key_id);
+    let unknown = format!("no configured key has the key_id {}", limits::shown(key_id));
+    let Some(version) = view.services.primary.ciphertext_version(wrapped) else {
+        return error_codes::with_remedy(Code::FailedPrecondition, &unknown, OF_ANOTHER_KEY);
+    };
+    if let Some(key) = snapshot.primary.key.as_ref().filter(|key| version < key.min_decryption) {
+        return error_codes::with_remedy(
+            Code::FailedPrecondition,
+            &format!(
+                "the ciphertext was made by version {version} of {}, and min_decryption_version is {}: the version may not unwrap any more",
+                key.scope, key.min_decryption
+            ),
+            &format!("lower it to {version}, rewrite all data under the newest version, then raise it again"),
+        );
+    }
+    // A server that is cut off from its cluster tells the key as it was then. The data may also be of another key, which
+    // only an administrator can know.
+    match snapshot.services().filter_map(|state| state.key.as_ref()).find(|key| version > key.version) {
+        Some(key) => error_codes::behind(
+            version,
+            &format!(
+                "{unknown}: its ciphertext was made by version {version}, and the newest of {} that the server told is {}",
+                key.scope, key.version
+            ),
+            &format!(
+                "wait: the server may be behind or cut off from its cluster; if this stays, {OF_ANOTHER_KEY}"
+            ),
+        ),
+        None => error_codes::with_remedy(Code::FailedPrecondition, &unknown, OF_ANOTHER_KEY),
     }
 }
 
@@ -166,10 +163,6 @@ fn answer(message: &DecryptRequest, mut seed: Zeroizing<Vec<u8>>) -> DecryptResp
         "unwrapped a DEK seed"
     );
     DecryptResponse { plaintext: std::mem::take(&mut *seed) }
-}
-
-fn no_key_has(key_id: &str) -> String {
-    format!("no configured key has the key_id {}", limits::shown(key_id))
 }
 
 /// What to unwrap.

@@ -1,5 +1,8 @@
 //! Errors as gRPC statuses. kube-apiserver logs the code and the message, and an administrator reads them there.
 
+use std::error::Error as _;
+use std::sync::Arc;
+
 use tonic::{Code, Status};
 
 use crate::health::{Reason, ReasonKind, Snapshot};
@@ -101,6 +104,25 @@ pub(super) fn with_remedy(code: Code, text: &str, remedy: &str) -> Status {
 /// What happened, and what to do: the parts of a message. The remedy is empty in a message without one.
 pub(super) fn split_remedy(message: &str) -> (&str, &str) {
     message.rsplit_once(REMEDY).unwrap_or((message, ""))
+}
+
+/// Marks an error, for the agent itself: tonic does not send it.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is behind")]
+struct Behind {
+    version: u32,
+}
+
+/// The error for data of a version that is newer than what the server told of the key.
+pub(super) fn behind(version: u32, message: &str, remedy: &str) -> Status {
+    let mut status = with_remedy(Code::Unavailable, message, remedy);
+    status.set_source(Arc::new(Behind { version }));
+    status
+}
+
+/// The version of the data, of an error of [`behind`].
+pub(super) fn newer_version(status: &Status) -> Option<u32> {
+    status.source()?.downcast_ref::<Behind>().map(|behind| behind.version)
 }
 
 /// The name of a code as a metric label. Stable.

@@ -36,7 +36,7 @@ pub(crate) struct KmsService {
     in_flight: InFlight,
     call_timeout: Duration,
     failures: LogThrottle,
-    pub(super) metrics: Metrics,
+    metrics: Metrics,
 }
 
 impl KmsService {
@@ -129,6 +129,9 @@ impl KmsService {
             (Announce::Ok | Announce::Refused, _) => "ok".to_owned(),
         };
         connection.set_announced(key.version, &key.key_id);
+        // The servers are behind no more: whoever reads the data again sees what it is.
+        let newest = snapshot.services().filter_map(|state| state.key.as_ref()).map(|key| key.version).min();
+        self.metrics.forget_unreadable(newest.unwrap_or_default());
         let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());
         Ok(StatusResponse { version, healthz, key_id })
     }
@@ -155,11 +158,12 @@ impl KmsService {
         let view = self.current_view();
         let works = view.snapshot.can_wrap();
         let local = view.services.local_kek_policy.is_some();
-        let hint = match answer.as_ref().map_err(Status::code) {
+        let hint = match answer.as_ref().map_err(|status| (status.code(), error_codes::newer_version(status)))
+        {
             // With local KEKs, a call may have worked without the key service; not while that refuses.
             Ok(_) if !works && (!local || view.snapshot.primary.wipe_at.is_some()) => Hint::Worked,
-            Err(Code::PermissionDenied | Code::FailedPrecondition) => Hint::Refused,
-            Err(Code::Unavailable | Code::DeadlineExceeded) => Hint::NoAnswer,
+            Err((Code::PermissionDenied | Code::FailedPrecondition, _) | (_, Some(_))) => Hint::Refused,
+            Err((Code::Unavailable | Code::DeadlineExceeded, _)) => Hint::NoAnswer,
             // Whatever the answer, the state that is known may be over.
             Err(_) if !works => Hint::NoAnswer,
             _ => return,
@@ -240,10 +244,13 @@ impl KeyManagementService for Arc<KmsService> {
         let unwrapped = self.unwrap(request).await;
         hint.answered(&unwrapped);
         self.count("Decrypt", started, &unwrapped);
-        match unwrapped.as_ref().map_err(Status::code) {
+        match &unwrapped {
             Ok(_) => self.metrics.readable(&key_id, true),
-            Err(Code::FailedPrecondition) => self.metrics.readable(&key_id, false),
-            Err(_) => {}
+            Err(status) if status.code() == Code::FailedPrecondition => self.metrics.readable(&key_id, false),
+            Err(status) => match error_codes::newer_version(status) {
+                Some(version) => self.metrics.unreadable_yet(&key_id, version),
+                None => {}
+            },
         }
         unwrapped.map(Response::new).map_err(|status| self.log_failure("decrypt", &uid, &key_id, status))
     }

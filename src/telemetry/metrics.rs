@@ -4,7 +4,7 @@
 //! The number of label values is limited: methods, codes, operations, outcomes, and the configured addresses. A
 //! secret, a login path or an error text is never a label.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,7 +106,8 @@ struct Inner {
     rebinds: Counter,
     accept_failures: Counter,
     unreadable: Gauge,
-    unreadable_ids: Mutex<HashSet<String>>,
+    /// Each with its version, where the servers may only be behind that.
+    unreadable_ids: Mutex<HashMap<String, Option<u32>>>,
     restarts: Counter,
 }
 
@@ -177,6 +178,12 @@ impl Default for Metrics {
     }
 }
 
+impl Inner {
+    fn set_unreadable(&self, ids: &HashMap<String, Option<u32>>) {
+        self.unreadable.set(i64::try_from(ids.len()).unwrap_or(i64::MAX));
+    }
+}
+
 impl Metrics {
     /// Counts an answered KMS call.
     pub(crate) fn call(&self, method: &'static str, code: &'static str, took: Duration) {
@@ -199,9 +206,27 @@ impl Metrics {
         if readable {
             ids.remove(key_id);
         } else if ids.len() < MAX_UNREADABLE {
-            ids.insert(key_id.to_owned());
+            ids.insert(key_id.to_owned(), None);
         }
-        self.0.unreadable.set(i64::try_from(ids.len()).unwrap_or(i64::MAX));
+        self.0.set_unreadable(&ids);
+    }
+
+    /// Records that data under `key_id` could not be unwrapped, perhaps because the servers are behind its `version`.
+    pub(crate) fn unreadable_yet(&self, key_id: &str, version: u32) {
+        let mut ids = self.0.unreadable_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.len() < MAX_UNREADABLE {
+            ids.entry(key_id.to_owned()).or_insert(Some(version));
+        }
+        self.0.set_unreadable(&ids);
+    }
+
+    /// Forgets the key_ids of [`Self::unreadable_yet`] up to the version `newest`: no server is behind these.
+    pub(crate) fn forget_unreadable(&self, newest: u32) {
+        if self.0.unreadable.get() > 0 {
+            let mut ids = self.0.unreadable_ids.lock().unwrap_or_else(PoisonError::into_inner);
+            ids.retain(|_, version| version.is_none_or(|version| version > newest));
+            self.0.set_unreadable(&ids);
+        }
     }
 
     /// The number of key_ids whose last unwrap failed.

@@ -8,11 +8,15 @@ use crate::support::eventually;
 use crate::support::kms::SEED;
 use crate::support::vault::{KEY, Vault, policy};
 
+/// A key_id holds the time when the version was made, in seconds: those of two keys must differ.
+async fn another_second() {
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+}
+
 #[tokio::test]
 async fn data_of_another_cluster_is_read_where_it_is_named() {
     let old = Vault::start().await;
-    // The key_id holds the time of the key's creation, in seconds: the two must differ.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    another_second().await;
     let new = Vault::start().await;
     let written = Agent::ready(&(old.vault_config() + QUIET)).await.kms().await.round_trip().await;
     let alone = Agent::ready(&(new.vault_config() + QUIET)).await;
@@ -39,11 +43,42 @@ async fn data_of_a_later_version_than_the_server_tells_is_not_refused() {
     let (ahead, behind) = (Vault::start().await, Vault::start().await);
     ahead.rotate().await;
     let written = Agent::ready(&(ahead.vault_config() + QUIET)).await.kms().await.round_trip().await;
-    let agent = Agent::ready(&(behind.vault_config() + QUIET)).await;
-    let error = agent.kms().await.decrypt(&written).await.unwrap_err();
+    let agent = Agent::ready(&(behind.vault_config() + QUICK)).await;
+    let mut kms = agent.kms().await;
+    let error = kms.decrypt(&written).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
     assert!(error.message().contains("may be behind") && error.message().contains("decrypt_only"), "{error}");
     assert_eq!(agent.status().unwrap()["unreadable_key_ids"], 1, "it may be another key as well");
+    // With that version, it is another key for certain, and counted when it is read again.
+    let before = kms.status().await.unwrap().key_id;
+    another_second().await;
+    behind.rotate().await;
+    eventually("the new version", async || match kms.status().await.unwrap().key_id {
+        now if now == before => Err(now),
+        _ => Ok(()),
+    })
+    .await;
+    kms.status().await.unwrap();
+    assert_eq!(agent.status().unwrap()["unreadable_key_ids"], 0);
+    let error = kms.decrypt(&written).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert_eq!(agent.status().unwrap()["unreadable_key_ids"], 1);
+}
+
+/// The same of a key that only unwraps, while the primary has more versions.
+#[tokio::test]
+async fn data_of_a_later_version_than_a_decrypt_only_server_tells_is_not_refused() {
+    let (ahead, behind, primary) = tokio::join!(Vault::start(), Vault::start(), Vault::start());
+    ahead.rotate().await;
+    let written = Agent::ready(&(ahead.vault_config() + QUIET)).await.kms().await.round_trip().await;
+    another_second().await;
+    for _ in 0..4 {
+        primary.rotate().await;
+    }
+    let agent = Agent::ready(&(primary.vault_config() + &behind.decrypt_only("old") + QUIET)).await;
+    let error = agent.kms().await.decrypt(&written).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.message().contains("may be behind"), "{error}");
 }
 
 /// The keys of two clusters have the same name and were made in the same second: they share a key_id.

@@ -232,7 +232,7 @@ impl AgentView {
                 format!(
                     "the API server asked for data of {unreadable} key_id(s) that could not be unwrapped"
                 ),
-                "journalctl -u kms-plugin -g 'decrypt failed' names them. If the cause is already fixed, this line disappears after the next read of that data; otherwise add the key that wrapped it as [[decrypt_only]], or restore that key from a backup (docs/operations.md)",
+                "journalctl -u kms-plugin -g 'decrypt failed' names them, and says whether a server is behind. If the cause is already fixed, this line disappears after the next read of that data; otherwise add the key that wrapped it as [[decrypt_only]], or restore that key from a backup (docs/operations.md)",
             ),
         };
         let why = "the API server cannot read these objects, and every list of their kind fails";
