@@ -14,6 +14,8 @@ pub(crate) enum CompatError {
     Switch { flag: String, value: String },
     #[error("{flag}={value} is not a level of the log: debug-extended, debug, info, warn or error")]
     Level { flag: String, value: String },
+    #[error("{0}=spiffe is not for the method kubernetes: a JWT-SVID is for the method jwt")]
+    KubernetesSvid(String),
     #[error("{flag}={value} is neither file nor spiffe")]
     TokenSource { flag: String, value: String },
     #[error("the agent cannot keep the secret of {flag} in memory")]

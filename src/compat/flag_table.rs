@@ -131,6 +131,11 @@ pub(super) fn of_client(variable: &str) -> Option<Meaning> {
     CLIENT.iter().find(|(name, _)| *name == variable).map(|(_, meaning)| *meaning)
 }
 
+/// Whether it is a variable of a client library: of other programs, too.
+pub(super) fn is_of_client(spelling: &str) -> bool {
+    of_client(spelling).is_some()
+}
+
 fn all() -> impl Iterator<Item = &'static (&'static str, Meaning)> {
     POD.iter().chain(SIDECAR)
 }

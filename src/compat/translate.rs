@@ -209,6 +209,7 @@ impl<'a> Login<'a> {
             Meaning::Secret(_) => Some("token"),
             Meaning::Key(_, Of::Cert) | Meaning::CertAndKey => Some("cert"),
             Meaning::Key(_, Of::Jwt | Of::JwtFile) => Some("jwt"),
+            Meaning::TokenSource if one.value == "spiffe" => Some("jwt"),
             _ => None,
         };
         Self {
@@ -218,16 +219,19 @@ impl<'a> Login<'a> {
         }
     }
 
+    fn by_jwt(self) -> bool {
+        matches!(self.method, Some("jwt" | "kubernetes"))
+    }
+
     /// Whether a flag of `of` has a meaning for this login.
     fn is_of(self, of: Of) -> bool {
-        let by_jwt = matches!(self.method, Some("jwt" | "kubernetes"));
         match of {
             Of::Any => true,
             Of::AppRole => self.method == Some("approle"),
             Of::Userpass => self.method == Some("userpass"),
             Of::Cert => self.method == Some("cert"),
-            Of::Jwt => by_jwt,
-            Of::JwtFile => by_jwt && !self.svid,
+            Of::Jwt => self.by_jwt(),
+            Of::JwtFile => self.by_jwt() && !self.svid,
             Of::JwtSvid => self.method == Some("jwt") && self.svid,
         }
     }
@@ -247,6 +251,11 @@ impl CompatFlags {
                 if matches!(key, "vault.auth.secret_id_file" | "vault.auth.jwt_file") {
                     self.set("vault.auth.allow_world_readable", "true");
                 }
+            }
+            Meaning::Key(_, Of::JwtFile | Of::JwtSvid)
+                if login.by_jwt() && !flag_table::is_of_client(spelling) =>
+            {
+                self.warnings.push(format!("{spelling} has no effect: the JWT comes from another source"));
             }
             // A flag of another method: the other plugins ignore it, too.
             Meaning::Key(..) => {}
@@ -277,6 +286,9 @@ impl CompatFlags {
             Meaning::CertAndKey => {
                 self.set("vault.client_cert_file", value);
                 self.set("vault.client_key_file", value);
+            }
+            Meaning::TokenSource if value == "spiffe" && login.method == Some("kubernetes") => {
+                return Err(CompatError::KubernetesSvid(spelling.clone()));
             }
             Meaning::TokenSource if matches!(value.as_str(), "file" | "spiffe") => {}
             Meaning::TokenSource => {

@@ -168,11 +168,17 @@ fn a_jwt_comes_from_a_file_or_from_the_workload_api() {
     let (_, by_file) = translated(line, &[socket]).unwrap();
     assert_eq!(value(&by_file, "vault.auth.jwt_file"), Some("/jwt"));
     assert!(!by_file.values.iter().any(|(key, _)| key.contains("spiffe")), "{:?}", by_file.values);
+    let ignored = |flags: &CompatFlags| {
+        let warnings = flags.warnings.iter().filter(|warning| warning.contains("comes from another source"));
+        warnings.map(|warning| warning.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ignored(&by_file), ["-jwt-spiffe-audience", "-jwt-spiffe-id"]);
 
     let (_, svid) = translated(&format!("{line} -jwt-token-source=spiffe"), &[socket]).unwrap();
     assert_eq!(value(&svid, "vault.auth.method"), Some("jwt"));
     assert_eq!(value(&svid, "vault.auth.role"), Some("r"));
     assert_eq!(value(&svid, "vault.auth.jwt_file"), None);
+    assert_eq!(ignored(&svid), ["-jwt-token-path"]);
     assert_eq!(value(&svid, "vault.spiffe.socket"), Some("unix:///run/agent.sock"));
     assert_eq!(value(&svid, "vault.spiffe.audience"), Some("vault"));
     assert_eq!(value(&svid, "vault.spiffe.id"), Some("spiffe://a/b"));
@@ -180,6 +186,10 @@ fn a_jwt_comes_from_a_file_or_from_the_workload_api() {
     let (_, named) = translated(&named, &[socket]).unwrap();
     let last = named.values.iter().rfind(|(key, _)| key == "vault.spiffe.socket").unwrap();
     assert_eq!(last.1, "unix:///other.sock", "a flag overrides the variable");
+    let (_, implied) = translated("-vault-address=https://v -jwt-token-source=spiffe", &[]).unwrap();
+    assert_eq!(value(&implied, "vault.auth.method"), Some("jwt"));
+    let Err(error) = translated("-auth-method=kubernetes -jwt-token-source=spiffe", &[]) else { panic!() };
+    assert!(error.to_string().contains("for the method jwt"), "{error}");
 }
 
 #[test]
