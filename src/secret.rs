@@ -40,7 +40,7 @@ impl fmt::Debug for Secret {
 }
 
 /// A text of a JSON document that may be a secret: a part of the document, or a copy where a character of it is escaped.
-/// The copy is zeroized. (serde makes a copy of each `Option<Cow<str>>`, whatever its attributes say.)
+/// The copy is zeroized, but not the buffer that serde_json builds it in. (serde makes a copy of each `Option<Cow<str>>`, whatever its attributes say.)
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(crate) struct JsonText<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -25,7 +25,8 @@ use crate::files;
                         \n\
                         A login may use something up: a secret-id or a token can have a limited number of uses, and a \
                         wrapping token has one. So the check does not log in by AppRole, uses no token of a file and \
-                        unwraps nothing, unless --login says so. It shows what the running agent knows, and what it did not try.\n\
+                        unwraps nothing, unless --login says so. It shows what the running agent knows, and what it \
+                        did not try.\n\
                         \n\
                         Exit codes: 0 no problem, 1 a warning, 2 something fails, 64 usage.\n\
                         \n\

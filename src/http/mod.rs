@@ -77,8 +77,10 @@ impl Client {
     /// The URI of `path` below the base. `path` may have a query. `None` when that is no URI.
     pub(crate) fn uri(&self, path: &str) -> Option<Uri> {
         let mut uris = self.uris.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, uri)) = uris.iter().find(|(known, _)| known == path) {
-            return Some(uri.clone());
+        if let Some(place) = uris.iter().position(|(known, _)| known == path) {
+            // The one that was used last is at the end.
+            uris.get_mut(place..)?.rotate_left(1);
+            return uris.last().map(|(_, uri)| uri.clone());
         }
         let uri = self.parsed(path)?;
         if uris.len() == MAX_URIS {

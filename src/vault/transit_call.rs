@@ -18,8 +18,9 @@ use crate::clock::{Deadline, Purpose};
 use crate::key_service::{KeyScope, KeyServiceError};
 use crate::retry::{doubled, jitter};
 
-/// How often a call is tried again that a standby refuses because it does not have a version of the key yet.
-const VERSION_LAGS: u32 = 9;
+/// How often a call is tried again that a standby refuses because it does not have a version of the key yet: as often as
+/// fits into a deadline of ten seconds.
+const VERSION_LAGS: u32 = 25;
 /// The same where it may not have the token yet, and how long after the login.
 const TOKEN_LAGS: u32 = 3;
 const YOUNG: Duration = Duration::from_secs(2);

@@ -84,6 +84,19 @@ async fn a_token_with_few_uses_is_not_used_up_and_no_policy_is_blamed() {
     assert!(found.outcomes("policy").is_empty(), "{found:#?}");
     assert_eq!(vault.count(""), 1, "one lookup: {:?}", vault.audited());
 
+    // Beside an agent with the same token, what that one knows is shown.
+    let made = json!({ "policies": ["kms"], "no_default_policy": true, "period": "24h" });
+    let made = vault.post("auth/token/create", made).await;
+    write_secret(&vault.file("token"), made["auth"]["client_token"].as_str().unwrap());
+    let agent = Agent::ready(&(config + QUIET)).await;
+    let sent = vault.count("");
+    let beside = check_without_use(agent.directory.path(), &[]);
+    assert_eq!(beside.code, 0, "{beside:#?}");
+    beside.says("login", "ok", &["the running agent is logged in"]);
+    beside.says("key", "ok", &["version 1"]);
+    assert_eq!(vault.count(""), sent, "nothing was sent with it");
+    drop(agent);
+
     // The token of a login has few uses.
     vault.approle("few", json!({ "token_num_uses": 4 })).await;
     let found = check(node(&vault.vault_config()).path(), &[]);

@@ -150,9 +150,9 @@ pub(crate) fn few_uses(name: &str, vault: &Vault, inspector: &Inspector, report:
     if uses == 0 || uses >= NEEDED {
         return false;
     }
-    let remedy = match !matches!(vault.auth.method, Method::Token(_)) {
-        true => "set token_num_uses of the role to 0: the agent must log in again for every few calls",
-        false => "make tokens without a limit of requests: the agent sends about 4,300 a day",
+    let remedy = match vault.auth.method {
+        Method::Token(_) => "make tokens without a limit of requests: the agent sends about 4,300 a day",
+        _ => "set token_num_uses of the role to 0: the agent must log in again for every few calls",
     };
     report.add(Finding::warn(
         Check::Token,
