@@ -247,10 +247,11 @@ impl KeyManagementService for Arc<KmsService> {
         match &unwrapped {
             Ok(_) => self.metrics.readable(&key_id, true),
             Err(status) if status.code() == Code::FailedPrecondition => self.metrics.readable(&key_id, false),
-            Err(status) => match error_codes::newer_version(status) {
-                Some(version) => self.metrics.unreadable_yet(&key_id, version),
-                None => {}
-            },
+            Err(status) => {
+                if let Some(version) = error_codes::newer_version(status) {
+                    self.metrics.unreadable_yet(&key_id, version);
+                }
+            }
         }
         unwrapped.map(Response::new).map_err(|status| self.log_failure("decrypt", &uid, &key_id, status))
     }
