@@ -151,7 +151,7 @@ pub(crate) fn few_uses(name: &str, vault: &Vault, inspector: &Inspector, report:
         return false;
     }
     let remedy = match vault.auth.method {
-        Method::Token(_) => "make tokens without a limit of requests: the agent sends about 4,300 a day",
+        Method::Token(_) => "make tokens without a limit of requests: the agent sends about 4,400 a day",
         _ => "set token_num_uses of the role to 0: the agent must log in again for every few calls",
     };
     report.add(Finding::warn(
