@@ -8,18 +8,26 @@ use serde_json::Value;
 
 use crate::support::vault::Vault;
 
+/// The entries of one kind, `request` or `response`, with their times. A `request` is there before it is answered, and has
+/// its data; a `response` tells whose token it was.
+pub fn entries(vault: &Vault, kind: &str) -> Vec<(Value, SystemTime)> {
+    let log = fs::read_to_string(vault.file("audit.log")).unwrap();
+    // The server may be writing the last line.
+    let all = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    all.filter(|entry| entry["type"] == kind)
+        .map(|entry| {
+            let time = humantime::parse_rfc3339(entry["time"].as_str().unwrap()).unwrap();
+            (entry, time)
+        })
+        .collect()
+}
+
 /// The audited requests under a token that has this policy, and the logins that gave one: path and time.
 pub fn audited(vault: &Vault, policy: &str) -> Vec<(String, SystemTime)> {
-    let log = fs::read_to_string(vault.file("audit.log")).unwrap();
-    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ours = entries.filter(|entry| entry["type"] == "response").filter(|entry| {
+    let ours = entries(vault, "response").into_iter().filter(|(entry, _)| {
         entry["auth"]["policies"].as_array().is_some_and(|all| all.iter().any(|found| found == policy))
     });
-    ours.filter_map(|entry| {
-        let time = humantime::parse_rfc3339(entry["time"].as_str()?).unwrap();
-        Some((entry["request"]["path"].as_str()?.to_owned(), time))
-    })
-    .collect()
+    ours.map(|(entry, time)| (entry["request"]["path"].as_str().unwrap().to_owned(), time)).collect()
 }
 
 /// How many requests a day the requests of a window stand for. Of a path that was asked for regularly, the pauses

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use crate::audit;
 use crate::figures::Figures;
 use crate::node::{Node, PAUSE, until};
 use crate::support::vault::{KEY, Vault, write_secret};
@@ -41,7 +42,7 @@ struct Login {
     config: String,
 }
 
-async fn approle(vault: &Vault) -> Login {
+fn approle(vault: &Vault) -> Login {
     let name = fs::read_to_string(vault.file("role-id")).unwrap();
     Login {
         method: "approle",
@@ -78,17 +79,13 @@ async fn userpass(vault: &Vault, files: &TempDir) -> Login {
 impl Login {
     /// When a secret was sent since then.
     fn sent(&self, vault: &Vault, since: SystemTime) -> Vec<SystemTime> {
-        let log = fs::read_to_string(vault.file("audit.log")).unwrap();
-        let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let ours = entries.filter(|entry| {
+        let ours = audit::entries(vault, "request").into_iter().filter(|(entry, time)| {
             let data = &entry["request"]["data"];
-            entry["type"] == "request"
+            *time >= since
                 && entry["request"]["path"] == self.path
                 && (data["secret_id"].is_string() || data["password"].is_string())
         });
-        ours.map(|entry| humantime::parse_rfc3339(entry["time"].as_str().unwrap()).unwrap())
-            .filter(|time| *time >= since)
-            .collect()
+        ours.map(|(_, time)| time).collect()
     }
 
     async fn try_it(&self, figures: &Figures, vault: &Vault) {
@@ -135,7 +132,7 @@ fn a_locked_login_is_tried_each_minute_until_the_server_looks_at_it() {
     let figures = Figures::default();
     figures.run(async |_| {
         let (vault, files) = (Vault::start().await, tempfile::tempdir().unwrap());
-        let (approle, userpass) = (approle(&vault).await, userpass(&vault, &files).await);
+        let (approle, userpass) = (approle(&vault), userpass(&vault, &files).await);
         tokio::join!(approle.try_it(&figures, &vault), userpass.try_it(&figures, &vault));
     });
     figures.finish();

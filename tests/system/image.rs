@@ -63,7 +63,7 @@ async fn the_static_pods_of_the_guide_and_of_ours_serve() {
     serves(&node, "/run/kmsplugin", "ours").await;
     // The pod's probes, as the kubelet runs them in the container.
     for what in ["--live", "--ready"] {
-        let probe = format!("/kms-plugin probe {what} --runtime-dir=/run/kms-plugin");
+        let probe = format!("/kms-plugin probe {what} --timeout=90s --runtime-dir=/run/kms-plugin");
         node.ok(&format!(
             "nsenter --target $(systemctl show -p MainPID --value ours) --mount --root {probe}"
         ));

@@ -63,7 +63,7 @@ check 'a new file in the configuration takes over its label' label /etc/kms-plug
 systemctl start kms-plugin.socket
 check 'the socket has its label' label /run/kmsplugin/kms.sock kms_plugin_var_run_t
 # The first connection starts the service.
-check 'the first call starts the service, and one is answered' eventually unconfined kms-plugin probe
+check 'the first call starts the service, and one is answered' eventually probe
 check 'the caller ran unconfined' sh -c "runcon -t unconfined_t -- bash -c '/usr/bin/kms-plugin --version >/dev/null; id -Z' | grep -q unconfined_t"
 check 'the service is active' systemctl is-active --quiet "$service"
 check 'ps tells the domain' test "$(ps -o label= -C kms-plugin)" = "$domain"
@@ -72,18 +72,18 @@ check 'the runtime directory has its label' label /run/kms-plugin kms_plugin_var
 check 'the admin socket has its label' label /run/kms-plugin/admin.sock kms_plugin_var_run_t
 check 'the state directory has its label' label /var/lib/kms-plugin kms_plugin_var_lib_t
 check '/healthz is good' eventually healthz
-check 'many calls at once are answered' unconfined kms-plugin probe --count 100 --concurrency 8 --timeout 90s
+check 'many calls at once are answered' probe --count 100 --concurrency 8
 check 'systemctl reload succeeds' systemctl reload "$service"
 check 'a reload of a bad configuration fails' bad_reload
 check 'systemctl restart succeeds' systemctl restart "$service"
-check 'it answers after the restart' eventually unconfined kms-plugin probe
+check 'it answers after the restart' eventually probe
 kill -KILL "$(main_pid)"
-check 'it comes back after a kill' eventually unconfined kms-plugin probe
+check 'it comes back after a kill' eventually probe
 systemctl start kms-plugin-rebind.path
 rm /run/kmsplugin/kms.sock
 check 'a deleted socket comes back' eventually test -S /run/kmsplugin/kms.sock
 check 'the new socket has the label, too' label /run/kmsplugin/kms.sock kms_plugin_var_run_t
-check 'it answers on the new socket' eventually unconfined kms-plugin probe
+check 'it answers on the new socket' eventually probe
 
 drop_in credential '[Service]' 'LoadCredential=vault-secret-id:/var/lib/bao/secret-id'
 mv /etc/kms-plugin/secret-id /var/lib/bao/secret-id
@@ -91,7 +91,7 @@ rm /etc/kms-plugin/config.d/*
 overlay '[vault.auth]' 'credential = "vault-secret-id"'
 check 'it starts with a credential of systemd' systemctl restart "$service"
 check '/healthz is good with the credential' eventually healthz
-check 'it answers with the credential' unconfined kms-plugin probe
+check 'it answers with the credential' probe
 rm -r /etc/systemd/system/kms-plugin.service.d
 mv /var/lib/bao/secret-id /etc/kms-plugin/secret-id
 restorecon -F /etc/kms-plugin/secret-id
@@ -148,9 +148,9 @@ check 'a hostile caller is served within it' unconfined python3 "$here/hostile.p
 check 'that took a quarter of it at most' test "$(cat "$group/memory.peak")" -le $((96 << 20))
 echo "# memory: peak $(($(cat "$group/memory.peak") >> 10)) KiB under a hostile caller"
 check 'nothing was killed' grep -qx 'oom_kill 0' "$group/memory.events"
-check 'it still answers' unconfined kms-plugin probe
+check 'it still answers' probe
 systemctl set-property --runtime "$service" MemoryMax=64M
-check 'it serves many calls within 64 MiB' unconfined kms-plugin probe --count 200 --concurrency 16 --timeout 90s
+check 'it serves many calls within 64 MiB' probe --count 200 --concurrency 16
 check 'without being killed' test "$(main_pid)" = "$pid"
 echo "# memory: peak $(($(cat "$group/memory.peak") >> 10)) KiB, $(cat "$group/pids.current") tasks"
 
@@ -159,26 +159,26 @@ echo "# memory: peak $(($(cat "$group/memory.peak") >> 10)) KiB, $(cat "$group/p
 logins_before=$(logins)
 check 'logins are counted' test "$logins_before" -ge 3
 date -s '+1 hour' >/dev/null
-check 'it answers when the clock jumped an hour ahead' unconfined kms-plugin probe
+check 'it answers when the clock jumped an hour ahead' probe
 sleep 7
-check 'it still does after some checks of its own' unconfined kms-plugin probe
+check 'it still does after some checks of its own' probe
 check '/healthz is good in that hour' healthz
 date -s '-1 hour' >/dev/null
-check 'it answers when the clock jumped back' unconfined kms-plugin probe
+check 'it answers when the clock jumped back' probe
 sleep 7
-check 'it still does after some checks of its own, again' unconfined kms-plugin probe
+check 'it still does after some checks of its own, again' probe
 check '/healthz is good after that' healthz
 check 'it did not log in for that' test "$(logins)" = "$logins_before"
 check 'systemd did not restart it' test "$(main_pid)" = "$pid"
 # Beyond the end of the token, by that clock. Whether OpenBao then ends it is up to OpenBao.
 date -s '+25 hours' >/dev/null
-check "it answers when the clock jumped beyond its token's life" eventually unconfined kms-plugin probe
+check "it answers when the clock jumped beyond its token's life" eventually probe
 sleep 6
 check '/healthz is good at that time' eventually healthz
 check 'it logged in once or twice at most' between 0 2 $(($(logins) - logins_before))
 echo "# $(($(logins) - logins_before)) logins after the jump of 25 hours"
 date -s '-25 hours' >/dev/null
-check 'it answers when that jump is undone, too' eventually unconfined kms-plugin probe
+check 'it answers when that jump is undone, too' eventually probe
 no_denials 'nothing was denied in that'
 
 # --- What is forbidden ---------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ chcon -t user_home_t /srv/secret-id
 overlay '[vault.auth]' 'secret_id_file = "/srv/secret-id"'
 check 'a secret labelled user_home_t is refused at a reload' refused systemctl reload "$service"
 denial 'and that denial is logged' "\{ (open|read|getattr) \}.*scontext=$domain .*:user_home_t:.* tclass=file"
-check 'the agent goes on with what it had' unconfined kms-plugin probe
+check 'the agent goes on with what it had' probe
 chcon -t shadow_t /srv/secret-id
 check 'a secret labelled shadow_t is refused at a start' unhealthy
 denial 'and that denial is logged' "\{ (open|read|getattr) \}.*scontext=$domain .*:shadow_t:.* tclass=file"
@@ -259,13 +259,13 @@ systemctl start kms-plugin.socket
 # A container's client is one program: the tools, which have the probe.
 cp /usr/libexec/kms-plugin/kms-plugin-tools /usr/local/bin/client
 restorecon -F /usr/local/bin/client
-check 'it is up for the containers' eventually unconfined kms-plugin probe
+check 'it is up for the containers' eventually probe
 check 'it listens on the port that was labelled without semanage' curl -fsS http://127.0.0.1:9690/healthz
-check 'a privileged container may call' eventually runcon -r system_r -t spc_t -- /usr/local/bin/client probe
-check 'another container may not' refused runcon -r system_r -t container_t -- /usr/local/bin/client probe
+check 'a privileged container may call' eventually runcon -r system_r -t spc_t -- /usr/local/bin/client probe --timeout "${patience}s"
+check 'another container may not' refused runcon -r system_r -t container_t -- /usr/local/bin/client probe --timeout "${patience}s"
 denial 'and that denial is logged, too' "scontext=[^ ]*:container_t:.*(kms_plugin_var_run_t|kms_plugin_t)"
 setsebool kms_plugin_container_connect on
-check 'kms_plugin_container_connect lets it' runcon -r system_r -t container_t -- /usr/local/bin/client probe
+check 'kms_plugin_container_connect lets it' runcon -r system_r -t container_t -- /usr/local/bin/client probe --timeout "${patience}s"
 
 # --- Removal ---------------------------------------------------------------------------------------------------
 

@@ -105,11 +105,14 @@ locked() {
 	[ "$found" -ge "$1" ] || { echo "$found KiB are locked"; return 1; }
 }
 
-healthz() { curl -fsS --max-time 5 http://127.0.0.1:8690/healthz; }
+# probe [OPTION…]: calls over the socket. In config.toml, call_timeout gives the agent as long.
+probe() { unconfined kms-plugin probe --timeout "${patience}s" "$@"; }
+
+healthz() { curl -fsS --max-time "$patience" http://127.0.0.1:8690/healthz; }
 
 # bao PATH [JSON]: a request to OpenBao with the root token; with JSON, a POST.
 bao() {
-	curl -fsS --max-time 10 -H 'X-Vault-Token: root' ${2:+-d "$2"} "http://127.0.0.1:8200/v1/$1"
+	curl -fsS --max-time "$patience" -H 'X-Vault-Token: root' ${2:+-d "$2"} "http://127.0.0.1:8200/v1/$1"
 }
 
 # The value of a string in JSON, where its name occurs once.
@@ -138,7 +141,7 @@ unhealthy() {
 	mark
 	systemctl restart kms-plugin.service || return 1
 	local answer
-	answer=$(curl -sS --max-time 5 -o /dev/null -w '%{http_code}' http://127.0.0.1:8690/healthz)
+	answer=$(curl -sS --max-time "$patience" -o /dev/null -w '%{http_code}' http://127.0.0.1:8690/healthz)
 	[ "$answer" = 503 ] || { echo "/healthz says $answer"; return 1; }
 }
 

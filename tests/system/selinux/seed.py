@@ -47,7 +47,7 @@ def call(method, message):
     with tempfile.NamedTemporaryFile() as body, tempfile.NamedTemporaryFile() as trailers:
         body.write(b"\0" + struct.pack(">I", len(message)) + message)
         body.flush()
-        curl = ["curl", "-sS", "--http2-prior-knowledge", "--max-time", "10", "-D", trailers.name]
+        curl = ["curl", "-sS", "--http2-prior-knowledge", "--max-time", "90", "-D", trailers.name]
         curl += ["--unix-socket", "/run/kmsplugin/kms.sock", "-H", "content-type: application/grpc", "-H", "te: trailers"]
         curl += ["--data-binary", "@" + body.name, "http://localhost/v2.KeyManagementService/" + method]
         answer = subprocess.run(curl, stdout=subprocess.PIPE, check=True).stdout
