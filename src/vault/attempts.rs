@@ -5,7 +5,8 @@
 //! is tried again, too.
 //!
 //! Transit's calls change nothing, so an attempt that is not answered soon does not delay the next one: both run, and the
-//! first answer counts. Logins and renewals are sent one after the other.
+//! first answer counts. Where answers take long, the next one waits longer (`pace`). Logins and renewals are sent one
+//! after the other.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::address::Address;
 use super::answer::{Answer, CallError};
 use super::classification::{self, Call, Class};
 use super::client::Client;
@@ -53,6 +55,8 @@ struct Plan {
     beside: bool,
     freshness: Freshness,
     begun: usize,
+    /// When the last one began.
+    last: Instant,
     /// When the next attempt begins.
     next: Option<Instant>,
 }
@@ -80,7 +84,13 @@ impl Plan {
             _ => USUAL_PASSES,
         };
         let limit = passes * order.len();
-        Self { order, limit, beside: changes_nothing, freshness, begun: 0, next: Some(Instant::now()) }
+        let now = Instant::now();
+        Self { order, limit, beside: changes_nothing, freshness, begun: 0, last: now, next: Some(now) }
+    }
+
+    /// The index of the address of the next attempt.
+    fn address(&self) -> usize {
+        self.order.get(self.begun % self.order.len().max(1)).copied().unwrap_or_default()
     }
 
     /// When the next attempt begins, if there is one. None begins so late that its failure would say nothing: the caller
@@ -93,22 +103,32 @@ impl Plan {
             (0, _) => MIN_FIRST,
             _ => MIN_SHARE,
         };
-        let next = match running {
-            0 => self.next,
-            _ => self.next.map(|at| at.max(Instant::now() + wait)),
-        };
-        next.filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
+        let earliest = Instant::now() + if running == 0 { Duration::ZERO } else { wait };
+        self.next
+            .map(|at| at.max(earliest))
+            .filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
+    }
+
+    /// Puts the next attempt off for a moment when the running one is not late: `patience` is how long one at the next
+    /// address is not. Returns whether it did. The next answers of other calls may show that it is late.
+    fn put_off(&mut self, patience: Duration) -> bool {
+        let early = self.last.elapsed() < patience;
+        if early {
+            self.next = Some(Instant::now() + MIN_SHARE);
+        }
+        early
     }
 
     /// Begins an attempt: at which address, for how long, and how new its answer must be.
     fn begin(&mut self, deadline: Deadline) -> (usize, Deadline, Freshness) {
         let count = self.order.len().max(1);
         let (pass, position) = (self.begun / count, self.begun % count);
-        let index = self.order.get(position).copied().unwrap_or_default();
+        let index = self.address();
         self.begun += 1;
+        self.last = Instant::now();
         if self.beside {
             let share = (deadline.remaining() / 4).clamp(MIN_SHARE, MAX_SHARE);
-            self.next = Some(Instant::now() + share);
+            self.next = Some(self.last + share);
         } else {
             self.next = None;
         }
@@ -172,6 +192,9 @@ impl Client {
                 biased;
                 ended = first_ended(&mut running), if !running.is_empty() => ended,
                 () = until(due), if due.is_some() => {
+                    if !running.is_empty() && plan.put_off(self.patience(&plan)) {
+                        continue;
+                    }
                     let (index, until, freshness) = plan.begin(deadline);
                     let attempt = Box::pin(async move {
                         (freshness, self.attempt_at(index, freshness, request, until).await)
@@ -207,7 +230,13 @@ impl Client {
             }
         }
         let error = last.unwrap_or_else(|| not_sent(request, deadline.purpose()));
-        Err(if deadline.expired() { deadline_passed(error, request) } else { error }.into())
+        Err(if deadline.expired() { deadline_passed(error, request, deadline.purpose()) } else { error }
+            .into())
+    }
+
+    /// How long an attempt at the address of the next one is not late.
+    fn patience(&self, plan: &Plan) -> Duration {
+        self.addresses.get(plan.address()).map(Address::patience).unwrap_or_default()
     }
 
     /// One attempt at one address, with the index of what its answer must be as new as.
@@ -279,11 +308,12 @@ fn not_sent(request: &Request<'_>, purpose: Purpose) -> KeyServiceError {
 }
 
 /// The error of a call whose deadline passed. `Unreachable` becomes `Deadline`, with the text of `error` in it.
-fn deadline_passed(error: KeyServiceError, request: &Request<'_>) -> KeyServiceError {
+fn deadline_passed(error: KeyServiceError, request: &Request<'_>, purpose: Purpose) -> KeyServiceError {
+    let late = if purpose == Purpose::ApiServer { "within the caller's deadline" } else { "in time" };
     match error.kind() {
         ErrorKind::Unreachable => KeyServiceError::new(
             ErrorKind::Deadline,
-            format!("{} was not answered within the caller's deadline: {error}", request.path),
+            format!("{} was not answered {late}: {error}", request.path),
             error.remedy().to_owned(),
         ),
         _ => error,

@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::address::{Address, Connection};
 use super::answer::{Answer, CallError};
@@ -46,7 +47,7 @@ pub(super) struct Client {
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
     /// The index of the address of the active server, and when it was found.
-    pub(super) active: Mutex<Option<(usize, tokio::time::Instant)>>,
+    pub(super) active: Mutex<Option<(usize, Instant)>>,
     /// The cluster that the key is in, when it is known.
     cluster_id: Mutex<Option<String>>,
     pub(super) replication: Replication,
@@ -250,7 +251,9 @@ impl Client {
             Ok((_, judgement)) => judgement.outcome(),
             Err(error) => error.kind().name(),
         };
-        address.count(&self.metrics, call, outcome, started.elapsed());
+        let took = started.elapsed();
+        address.took(took, result.is_ok());
+        address.count(&self.metrics, call, outcome, took);
         result
     }
 

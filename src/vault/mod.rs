@@ -25,6 +25,7 @@ mod key;
 mod login;
 mod metadata;
 mod namespace;
+mod pace;
 mod pem;
 mod pem_blocks;
 mod replication;

@@ -176,10 +176,7 @@ impl Session {
                 let names: Vec<String> = states.into_iter().map(|state| state.address).collect();
                 Err(KeyServiceError::new(
                     ErrorKind::Deadline,
-                    format!(
-                        "the login at {} was not answered within the caller's deadline",
-                        names.join(", ")
-                    ),
+                    format!("the login at {} was not answered in time", names.join(", ")),
                     "check whether the key service hangs, or the network to it is slow",
                 ))
             }
