@@ -126,14 +126,9 @@ const CLIENT: &[(&str, Meaning)] = &[
     ("SPIFFE_ENDPOINT_SOCKET",   Key("vault.spiffe.socket", Of::JwtSvid)),
 ];
 
-/// The meaning of a variable of a client library.
+/// The meaning of a variable of a client library: other programs read it, too.
 pub(super) fn of_client(variable: &str) -> Option<Meaning> {
     CLIENT.iter().find(|(name, _)| *name == variable).map(|(_, meaning)| *meaning)
-}
-
-/// Whether it is a variable of a client library: of other programs, too.
-pub(super) fn is_of_client(spelling: &str) -> bool {
-    of_client(spelling).is_some()
 }
 
 fn all() -> impl Iterator<Item = &'static (&'static str, Meaning)> {

@@ -253,7 +253,7 @@ impl CompatFlags {
                 }
             }
             Meaning::Key(_, Of::JwtFile | Of::JwtSvid)
-                if login.by_jwt() && !flag_table::is_of_client(spelling) =>
+                if login.by_jwt() && flag_table::of_client(spelling).is_none() =>
             {
                 self.warnings.push(format!("{spelling} has no effect: the JWT comes from another source"));
             }

@@ -130,8 +130,10 @@ impl KmsService {
         };
         connection.set_announced(key.version, &key.key_id);
         // The servers are behind no more: whoever reads the data again sees what it is.
-        let newest = snapshot.services().filter_map(|state| state.key.as_ref()).map(|key| key.version).min();
-        self.metrics.forget_unreadable(newest.unwrap_or_default());
+        if self.metrics.unreadable() > 0 {
+            let keys = snapshot.services().filter_map(|state| state.key.as_ref());
+            self.metrics.forget_unreadable(keys.map(|key| key.version).min().unwrap_or_default());
+        }
         let (version, key_id) = ("v2".to_owned(), key.key_id.to_string());
         Ok(StatusResponse { version, healthz, key_id })
     }

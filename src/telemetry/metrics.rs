@@ -222,11 +222,9 @@ impl Metrics {
 
     /// Forgets the key_ids of [`Self::unreadable_yet`] up to the version `newest`: no server is behind these.
     pub(crate) fn forget_unreadable(&self, newest: u32) {
-        if self.0.unreadable.get() > 0 {
-            let mut ids = self.0.unreadable_ids.lock().unwrap_or_else(PoisonError::into_inner);
-            ids.retain(|_, version| version.is_none_or(|version| version > newest));
-            self.0.set_unreadable(&ids);
-        }
+        let mut ids = self.0.unreadable_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.retain(|_, version| version.is_none_or(|version| version > newest));
+        self.0.set_unreadable(&ids);
     }
 
     /// The number of key_ids whose last unwrap failed.
