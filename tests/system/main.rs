@@ -10,6 +10,7 @@ mod ansible;
 mod deb;
 mod doctor;
 mod faults;
+mod fips;
 mod image;
 mod install;
 mod journal;
