@@ -28,5 +28,4 @@ pub(crate) use publisher::{DecryptOnly, Message, Output, Publish, Publisher, Ser
 pub(crate) use refresh::{Refresh, RefreshOutcome, RefreshReceivers};
 pub(crate) use refresher::run as run_refresher;
 pub(crate) use snapshot::{Announce, ConfigState, Phase, Reason, ReasonKind, ServiceState, Snapshot};
-pub(crate) use timing::REFRESH_INTERVAL;
 pub(crate) use verdict::{Hint, Verdict};

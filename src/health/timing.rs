@@ -83,7 +83,7 @@ pub(super) const ROLLBACK_INTERVAL: Duration = Duration::from_secs(4);
 const _: () = assert!(ROLLBACK_INTERVAL.as_millis() < REPEAT_READ_DELAY.as_millis() * 9 / 10);
 
 /// Least time between two reads because of unknown key_ids, however many Decrypt calls wait for one.
-pub(crate) const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time that one key service may delay the answer to the requests that wait for a read.
 pub(super) const REFRESH_TIMEOUT: Duration = CALL_TIMEOUT;
 /// When a read does not find a key_id, the same key_id causes no further read for this time.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::connection::Connection;
 use super::service::KmsService;
 use super::{error_codes, limits, local_kek};
-use crate::health::{Announce, REFRESH_INTERVAL, ReasonKind, RefreshOutcome, Snapshot};
+use crate::health::{Announce, ReasonKind, Snapshot};
 use crate::key_service::{ErrorKind, KeyVersion, KnownKey};
 use crate::proto::{EncryptRequest, EncryptResponse};
 use crate::untrusted;
@@ -35,16 +35,8 @@ impl KmsService {
         if view.snapshot.key_stale && view.snapshot.primary.key.is_some() && !unreachable && !told {
             // The key may have been replaced since an earlier run or an outage: read it before anything is written.
             let read_deadline = if local { deadline.at_most(STALE_KEY_READ) } else { deadline };
-            loop {
-                let read = view.services.refresh.read(read_deadline).await;
-                view = self.current_view();
-                // An outage may end within the caller's time. A read that begins in its last second would not.
-                let lasts = view.snapshot.key_stale && outage(&view.snapshot).is_some();
-                let more = read_deadline.remaining() > REFRESH_INTERVAL;
-                if read != RefreshOutcome::Refreshed || !lasts || !more {
-                    break;
-                }
-            }
+            let _read = view.services.refresh.read(read_deadline).await;
+            view = self.current_view();
         }
         if view.snapshot.reason.as_ref().is_some_and(|reason| reason.kind == ReasonKind::KeyMissing) {
             // It may be there again. Nothing is wrapped before a read has shown that: a wrap could create a key.
@@ -105,12 +97,8 @@ fn version_to_use(key: &KnownKey, connection: &Connection) -> (u32, Arc<str>) {
 
 /// Whether the last check did not reach the key service. Another read would only use up the caller's time.
 fn is_unreachable(snapshot: &Snapshot) -> bool {
-    outage(snapshot).is_some_and(|kind| kind != ReasonKind::NoContact)
-}
-
-/// Why the key service cannot be reached.
-fn outage(snapshot: &Snapshot) -> Option<ReasonKind> {
-    snapshot.reason.as_ref().map(|reason| reason.kind).filter(|kind| kind.is_outage())
+    let kind = snapshot.reason.as_ref().map(|reason| reason.kind);
+    kind.is_some_and(|kind| kind.is_outage() && kind != ReasonKind::NoContact)
 }
 
 #[cfg(test)]

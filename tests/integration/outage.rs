@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
 use tonic::Code;
 
 use crate::support::agent::{Agent, QUICK, QUIET};
+use crate::support::eventually;
 use crate::support::kms::SEED;
-use crate::support::proxy::{Mode, Proxy};
 use crate::support::vault::{KEY, Vault, policy};
-use crate::support::{PATIENCE, eventually};
 
 const SHORT: &str =
     "[health]\nkey_check_interval = \"200ms\"\nprobe_interval = \"300ms\"\noutage_grace = \"8s\"\n";
@@ -31,24 +29,6 @@ async fn status_stays_ok_while_a_killed_server_is_away() {
     vault.restart().await;
     agent.wait_for_phase("ready").await;
     assert_eq!(kms.round_trip().await.key_id, key_id);
-}
-
-/// After an outage the key must be read before anything is written. A read that fails is not the end of the call.
-#[tokio::test]
-async fn an_encrypt_waits_for_the_end_of_an_outage_as_long_as_its_caller() {
-    let vault = Vault::start().await;
-    let proxy = Proxy::before(&vault.address).await;
-    let config = vault.vault_config().replace(&vault.address, &proxy.address);
-    let agent = Agent::ready(&(config + QUICK)).await;
-    let key_id = agent.kms().await.round_trip().await.key_id;
-    proxy.set(Mode::Refuse);
-    agent.wait_for_reason("degraded", "unreachable").await;
-    let mut patient = agent.kms().await.within(PATIENCE);
-    let (wrapped, ()) = tokio::join!(patient.encrypt(&SEED), async {
-        sleep(Duration::from_millis(2500)).await;
-        proxy.set(Mode::Pass);
-    });
-    assert_eq!(wrapped.unwrap().key_id, key_id);
 }
 
 #[tokio::test]
