@@ -8,10 +8,14 @@ use crate::support::vault::Vault;
 
 const MODULE: &str = "AWS-LC FIPS 3.";
 
-/// The commands of docs/install.md, with the files of the test in place of those of a release.
+/// A command of the section of docs/install.md, which names a file of a release where the test has another one.
 fn documented(line: &str) -> &str {
-    let (command, _) = line.split_once("/mnt/").unwrap_or((line, ""));
-    assert!(include_str!("../../docs/install.md").contains(&format!("\n# {command}")), "{command}");
+    let text = include_str!("../../docs/install.md");
+    let (_, text) = text.split_once("### The FIPS build").unwrap();
+    let (text, _) = text.split_once("\n### ").unwrap();
+    let line_there =
+        line.replace("/mnt/rpm/fips/kms-plugin-fips-*.x86_64.rpm", "kms-plugin-fips-0.1.0-1*.rpm");
+    assert!(text.contains(&format!("\n# {line_there}")), "{line_there}");
     line
 }
 
@@ -29,7 +33,7 @@ async fn is_fips(node: &Node) -> bool {
     fips
 }
 
-/// A node with the usual package. Below it has its seed of direct mode, too.
+/// A node with the package of the other build.
 async fn node(vault: &Vault, install: impl Fn(&Node)) -> Node {
     let node = Node::boot();
     install(&node);
@@ -91,8 +95,14 @@ async fn the_debian_package_of_the_fips_build_takes_the_place_of_the_other() {
         node.ok(documented("systemctl enable --now kms-plugin"));
     })
     .await;
+    // What the first one left is its configuration's name. To forget that must not touch what is in use.
     install(&node, "kms-plugin-fips");
+    node.ok("systemctl enable --now kms-plugin && dpkg --purge kms-plugin");
+    assert!(is_fips(&node).await);
+    node.kms().await.round_trip().await;
+    node.ok("test -S /run/kmsplugin/kms.sock && test -s /var/lib/kms-plugin/identity.json && test -s /etc/kms-plugin/config.toml");
     node.ok("dpkg --purge kms-plugin-fips");
+    assert!(node.run("test -e /var/lib/kms-plugin").code != 0);
     assert!(node.run("test -e /etc/kms-plugin/config.toml").code != 0);
     node.ok("test -s /etc/kms-plugin/secret-id");
 }
