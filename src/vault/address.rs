@@ -11,7 +11,6 @@ use url::Url;
 
 use super::changes::Changes;
 use super::classification::Call;
-use super::pace::Pace;
 use super::pem::TlsError;
 use super::{forward, tls};
 use crate::config::endpoint::Endpoint;
@@ -54,7 +53,6 @@ struct State {
     reason: Option<String>,
     other_cluster_until: Option<Instant>,
     removed: bool,
-    pace: Pace,
 }
 
 impl Address {
@@ -111,17 +109,6 @@ impl Address {
             (Call::Decrypt, SUCCEEDED) => self.decrypted.record(took),
             _ => metrics.vault_call(call.label(), &self.label, outcome, took),
         }
-    }
-
-    /// Records how long it took to answer, or how long it did not.
-    pub(super) fn took(&self, took: Duration, answered: bool) {
-        let (pace, now) = (&mut self.lock().pace, Instant::now());
-        if answered { pace.answered(took, now) } else { pace.not_answered(took, now) }
-    }
-
-    /// How long an attempt there is not late, by what its answers took lately.
-    pub(super) fn patience(&self) -> Duration {
-        self.lock().pace.patience(Instant::now())
     }
 
     pub(super) fn http(&self) -> Arc<http::Client> {

@@ -5,17 +5,16 @@
 //! is tried again, too.
 //!
 //! Transit's calls change nothing, so an attempt that is not answered soon does not delay the next one: both run, and the
-//! first answer counts. Where answers take long, the next one waits longer (`pace`). Logins and renewals are sent one
-//! after the other.
+//! first answer counts (hedged requests). Logins and renewals are sent one after the other.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use super::address::Address;
 use super::answer::{Answer, CallError};
 use super::classification::{self, Call, Class};
 use super::client::Client;
@@ -34,6 +33,9 @@ const MIN_FIRST: Duration = Duration::from_millis(50);
 const MAX_SHARE: Duration = Duration::from_secs(1);
 /// Attempts of one call at the same time.
 const MAX_RUNNING: usize = 3;
+/// Most calls of one client that have more than one attempt at the same time. Such an attempt needs a connection, whose
+/// handshake costs the server more than the request: without a limit, a server that is only slow stays slow.
+pub(super) const MAX_HEDGED: usize = 8;
 /// Most attempts of a call of the API server, unless there are more addresses than that.
 const MAX_ATTEMPTS: usize = 12;
 /// Most passes over the addresses for such a call: with the pauses they last for kube-apiserver's three seconds.
@@ -55,8 +57,6 @@ struct Plan {
     beside: bool,
     freshness: Freshness,
     begun: usize,
-    /// When the last one began.
-    last: Instant,
     /// When the next attempt begins.
     next: Option<Instant>,
 }
@@ -84,13 +84,7 @@ impl Plan {
             _ => USUAL_PASSES,
         };
         let limit = passes * order.len();
-        let now = Instant::now();
-        Self { order, limit, beside: changes_nothing, freshness, begun: 0, last: now, next: Some(now) }
-    }
-
-    /// The index of the address of the next attempt.
-    fn address(&self) -> usize {
-        self.order.get(self.begun % self.order.len().max(1)).copied().unwrap_or_default()
+        Self { order, limit, beside: changes_nothing, freshness, begun: 0, next: Some(Instant::now()) }
     }
 
     /// When the next attempt begins, if there is one. None begins so late that its failure would say nothing: the caller
@@ -109,26 +103,15 @@ impl Plan {
             .filter(|at| free && self.begun < self.limit && *at + least < deadline.instant())
     }
 
-    /// Puts the next attempt off for a moment when the running one is not late: `patience` is how long one at the next
-    /// address is not. Returns whether it did. The next answers of other calls may show that it is late.
-    fn put_off(&mut self, patience: Duration) -> bool {
-        let early = self.last.elapsed() < patience;
-        if early {
-            self.next = Some(Instant::now() + MIN_SHARE);
-        }
-        early
-    }
-
     /// Begins an attempt: at which address, for how long, and how new its answer must be.
     fn begin(&mut self, deadline: Deadline) -> (usize, Deadline, Freshness) {
         let count = self.order.len().max(1);
         let (pass, position) = (self.begun / count, self.begun % count);
-        let index = self.address();
+        let index = self.order.get(position).copied().unwrap_or_default();
         self.begun += 1;
-        self.last = Instant::now();
         if self.beside {
             let share = (deadline.remaining() / 4).clamp(MIN_SHARE, MAX_SHARE);
-            self.next = Some(self.last + share);
+            self.next = Some(Instant::now() + share);
         } else {
             self.next = None;
         }
@@ -181,20 +164,18 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Answer, CallError> {
         let mut plan = Plan::new(order, request.call, freshness, deadline.purpose());
-        let mut running = Vec::new();
-        let mut last = None;
+        let (mut running, mut hedged, mut last) = (Vec::new(), None, None);
         loop {
             let due = plan.due(running.len(), deadline, self.budget.wait(deadline.purpose()));
             if due.is_none() && running.is_empty() {
                 break;
             }
+            let hedges = !running.is_empty() && hedged.is_none();
             let (freshness, result) = tokio::select! {
                 biased;
                 ended = first_ended(&mut running), if !running.is_empty() => ended,
-                () = until(due), if due.is_some() => {
-                    if !running.is_empty() && plan.put_off(self.patience(&plan)) {
-                        continue;
-                    }
+                permit = self.turn(due, hedges), if due.is_some() => {
+                    hedged = hedged.or(permit);
                     let (index, until, freshness) = plan.begin(deadline);
                     let attempt = Box::pin(async move {
                         (freshness, self.attempt_at(index, freshness, request, until).await)
@@ -234,9 +215,11 @@ impl Client {
             .into())
     }
 
-    /// How long an attempt at the address of the next one is not late.
-    fn patience(&self, plan: &Plan) -> Duration {
-        self.addresses.get(plan.address()).map(Address::patience).unwrap_or_default()
+    /// Waits until the next attempt may begin, and when it `hedges`, until few enough other calls do.
+    async fn turn(&self, due: Option<Instant>, hedges: bool) -> Option<SemaphorePermit<'_>> {
+        until(due).await;
+        // Nobody closes it.
+        if hedges { self.hedged.acquire().await.ok() } else { None }
     }
 
     /// One attempt at one address, with the index of what its answer must be as new as.

@@ -6,12 +6,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
 use super::address::{Address, Connection};
 use super::answer::{Answer, CallError};
-use super::attempts::MIN_SHARE;
+use super::attempts::{MAX_HEDGED, MIN_SHARE};
 use super::budget::Budget;
 use super::changes::Changes;
 use super::classification::{Call, Class, Contents, Judgement, Received, Refusal};
@@ -47,7 +48,7 @@ pub(super) struct Client {
     /// The index of the address that is tried first: the one that served the last request.
     preferred: AtomicUsize,
     /// The index of the address of the active server, and when it was found.
-    pub(super) active: Mutex<Option<(usize, Instant)>>,
+    pub(super) active: Mutex<Option<(usize, tokio::time::Instant)>>,
     /// The cluster that the key is in, when it is known.
     cluster_id: Mutex<Option<String>>,
     pub(super) replication: Replication,
@@ -57,6 +58,8 @@ pub(super) struct Client {
     quota: Mutex<Option<(Quota, Quota)>>,
     pub(super) metrics: Metrics,
     pub(super) budget: Budget,
+    /// One permit for each call that has more than one attempt at the same time.
+    pub(super) hedged: Semaphore,
     pub(super) changes: Arc<Changes>,
     /// For the credentials.
     pub(super) files: FileAccess,
@@ -88,6 +91,7 @@ impl Client {
             quota: Mutex::default(),
             metrics,
             budget,
+            hedged: Semaphore::new(MAX_HEDGED),
             changes,
             files: FileAccess::default(),
             tls_access: FileAccess::default(),
@@ -251,9 +255,7 @@ impl Client {
             Ok((_, judgement)) => judgement.outcome(),
             Err(error) => error.kind().name(),
         };
-        let took = started.elapsed();
-        address.took(took, result.is_ok());
-        address.count(&self.metrics, call, outcome, took);
+        address.count(&self.metrics, call, outcome, started.elapsed());
         result
     }
 

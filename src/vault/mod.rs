@@ -25,7 +25,6 @@ mod key;
 mod login;
 mod metadata;
 mod namespace;
-mod pace;
 mod pem;
 mod pem_blocks;
 mod replication;
