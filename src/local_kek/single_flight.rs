@@ -97,3 +97,34 @@ impl Drop for Waiter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::embedded::EmbeddedService;
+
+    /// Once two who left at the same moment each took the other one for the last.
+    #[test]
+    fn whoever_leaves_last_removes_the_call() {
+        const CALLERS: usize = 3;
+        let directory = tempfile::tempdir().unwrap();
+        let key_service = EmbeddedService::open(directory.path().join("keyring")).unwrap();
+        let (calls, joined, left) = (Calls::default(), Barrier::new(CALLERS), Barrier::new(CALLERS));
+        std::thread::scope(|threads| {
+            for _ in 0..CALLERS {
+                threads.spawn(|| {
+                    for _ in 0..3_000 {
+                        let waiter = calls.join(&key_service, KeyKind::Seed, "v1.a", b"wrapped");
+                        joined.wait();
+                        drop(waiter);
+                        left.wait();
+                        assert!(calls.is_empty());
+                        joined.wait(); // nobody joins while somebody looks
+                    }
+                });
+            }
+        });
+    }
+}
