@@ -100,31 +100,38 @@ impl Drop for Waiter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
-
     use super::*;
     use crate::embedded::EmbeddedService;
+
+    /// Waits until both callers are here. They do not sleep, since they must leave at the same moment.
+    fn meet(arrived: &AtomicUsize, round: usize) {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        while arrived.load(Ordering::SeqCst) < 2 * round {
+            std::thread::yield_now();
+        }
+    }
 
     /// Once two who left at the same moment each took the other one for the last.
     #[test]
     fn whoever_leaves_last_removes_the_call() {
-        const CALLERS: usize = 3;
         let directory = tempfile::tempdir().unwrap();
         let key_service = EmbeddedService::open(directory.path().join("keyring")).unwrap();
-        let (calls, joined, left) = (Calls::default(), Barrier::new(CALLERS), Barrier::new(CALLERS));
+        let (calls, arrived, left_over) = (Calls::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|threads| {
-            for _ in 0..CALLERS {
+            for _ in 0..2 {
                 threads.spawn(|| {
-                    for _ in 0..3_000 {
+                    for round in 0..200_000 {
                         let waiter = calls.join(&key_service, KeyKind::Seed, "v1.a", b"wrapped");
-                        joined.wait();
+                        meet(&arrived, 3 * round + 1);
                         drop(waiter);
-                        left.wait();
-                        assert!(calls.is_empty());
-                        joined.wait(); // nobody joins while somebody looks
+                        meet(&arrived, 3 * round + 2);
+                        // Counted: after a panic the other caller would wait for ever.
+                        left_over.fetch_add(usize::from(!calls.is_empty()), Ordering::SeqCst);
+                        meet(&arrived, 3 * round + 3);
                     }
                 });
             }
         });
+        assert_eq!(left_over.into_inner(), 0);
     }
 }
