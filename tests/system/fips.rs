@@ -33,16 +33,6 @@ async fn is_fips(node: &Node) -> bool {
     fips
 }
 
-/// A node with the package of the other build.
-async fn node(vault: &Vault, install: impl Fn(&Node)) -> Node {
-    let node = Node::boot();
-    install(&node);
-    node.configure(vault, QUICK);
-    node.ok("systemctl enable --now kms-plugin");
-    node.wait_for_phase("ready").await;
-    node
-}
-
 /// Replaces one build by the other, and back. `change` installs the FIPS build, or the other one.
 async fn they_read_each_other(node: &Node, vault: &Vault, change: impl Fn(&Node, bool)) {
     let mut seeds = vec![node.kms().await.round_trip().await];
@@ -57,7 +47,7 @@ async fn they_read_each_other(node: &Node, vault: &Vault, change: impl Fn(&Node,
             assert_eq!(node.read(seed).await.unwrap(), SEED, "FIPS: {fips}");
         }
         seeds.push(node.written().await);
-        assert_eq!(seeds.iter().filter(|seed| seed.key_id == seeds[0].key_id).count(), seeds.len());
+        assert!(seeds.iter().all(|seed| seed.key_id == seeds[0].key_id), "{seeds:?}");
     }
 }
 
@@ -65,7 +55,7 @@ async fn they_read_each_other(node: &Node, vault: &Vault, change: impl Fn(&Node,
 #[ignore = "tests/system/fips"]
 async fn the_rpm_of_the_fips_build_takes_the_place_of_the_other() {
     let vault = Vault::start().await;
-    let node = node(&vault, |node| node.install("1")).await;
+    let node = Node::serving(&vault, QUICK).await;
     let refused = node.run("rpm -i /mnt/rpm/fips/kms-plugin-fips-*.x86_64.rpm 2>&1");
     assert!(refused.code != 0 && refused.text.contains("conflicts with"), "{refused:?}");
     they_read_each_other(&node, &vault, |node, fips| {
@@ -86,21 +76,24 @@ async fn the_rpm_of_the_fips_build_takes_the_place_of_the_other() {
 #[ignore = "tests/system/fips"]
 async fn the_debian_package_of_the_fips_build_takes_the_place_of_the_other() {
     let vault = Vault::start().await;
-    let install = |node: &Node, package: &str| {
-        node.ok(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /mnt/deb/{package}_*_amd64.deb"));
-    };
-    let node = node(&vault, |node| install(node, "kms-plugin")).await;
+    let node = Node::serving_by(|node| node.install_deb("kms-plugin", "1"), &vault, QUICK).await;
     they_read_each_other(&node, &vault, |node, fips| {
-        install(node, if fips { "kms-plugin-fips" } else { "kms-plugin" });
+        node.install_deb(if fips { "kms-plugin-fips" } else { "kms-plugin" }, "1");
         node.ok(documented("systemctl enable --now kms-plugin"));
     })
     .await;
-    // What the first one left is its configuration's name. To forget that must not touch what is in use.
-    install(&node, "kms-plugin-fips");
+    // dpkg still knows the package that was replaced, since it had a configuration. Its purge must not touch what is in use.
+    node.install_deb("kms-plugin-fips", "1");
     node.ok("systemctl enable --now kms-plugin && dpkg --purge kms-plugin");
     assert!(is_fips(&node).await);
     node.kms().await.round_trip().await;
-    node.ok("test -S /run/kmsplugin/kms.sock && test -s /var/lib/kms-plugin/identity.json && test -s /etc/kms-plugin/config.toml");
+    for kept in
+        ["/run/kms-plugin/identity.json", "/var/lib/kms-plugin/wrapped-keys.json", "/etc/kms-plugin/config.toml"]
+    {
+        node.ok(&format!("test -s {kept}"));
+    }
+    node.ok("test -S /run/kmsplugin/kms.sock");
+    assert_eq!(node.ok("systemctl is-enabled kms-plugin.service kms-plugin.socket"), "enabled\nenabled");
     node.ok("dpkg --purge kms-plugin-fips");
     assert!(node.run("test -e /var/lib/kms-plugin").code != 0);
     assert!(node.run("test -e /etc/kms-plugin/config.toml").code != 0);
