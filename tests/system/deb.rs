@@ -6,11 +6,6 @@ use crate::support::kms::SEED;
 use crate::support::load::{Calls, Load};
 use crate::support::vault::Vault;
 
-/// Installs or upgrades to the package of this revision.
-fn install(node: &Node, revision: &str) -> String {
-    node.ok(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /mnt/deb/kms-plugin_*-{revision}_amd64.deb"))
-}
-
 /// What an upgrade may do to calls: none is refused.
 fn few_failed(calls: &Calls) {
     assert!(calls.0.len() > 100);
@@ -23,7 +18,7 @@ fn few_failed(calls: &Calls) {
 async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
     let vault = Vault::start().await;
     let node = Node::boot();
-    install(&node, "1");
+    node.install_deb("kms-plugin", "1");
     for unit in ["kms-plugin.service", "kms-plugin.socket"] {
         assert_eq!(node.run(&format!("systemctl is-enabled {unit}")).text, "disabled", "{unit}");
     }
@@ -60,7 +55,7 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
 
     let (old, socket) = (node.pid(), node.ok("stat -c %i /run/kmsplugin/kms.sock"));
     let load = Load::start(&node.socket(), &first);
-    install(&node, "2");
+    node.install_deb("kms-plugin", "2");
     node.wait_for_new_process(&old).await;
     node.wait_for_phase("ready").await;
     few_failed(&load.stop().await);
@@ -80,7 +75,7 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
     node.ok("grep -q approle /etc/kms-plugin/config.toml");
 
     // Installed again, it runs as before.
-    install(&node, "2");
+    node.install_deb("kms-plugin", "2");
     assert_eq!(node.ok("systemctl is-enabled kms-plugin.service"), "enabled");
     node.ok("systemctl start kms-plugin");
     node.wait_for_phase("ready").await;
@@ -103,15 +98,13 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_from_the_last_release_and_back_keeps_the_local_keks() {
     let mut vault = Vault::persistent().await;
-    let node = Node::boot();
-    install(&node, "1");
-    node.configure(&vault, &(QUICK.to_owned() + LOCAL_KEK));
-    node.ok("systemctl enable --now kms-plugin");
+    let install = |node: &Node| node.install_deb("kms-plugin", "1");
+    let node = Node::serving_by(install, &vault, &(QUICK.to_owned() + LOCAL_KEK)).await;
     node.wait_for_offline_ready().await;
     let mut seeds = vec![node.written().await];
     for revision in ["2", "1"] {
         let (old, load) = (node.pid(), Load::start(&node.socket(), &seeds[0]));
-        install(&node, revision);
+        node.install_deb("kms-plugin", revision);
         node.wait_for_new_process(&old).await;
         node.wait_for_offline_ready().await;
         few_failed(&load.stop().await);
@@ -122,7 +115,7 @@ async fn an_upgrade_from_the_last_release_and_back_keeps_the_local_keks() {
     node.wait_for_phase("degraded").await;
     for revision in ["2", "1"] {
         let old = node.pid();
-        install(&node, revision);
+        node.install_deb("kms-plugin", revision);
         node.wait_for_new_process(&old).await;
         node.wait_for_phase("degraded").await;
         for seed in &seeds {

@@ -64,8 +64,13 @@ impl Node {
 
     /// A node with the package installed, configured for `vault` and started.
     pub async fn serving(vault: &Vault, extra: &str) -> Self {
+        Self::serving_by(|node| node.install("1"), vault, extra).await
+    }
+
+    /// The same, with the package that this installs.
+    pub async fn serving_by(install: impl Fn(&Self), vault: &Vault, extra: &str) -> Self {
         let node = Self::boot();
-        node.install("1");
+        install(&node);
         node.configure(vault, extra);
         node.ok("systemctl enable --now kms-plugin");
         node.wait_for_phase("ready").await;
@@ -107,6 +112,12 @@ impl Node {
     pub fn install(&self, release: &str) {
         self.ok("rpm -i --nodeps /mnt/rpm/systemd-stand-in.rpm");
         self.ok(&format!("rpm -i /mnt/rpm/{release}/kms-plugin-*.x86_64.rpm"));
+    }
+
+    /// Installs, or upgrades to, this revision of a Debian package.
+    pub fn install_deb(&self, package: &str, revision: &str) {
+        let file = format!("/mnt/deb/{package}_*-{revision}_amd64.deb");
+        self.ok(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i {file}"));
     }
 
     /// A path inside, as seen from here.

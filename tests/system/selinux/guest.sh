@@ -261,11 +261,11 @@ cp /usr/libexec/kms-plugin/kms-plugin-tools /usr/local/bin/client
 restorecon -F /usr/local/bin/client
 check 'it is up for the containers' eventually probe
 check 'it listens on the port that was labelled without semanage' curl -fsS http://127.0.0.1:9690/healthz
-check 'a privileged container may call' eventually runcon -r system_r -t spc_t -- /usr/local/bin/client probe --timeout "${patience}s"
-check 'another container may not' refused runcon -r system_r -t container_t -- /usr/local/bin/client probe --timeout "${patience}s"
+check 'a privileged container may call' eventually contained_probe spc_t
+check 'another container may not' refused contained_probe container_t
 denial 'and that denial is logged, too' "scontext=[^ ]*:container_t:.*(kms_plugin_var_run_t|kms_plugin_t)"
 setsebool kms_plugin_container_connect on
-check 'kms_plugin_container_connect lets it' runcon -r system_r -t container_t -- /usr/local/bin/client probe --timeout "${patience}s"
+check 'kms_plugin_container_connect lets it' contained_probe container_t
 
 # --- Removal ---------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ finish() {
 refused() { ! "$@"; }
 
 # How long a check waits for what must come: far longer than it takes, since a machine can be slow and still right.
-patience=90 # seconds
+export patience=90 # seconds
 
 # eventually COMMAND…: until the command succeeds.
 eventually() {
@@ -105,8 +105,11 @@ locked() {
 	[ "$found" -ge "$1" ] || { echo "$found KiB are locked"; return 1; }
 }
 
-# probe [OPTION…]: calls over the socket. In config.toml, call_timeout gives the agent as long.
+# probe [OPTION…]: calls over the socket. The agent's own call_timeout, in config.toml, is longer than the patience.
 probe() { unconfined kms-plugin probe --timeout "${patience}s" "$@"; }
+
+# contained_probe TYPE: a call as a container of this type makes it.
+contained_probe() { runcon -r system_r -t "$1" -- /usr/local/bin/client probe --timeout "${patience}s"; }
 
 healthz() { curl -fsS --max-time "$patience" http://127.0.0.1:8690/healthz; }
 

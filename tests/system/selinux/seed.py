@@ -1,5 +1,6 @@
 """A call of the API server's: wraps a seed into a file, or unwraps what such a file holds. Plain gRPC by way of curl."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def call(method, message):
     with tempfile.NamedTemporaryFile() as body, tempfile.NamedTemporaryFile() as trailers:
         body.write(b"\0" + struct.pack(">I", len(message)) + message)
         body.flush()
-        curl = ["curl", "-sS", "--http2-prior-knowledge", "--max-time", "90", "-D", trailers.name]
+        curl = ["curl", "-sS", "--http2-prior-knowledge", "--max-time", os.environ["patience"], "-D", trailers.name]
         curl += ["--unix-socket", "/run/kmsplugin/kms.sock", "-H", "content-type: application/grpc", "-H", "te: trailers"]
         curl += ["--data-binary", "@" + body.name, "http://localhost/v2.KeyManagementService/" + method]
         answer = subprocess.run(curl, stdout=subprocess.PIPE, check=True).stdout
