@@ -87,9 +87,11 @@ async fn the_debian_package_of_the_fips_build_takes_the_place_of_the_other() {
     node.ok("systemctl enable --now kms-plugin && dpkg --purge kms-plugin");
     assert!(is_fips(&node).await);
     node.kms().await.round_trip().await;
-    for kept in
-        ["/run/kms-plugin/identity.json", "/var/lib/kms-plugin/wrapped-keys.json", "/etc/kms-plugin/config.toml"]
-    {
+    for kept in [
+        "/run/kms-plugin/identity.json",
+        "/var/lib/kms-plugin/wrapped-keys.json",
+        "/etc/kms-plugin/config.toml",
+    ] {
         node.ok(&format!("test -s {kept}"));
     }
     node.ok("test -S /run/kmsplugin/kms.sock");
