@@ -42,10 +42,25 @@ enum Step {
 #[derive(Clone, Debug)]
 enum State {
     Starting,
-    Well { unreadable: Option<KeyServiceError> },
-    Away { error: KeyServiceError, returning: bool },
-    Suspected { error: KeyServiceError, step: Step, next: Instant },
-    Refused { error: KeyServiceError, away: bool, next: Instant },
+    /// `unread`: it works again, and the key has not been read since. What the last read said may be over.
+    Well {
+        unreadable: Option<KeyServiceError>,
+        unread: bool,
+    },
+    Away {
+        error: KeyServiceError,
+        returning: bool,
+    },
+    Suspected {
+        error: KeyServiceError,
+        step: Step,
+        next: Instant,
+    },
+    Refused {
+        error: KeyServiceError,
+        away: bool,
+        next: Instant,
+    },
 }
 
 /// The state of one key service.
@@ -59,6 +74,8 @@ pub(super) struct Machine {
     has_version: bool,
     /// Why the key could not be read.
     read_error: Option<KeyServiceError>,
+    /// Whether the last read was before the end of a fault: it says nothing of what is allowed after that.
+    read_is_old: bool,
     /// What something else than the service answered for its health, when nothing else was seen since.
     blocked: Option<KeyServiceError>,
     /// Whether a missing key was read again since that was told.
@@ -74,6 +91,7 @@ impl Machine {
             plan,
             has_version,
             read_error: None,
+            read_is_old: false,
             blocked: None,
             restored: false,
         }
@@ -134,8 +152,8 @@ impl Machine {
     pub(super) fn verdict(&self) -> Verdict {
         match &self.state {
             State::Starting => Verdict::Unknown,
-            State::Well { unreadable: None } => Verdict::Good,
-            State::Well { unreadable: Some(error) } => Verdict::Unreadable(error.clone()),
+            State::Well { unreadable: None, .. } => Verdict::Good,
+            State::Well { unreadable: Some(error), .. } => Verdict::Unreadable(error.clone()),
             State::Away { error, .. } => Verdict::Away(error.clone()),
             State::Suspected { error, .. } => Verdict::Suspected(error.clone()),
             State::Refused { error, .. } => Verdict::Refused(error.clone()),
@@ -203,6 +221,7 @@ impl Machine {
         if look != Look::Health {
             self.blocked = None;
         }
+        let failed = result.is_err();
         match (look, result) {
             (Look::Health, Ok(_)) => self.answers(now, chance),
             (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => {
@@ -223,18 +242,25 @@ impl Machine {
             }
             (Look::Confirm { .. }, Err(error)) => self.confirmed(error, now, chance),
         }
+        self.read_is_old = match (look, &self.state) {
+            // By the time when a refusal ends, it may be allowed again.
+            (Look::Read, state) => matches!(state, State::Suspected { .. } | State::Refused { .. }),
+            (_, State::Well { .. }) => self.read_is_old,
+            _ => self.read_is_old || failed,
+        };
     }
 
     fn works(&mut self, now: Instant) {
         self.restored = false;
         self.plan.works();
-        if self.read_error.is_some() && !matches!(self.state, State::Well { .. }) {
-            // What was refused before the fault ended may be allowed again.
-            self.plan.set_due(Look::Read, now);
-        }
         // Only a policy allows the use of a key and not to read it. Any other fault of a read is over.
         self.read_error = self.read_error.take().filter(|error| error.kind() == ErrorKind::Denied);
-        self.state = State::Well { unreadable: self.read_error.clone() };
+        // What was refused before the fault ended may be allowed again: nothing is said of it until it was tried.
+        let unread = self.read_is_old && self.read_error.is_some();
+        if unread {
+            self.plan.set_due(Look::Read, now);
+        }
+        self.state = State::Well { unreadable: self.read_error.clone().filter(|_| !unread), unread };
     }
 
     fn was_read(&mut self, seen: Seen, now: Instant, chance: f64) {
@@ -256,7 +282,7 @@ impl Machine {
             return self.plan.set_due(Look::RoundTrip, now);
         }
         match &mut self.state {
-            State::Well { unreadable } => *unreadable = None,
+            state @ State::Well { .. } => *state = State::Well { unreadable: None, unread: false },
             State::Starting | State::Away { .. } => self.plan.set_due(Look::RoundTrip, now),
             State::Suspected { error, step: step @ Step::Explain, next } => {
                 (*step, *next) = explained(error.kind(), &mut self.plan, now, chance);
@@ -287,6 +313,11 @@ impl Machine {
                 if matches!(step, Step::Explain) {
                     (*step, *next) = explained(first.kind(), &mut self.plan, now, chance);
                 }
+            }
+            // It has just worked.
+            State::Well { unreadable, unread: unread @ true } if may_work => {
+                (*unreadable, *unread) = (Some(error), false);
+                self.plan.retry_read(now, chance);
             }
             State::Starting | State::Well { .. } | State::Away { .. } if may_work => {
                 self.plan.retry_read(now, chance);

@@ -133,41 +133,6 @@ fn a_refusal_that_ends_at_another_key_is_followed_by_a_read_at_once() {
     assert!(run.now - told <= Duration::from_secs(1), "{:?}", run.now - told);
 }
 
-/// A login that failed says nothing of the right to read, and is over when a round trip works.
-#[test]
-fn only_a_policy_makes_a_key_unreadable() {
-    for (kind, unreadable) in [(ErrorKind::Denied, true), (ErrorKind::CredentialsRefused, false)] {
-        let mut run = Run::well(Role::Primary);
-        run.machine.plan.hurry(Look::Read, run.now);
-        while run.step(|look| if look == Look::Read { Err(error(kind)) } else { Ok(Seen::Good) })
-            != Look::Read
-        {}
-        run.step(|_| Err(error(ErrorKind::Unreachable)));
-        while run.step(|look| match look {
-            Look::Read => Err(error(ErrorKind::HeldBack)),
-            _ => Ok(Seen::Good),
-        }) != Look::RoundTrip
-        {}
-        assert_eq!(matches!(run.machine.verdict(), Verdict::Unreadable(_)), unreadable, "{kind:?}");
-    }
-}
-
-#[test]
-fn the_key_is_read_while_it_may_not_be_used() {
-    let mut run = Run::well(Role::Primary);
-    run.hint(Hint::Refused);
-    run.until_refused(ErrorKind::Denied);
-    let (from, limit) = (run.looks.len(), run.now + Duration::from_secs(300));
-    while run.now < limit {
-        run.step(|look| if look == Look::RoundTrip { Err(error(ErrorKind::Denied)) } else { Ok(Seen::Good) });
-    }
-    let reads = run.looks[from..].iter().filter(|look| **look == Look::Read).count();
-    assert!(
-        (4..8).contains(&reads),
-        "it may be replaced or rolled back meanwhile: {reads} reads in five minutes"
-    );
-}
-
 #[test]
 fn an_outage_does_not_end_a_refusal() {
     let mut run = Run::well(Role::Primary);
@@ -304,17 +269,6 @@ fn a_sealed_service_is_away_or_a_refusal_after_five_seconds_as_configured() {
 }
 
 #[test]
-fn losing_only_the_right_to_read_the_key_is_no_refusal() {
-    let mut run = Run::well(Role::Primary);
-    for _ in 0..30 {
-        run.step(|look| if look == Look::Read { Err(error(ErrorKind::Denied)) } else { Ok(Seen::Good) });
-        assert!(!matches!(run.machine.verdict(), Verdict::Suspected(_) | Verdict::Refused(_)));
-    }
-    assert!(matches!(run.machine.verdict(), Verdict::Unreadable(_)));
-    run.until_good();
-}
-
-#[test]
 fn a_service_that_only_unwraps_is_judged_in_the_same_way() {
     let mut run = Run::well(Role::DecryptOnly);
     while !matches!(run.machine.verdict(), Verdict::Refused(_)) {
@@ -351,3 +305,5 @@ fn reads_for_calls_do_not_disturb_a_confirmation() {
 mod case;
 #[path = "machine_exploration_tests.rs"]
 mod exploration;
+#[path = "machine_read_tests.rs"]
+mod read;
