@@ -26,9 +26,9 @@ use crate::retry::{doubled, jitter};
 
 /// Shortest time for one of several addresses before the next is tried.
 pub(super) const MIN_SHARE: Duration = Duration::from_millis(250);
-/// Shortest time for the first attempt of the agent's own calls. A login before it may have used up the rest, which says
-/// nothing of the server.
-const MIN_FIRST: Duration = Duration::from_millis(50);
+/// Shortest time for a request of the agent's own. What came before it may have used up the rest, which says nothing of the
+/// server.
+pub(super) const MIN_OWN: Duration = Duration::from_millis(50);
 /// Longest time for an attempt of a call that changes nothing before the next one begins beside it.
 const MAX_SHARE: Duration = Duration::from_secs(1);
 /// Attempts of one call at the same time.
@@ -92,11 +92,7 @@ impl Plan {
     /// another one to wait there, since that one may not be sent yet, either.
     fn due(&self, running: usize, deadline: Deadline, wait: Duration) -> Option<Instant> {
         let free = running < if self.beside { MAX_RUNNING } else { 1 };
-        let least = match (self.begun, deadline.purpose()) {
-            (0, Purpose::ApiServer) => Duration::ZERO,
-            (0, _) => MIN_FIRST,
-            _ => MIN_SHARE,
-        };
+        let least = if self.begun == 0 { Duration::ZERO } else { MIN_SHARE };
         let earliest = Instant::now() + if running == 0 { Duration::ZERO } else { wait };
         self.next
             .map(|at| at.max(earliest))
@@ -279,7 +275,7 @@ async fn first_ended<F: Future>(running: &mut Vec<Running<F>>) -> F::Output {
 }
 
 /// The error of a call of which nothing was sent: there was no time left for it.
-fn not_sent(request: &Request<'_>, purpose: Purpose) -> KeyServiceError {
+pub(super) fn not_sent(request: &Request<'_>, purpose: Purpose) -> KeyServiceError {
     match purpose {
         Purpose::ApiServer => KeyServiceError::deadline("trying the addresses"),
         _ => KeyServiceError::new(

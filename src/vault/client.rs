@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::address::{Address, Connection};
 use super::answer::{Answer, CallError};
-use super::attempts::{MAX_HEDGED, MIN_SHARE};
+use super::attempts::{MAX_HEDGED, MIN_OWN, MIN_SHARE, not_sent};
 use super::budget::Budget;
 use super::changes::Changes;
 use super::classification::{Call, Class, Contents, Judgement, Received, Refusal};
@@ -22,7 +22,7 @@ use super::pem::TlsError;
 use super::replication::Replication;
 use super::svid::SvidSource;
 use super::transport::{Quota, Request, Response, Transport};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Purpose};
 use crate::config::vault::Vault;
 use crate::files::FileAccess;
 use crate::key_service::{AddressState, ErrorKind, KeyServiceError};
@@ -237,6 +237,9 @@ impl Client {
     ) -> Result<(Response, Judgement), KeyServiceError> {
         let call = request.call;
         let deadline = self.budget.admit(call == Call::Health, &address.name, deadline).await?;
+        if deadline.purpose() != Purpose::ApiServer && deadline.remaining() < MIN_OWN {
+            return Err(not_sent(request, deadline.purpose()));
+        }
         let started = Instant::now();
         let result = self.transport.send(address, request, deadline).await.map(|response| {
             self.record_quota(response.quota);
