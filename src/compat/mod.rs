@@ -1,10 +1,11 @@
 //! The command lines of two other Transit plugins, so that their static pods and sidecars run with this binary unchanged.
 //!
-//! `flag_table` lists their flags and variables, `translate` turns them into values of our own keys. Must not know what
-//! the keys are for.
+//! `flag_table` lists their flags and variables, `given` has those of a command line, `translate` turns them into values
+//! of our own keys. Must not know what the keys are for.
 
 mod error;
 mod flag_table;
+mod given;
 mod secret_file;
 mod socket_directory;
 mod translate;
