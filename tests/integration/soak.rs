@@ -1,19 +1,20 @@
 //! A soak: four agents under steady traffic for two hours, while keys are rotated, configurations reloaded, agents
-//! killed and restarted, and the server is away for a moment. Each answer is checked, and what fails must fail in a moment
-//! that allows it. It draws memory and failed calls over time into docs/soak.svg:
+//! killed, restarted, upgraded and downgraded, and the server is away for a moment. Each answer is checked, and what fails
+//! must fail in a moment that allows it. It draws memory and failed calls over time into docs/soak.svg:
 //!
 //! ```text
-//! KMS_SOAK_MINUTES=120 tests/run --release-agent --test integration soak:: -- --ignored --nocapture
+//! KMS_SOAK_MINUTES=120 tests/soak/run
 //! ```
 //!
-//! Two agents wrap with Transit, two with local KEKs. Of each pair, one is never restarted: what grows, grows there.
+//! Two agents wrap with Transit, two with local KEKs. Of each pair, one is never restarted: what grows, grows there. The
+//! script names the executable of the last release in `KMS_SOAK_OTHER`; without one, restarts stay restarts.
 
 mod chart;
 mod member;
 mod traffic;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,6 +77,8 @@ fn length() -> Duration {
 struct Soak {
     vault: Vault,
     members: Vec<Member>,
+    /// The executable of another version.
+    other: Option<PathBuf>,
     started: Instant,
     allowed: Vec<Allowed>,
     /// The time in seconds, and what it was.
@@ -89,6 +92,11 @@ impl Soak {
 
     fn allow(&mut self, what: &'static str, from: Instant, whose: fn(&Member) -> bool) {
         self.allowed.push(Allowed { what, from, until: Instant::now() + SLACK, whose });
+    }
+
+    /// What its restarts are.
+    fn restarts(&self) -> &'static str {
+        if self.other.is_some() { "other version" } else { "restart" }
     }
 
     async fn perform(&mut self, event: Event, cycle: usize) {
@@ -113,9 +121,9 @@ impl Soak {
                 self.allow("kill -9", from, |member| member.is_restarted);
             }
             Event::Restart => {
-                self.mark("restart");
+                self.mark(self.restarts());
                 for member in self.members.iter_mut().filter(|member| member.is_restarted) {
-                    member.stop_and_start().await;
+                    member.stop_and_start(self.other.as_deref()).await;
                 }
                 self.allow("a restart", from, |member| member.is_restarted);
             }
@@ -213,7 +221,7 @@ async fn sample(
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it takes two hours, or KMS_SOAK_MINUTES"]
-async fn of_two_hours_under_rotation_restarts_and_outages() {
+async fn of_two_hours_under_rotation_restarts_upgrades_and_outages() {
     let length = length();
     let vault = Vault::persistent().await;
     let health = vault.request(Method::GET, "sys/health", Value::Null, "").await.1;
@@ -236,7 +244,8 @@ async fn of_two_hours_under_rotation_restarts_and_outages() {
     let every = (length / 500).clamp(Duration::from_secs(1), Duration::from_secs(15));
     let sampler =
         tokio::spawn(sample(members.iter().map(Member::view).collect(), started, every, samples.clone()));
-    let mut soak = Soak { vault, members, started, allowed: Vec::new(), marks: Vec::new() };
+    let other = std::env::var_os("KMS_SOAK_OTHER").map(PathBuf::from);
+    let mut soak = Soak { vault, members, other, started, allowed: Vec::new(), marks: Vec::new() };
     soak.events(length).await;
     sampler.abort();
     for member in &soak.members {
@@ -266,7 +275,8 @@ async fn of_two_hours_under_rotation_restarts_and_outages() {
         "release"
     };
     let calls: usize = soak.members.iter().map(|member| member.traffic.seen().calls).sum();
-    let counts = ["rotation", "reload", "kill -9", "restart", "outage"].map(|what| (what, soak.count(what)));
+    let kinds = ["rotation", "reload", "kill -9", soak.restarts(), "outage"];
+    let counts = kinds.map(|what| (what, soak.count(what)));
     eprintln!(
         "MEASURED soak of {minutes:.1} minutes, {build} build, {server}: {calls} calls, no wrong byte; {counts:?}"
     );
@@ -276,6 +286,7 @@ async fn of_two_hours_under_rotation_restarts_and_outages() {
         title: format!("A soak of {minutes:.1} minutes, {}, {build} build, on {server}", date.trim()),
         names: soak.members.iter().map(|member| member.name).collect(),
         samples: &samples,
+        kinds,
         marks: &soak.marks,
         seconds: lasted.as_secs_f64(),
     };

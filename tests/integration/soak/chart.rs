@@ -17,6 +17,8 @@ pub struct Chart<'a> {
     pub title: String,
     pub names: Vec<&'static str>,
     pub samples: &'a [Sample],
+    /// The kinds of events, from the top down.
+    pub kinds: [&'static str; 5],
     /// Events: the second, and what it was.
     pub marks: &'a [(f64, &'static str)],
     pub seconds: f64,
@@ -29,8 +31,6 @@ const RIGHT: f64 = 20.0;
 const MEMORY: (f64, f64) = (80.0, 300.0);
 const FAILED: (f64, f64) = (340.0, 440.0);
 const COLOURS: [&str; 4] = ["#1f6feb", "#8250df", "#1a7f37", "#bc4c00"];
-/// The lines of events, from the bottom up.
-const EVENTS: [&str; 5] = ["rotation", "reload", "restart", "kill -9", "outage"];
 
 impl Chart<'_> {
     fn x(&self, seconds: f64) -> f64 {
@@ -57,7 +57,7 @@ impl Chart<'_> {
     }
 
     pub fn svg(&self) -> String {
-        let height = FAILED.1 + 40.0 + 16.0 * f64::from(u32::try_from(EVENTS.len()).unwrap());
+        let height = FAILED.1 + 40.0 + 16.0 * f64::from(u32::try_from(self.kinds.len()).unwrap());
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
              font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
@@ -114,7 +114,7 @@ impl Chart<'_> {
 
     /// A row for each kind of event, and the time at the bottom.
     fn events(&self, svg: &mut String) {
-        for (row, event) in EVENTS.iter().enumerate() {
+        for (row, event) in self.kinds.iter().enumerate() {
             let y = FAILED.1 + 20.0 + 16.0 * count(row);
             writeln!(svg, r#"<text x="{}" y="{}" text-anchor="end">{event}</text>"#, LEFT - 6.0, y + 4.0)
                 .unwrap();
@@ -123,7 +123,7 @@ impl Chart<'_> {
                     .unwrap();
             }
         }
-        let y = FAILED.1 + 32.0 + 16.0 * count(EVENTS.len());
+        let y = FAILED.1 + 32.0 + 16.0 * count(self.kinds.len());
         let minutes = self.seconds / 60.0;
         for part in [0.0, 0.25, 0.5, 0.75, 1.0] {
             let (x, minute) = (self.x(self.seconds * part), minutes * part);

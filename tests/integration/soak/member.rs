@@ -1,7 +1,7 @@
 //! One agent of the soak: its process, and what it is started with again.
 
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +13,7 @@ use crate::support::eventually;
 use crate::support::kms::Kms;
 use crate::support::memory::{RESIDENT, mebibytes};
 use crate::support::store::Store;
+use crate::support::tools;
 
 /// An agent under systemd's socket and descriptor store.
 pub struct Member {
@@ -25,6 +26,8 @@ pub struct Member {
     config: String,
     /// What a reload changes.
     probe_interval: &'static str,
+    /// The executable that runs.
+    program: PathBuf,
     /// None only while it is restarted.
     agent: Option<Agent>,
     pid: Arc<AtomicU32>,
@@ -65,6 +68,7 @@ impl Member {
             store,
             config,
             probe_interval: "15s",
+            program: tools::plugin(),
             agent: None,
             pid: Arc::default(),
             socket,
@@ -80,7 +84,7 @@ impl Member {
     }
 
     async fn start_in(&mut self, directory: tempfile::TempDir) {
-        let agent = self.store.start(directory, &self.text());
+        let agent = self.store.start_program(directory, &self.text(), &self.program);
         self.pid.store(agent.pid(), Ordering::Relaxed);
         self.agent = Some(agent);
         self.ready().await;
@@ -129,8 +133,12 @@ impl Member {
         self.start_in(directory).await;
     }
 
-    /// As `systemctl restart`.
-    pub async fn stop_and_start(&mut self) {
+    /// As `systemctl restart`. With `other`, as a package of another version does it: that one is started where this one
+    /// ran, and this one where that one did.
+    pub async fn stop_and_start(&mut self, other: Option<&Path>) {
+        if let Some(other) = other {
+            self.program = if self.program == other { tools::plugin() } else { other.to_owned() };
+        }
         let mut agent = self.agent.take().unwrap();
         let ended = agent.stop().await;
         assert!(ended.success(), "{}: {ended}", self.name);

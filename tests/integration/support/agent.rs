@@ -1,5 +1,6 @@
 //! The real binary as a child process, with a configuration in a directory of its own.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -235,12 +236,12 @@ pub fn command() -> Command {
 
 /// What systemd does between fork and exec for a socket unit: see [`passing_all`].
 pub fn passing(listener: &UnixListener, command: &Command) -> Command {
-    passing_all(&[("kms", listener.as_fd())], command)
+    passing_all(&[("kms", listener.as_fd())], command.get_program(), command)
 }
 
 /// What systemd does between fork and exec: the descriptors get the numbers from 3 on, and variables hold their names
-/// and the process's own id.
-pub fn passing_all(passed: &[(&str, BorrowedFd<'_>)], command: &Command) -> Command {
+/// and the process's own id. `program` is started with the arguments and variables of `command`.
+pub fn passing_all(passed: &[(&str, BorrowedFd<'_>)], program: &OsStr, command: &Command) -> Command {
     for (_, fd) in passed {
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     }
@@ -259,7 +260,7 @@ pub fn passing_all(passed: &[(&str, BorrowedFd<'_>)], command: &Command) -> Comm
         names.join(":")
     );
     let mut shim = Command::new("python3");
-    shim.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    shim.arg("-c").arg(script).arg(program).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => shim.env(name, value),

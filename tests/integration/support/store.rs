@@ -7,6 +7,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 use super::agent::{Agent, passing_all};
+use super::tools;
 
 /// The most descriptors that the agent sends in one message.
 const AT_ONCE: usize = 4;
@@ -47,12 +49,17 @@ impl Store {
 
     /// Starts an agent with the socket and with the kept descriptors.
     pub fn start(&self, directory: TempDir, config: &str) -> Agent {
+        self.start_program(directory, config, &tools::plugin())
+    }
+
+    /// The same with this executable.
+    pub fn start_program(&self, directory: TempDir, config: &str, program: &Path) -> Agent {
         self.settle();
         let kept = self.kept.lock().unwrap();
         let mut passed = vec![("kms", self.listener.as_fd())];
         passed.extend(kept.iter().map(|(name, fd)| (name.as_str(), fd.as_fd())));
         Agent::start_with(directory, config, |command| {
-            let mut command = passing_all(&passed, &command);
+            let mut command = passing_all(&passed, program.as_os_str(), &command);
             command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
             command
         })
