@@ -92,6 +92,10 @@ impl Driver {
                 // Whoever asked wants to use the key.
                 self.look(machine, version, Look::RoundTrip, Purpose::ApiServer).await;
             }
+            if machine.is_unread() {
+                // Until then nothing is wrapped, since the key may be another one.
+                self.look(machine, version, Look::Read, Purpose::ApiServer).await;
+            }
         } else if machine.is_stale(Instant::now()) {
             self.look(machine, version, Look::Health, Purpose::Background).await;
         }

@@ -16,10 +16,10 @@
 
 mod confirmation;
 mod presence;
+mod reading;
 
 use tokio::time::Instant;
 
-use self::confirmation::explained;
 use super::plan::{Look, Plan};
 use super::timing::FRESH;
 use super::verdict::{Hint, Role, Seen, Verdict};
@@ -174,6 +174,11 @@ impl Machine {
         self.restored || (refused && unreadable && self.usual_look() == Look::RoundTrip)
     }
 
+    /// Whether it works again, and the key has not been read since.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self.state, State::Well { unread: true, .. })
+    }
+
     /// Whether a version of the key is known that may be wrapped with.
     pub(super) fn set_has_version(&mut self, has_version: bool) {
         self.has_version = has_version;
@@ -222,6 +227,7 @@ impl Machine {
             self.blocked = None;
         }
         let failed = result.is_err();
+        let answered = !result.as_ref().is_err_and(KeyServiceError::is_outage);
         match (look, result) {
             (Look::Health, Ok(_)) => self.answers(now, chance),
             (Look::Health, Err(error)) if error.kind() == ErrorKind::NotVault => {
@@ -229,7 +235,7 @@ impl Machine {
             }
             (Look::Read, Ok(seen)) => self.was_read(seen, now, chance),
             (Look::RoundTrip, Ok(_)) => self.works(now),
-            (Look::Confirm { .. }, Ok(_)) => self.is_allowed(now, chance),
+            (Look::Confirm { wrap }, Ok(_)) => self.is_allowed(wrap, now, chance),
             (_, Err(error)) if error.is_outage() => self.lost(error, look, now, chance),
             (Look::Health, Err(error)) => self.lost(error, look, now, chance),
             (Look::Read, Err(error)) => self.read_failed(error, now, chance),
@@ -244,7 +250,10 @@ impl Machine {
         }
         self.read_is_old = match (look, &self.state) {
             // By the time when a refusal ends, it may be allowed again.
-            (Look::Read, state) => matches!(state, State::Suspected { .. } | State::Refused { .. }),
+            (Look::Read, State::Suspected { error, .. } | State::Refused { error, .. }) if answered => {
+                error.kind().is_refusal()
+            }
+            (Look::Read, _) if answered => false,
             (_, State::Well { .. }) => self.read_is_old,
             _ => self.read_is_old || failed,
         };
@@ -253,89 +262,15 @@ impl Machine {
     fn works(&mut self, now: Instant) {
         self.restored = false;
         self.plan.works();
-        // Only a policy allows the use of a key and not to read it. Any other fault of a read is over.
-        self.read_error = self.read_error.take().filter(|error| error.kind() == ErrorKind::Denied);
-        // What was refused before the fault ended may be allowed again: nothing is said of it until it was tried.
-        let unread = self.read_is_old && self.read_error.is_some();
+        // What failed before the fault ended may be over: nothing is said of it until it was tried. Only a policy allows
+        // the use of a key and not to read it.
+        let is_denied = |error: &KeyServiceError| error.kind() == ErrorKind::Denied;
+        let unread = self.read_error.as_ref().is_some_and(|error| self.read_is_old || !is_denied(error));
         if unread {
             self.plan.set_due(Look::Read, now);
         }
+        self.read_error = self.read_error.take().filter(is_denied);
         self.state = State::Well { unreadable: self.read_error.clone().filter(|_| !unread), unread };
-    }
-
-    fn was_read(&mut self, seen: Seen, now: Instant, chance: f64) {
-        self.read_error = None;
-        if seen == Seen::MayLag {
-            self.plan.read_again_soon(now, chance);
-        }
-        if self.role == Role::DecryptOnly {
-            return self.works(now);
-        }
-        if self.verdict().error().is_some_and(|error| error.kind().is_missing_key()) {
-            // The key is there again; whether it is the same one is not judged here.
-            if let State::Refused { next, .. } = &mut self.state {
-                // Whether we may use it shows a round trip.
-                (*next, self.restored) = (now, true);
-                return;
-            }
-            self.works(now);
-            return self.plan.set_due(Look::RoundTrip, now);
-        }
-        match &mut self.state {
-            state @ State::Well { .. } => *state = State::Well { unreadable: None, unread: false },
-            State::Starting | State::Away { .. } => self.plan.set_due(Look::RoundTrip, now),
-            State::Suspected { error, step: step @ Step::Explain, next } => {
-                (*step, *next) = explained(error.kind(), &mut self.plan, now, chance);
-            }
-            State::Suspected { step: Step::Prove, next, .. } | State::Refused { next, .. } => *next = now,
-            State::Suspected { error, step: Step::Sealed { .. }, .. } => {
-                self.state = State::Away { error: error.clone(), returning: true };
-                self.plan.set_due(Look::RoundTrip, now);
-            }
-            // A read that a call asked for: the confirmation goes on.
-            State::Suspected { .. } => {}
-        }
-    }
-
-    fn read_failed(&mut self, error: KeyServiceError, now: Instant, chance: f64) {
-        self.read_error = Some(error.clone());
-        // The policy may allow to use the key, and not to read it. Only a round trip shows that.
-        let may_work = error.kind() == ErrorKind::Denied && self.role == Role::Primary && self.has_version;
-        if error.kind().needs_no_confirmation() {
-            return self.believe(error, now, chance);
-        }
-        match &mut self.state {
-            State::Suspected { error: first, step: step @ (Step::Explain | Step::Confirm(_)), next } => {
-                // "Not found" explains a refusal better than the refusal itself.
-                if error.kind().is_missing_key() {
-                    *first = error;
-                }
-                if matches!(step, Step::Explain) {
-                    (*step, *next) = explained(first.kind(), &mut self.plan, now, chance);
-                }
-            }
-            // It has just worked.
-            State::Well { unreadable, unread: unread @ true } if may_work => {
-                (*unreadable, *unread) = (Some(error), false);
-                self.plan.retry_read(now, chance);
-            }
-            State::Starting | State::Well { .. } | State::Away { .. } if may_work => {
-                self.plan.retry_read(now, chance);
-                if !matches!(self.verdict(), Verdict::Unreadable(_)) {
-                    self.plan.set_due(Look::RoundTrip, now);
-                }
-            }
-            // The next usual look is not later for it: a policy may allow to use the key, and not to read it.
-            State::Refused { next, .. } if *next > now => {
-                let due = *next;
-                self.plan.read_refused(now, chance);
-                self.refused(error, now, chance);
-                if let State::Refused { next, .. } = &mut self.state {
-                    *next = due;
-                }
-            }
-            _ => self.refused(error, now, chance),
-        }
     }
 }
 

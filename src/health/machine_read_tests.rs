@@ -69,3 +69,51 @@ fn losing_only_the_right_to_read_the_key_is_no_refusal() {
     assert!(matches!(run.machine.verdict(), Verdict::Unreadable(_)));
     run.until_good();
 }
+
+/// A login that failed hid the key, which may be another one by now: it is read as soon as the service works.
+#[test]
+fn the_key_is_read_at_once_after_a_fault_that_hid_it() {
+    for kind in [ErrorKind::CredentialsRefused, ErrorKind::LoginDenied, ErrorKind::WrongSetting] {
+        let mut run = Run::well(Role::Primary);
+        run.hint(Hint::Refused);
+        run.until_refused(kind);
+        // Long enough for a read that fails, too.
+        for _ in 0..20 {
+            run.step(|look| if look == Look::Health { Ok(Seen::Good) } else { Err(error(kind)) });
+        }
+        while run.good() != Look::RoundTrip {}
+        let worked = run.now;
+        assert_eq!(run.good(), Look::Read, "{kind:?}");
+        assert!(run.now - worked <= Duration::from_secs(1), "{kind:?}: {:?}", run.now - worked);
+    }
+}
+
+/// A read without an answer says nothing of the right to read: the old refusal is not shown for it.
+#[test]
+fn a_read_without_an_answer_makes_an_old_refusal_no_newer() {
+    for kind in [ErrorKind::Unreachable, ErrorKind::Standby, ErrorKind::HeldBack] {
+        let mut run = Run::well(Role::Primary);
+        run.step(|_| Ok(Seen::Good));
+        while !matches!(run.machine.verdict(), Verdict::Unreadable(_)) {
+            run.step(|look| if look == Look::Read { Err(error(ErrorKind::Denied)) } else { Ok(Seen::Good) });
+        }
+        run.hint(Hint::NoAnswer);
+        run.fail(ErrorKind::Unreachable);
+        let mut read = false;
+        for _ in 0..20 {
+            let look = run.step(|look| match look {
+                Look::Read => Err(error(kind)),
+                _ => Ok(Seen::Good),
+            });
+            read |= look == Look::Read;
+            if read {
+                assert!(
+                    !matches!(run.machine.verdict(), Verdict::Unreadable(_)),
+                    "{kind:?}: {:?}",
+                    run.machine
+                );
+            }
+        }
+        assert!(read);
+    }
+}

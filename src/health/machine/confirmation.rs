@@ -63,10 +63,11 @@ impl Machine {
     }
 
     /// An address allowed what was refused. That ends the suspicion once a usual look works, too.
-    pub(super) fn is_allowed(&mut self, now: Instant, chance: f64) {
+    pub(super) fn is_allowed(&mut self, wrap: bool, now: Instant, chance: f64) {
         if let State::Suspected { step, next, .. } = &mut self.state {
-            // The confirmation has read the key, or used it: what the last read said is over.
-            self.read_error = None;
+            // The confirmation has read the key, or used it: then the right to read it alone may still be missing.
+            self.read_error =
+                self.read_error.take().filter(|error| wrap && error.kind() == ErrorKind::Denied);
             (*step, *next) = (Step::Prove, self.plan.prove_at(now, chance));
         }
     }

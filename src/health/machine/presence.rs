@@ -13,6 +13,7 @@ impl Machine {
     pub(super) fn was_held_back(&mut self, look: Look, now: Instant, chance: f64) {
         self.plan.held_back(look, now);
         if let (State::Well { .. }, Some(error)) = (&self.state, self.blocked.take()) {
+            self.read_is_old = true;
             self.lost(error, look, now, chance);
         }
     }
