@@ -13,10 +13,17 @@ use crate::untrusted;
 
 /// Longest token, in bytes. Those of Vault and OpenBao have some hundred at most, batch tokens some more.
 const MAX_TOKEN: usize = 16 * 1024;
+/// Longest lease, in seconds: ten years. A longer one is shortened to this.
+const MAX_LEASE: u64 = 10 * 365 * 86_400;
 
 /// Whether a token can be sent in a header: visible ASCII characters, and at least one.
 pub(super) fn is_well_formed(token: &str) -> bool {
     (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A lease in seconds; zero means no expiry.
+pub(super) fn lease(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds.min(MAX_LEASE)))
 }
 
 /// A token's lease.

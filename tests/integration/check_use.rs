@@ -103,3 +103,15 @@ async fn a_token_with_few_uses_is_not_used_up_and_no_policy_is_blamed() {
     found.says("token", "warn", &["allows only 4 requests", "token_num_uses"]);
     assert!(found.outcomes("policy").is_empty(), "{found:#?}");
 }
+
+/// Where the role wants no secret-id, the question without one is a login: its token is not left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_a_secret_id_is_asked_and_no_token_is_left() {
+    let vault = Vault::start().await;
+    vault.approle("unbound", json!({})).await;
+    let unbound = json!({ "bind_secret_id": false, "token_bound_cidrs": "127.0.0.1/32" });
+    vault.post("auth/approle/role/unbound", unbound).await;
+    let found = check_without_use(node(&vault.vault_config()).path(), &[]);
+    found.says("login", "skipped", &["the role is there"]);
+    assert_eq!((vault.count("auth/approle/login"), vault.count("auth/token/revoke-self")), (1, 1));
+}

@@ -132,10 +132,13 @@ async fn without_use(
             let path = inspector.look_up_wrapping(deadline).await;
             path.map(|path| format!("the wrapping token is good, and was not used: {path} made it"))
         }
-        _ => inspector.ask_for_login(deadline).await.unwrap_or(Ok(())).map(|()| {
-            "the role is there: it was asked without the secret-id; to try the secret-id: kms-plugin check --login"
-                .to_owned()
-        }),
+        _ => match inspector.ask_for_login(deadline).await {
+            Some(asked) => asked.map(|()| {
+                "the role is there: it was asked without the secret-id; to try the secret-id: kms-plugin check --login"
+                    .to_owned()
+            }),
+            None => Ok("nothing could be asked without it; to log in: kms-plugin check --login".to_owned()),
+        },
     };
     match seen {
         Ok(seen) => Finding::skipped(Check::Login, subject, format!("not tried, since {costs}; {seen}")),

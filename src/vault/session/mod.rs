@@ -4,8 +4,10 @@
 //! `requests` sends. Callers send it commands and read the state that it publishes.
 
 mod actor;
+mod adoption;
 mod files;
 mod requests;
+mod since;
 mod state;
 mod step;
 #[cfg(test)]
@@ -19,7 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::Method;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -272,9 +273,9 @@ impl Session {
     /// Revokes the held token, if a login created it. Where the policy denies that, it stays valid until it expires.
     pub(super) async fn revoke(&self, deadline: Deadline) {
         let Some(token) = self.current().filter(|_| self.logs_in()) else { return };
-        let path = "auth/token/revoke-self";
-        let request = self.requests.request(Method::POST, path, token.secret.as_ref(), None);
-        let _refused = self.requests.client.call(&request, deadline).await;
+        if let Some(secret) = &token.secret {
+            self.requests.revoke(secret, deadline).await;
+        }
     }
 
     /// The state of the token, without the token itself.

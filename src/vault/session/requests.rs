@@ -2,7 +2,7 @@
 //!
 //! Must not decide when one is sent: the step does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,12 +16,13 @@ use super::super::classification::{BareLogins, Class, Judgement, Refusal, login_
 use super::super::client::Client;
 use super::super::login::{BareLogin, Credentials, LoginMethod};
 use super::super::replication::Freshness;
-use super::super::token::{Lease, Lookup, Token};
+use super::super::token::{Lease, Lookup, Token, lease};
 use super::super::transport::Request;
 use super::files::WatchedFiles;
+use super::since::Since;
 use super::state::{Files, Renewal};
 use crate::clock::{Deadline, Purpose};
-use crate::key_service::{ErrorKind, KeyServiceError};
+use crate::key_service::KeyServiceError;
 use crate::secret::{Fingerprint, Secret};
 
 /// Every token may use this path, unless its policy denies it.
@@ -30,8 +31,6 @@ pub(super) const LOOKUP: &str = "auth/token/lookup-self";
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A login that is denied again this long after the first time was not denied by a lock-out that has ended since.
 const SAME_LOCKOUT: Duration = Duration::from_secs(50);
-/// Longest lease, in seconds: ten years. A longer one is shortened to this.
-const MAX_LEASE: u64 = 10 * 365 * 86_400;
 
 /// What the actor needs from outside. Each call ends by itself, within seconds.
 #[async_trait]
@@ -61,11 +60,6 @@ struct Granted {
     num_uses: u64,
 }
 
-/// A lease in seconds; zero means no expiry.
-fn lease(seconds: u64) -> Option<Duration> {
-    (seconds > 0).then(|| Duration::from_secs(seconds.min(MAX_LEASE)))
-}
-
 fn deadline() -> Deadline {
     Deadline::after(TIMEOUT).of(Purpose::Upkeep)
 }
@@ -75,15 +69,15 @@ pub(super) struct Requests {
     pub client: Arc<Client>,
     pub method: Box<dyn LoginMethod>,
     namespace: String,
-    /// Since when logins are denied, without another answer in between.
-    denied_since: Mutex<Option<Instant>>,
+    /// Since when logins are denied.
+    denied: Since,
     credentials: WatchedFiles,
     /// The files of the connection that are not credentials, too.
     tls: WatchedFiles,
 }
 
 /// What a lookup of a token shows.
-enum Looked {
+pub(super) enum Looked {
     Found(Lookup),
     /// The token is good, and its policies do not allow the lookup.
     NotAllowed,
@@ -97,7 +91,7 @@ impl Requests {
         let tls = WatchedFiles::new(
             client.connection_files().into_iter().filter(|file| !credentials.contains(file)),
         );
-        Self { client, method, namespace, denied_since: Mutex::default(), credentials, tls }
+        Self { client, method, namespace, denied: Since::default(), credentials, tls }
     }
 
     pub(super) fn request<'a>(
@@ -139,7 +133,11 @@ impl Requests {
         Ok(!matches!(self.look_up(token, deadline).await?, Looked::Unknown(_)))
     }
 
-    async fn look_up(&self, token: Option<&Secret>, deadline: Deadline) -> Result<Looked, KeyServiceError> {
+    pub(super) async fn look_up(
+        &self,
+        token: Option<&Secret>,
+        deadline: Deadline,
+    ) -> Result<Looked, KeyServiceError> {
         let request = self.request(Method::GET, LOOKUP, token, None);
         loop {
             // A standby of OpenBao may show the lease as it was at the login, for good.
@@ -182,7 +180,7 @@ impl Requests {
         loop {
             match self.client.call(&request, deadline).await {
                 Ok(answer) => {
-                    self.note_denial(false);
+                    self.denied.ended();
                     let LoginAnswer { auth } = answer.parse()?;
                     return Ok(Token {
                         secret: Some(Secret::new(auth.client_token.as_str().to_owned())),
@@ -209,20 +207,16 @@ impl Requests {
         }
     }
 
-    /// Records whether a login was denied (403). Returns whether the one about a minute ago was, too.
-    fn note_denial(&self, denied: bool) -> bool {
-        let mut since = self.denied_since.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let again = since.is_some_and(|since| now.saturating_duration_since(since) >= SAME_LOCKOUT);
-        *since = denied.then(|| since.unwrap_or(now));
-        denied && again
-    }
-
     /// The refusal of a login with its reason. Where the server does not say it, logins without a secret show it.
     async fn explained(&self, refusal: Refusal, deadline: Deadline) -> Refusal {
-        let again = self.note_denial(refusal.is_denied_login());
-        if !refusal.is_denied_login() && refusal.class() != Class::CredentialsRefused {
-            return refusal;
+        let mut again = false;
+        if refusal.is_denied_login() {
+            again = self.denied.seen() >= SAME_LOCKOUT;
+        } else {
+            self.denied.ended();
+            if refusal.class() != Class::CredentialsRefused {
+                return refusal;
+            }
         }
         let mut bare = BareLogins::default();
         if let Some(requests) = self.method.bare_requests(&self.client).await {
@@ -244,7 +238,14 @@ impl Requests {
         let (path, body) = requests.secretless?;
         let request = self.request(Method::POST, &path, None, Some(&body));
         Some(match self.client.call(&request, deadline).await {
-            Ok(_) => Ok(()),
+            Ok(answer) => {
+                // The role wants no secret: that was a login. Its token is of no use.
+                if let Ok(LoginAnswer { auth }) = answer.parse() {
+                    let secret = Secret::new(auth.client_token.as_str().to_owned());
+                    self.revoke(&secret, deadline).await;
+                }
+                Ok(())
+            }
             Err(CallError::Failed(error)) => Err(error),
             Err(CallError::Refused(refusal)) if refusal.lacks_secret() => Ok(()),
             Err(CallError::Refused(refusal)) => {
@@ -252,6 +253,12 @@ impl Requests {
                 Err(self.explained(refusal, deadline).await.of_login(&what, &self.method.remedy()))
             }
         })
+    }
+
+    /// Revokes a token of a login. Where the policy denies that, it stays valid until it expires.
+    pub(super) async fn revoke(&self, secret: &Secret, deadline: Deadline) {
+        let request = self.request(Method::POST, "auth/token/revoke-self", Some(secret), None);
+        let _refused = self.client.call(&request, deadline).await;
     }
 
     async fn ask_bare(
@@ -263,39 +270,6 @@ impl Requests {
         let request = self.request(Method::POST, path, None, Some(body));
         let answer = self.client.send(self.client.addresses.get(address)?, &request, deadline).await;
         answer.ok().map(|(_, judgement)| judgement)
-    }
-
-    /// Uses a token that was created elsewhere. A lookup gives its lease.
-    async fn adopt(
-        &self,
-        secret: Secret,
-        granted: Instant,
-        deadline: Deadline,
-    ) -> Result<Token, KeyServiceError> {
-        let lookup = match self.look_up(Some(&secret), deadline).await? {
-            Looked::Found(lookup) => lookup,
-            Looked::NotAllowed => {
-                return Err(KeyServiceError::new(
-                    ErrorKind::Denied,
-                    format!("the policies of the token in the token file do not allow {LOOKUP}"),
-                    format!("grant read on {LOOKUP}: the agent needs it to know when the token expires"),
-                ));
-            }
-            Looked::Unknown(_) => {
-                return Err(KeyServiceError::new(
-                    ErrorKind::CredentialsRefused,
-                    "the token in the token file is not valid here: it is expired, revoked, used up, of another server, or bound to another network (token_bound_cidrs)",
-                    self.method.remedy(),
-                ));
-            }
-        };
-        Ok(Token {
-            secret: Some(secret),
-            generation: 0,
-            born: granted,
-            lease: Lease::new(granted, lease(lookup.ttl), lookup.renewable),
-            num_uses: lookup.num_uses,
-        })
     }
 }
 
