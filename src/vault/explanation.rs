@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::address::Address;
-use super::classification::{Cause, Judgement, Refusal, mount_reason};
+use super::classification::{Cause, Judgement, Refusal, may_use, mount_reason};
 use super::token::Token;
 use super::transit::TransitService;
 use super::transport::{Request, Response};
@@ -61,8 +61,10 @@ impl TransitService {
                 None if deadline.purpose() == Purpose::ApiServer => None,
                 None => {
                     let found = self.reason(&refusal, token, deadline).await;
-                    self.explanations.remember(&refusal.path, cause, found.clone());
-                    found
+                    if let Some(reason) = &found {
+                        self.explanations.remember(&refusal.path, cause, reason.clone());
+                    }
+                    found.flatten()
                 }
             },
             _ => None,
@@ -73,24 +75,50 @@ impl TransitService {
         }
     }
 
-    async fn reason(&self, refusal: &Refusal, token: &Token, deadline: Deadline) -> Option<Reason> {
+    /// The reason, if one is found. `None` when the server did not answer.
+    async fn reason(&self, refusal: &Refusal, token: &Token, deadline: Deadline) -> Option<Option<Reason>> {
         let address = self.client.addresses.get(refusal.address)?;
-        let request = self.ask(Method::GET, MOUNTS, token, None);
-        let (response, _) = self.sent(address, &request, deadline).await?;
         let is_missing = refusal.judgement.cause() == Cause::KeyMissing;
-        let listed: &[u8] = if response.status == 200 { &response.body } else { &[] };
-        if let Some((cause, text)) = mount_reason(&self.vault.transit.mount, listed, is_missing) {
-            return Some((cause, Some(text)));
+        let (namespace, mount) = (&self.vault.namespace, &self.vault.transit.mount);
+        let listed = self.mounts(address, namespace, token, deadline).await?;
+        if let Some((cause, text)) = mount_reason(mount, &listed, is_missing) {
+            return Some(Some((cause, Some(text))));
+        }
+        let login = &self.vault.auth_namespace;
+        if !is_missing
+            && login != namespace
+            && !may_use(mount, &listed)
+            && may_use(mount, &self.mounts(address, login, token, deadline).await?)
+        {
+            let text = format!(
+                "the token may use nothing in {}; its policies are for the Transit mount {mount} in {}, where it was made",
+                shown(namespace),
+                shown(login)
+            );
+            return Some(Some((Cause::NamespaceNotGranted, Some(text))));
         }
         // The servers look at the parameters after the policy, and at the plaintext before the key.
         let has_parameters = refusal.path.contains("/encrypt/") || refusal.path.contains("/decrypt/");
         if is_missing || !has_parameters {
-            return None;
+            return Some(None);
         }
         let body = Zeroizing::new(b"{}".to_vec());
         let request = self.ask(Method::POST, &refusal.path, token, Some(&body));
         let (_, judgement) = self.sent(address, &request, deadline).await?;
-        judgement.lacks_parameters().then_some((Cause::ParametersDenied, None))
+        Some(judgement.lacks_parameters().then_some((Cause::ParametersDenied, None)))
+    }
+
+    /// The list of mounts that the token may use in a namespace; empty where the server tells none.
+    async fn mounts(
+        &self,
+        address: &Address,
+        namespace: &str,
+        token: &Token,
+        deadline: Deadline,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let request = Request { namespace, ..self.ask(Method::GET, MOUNTS, token, None) };
+        let (response, _) = self.sent(address, &request, deadline).await?;
+        Some(if response.status == 200 { response.body } else { Zeroizing::default() })
     }
 
     async fn sent(
@@ -111,5 +139,13 @@ impl TransitService {
     ) -> Request<'a> {
         let namespace = &self.vault.namespace;
         Request { namespace, token: token.secret.as_ref(), body, ..Request::new(method, path) }
+    }
+}
+
+/// A namespace in a sentence.
+fn shown(namespace: &str) -> String {
+    match namespace {
+        "" => "the root namespace".to_owned(),
+        name => format!("the namespace {name}"),
     }
 }

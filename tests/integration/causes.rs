@@ -30,7 +30,7 @@ async fn role(vault: &Vault, name: &str, extra: Value) -> String {
 
 /// The agent fails with this kind of reason, whose text and remedy say all these words; `check` says them in `finding`.
 /// Neither says any of what leads elsewhere.
-async fn told(config: &str, kind: &str, finding: &str, words: &[&str]) {
+pub async fn told(config: &str, kind: &str, finding: &str, words: &[&str]) {
     let checked = check(node(config).path(), &[]);
     checked.says(finding, "fail", words);
     let agent = Agent::start(&(config.to_owned() + QUICK));

@@ -135,6 +135,8 @@ pub(in crate::vault) enum Cause {
     RoleIdUnknown,
     /// The token may use nothing at the mount.
     MountNotGranted,
+    /// The token may use the mount in the namespace of its login, and nothing in that of the key.
+    NamespaceNotGranted,
     /// The role or the secret-id is bound to other networks.
     WrongNetwork,
     NoClientCertificate,
@@ -192,6 +194,7 @@ impl Cause {
             | Self::NoLoginPath
             | Self::NoLoginMount
             | Self::MountNotGranted
+            | Self::NamespaceNotGranted
             | Self::RoleMissing
             | Self::WrongNetwork
             | Self::NoClientCertificate
@@ -205,6 +208,14 @@ impl Cause {
             Self::VersionAhead => Class::VersionAhead,
             Self::BelowMinEncryption | Self::BelowMinDecryption => Class::VersionGone,
             Self::BadCiphertext => Class::BadCiphertext,
+        }
+    }
+
+    /// What a refusal with this cause is to the callers. What no policy can mend is not called a lack of permission.
+    pub(in crate::vault) fn kind(self) -> Option<ErrorKind> {
+        match self {
+            Self::NamespaceLocked | Self::TokenUnknown => Some(ErrorKind::LoginDenied),
+            _ => self.class().kind(),
         }
     }
 

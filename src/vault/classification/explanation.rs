@@ -75,19 +75,36 @@ struct Secrets {
     secret: std::collections::BTreeMap<String, Value>,
 }
 
+impl Mounts {
+    /// What is mounted at `mount`.
+    fn kind_at(&self, mount: &str) -> Option<String> {
+        let at = |(path, value)| (str::trim_end_matches(path, '/') == mount).then_some(value);
+        kind(self.data.secret.iter().map(|(path, value)| (path.as_str(), value)).find_map(at)?)
+    }
+}
+
+fn kind(mount: &Value) -> Option<String> {
+    Mount::deserialize(mount).ok().map(|mount| untrusted::text(&mount.kind))
+}
+
+/// Whether the token may use Transit at `mount`, from the list of mounts that it may use.
+pub(in crate::vault) fn may_use(mount: &str, list: &[u8]) -> bool {
+    let list: Option<Mounts> = serde_json::from_slice(list).ok();
+    list.is_some_and(|list| list.kind_at(mount).as_deref() == Some("transit"))
+}
+
 /// Why a call below `mount` was refused to a token that is good, from the list of mounts that it may use. The text
-/// replaces the server's. `None` when the mount is the right one.
+/// replaces the server's. `None` when the mount is the right one, or the list has none.
 pub(in crate::vault) fn mount_reason(mount: &str, list: &[u8], found: bool) -> Option<(Cause, String)> {
-    let Mounts { data } = serde_json::from_slice(list).ok()?;
-    let kind = |value: &Value| Mount::deserialize(value).ok().map(|mount| untrusted::text(&mount.kind));
-    let own = data.secret.iter().find(|(path, _)| path.trim_end_matches('/') == mount);
-    if let Some(kind) = own.and_then(|(_, value)| kind(value)) {
+    let mounts: Mounts = serde_json::from_slice(list).ok()?;
+    if let Some(kind) = mounts.kind_at(mount) {
         let cause = if found { Cause::OtherEngineAtKey } else { Cause::OtherEngine };
         return (kind != "transit")
             .then(|| (cause, format!("a mount of type {kind} is at {mount}, and not Transit")));
     }
     let is_transit = |value: &Value| kind(value).as_deref() == Some("transit");
-    let others: Vec<String> = data
+    let others: Vec<String> = mounts
+        .data
         .secret
         .iter()
         .filter(|(_, value)| is_transit(value))

@@ -17,7 +17,7 @@ mod words;
 pub(super) use body::Contents;
 pub(crate) use call::Call;
 pub(super) use class::{Cause, Class};
-pub(super) use explanation::{BareLogins, login_reason, mount_reason};
+pub(super) use explanation::{BareLogins, login_reason, may_use, mount_reason};
 pub(super) use transport::{timeout, transport};
 pub(super) use words::{not_vault, proxy_has_no_token, too_large};
 
@@ -199,8 +199,8 @@ impl Refusal {
 
     /// The error of a refused login, or of another call for the token. `remedy` is that for credentials that are wrong.
     pub(super) fn of_login(&self, what: &str, remedy: &str) -> KeyServiceError {
-        let kind = self.class().kind().unwrap_or(ErrorKind::Internal);
         let Judgement { call, cause, .. } = self.judgement;
+        let kind = cause.kind().unwrap_or(ErrorKind::Internal);
         let own = words::remedy(call, cause, &self.path);
         let remedy = own.unwrap_or_else(|| remedy.to_owned().into());
         KeyServiceError::new(kind, words::refusal(&self.judgement, what, &self.address_name), remedy)

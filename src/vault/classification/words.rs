@@ -178,9 +178,13 @@ pub(super) fn refusal(judgement: &Judgement, what: &str, address: &str) -> Strin
         (Cause::ParametersDenied, text) => format!(
             "{what}: {address} answered {status}: {text}: the policy allows the path, and not the parameters that the agent sends"
         ),
-        (Cause::MountNotGranted | Cause::OtherEngine | Cause::OtherEngineAtKey, text)
-            if text.contains("mount") =>
-        {
+        (
+            Cause::MountNotGranted
+            | Cause::NamespaceNotGranted
+            | Cause::OtherEngine
+            | Cause::OtherEngineAtKey,
+            text,
+        ) if text.contains("mount") => {
             format!("{what}: {text}")
         }
         (Cause::ControlGroup, _) => format!("{what}: {address} asks for the approval of others"),
@@ -205,6 +209,7 @@ pub(super) fn remedy(call: Call, cause: Cause, path: &str) -> Option<Text> {
         Cause::NoLoginMount => format!("correct vault.auth.mount or {namespace}, or enable the method there: vault auth list shows what is mounted").into(),
         Cause::RoleIdUnknown => "the role was deleted, or made again: write the role-id of the right role (vault read -field=role_id auth/approle/role/ROLE/role-id) and a new secret-id of it into their files".into(),
         Cause::MountNotGranted => format!("correct {mount} or {namespace}: the token's policies are for another mount").into(),
+        Cause::NamespaceNotGranted => format!("correct {namespace}, or log in there (vault.auth_namespace): the token's policies are those of the namespace of its login").into(),
         Cause::LoginDenied => "check vault.auth.mount, and what the role or the wrapping token is limited to".into(),
         Cause::NamespaceLocked => "unlock the namespace: vault namespace unlock".into(),
         Cause::NotRenewable => "use tokens that can be renewed, or a method that logs in".into(),
