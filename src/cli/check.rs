@@ -10,6 +10,9 @@ use super::report::{self, Output};
 use crate::diagnose::check::{self, CheckOptions, Configuration, Outcome, Report, finding_text};
 use crate::files;
 
+/// Shortest `--timeout`: less says nothing of a server.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// Check everything that must be right on this node, and suggest a fix for each problem
 #[derive(Debug, clap::Args)]
 #[command(
@@ -58,8 +61,8 @@ pub(crate) struct CheckArgs {
 }
 
 pub(crate) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
-    if args.timeout.is_zero() {
-        return Err(Failure::message(Exit::Usage, "--timeout must be longer than zero"));
+    if args.timeout < SHORTEST {
+        return Err(Failure::message(Exit::Usage, format!("--timeout must be {SHORTEST:?} or longer")));
     }
     let options = CheckOptions {
         configuration: configuration(&args.flags, args.timeout)?,
