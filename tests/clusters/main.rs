@@ -20,5 +20,6 @@ mod rotation;
 #[path = "../integration/support/mod.rs"]
 #[allow(dead_code)] // the other tests' support code, of which a part is used
 mod support;
+mod token_file;
 mod users;
 mod watch;

@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::balancer::Balancer;
 use crate::cluster::Cluster;
+use crate::support::agent::Agent;
 use crate::support::eventually;
 use crate::users::{OVER_ALL, User, stop};
 
 const ROTATIONS: usize = 5;
+/// By when a rotation is used at the default intervals, on every way to the cluster.
+const USED: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seen_through_different_members() {
@@ -53,6 +56,7 @@ async fn seen_through_different_members() {
         .await;
         known = announced;
     }
+    assert!(slowest < USED, "{slowest:?}");
     println!(
         "MEASURED {ROTATIONS} rotations: announced by all after {slowest:.2?} at most; read by all after \
          {unreadable:.2?} at most"
@@ -60,5 +64,32 @@ async fn seen_through_different_members() {
     // An OpenBao standby is late by a moment, and HAProxy leads to it after the leader has told of the new version.
     for outcome in stop(users, "rotations", &[]).await {
         outcome.none_failed();
+    }
+}
+
+/// Nobody calls, and the intervals are the defaults: through HAProxy over all, and through one standby alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn seen_at_the_default_intervals() {
+    let cluster = Cluster::start().await;
+    let balancer = Balancer::start(&cluster).await;
+    let leader = cluster.leader().await;
+    let standby = &cluster.members[Cluster::others(leader)[0]].address;
+    let agents = [
+        (OVER_ALL, Agent::ready(&cluster.config(&[&balancer.spread])).await),
+        ("one standby alone", Agent::ready(&cluster.config(&[standby])).await),
+    ];
+    let key_id = async |agent: &Agent| agent.kms().await.status().await.unwrap().key_id;
+    let before = key_id(&agents[0].1).await;
+    cluster.members[leader].rotate().await;
+    let rotated = Instant::now();
+    for (route, agent) in &agents {
+        eventually(&format!("{route}: the new key_id"), async || match key_id(agent).await {
+            now if now == before => Err(agent.log()),
+            _ => Ok(()),
+        })
+        .await;
+        let took = rotated.elapsed();
+        println!("MEASURED a rotation at the default intervals; {route}: announced after {took:.2?}");
+        assert!(took < USED, "{route}: {took:?}");
     }
 }
