@@ -105,6 +105,26 @@ impl Balancer {
         assert_eq!(answer.trim(), "", "HAProxy's answer");
     }
 
+    /// What HAProxy shows of a member: `UP`, `DRAIN`, `MAINT`.
+    pub fn status(&self, member: usize) -> String {
+        self.shown(&server(member), "status")
+    }
+
+    /// How many requests it has led to a member, its own checks left out.
+    pub fn led_to(&self, member: usize) -> usize {
+        self.shown(&server(member), "stot").parse().unwrap()
+    }
+
+    /// How many connections clients have made.
+    pub fn connections(&self) -> usize {
+        self.shown("FRONTEND", "stot").parse().unwrap()
+    }
+
+    fn shown(&self, row: &str, name: &str) -> String {
+        let stat = self.try_command("show stat").unwrap();
+        field(&stat, "spread", row, name).unwrap_or_else(|| panic!("no {name} of {row}: {stat}")).to_owned()
+    }
+
     /// Answers each request with a page of HTML of this status, which is 502, 503 or 504; not any more with 0.
     pub fn answer(&self, status: u16) {
         self.try_command(&format!("experimental-mode on; set var proc.answer int({status})")).unwrap();
@@ -115,7 +135,11 @@ impl Balancer {
     pub async fn checked(&self, member: usize) -> Instant {
         eventually("HAProxy's first check", async || {
             let state = self.try_command("show stat").map_err(|error| error.to_string())?;
-            if field(&state, "spread", member, "check_status") == Some("L7OK") { Ok(()) } else { Err(state) }
+            if field(&state, "spread", &server(member), "check_status") == Some("L7OK") {
+                Ok(())
+            } else {
+                Err(state)
+            }
         })
         .await;
         Instant::now()
@@ -168,12 +192,12 @@ fn server(member: usize) -> String {
 
 /// Whether a member is up by the answer to `show stat`.
 fn is_up(stat: &str, backend: &str, member: usize) -> bool {
-    field(stat, backend, member, "status").is_some_and(|status| status.starts_with("UP"))
+    field(stat, backend, &server(member), "status").is_some_and(|status| status.starts_with("UP"))
 }
 
-/// A member's field in the answer to `show stat`, whose first line names the fields.
-fn field<'a>(stat: &'a str, backend: &str, member: usize, name: &str) -> Option<&'a str> {
+/// A field of a member, or of `FRONTEND`, in the answer to `show stat`, whose first line names the fields.
+fn field<'a>(stat: &'a str, backend: &str, row: &str, name: &str) -> Option<&'a str> {
     let index = stat.lines().next()?.split(',').position(|field| field == name)?;
-    let line = format!("{backend},{},", server(member));
+    let line = format!("{backend},{row},");
     stat.lines().find(|all| all.starts_with(&line))?.split(',').nth(index)
 }

@@ -33,6 +33,8 @@ async fn spreads_logins() {
         "MEASURED 12 agents started by HAProxy over all: {refused} met 429; ready after {slowest:.2?} at most"
     );
     assert_eq!(refused, 0);
+    let led: Vec<_> = (0..MEMBERS).map(|member| balancer.led_to(member)).collect();
+    assert!(led.iter().all(|count| *count >= 12), "each member serves a part of it: {led:?}");
 }
 
 /// Each call comes about when HAProxy closes the idle connection: a little before, at the same time, or a little after.
@@ -54,6 +56,8 @@ async fn drops_idle_connections() {
     println!("MEASURED idle connections dropped by HAProxy: {calls} Encrypts, {} failed", failed.len());
     println!("  the first one: {:?}", failed.first());
     assert!(failed.is_empty(), "{failed:?}");
+    let connections = balancer.connections();
+    assert!(connections > calls / 4, "it dropped {connections} connections only");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +68,11 @@ async fn drains_members() {
     for state in ["drain", "maint"] {
         for member in 0..MEMBERS {
             balancer.set_state(member, state);
-            pause(500).await;
+            pause(100).await;
+            let (status, led) = (balancer.status(member), balancer.led_to(member));
+            assert!(status.starts_with(&state.to_uppercase()), "{status}");
+            pause(400).await;
+            assert_eq!(balancer.led_to(member), led, "no more requests are led to it");
             balancer.set_state(member, "ready");
             pause(100).await;
         }

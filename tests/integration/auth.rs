@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
+use crate::check::node;
 use crate::support::agent::{Agent, QUICK, QUIET};
+use crate::support::checked::check;
 use crate::support::fake;
 use crate::support::jwt::Signer;
 use crate::support::kms::SEED;
@@ -44,6 +46,7 @@ async fn approle_login_without_a_secret_id() {
     let auth = format!("method = \"approle\"\nrole_id_file = {:?}\n", vault.file("role-id"));
     let agent = Agent::ready(&(config(&vault, &auth) + QUIET)).await;
     agent.kms().await.round_trip().await;
+    check(node(&config(&vault, &auth)).path(), &[]).is_green();
     // A role that wants a secret-id: the remedy says what is missing, and nothing is sent twice.
     vault.post("auth/approle/role/kms", json!({ "bind_secret_id": true })).await;
     let before = vault.count("auth/approle/login");
