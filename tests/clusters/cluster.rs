@@ -51,6 +51,8 @@ pub struct Cluster {
     pub network: Network,
     pub pki: Pki,
     product: Product,
+    /// More lines of each member's configuration.
+    settings: &'static str,
     /// The audit log of all members: their configurations should not differ.
     audit: TempDir,
 }
@@ -58,19 +60,24 @@ pub struct Cluster {
 impl Cluster {
     /// Three members of the chosen product, with Transit, the usual key, and AppRole.
     pub async fn start() -> Self {
+        Self::start_with_settings("").await
+    }
+
+    /// The same with more lines in each member's configuration.
+    pub async fn start_with_settings(settings: &'static str) -> Self {
         let product = Product::chosen();
         let program = if runs_previous() { previous(product) } else { product.program() };
-        Self::start_with(product, &program).await
+        Self::start_with(product, &program, settings).await
     }
 
     /// The same with another version of the product.
-    pub async fn start_with(product: Product, program: &Path) -> Self {
+    pub async fn start_with(product: Product, program: &Path, settings: &'static str) -> Self {
         let network = Network::new();
         let mut names: Vec<_> = (0..MEMBERS).map(|member| network.address(member)).collect();
         names.push(network.outside());
         let pki = Pki::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let audit = tempfile::tempdir().unwrap();
-        let mut cluster = Self { members: Vec::new(), network, pki, product, audit };
+        let mut cluster = Self { members: Vec::new(), network, pki, product, settings, audit };
         for member in 0..MEMBERS {
             let launched = cluster.launch(member, program).await;
             cluster.members.push(launched);
@@ -105,9 +112,10 @@ impl Cluster {
         let storage = format!(
             "storage \"raft\" {{ path = {data:?}\n node_id = {:?}\n performance_multiplier = 1\n \
              autopilot_update_interval = \"500ms\"\n autopilot_reconcile_interval = \"1s\"\n {join} }}\n\
-             cluster_addr = \"https://{}:8201\"",
+             cluster_addr = \"https://{}:8201\"\n{}",
             id(member),
             address(member),
+            self.settings,
         );
         let launch = Launch {
             product: self.product,

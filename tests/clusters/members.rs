@@ -35,6 +35,40 @@ async fn two_of_three_are_lost() {
     }
 }
 
+/// The cure for an agent that has only the address of an OpenBao member that was removed, and of a version that knows no
+/// index (docs/operations.md): it must not go on with the old key as if all were well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_follower_without_standby_reads() {
+    if Product::chosen() == Product::Vault {
+        println!(
+            "NOT TESTED disable_standby_reads: HashiCorp Vault has no such setting, and its standbys do not read"
+        );
+        return;
+    }
+    let cluster = Cluster::start_with_settings("disable_standby_reads = true\n").await;
+    let leader = cluster.leader().await;
+    let removed = Cluster::others(leader)[0];
+    let only = Agent::ready(&(cluster.config(&[&cluster.members[removed].address]) + QUICK)).await;
+    let before = only.kms().await.round_trip().await.key_id;
+    cluster.remove(removed, leader).await;
+    // The member has heard nothing of its leader for longer than an election takes.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    cluster.members[leader].rotate().await;
+    let rotated = Instant::now();
+    let seen = eventually("the rotation, or an outage", async || {
+        let (phase, line) =
+            only.status().map(|status| (status["phase"].clone(), status["line"].to_string()))?;
+        let now = only.kms().await.status().await.map_err(|status| status.to_string())?.key_id;
+        if now != before || phase != "ready" { Ok(line) } else { Err(line) }
+    })
+    .await;
+    println!(
+        "MEASURED a removed member that reads nothing by itself: seen {:.2?} after the rotation: {seen}",
+        rotated.elapsed()
+    );
+    assert!(rotated.elapsed() < Duration::from_secs(60));
+}
+
 /// Agents keep the address of a member that was removed from the cluster, and the key is rotated. A removed OpenBao
 /// member goes on to answer as a standby, with the old key: the agents must follow the rotation, the one that has only
 /// this address, too. A removed Vault member says so.

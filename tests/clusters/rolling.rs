@@ -27,7 +27,7 @@ async fn upgrade() {
 
 /// Restarts each member, from this program to the product's own.
 async fn roll(what: &str, product: Product, from: PathBuf) {
-    let mut cluster = Cluster::start_with(product, &from).await;
+    let mut cluster = Cluster::start_with(product, &from, "").await;
     let before = version(&cluster, 0).await;
     let balancer = Balancer::start(&cluster).await;
     let users = on_all_routes(&cluster, &balancer).await;
