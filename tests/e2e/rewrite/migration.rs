@@ -103,6 +103,13 @@ async fn a_migration_that_nobody_begins_is_done_from_here() {
     fill(&cluster.api.client, "secrets", 20).await;
     fill(&cluster.api.client, "configmaps", 20).await;
     let key_id = cluster.rotate().await;
+    if !is_served(&cluster).await {
+        let (code, report) = cluster.rewrite(&[&cluster.etcd_arguments()[..], AUTO].concat()).await;
+        assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{report}");
+        assert!(report["seconds"].as_u64().unwrap() < 60, "it waits for nobody: {report}");
+        println!("NOT TESTED a migration that nobody begins: this API server serves none that rewrite uses");
+        return;
+    }
     // The first run is killed while it waits, and its migration stays.
     let mut run = cluster.begin(AUTO);
     eventually("the migration", async || {
@@ -123,6 +130,17 @@ async fn a_migration_that_nobody_begins_is_done_from_here() {
     let ids = cluster.etcd.key_ids("secrets/", PROVIDER).await;
     assert_eq!(ids.keys().collect::<Vec<_>>(), [&key_id]);
     assert_eq!(migrations(&cluster).await, 0, "they are removed");
+}
+
+/// Whether the API server serves migrations in a form that `rewrite` uses.
+pub async fn is_served(cluster: &Cluster) -> bool {
+    let client = &cluster.api.client;
+    for version in ["v1", "v1beta1"] {
+        if client.get(&format!("/apis/storagemigration.k8s.io/{version}")).await.unwrap().status == 200 {
+            return true;
+        }
+    }
+    false
 }
 
 /// How many migrations there are, of whatever version.

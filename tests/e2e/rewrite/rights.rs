@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, fill, own_address};
-use super::migration::SERVED;
+use super::migration::{SERVED, is_served};
 use crate::apiserver::{Client, NAMESPACE};
 use crate::encryption::PROVIDER;
 use crate::support::agent::command;
@@ -179,16 +179,27 @@ async fn the_job_has_the_rights_that_it_needs_and_no_others() {
     }
 
     let log = directory.path().join("audit.log");
+    let served = is_served(&cluster).await;
+    if !served {
+        println!("NOT TESTED the rights for migrations: this API server serves none that rewrite uses");
+    }
     let asked = eventually("the end of the audit log", async || {
         let asked = asked(&log);
-        if asked.keys().any(|[verb, ..]| verb == "delete") { Ok(asked) } else { Err(format!("{asked:?}")) }
+        // Its last request; where no migration is served, the proof in etcd follows the last one.
+        if !served || asked.keys().any(|[verb, ..]| verb == "delete") {
+            Ok(asked)
+        } else {
+            Err(format!("{asked:?}"))
+        }
     })
     .await;
     let refused: Vec<_> = asked.iter().filter(|(_, code)| **code == 403).collect();
     assert!(refused.is_empty(), "the rights are not enough: {refused:?}");
     let rights: Vec<_> = roles.iter().filter(|role| !role["rules"].is_null()).flat_map(rights).collect();
     assert!(rights.len() >= 12, "{rights:?}");
-    for right in &rights {
+    for right in
+        rights.iter().filter(|right| served || !right.iter().any(|part| part == "storagemigration.k8s.io"))
+    {
         let uses = |asked: &[String; 5]| {
             right.iter().zip(asked).enumerate().all(|(at, (right, asked))| {
                 // The group of a path, and any namespace or name.
