@@ -12,7 +12,7 @@ use crate::support::vault::{KEY, write_secret};
 
 /// From the cut on: the token ends, to the follower.
 const ENDED: Duration = Duration::from_secs(9);
-/// Longer than the lookups at once, and shorter than the minute after which the standby is believed.
+/// How long the agent is watched during the cut: longer than the confirmation of a refusal takes.
 const CUT: Duration = Duration::from_secs(20);
 /// The follower itself must find its leader first; the agent then looks every few seconds.
 const HEALED: Duration = Duration::from_secs(30);
